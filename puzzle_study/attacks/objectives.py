@@ -1,0 +1,209 @@
+"""What an attack pushes: per row one number with its gradient, in as little memory as there is.
+
+An objective knows the detector and, where an attack needs them, the true images and permutations of its rows.
+It takes R rows, or a whole multiple of them laid out one full set after the other, as some attacks do for their
+samples. Rows are independent of each other, so that values and gradients come chunk by chunk and are the same
+for every chunk size (up to the last bits of a convolution).
+
+Shape legend: R rows of an attack, B rows of one call (a multiple of R), K permutations, P pairs of row and
+permutation, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from puzzle_study import puzzles
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+
+
+class Objective(nn.Module, ABC):
+    """Rows of images to numbers; higher is more anomalous.
+
+    Args:
+        rows: R, how many rows the attack works on.
+        rows_at_once: how many of them are in memory together.
+    """
+
+    def __init__(self, *, rows: int, rows_at_once: int) -> None:
+        super().__init__()
+        self.rows = rows
+        self.rows_at_once = max(1, rows_at_once)
+
+    @abstractmethod
+    def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return for a chunk of rows what is pushed (differentiable) and what ranks iterates, each [B]."""
+
+    def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return :meth:`evaluate` of a chunk and the gradient of the first with respect to the rows."""
+        leaf_BCHW = x_BCHW.detach().requires_grad_()
+        value_B, rank_B = self.evaluate(leaf_BCHW, row_B)
+        return value_B.detach(), rank_B.detach(), gradient(value_B.sum(), leaf_BCHW)
+
+    def values(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is pushed and what ranks, each [B], chunk by chunk without gradients."""
+        with torch.no_grad():
+            parts = [self.evaluate(x_BCHW[part], row_B) for part, row_B in self._chunks(x_BCHW)]
+        value, rank = zip(*parts, strict=True)
+        return torch.cat(value), torch.cat(rank)
+
+    def gradients(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return :meth:`values` and the gradient of the first [B, C, H, W], chunk by chunk."""
+        with torch.enable_grad():
+            parts = [self.differentiate(x_BCHW[part], row_B) for part, row_B in self._chunks(x_BCHW)]
+        value, rank, slope = zip(*parts, strict=True)
+        return torch.cat(value), torch.cat(rank), torch.cat(slope)
+
+    def _chunks(self, x_BCHW: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        count = len(x_BCHW)
+        if count == 0 or count % self.rows:
+            raise RuntimeError(
+                f"an attack asked about {count} rows of {self.rows}: it no longer says which row is which"
+            )
+        row_B = torch.arange(count, device=x_BCHW.device) % self.rows
+        for start in range(0, count, self.rows_at_once):
+            part = slice(start, min(start + self.rows_at_once, count))
+            yield part, row_B[part]
+
+
+class WholeScore(Objective):
+    """attack1 on any detector: the score of the image (rows are images).
+
+    Args:
+        detector: module from images to scores.
+    """
+
+    def __init__(self, detector: nn.Module, *, rows: int, rows_at_once: int) -> None:
+        super().__init__(rows=rows, rows_at_once=rows_at_once)
+        self.detector = detector
+
+    def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the score twice."""
+        score_B = cast(Tensor, self.detector(x_BCHW)).reshape(len(x_BCHW))
+        return score_B, score_B
+
+
+class ThroughPuzzles(Objective):
+    """All K puzzles of each image (rows are images): attack1 and attack2_averaged on a Puzzle-AE.
+
+    Without ``true_NCHW`` the number pushed is the aggregated score, whose gradient runs through every puzzle and
+    through the image that it is compared with: attack1. With it, it is the mean of the normalised errors against
+    the *true* image, so that its gradient is the average of the K un-shuffled gradients: attack2_averaged. Iterates
+    are ranked by the aggregated score in both cases.
+
+    The errors are computed first and the gradient of the number with respect to them; then only the puzzles that
+    matter are differentiated, as many at once as fit. Under min and max that is one of the K.
+    """
+
+    def __init__(
+        self, detector: PuzzleDetector, *, rows: int, puzzles_at_once: int, true_NCHW: Tensor | None = None
+    ) -> None:
+        super().__init__(rows=rows, rows_at_once=puzzles_at_once // len(detector.puzzle_set))
+        self.detector = detector
+        self.puzzles_at_once = max(1, puzzles_at_once)
+        self.true_NCHW = None if true_NCHW is None else puzzles.pad(true_NCHW, detector.grid)
+
+    def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the aggregated score or the mean error against the true image, and the aggregated score."""
+        return self._combine(*self._all_errors(x_BCHW, row_B))
+
+    def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the numbers and the gradient, in two passes unless every puzzle fits and matters."""
+        rows, count = len(x_BCHW), len(self.detector.puzzle_set)
+        if rows * count <= self.puzzles_at_once and self._every_puzzle_matters:
+            return super().differentiate(x_BCHW, row_B)
+        with torch.no_grad():
+            loss_BK, true_BK = self._all_errors(x_BCHW, row_B)
+        loss_BK.requires_grad_()
+        value_B, rank_B = self._combine(loss_BK, true_BK if self.true_NCHW is not None else loss_BK)
+        weight_BK = gradient(value_B.sum(), loss_BK)
+        leaf_BCHW = x_BCHW.detach().requires_grad_()
+        slope_BCHW = torch.zeros_like(leaf_BCHW)
+        pair_P2 = weight_BK.nonzero()
+        for start in range(0, len(pair_P2), self.puzzles_at_once):
+            b_P, k_P = pair_P2[start : start + self.puzzles_at_once].unbind(1)
+            loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, k_P)
+            slope_BCHW += gradient((loss_P * weight_BK[b_P, k_P]).sum(), leaf_BCHW)
+        return value_B.detach(), rank_B.detach(), slope_BCHW
+
+    @property
+    def _every_puzzle_matters(self) -> bool:
+        return self.true_NCHW is not None or self.detector.score.aggregation == "avg"
+
+    def _combine(self, loss_BK: Tensor, true_BK: Tensor) -> tuple[Tensor, Tensor]:
+        score_B = self.detector.scores(true_BK)
+        if self.true_NCHW is None:
+            return score_B, score_B
+        return normalised(self.detector, loss_BK).mean(1), score_B
+
+    def _all_errors(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        rows, count = len(x_BCHW), len(self.detector.puzzle_set)
+        b_P = torch.arange(rows, device=x_BCHW.device).repeat_interleave(count)
+        k_P = torch.arange(count, device=x_BCHW.device).repeat(rows)
+        parts = [
+            self._errors(
+                x_BCHW, row_B, b_P[start : start + self.puzzles_at_once], k_P[start : start + self.puzzles_at_once]
+            )
+            for start in range(0, rows * count, self.puzzles_at_once)
+        ]
+        loss, true = zip(*parts, strict=True)
+        return torch.cat(loss).reshape(rows, count), torch.cat(true).reshape(rows, count)
+
+    def _errors(self, x_BCHW: Tensor, row_B: Tensor, b_P: Tensor, k_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean square errors of pairs against the true image (or the image itself) and against the image itself."""
+        padded_PCHW = puzzles.pad(x_BCHW, self.detector.grid)[b_P]
+        solved_PCHW = self.detector.reconstruct(self.detector.puzzler.shuffle(padded_PCHW, k_P))
+        own_P = mean_square(solved_PCHW - padded_PCHW)
+        if self.true_NCHW is None:
+            return own_P, own_P
+        return mean_square(solved_PCHW - self.true_NCHW[row_B[b_P]]), own_P.detach()
+
+
+class OwnPuzzle(Objective):
+    """attack2 (rows are pairs of image and permutation): each puzzle against its true image.
+
+    Rows are ordered image by image, each with its K puzzles, already made and padded.
+
+    Args:
+        detector: the Puzzle-AE.
+        true_NCHW: the true images.
+    """
+
+    def __init__(self, detector: PuzzleDetector, true_NCHW: Tensor, *, puzzles_at_once: int) -> None:
+        self.permutations = len(detector.puzzle_set)
+        super().__init__(rows=len(true_NCHW) * self.permutations, rows_at_once=puzzles_at_once)
+        self.detector = detector
+        self.true_NCHW = puzzles.pad(true_NCHW, detector.grid)
+
+    def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the normalised error of each puzzle twice."""
+        image_B, k_B = row_B // self.permutations, row_B % self.permutations
+        error_B = mean_square(self.detector.reconstruct(x_BCHW) - self.true_NCHW[image_B])
+        norm = self.detector.score.error
+        value_B = scoring.normed(error_B, norm) / scoring.normalisation(self.detector.validation_NK, norm)[k_B]
+        return value_B, value_B
+
+
+def normalised(detector: PuzzleDetector, error_NK: Tensor) -> Tensor:
+    """Return mean square errors in the detector's norm, divided as eq. 6 says, shape [N, K]."""
+    norm = detector.score.error
+    return scoring.normed(error_NK, norm) / scoring.normalisation(detector.validation_NK, norm)
+
+
+def mean_square(difference_PCHW: Tensor) -> Tensor:
+    """Return the mean square of each row, shape [P]."""
+    return difference_PCHW.square().mean((1, 2, 3))
+
+
+def gradient(total: Tensor, leaf: Tensor) -> Tensor:
+    """Return the gradient of a sum, zero where the sum does not depend on the leaf; weights get none."""
+    if not total.requires_grad:
+        return torch.zeros_like(leaf)
+    (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    return torch.zeros_like(leaf) if slope is None else slope

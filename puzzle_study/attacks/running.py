@@ -1,0 +1,225 @@
+"""Attacks on the images of a task: clean scores in, scores after every attack and their flags out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from puzzle_study.attacks import flags as flagging
+from puzzle_study.attacks.adapter import Centre
+from puzzle_study.attacks.ball import ROUNDING, Ball
+from puzzle_study.attacks.isolation import child_seed, differentiable, evaluating
+from puzzle_study.attacks.methods import METHODS
+from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
+from puzzle_study.attacks.template import attack_batch
+from puzzle_study.detectors.puzzle_ae import to_float
+
+DIRECTIONS = (1, -1)
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What one attack did.
+
+    Attributes:
+        spec: the attack.
+        scores: [N] after it; images that were not attacked keep their clean score.
+        clean_scores: [N].
+        perturbed: float32 [A, C, H, W] in [0, 1], the attacked images, the first ``keep`` of them.
+        indices: int64 [A], which images were attacked; ``perturbed[i]`` belongs to ``indices[i]``.
+        max_perturbation: largest max|δ| (root mean square of δ for methods in the L2 ball) that was measured.
+        flags: keys of :data:`puzzle_study.attacks.flags.FLAGS`.
+        seconds: how long the attack took, its scoring included.
+    """
+
+    spec: AttackSpec
+    scores: Tensor
+    clean_scores: Tensor
+    perturbed: Tensor
+    indices: Tensor
+    max_perturbation: float
+    flags: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Unflagged:
+    """A result before it was compared with others; ``strength`` is the mean change in units of the spread."""
+
+    result: AttackResult
+    strength: float
+
+
+def run_attacks(
+    detector: nn.Module,
+    images_NCHW: Tensor,
+    labels_N: Tensor,
+    validation_scores: Tensor,
+    specs: Sequence[AttackSpec],
+    *,
+    progress: Callable[[], None] | None = None,
+    at_once: int | None = None,
+    keep: int | None = None,
+) -> list[AttackResult]:
+    """Attack a detector's scores, each attack on its own, and compare them.
+
+    The detector is used in eval mode on its own device and in its own precision; it, its weights' gradients and
+    the global random state are left as they were.
+
+    Args:
+        detector: module from images [N, C, H, W] in [0, 1] to differentiable scores [N]; attack2 and
+            attack2_averaged need a :class:`~puzzle_study.detectors.puzzle_ae.PuzzleDetector`.
+        images_NCHW: uint8, or floats in [0, 1].
+        labels_N: bool, True for anomalies.
+        validation_scores: scores of normal images that were held out, from which threshold and scale are taken.
+        specs: the attacks.
+        progress: called after each attack.
+        at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
+            The results do not depend on it.
+        keep: how many perturbed images each result keeps; None: all.
+
+    Raises:
+        UserError: the detector makes no puzzles for attack2, or the installed torchattacks lacks a method.
+        ValueError: images are floats outside [0, 1].
+    """
+    _check(images_NCHW)
+    runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once=at_once, keep=keep)
+    found, controls = [], []
+    with differentiable(), evaluating(detector):
+        runner.prepare()
+        for spec in specs:
+            controls.append(runner.control(spec).strength)
+            found.append(runner.run(spec))
+            if progress is not None:
+                progress()
+    compared = flagging.comparing_flags(specs, [one.strength for one in found], controls)
+    return [
+        replace(one.result, flags=tuple(name for name in flagging.FLAGS if name in {*one.result.flags, *more}))
+        for one, more in zip(found, compared, strict=True)
+    ]
+
+
+def _check(images_NCHW: Tensor) -> None:
+    if images_NCHW.dtype != torch.uint8 and images_NCHW.numel():
+        low, high = float(images_NCHW.min()), float(images_NCHW.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"images must be uint8 or floats in [0, 1], got floats from {low:g} to {high:g}")
+
+
+class _Runner:
+    """The state of :func:`run_attacks`: clean scores and controls are computed once."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        images_NCHW: Tensor,
+        labels_N: Tensor,
+        validation_scores: Tensor,
+        *,
+        at_once: int | None,
+        keep: int | None,
+    ) -> None:
+        self.detector, self.images_NCHW, self.labels_N = detector, images_NCHW, labels_N
+        self.validation_scores, self.keep = validation_scores, keep
+        self.at_once = at_once or default_at_once(detector)
+        self.device = device_of(detector)
+        self.scale = Centre.of(validation_scores).scale
+        self.controls: dict[AttackSpec, _Unflagged] = {}
+        self.clean_N = torch.empty(0)
+
+    def prepare(self) -> None:
+        """Score the clean images."""
+        surface = self._surface("attack1")
+        parts = torch.split(self.images_NCHW, surface.batch_size(self.images_NCHW[0])) if len(self.images_NCHW) else ()
+        scores = [
+            score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once).cpu() for part in parts
+        ]
+        self.clean_N = torch.cat(scores) if scores else torch.empty(0)
+
+    def control(self, spec: AttackSpec) -> _Unflagged:
+        """Return random signs in the ball of an attack; computed once for all attacks of the same ε."""
+        # Signs of size ε have max|δ| and root mean square ε: one control serves both balls.
+        restarts = spec.restarts if spec.method == "noise" else 1
+        key = replace(spec, attack="attack1", method="noise", steps=1, step_size=1.0, restarts=restarts)
+        if key not in self.controls:
+            self.controls[key] = self._attack(key)
+        return self.controls[key]
+
+    def run(self, spec: AttackSpec) -> _Unflagged:
+        """Run one attack; noise is the same for attack1 and attack2."""
+        if spec.method != "noise":
+            return self._attack(spec)
+        control = self.control(spec)
+        return replace(control, result=replace(control.result, spec=spec))
+
+    def _surface(self, attack: str) -> Surface:
+        return Surface.of(self.detector, attack, self.validation_scores, at_once=self.at_once)
+
+    def _attack(self, spec: AttackSpec) -> _Unflagged:
+        begin = time.perf_counter()
+        surface, ball = self._surface(spec.attack), Ball(METHODS[spec.method].norm, spec.epsilon)
+        score_N, rounded_N = self.clean_N.clone(), self.clean_N.clone()
+        perturbed: dict[int, Tensor] = {}
+        largest, overshoot, finite, no_gradient = 0.0, 0.0, True, False
+        for number, (index_A, direction) in enumerate(self._batches(spec.target, surface)):
+            clean_NCHW = to_float(self.images_NCHW[index_A].to(self.device))
+            outcome = attack_batch(
+                surface,
+                clean_NCHW,
+                self.clean_N[index_A].to(self.device),
+                spec,
+                direction=direction,
+                seed=child_seed(spec.seed, number),
+            )
+            score_N[index_A] = outcome.score_N.cpu()
+            rounded_N[index_A] = surface.score(outcome.images_NCHW.mul(255).round().div(255)).cpu()
+            largest = max(largest, float(ball.size(outcome.images_NCHW, clean_NCHW).max()))
+            overshoot, finite = max(overshoot, outcome.overshoot), finite and outcome.finite
+            no_gradient |= bool(outcome.without_gradient_N.any())
+            perturbed.update(zip(index_A.tolist(), outcome.images_NCHW.cpu(), strict=True))
+        seconds = time.perf_counter() - begin
+        index_A = torch.tensor(sorted(perturbed), dtype=torch.int64)
+        strength, rounded = self._strength(score_N, index_A), self._strength(rounded_N, index_A)
+        flags = [
+            *(["zero_gradient"] if no_gradient else []),
+            *([] if finite else ["non_finite"]),
+            *(["outside_ball"] if overshoot > ROUNDING else []),
+            *(["weaker_than_clean"] if strength < -flagging.TOLERANCE else []),
+            *(["undone_by_rounding"] if strength > flagging.TOLERANCE and rounded < strength / 2 else []),
+        ]
+        kept = [perturbed[i] for i in index_A[: self.keep].tolist()]
+        shape = self.images_NCHW.shape[1:]
+        result = AttackResult(
+            spec=spec,
+            scores=score_N,
+            clean_scores=self.clean_N,
+            perturbed=torch.stack(kept) if kept else torch.empty(0, *shape),
+            indices=index_A,
+            max_perturbation=largest,
+            flags=tuple(flags),
+            seconds=seconds,
+        )
+        return _Unflagged(result, strength)
+
+    def _batches(self, target: str, surface: Surface) -> list[tuple[Tensor, int]]:
+        """Return indices and direction of the batches that a target asks for."""
+        batches = []
+        for direction, wanted in zip(DIRECTIONS, ("normal", "anomalous"), strict=True):
+            if target in (wanted, "both"):
+                index_A = (self.labels_N == (wanted == "anomalous")).nonzero().flatten()
+                size = surface.batch_size(self.images_NCHW[0]) if len(self.images_NCHW) else 1
+                batches += [(part, direction) for part in torch.split(index_A, size) if len(part)]
+        return batches
+
+    def _strength(self, score_N: Tensor, index_A: Tensor) -> float:
+        """Return the mean change towards what the attack wants, in units of the spread of validation scores."""
+        if not len(index_A):
+            return 0.0
+        wanted_A = 1 - 2 * self.labels_N[index_A].double()
+        change_A = wanted_A * (score_N[index_A].double() - self.clean_N[index_A].double())
+        return float(change_A.nan_to_num(0, 0, 0).mean()) / self.scale

@@ -1,0 +1,147 @@
+"""One attack on one batch, not trusted: what it returns is clipped, scored again and compared with what it passed by.
+
+For every method: the returned rows are clipped to the ball and the box. Methods of several steps are watched, and
+the best row on their way inside the ball is kept where it beats the returned one. Rows become images again, are
+clipped and scored once more by the detector itself; over restarts the best is kept image by image. The clean image
+is never among the candidates, so that an attack that fails shows as one that fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puzzle_study.attacks.adapter import ScoreLogits
+from puzzle_study.attacks.ball import Ball
+from puzzle_study.attacks.isolation import child_seed, seeded
+from puzzle_study.attacks.methods import METHODS, SPSA_SAMPLES, Method
+from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.surfaces import Surface
+from puzzle_study.errors import UserError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A perturbed batch and what was seen on the way.
+
+    Attributes:
+        images_NCHW: in the ball and in [0, 1].
+        score_N: their scores; the clean ones where no finite score was found.
+        without_gradient_N: images of which a gradient was exactly zero.
+        finite: False once a score, a gradient or a returned pixel was not.
+        overshoot: by how much the attack itself left the ball, 0 where it did not.
+    """
+
+    images_NCHW: Tensor
+    score_N: Tensor
+    without_gradient_N: Tensor
+    finite: bool
+    overshoot: float
+
+
+def attack_batch(
+    surface: Surface, clean_NCHW: Tensor, clean_score_N: Tensor, spec: AttackSpec, *, direction: int, seed: int
+) -> Outcome:
+    """Attack images [N, C, H, W] in [0, 1] that all go in one direction: 1 raises their score, -1 lowers it.
+
+    Raises:
+        UserError: the installed torchattacks has no such method.
+    """
+    method = METHODS[spec.method]
+    ball = Ball(method.norm, spec.epsilon)
+    best = Outcome(
+        clean_NCHW, clean_score_N, torch.zeros(len(clean_NCHW), dtype=torch.bool, device=clean_NCHW.device), True, 0.0
+    )
+    if spec.epsilon == 0:
+        return best
+    found_N = torch.full_like(clean_score_N, -torch.inf)
+    for restart in range(spec.restarts):
+        attempt = _attempt(surface, clean_NCHW, spec, ball, direction=direction, seed=child_seed(seed, restart))
+        score_N = surface.score(attempt.images_NCHW)
+        reached_N = torch.where(score_N.isfinite(), direction * score_N, -torch.inf)
+        better_N = reached_N > found_N
+        found_N = torch.where(better_N, reached_N, found_N)
+        best = Outcome(
+            torch.where(better_N[:, None, None, None], attempt.images_NCHW, best.images_NCHW),
+            torch.where(better_N, score_N, best.score_N),
+            best.without_gradient_N | attempt.without_gradient_N,
+            best.finite and attempt.finite and bool(score_N.isfinite().all()),
+            max(best.overshoot, attempt.overshoot),
+        )
+    return best
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One run of a method, clipped but not yet scored by the detector."""
+
+    images_NCHW: Tensor
+    without_gradient_N: Tensor
+    finite: bool
+    overshoot: float
+
+
+def _attempt(
+    surface: Surface, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, *, direction: int, seed: int
+) -> _Attempt:
+    if spec.method == "noise":
+        return _noise(clean_NCHW, ball, seed)
+    method = METHODS[spec.method]
+    start_RCHW = surface.rows(clean_NCHW)
+    objective = surface.objective(clean_NCHW)
+    logits = ScoreLogits(objective, start_RCHW, ball=ball, centre=surface.centre, direction=direction).eval()
+    returned_RCHW = _run(method, logits, start_RCHW, spec, ball, seed)
+    overshoot = float((ball.size(returned_RCHW, start_RCHW) - ball.epsilon).nan_to_num(0).max())
+    row_RCHW = ball.clip(returned_RCHW, start_RCHW)
+    if method.iterated:
+        rank_R = direction * objective.values(row_RCHW)[1]
+        moved_R = (row_RCHW != start_RCHW).flatten(1).any(1)
+        beaten_R = (logits.best_rank_R > rank_R) | (~moved_R & logits.best_rank_R.isfinite()) | ~rank_R.isfinite()
+        row_RCHW = torch.where(beaten_R[:, None, None, None], logits.best_RCHW, row_RCHW)
+    images_NCHW = ball.clip(surface.images(row_RCHW, clean_NCHW), clean_NCHW)
+    return _Attempt(
+        images_NCHW,
+        logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1),
+        logits.finite and bool(returned_RCHW.isfinite().all()),
+        overshoot,
+    )
+
+
+def _noise(clean_NCHW: Tensor, ball: Ball, seed: int) -> _Attempt:
+    """Return random signs of size ε, whose max and root mean square are both ε: the control in either ball."""
+    generator = torch.Generator().manual_seed(seed)
+    sign_NCHW = torch.randint(0, 2, clean_NCHW.shape, generator=generator).mul_(2).sub_(1)
+    noisy_NCHW = clean_NCHW + ball.epsilon * sign_NCHW.to(clean_NCHW)
+    calm_N = torch.zeros(len(clean_NCHW), dtype=torch.bool, device=clean_NCHW.device)
+    return _Attempt(ball.clip(noisy_NCHW, clean_NCHW), calm_N, True, 0.0)
+
+
+def _run(method: Method, logits: ScoreLogits, start_RCHW: Tensor, spec: AttackSpec, ball: Ball, seed: int) -> Tensor:
+    """Run one attack of torchattacks and return what it returns."""
+    import torchattacks
+
+    name = str(method.torchattacks)
+    if not hasattr(torchattacks, name):
+        raise UserError(
+            f"attack method {spec.method} is not in torchattacks {torchattacks.__version__}; "
+            "install torchattacks 3.5.1 or leave it out of attacks.methods"
+        )
+    radius = ball.radius(start_RCHW)
+    fillings = {
+        "epsilon": radius,
+        "alpha": spec.step_size * radius,
+        "steps": spec.steps,
+        "iterations": max(1, spec.steps // (2 * SPSA_SAMPLES)),
+        "seed": seed % 2**31,
+    }
+    arguments = {argument: fillings[filling] for argument, filling in method.arguments.items()}
+    attack = getattr(torchattacks, name)(logits, **arguments, **method.constants)
+    label_R = torch.zeros(len(start_RCHW), dtype=torch.int64, device=start_RCHW.device)
+    with seeded(seed):
+        returned = (
+            attack.perturb(start_RCHW, label_R, best_loss=True)[1] if method.best_loss else attack(start_RCHW, label_R)
+        )
+    row_RCHW: Tensor = returned.detach()
+    return row_RCHW

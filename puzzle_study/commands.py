@@ -1,0 +1,41 @@
+"""What all commands share: errors as one sentence with exit code 2, and no traceback for the user's mistakes."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from puzzle_study import __version__
+from puzzle_study.errors import UserError
+
+USAGE = 2
+INTERRUPTED = 130
+
+
+def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a click command of a function that returns its exit code.
+
+    A :class:`~puzzle_study.errors.UserError` is printed as one sentence and ends with exit code 2, Ctrl-C with 130.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **options: Any) -> None:
+            try:
+                code = function(*args, **options) or 0
+            except UserError as error:
+                click.echo(f"error: {error}", err=True)
+                code = USAGE
+            except KeyboardInterrupt:
+                click.echo("interrupted", err=True)
+                code = INTERRUPTED
+            sys.exit(code)
+
+        made = click.command(context_settings={"help_option_names": ["-h", "--help"]}, **settings)(wrapped)
+        return click.version_option(__version__, prog_name="puzzle_study")(made)
+
+    return decorate

@@ -1,0 +1,346 @@
+"""The typed study file: every setting with its meaning, unit and range.
+
+The classes are frozen, refuse unknown keys and are validated once, where a study file enters
+(:mod:`puzzle_study.studyfile`). This module imports neither torch nor Ray, so that ``--help``,
+``--dry-run`` and the generated documentation stay instant.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+Item = TypeVar("Item")
+Many = Annotated[tuple[Item, ...], Strict(False)]
+
+
+def _quotient(value: Any) -> Any:
+    """Read ``8/255`` as the number it stands for."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([1-9]\d*)\s*", value)):
+        return float(match[1]) / float(match[2])
+    return value
+
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Perturbation = Annotated[float, BeforeValidator(_quotient), Field(ge=0, le=1)]
+Aggregation = Literal["min", "avg", "max"]
+ErrorNorm = Literal["l2", "mse"]
+DatasetName = Literal[
+    "digits", "mnist", "fashion_mnist", "cifar10", "coil100", "mvtec", "head_ct", "brain_mri", "folder"
+]
+Variant = Literal["PAE", "CPAE", "CPAE-G", "Rot-AE"]
+Selection = Literal["pseudo_anomalies", "oracle"]
+Reference = Literal["nearest_neighbour", "pca", "one_class_svm", "untrained"]
+AttackName = Literal["attack1", "attack2", "attack2_averaged"]
+AttackMethod = Literal[
+    "fgsm",
+    "ffgsm",
+    "rfgsm",
+    "bim",
+    "pgd",
+    "eotpgd",
+    "mifgsm",
+    "upgd",
+    "nifgsm",
+    "sinifgsm",
+    "vmifgsm",
+    "vnifgsm",
+    "difgsm",
+    "apgd",
+    "pgdl2",
+    "apgdl2",
+    "square",
+    "spsa",
+    "noise",
+]
+Scalar = bool | int | float | str
+
+
+class Section(BaseModel):
+    """A part of the study file: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Data(Section):
+    """Which images, and how they are split into tasks."""
+
+    name: DatasetName = Field(description="Data set. `folder` is any tree in MVTec AD's layout: your own images.")
+    root: str | None = Field(
+        None, description="Folder with the original files, or with a folder named like the set; null: `data`."
+    )
+    size: int | None = Field(
+        None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
+    )
+    normal_classes: Many[int | str] | None = Field(
+        None, min_length=1, description="Classes, by number or name, each of which is once the normal one; null: all."
+    )
+    validation_fraction: float = Field(
+        0.15, gt=0, lt=1, description="Share of the normal training images kept for validation (paper, section 4.1)."
+    )
+    train_fraction: Fraction = Field(
+        1.0, description="Share of the normal training images that is used (paper, Table 9 and Fig. 8)."
+    )
+    grayscale: bool = Field(False, description="Convert to one channel by ITU-R 601 luma (colour ablation, Fig. 5).")
+    max_train_images: int | None = Field(
+        None, ge=2, description="At most so many normal images for training and validation together; null: all."
+    )
+    max_test_images: int | None = Field(
+        None, ge=2, description="At most so many test images, drawn in proportion from each class; null: all."
+    )
+    augment_to: int | None = Field(
+        None, ge=1, description="Zoom augmentation: training images in all, originals included; null: none."
+    )
+    repeats: int = Field(
+        30, ge=1, description="Protocol 1 (COIL-100): how often a random object is drawn as the normal class."
+    )
+    split_seed: int = Field(0, ge=0, description="Seed of every random split and draw of the data.")
+
+
+class Puzzle(Section):
+    """How puzzles are made (paper, section 3.1)."""
+
+    kind: Literal["jigsaw", "rotation"] = Field(
+        "jigsaw", description="`rotation` turns the image by 90, 180, 270 degrees instead (Rot-AE, section 5)."
+    )
+    grid: Literal[2, 3] = Field(2, description="Pieces per side: 2 gives 4 pieces, 3 gives 9.")
+    permutations: Literal["auto", "all", "two_swapped", "drawn"] = Field(
+        "auto",
+        description="`all` 23 for grid 2; `two_swapped` the 6 transpositions; `drawn` for grid 3; `auto` picks "
+        "two_swapped for MVTec's textures, else all or drawn by grid.",
+    )
+    count: int = Field(24, ge=1, le=512, description="K, how many permutations are drawn (`drawn` only).")
+    seed: int = Field(0, ge=0, description="Seed of that draw; every trial of a study shares it.")
+    hide: Literal["auto", "black", "gray", "none"] = Field(
+        "auto", description="What one random piece becomes in training; `auto`: black for 1 channel, gray for 3."
+    )
+    per_batch: bool = Field(
+        False, description="One draw of permutation and hidden piece per batch (authors' code), not per image."
+    )
+
+
+class Model(Section):
+    """The U-Net and the discriminator."""
+
+    base_channels: int = Field(
+        64, ge=1, le=256, description="Channels of the U-Net's first level (64: 17.3 M weights)."
+    )
+    discriminator_channels: int | None = Field(
+        None, ge=1, le=256, description="Channels of the discriminator's first level; null: as base_channels."
+    )
+    initialisation: Literal["default", "he"] = Field(
+        "default", description="U-Net weights: PyTorch's default (authors), or He normal with the last layer × 0.1."
+    )
+
+
+class Adversary(Section):
+    """The perturbation of puzzles in training (paper, eq. 1)."""
+
+    method: Literal["fgsm", "pgd", "none"] = Field("fgsm", description="One step, `steps` steps, or no perturbation.")
+    epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1]; 8/255 may be written.")
+    alpha: float = Field(
+        2.0, gt=0, le=10, description="Step size, absolute; with FGSM every α ≥ 2ε gives ε·sign of the gradient."
+    )
+    steps: int = Field(7, ge=1, le=100, description="Steps of PGD.")
+    noise: Literal["once", "twice"] = Field(
+        "once", description="`twice` (authors' code): the start noise stays in the input, effective bound 2ε."
+    )
+    target: Literal["clean", "noisy"] = Field(
+        "clean", description="What the adversary's loss compares with: the clean puzzle (paper) or the noisy one."
+    )
+
+
+class Train(Section):
+    """Losses, optimisers, schedule and stopping of a training."""
+
+    epochs: int = Field(600, ge=0, le=100_000, description="Epochs at most; 0 leaves the network untrained.")
+    batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate for the U-Net.")
+    discriminator_learning_rate: float = Field(2e-4, gt=0, le=1, description="Adam's for the discriminator (β₁ = 0.5).")
+    weight_decay: float = Field(1e-5, ge=0, le=1, description="L2 penalty on the U-Net's weights (eq. 8).")
+    schedule: Literal["plateau", "one_cycle", "constant"] = Field(
+        "plateau",
+        description="Learning rate of the U-Net: × plateau_factor where the loss stands still (paper), one-cycle "
+        "(10 % linear warm-up, cosine to 0) or constant.",
+    )
+    plateau_factor: float = Field(0.8, gt=0, lt=1, description="Factor on a plateau.")
+    plateau_patience: int = Field(50, ge=1, description="Epochs without a new minimum that make a plateau.")
+    lambda_: float = Field(
+        0.02, ge=0, le=100, alias="lambda", description="λ, weight of the feature-matching loss; 0: no discriminator."
+    )
+    feature_loss: Literal["batch_mean", "elementwise"] = Field(
+        "batch_mean", description="Feature matching against the batch mean (eq. 3) or element by element (authors)."
+    )
+    convergence_epochs: int | None = Field(
+        None, ge=1, description="Stop after so many epochs without a new minimum of the loss; null: never early."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of the convolutions; `auto`: bfloat16 where the hardware multiplies it natively.",
+    )
+    adversary: Adversary = Field(Adversary(), description="Perturbation of the puzzles in training.")
+
+
+class Score(Section):
+    """From a trained network to one anomaly score an image (paper, section 3.2)."""
+
+    error: ErrorNorm = Field("l2", description="Root of the mean square error (eq. 5), or mean square (authors' code).")
+    aggregation: Aggregation = Field("max", description="Over the K normalised errors (eq. 7).")
+    permutations: Literal["all"] | int = Field(
+        "all", description="How many of the K permutations score an image; a number takes the first of a seeded order."
+    )
+    puzzle_set: Literal["training", "all"] = Field(
+        "training", description="Permutations in scoring: those of training, or all 23 (authors' code for textures)."
+    )
+
+    @model_validator(mode="after")
+    def _some_permutations(self) -> Score:
+        if isinstance(self.permutations, int) and self.permutations < 1:
+            raise ValueError("permutations must be `all` or at least 1")
+        return self
+
+
+class Evaluate(Section):
+    """The AUROC along training; it never influences training or selection."""
+
+    every: int = Field(5, ge=1, description="Epochs between two evaluations; the last epoch is always evaluated.")
+    max_images: int | None = Field(
+        500, ge=2, description="Test images of an evaluation, drawn in proportion from each class; null: all."
+    )
+
+
+class Axis(Section):
+    """One search axis: exactly one kind of range, and the condition under which the axis matters."""
+
+    choice: Many[Scalar] | None = Field(None, min_length=1, description="One of these values.")
+    grid: Many[Scalar] | None = Field(None, min_length=1, description="Each of these values (for `algorithm: grid`).")
+    uniform: Many[float] | None = Field(None, min_length=2, max_length=2, description="From low to high, evenly.")
+    log_uniform: Many[float] | None = Field(
+        None, min_length=2, max_length=2, description="From low to high, evenly in the logarithm."
+    )
+    int_uniform: Many[int] | None = Field(None, min_length=2, max_length=2, description="Whole numbers, low to high.")
+    when: dict[str, Many[Scalar]] | None = Field(
+        None, description="Searched only where these settings have one of these values."
+    )
+
+    @property
+    def kind(self) -> str:
+        """Name of the one range that is given."""
+        return next(name for name in AXIS_KINDS if getattr(self, name) is not None)
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The listed values, or (low, high)."""
+        return tuple(getattr(self, self.kind))
+
+    @model_validator(mode="after")
+    def _one_range(self) -> Axis:
+        given = [name for name in AXIS_KINDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"an axis has exactly one of {', '.join(AXIS_KINDS)}, got {', '.join(given) or 'none'}")
+        if given[0] in ("uniform", "log_uniform", "int_uniform"):
+            low, high = self.values
+            if not low < high:
+                raise ValueError(f"{given[0]} wants low < high, got {low} and {high}")
+            if given[0] == "log_uniform" and low <= 0:
+                raise ValueError(f"log_uniform wants low > 0, got {low}")
+        return self
+
+
+AXIS_KINDS = ("choice", "grid", "uniform", "log_uniform", "int_uniform")
+
+
+class Search(Section):
+    """Which settings are searched, and how."""
+
+    algorithm: Literal["optuna", "random", "grid"] = Field(
+        "optuna", description="Optuna's TPE, Optuna's random sampler, or every combination of the axes' values."
+    )
+    configurations: int | None = Field(
+        None, ge=1, description="Trained configurations besides the default; null: 20 (for grid: every combination)."
+    )
+    lookahead: int = Field(
+        4, ge=1, description="Configurations in flight: number i is asked for once i - lookahead has been told."
+    )
+    startup: int = Field(5, ge=1, description="Configurations that TPE draws at random before it models.")
+    seed: int = Field(0, ge=0, description="Seed of the search.")
+    space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting they vary.")
+
+
+class Attacks(Section):
+    """The test-time attacks of a study (paper, section 4.3)."""
+
+    configurations: Many[Literal["winner", "default"]] = Field(
+        ("winner", "default"), min_length=1, description="Which configurations are attacked."
+    )
+    attacks: Many[AttackName] = Field(
+        ("attack1", "attack2"),
+        min_length=1,
+        description="The paper's two attacks, and `attack2_averaged`: attack2 with the gradients averaged before the sign.",
+    )
+    methods: Many[AttackMethod] = Field(
+        ("fgsm", "pgd", "noise"), min_length=1, description="How δ is found; `noise`, random signs, is the control."
+    )
+    epsilons: Many[Perturbation] = Field(
+        (0.05, 0.1, 0.2), min_length=1, description="Bounds of the perturbation, pixels in [0, 1]."
+    )
+    steps: int = Field(10, ge=1, le=1000, description="Steps of iterated methods.")
+    step_size: float = Field(0.25, gt=0, le=2, description="Step of iterated methods as a fraction of ε.")
+    restarts: int = Field(
+        1, ge=1, le=100, description="Runs of methods with a random start; the best is kept image by image."
+    )
+    queries: int = Field(200, ge=1, le=100_000, description="Scores that `square` and `spsa` may ask of each image.")
+    target: Literal["normal", "anomalous", "both"] = Field(
+        "normal", description="Whose images are attacked: normal ones up (paper), anomalous ones down, or both."
+    )
+    max_images: int | None = Field(None, ge=2, description="Test images attacked, in proportion by class; null: all.")
+    seed: int = Field(0, ge=0, description="Seed of random starts and of the noise.")
+
+
+class Resources(Section):
+    """What one trial occupies."""
+
+    cpu: float = Field(1.0, gt=0, description="CPU cores a trial; PyTorch's threads follow it.")
+    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one.")
+
+
+class Settings(Section):
+    """A configuration: all settings that are fixed before training."""
+
+    variant: Variant = Field(
+        "CPAE-G",
+        description="The paper's ablations (Tables 6 and 8): PAE (no hidden piece, λ 0), CPAE (λ 0), CPAE-G, Rot-AE.",
+    )
+    data: Data = Field(description="Which images, and how they are split into tasks.")
+    puzzle: Puzzle = Field(Puzzle(), description="How puzzles are made.")
+    model: Model = Field(Model(), description="The networks.")
+    train: Train = Field(Train(), description="The training.")
+    score: Score = Field(Score(), description="The anomaly score.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+
+
+class Study(Settings):
+    """A whole study file, resolved."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>.")
+    preset: Literal["paper", "authors_code", "fast"] = Field(
+        "paper", description="Where paper and authors' code differ: whose choice; `fast`: fewer epochs, He, one-cycle."
+    )
+    seeds: Many[Annotated[int, Field(ge=0)]] = Field(
+        (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."
+    )
+    search: Search | None = Field(None, description="What is searched; left out: the one configuration is trained.")
+    selection: Selection = Field(
+        "pseudo_anomalies",
+        description="How the winner is chosen: AUROC of validation images against pseudo-anomalies made of them, or "
+        "`oracle`, the test AUROC, labelled so everywhere.",
+    )
+    references: Many[Reference] = Field(
+        ("nearest_neighbour", "pca", "one_class_svm", "untrained"),
+        description="Detectors that cost nothing, reported beside every AUROC.",
+    )
+    attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
+    resources: Resources = Field(Resources(), description="What one trial occupies.")
+    max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null: as many as the resources allow.")

@@ -1,0 +1,132 @@
+"""``python -m puzzle_study.data``: which image sets are there, fetch one, check one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.errors import UserError, suggestion
+
+ROOT = click.option(
+    "--root", default="data", show_default=True, metavar="DIR", help="Folder with one folder for each set."
+)
+
+
+def _known(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if value not in DATASETS:
+        raise click.BadParameter(f"{value!r} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
+    return value
+
+
+NAME = click.argument("name", callback=_known)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """End with exit code 2 and one sentence where the user can mend something."""
+    try:
+        yield
+    except UserError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; run the command again to go on.", err=True)
+        sys.exit(130)
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Group of the three commands."""
+
+
+@main.command("list")
+@ROOT
+def list_command(root: str) -> None:
+    """Say which sets are there, and where the others come from."""
+    from puzzle_study.datasets import cache, finding
+
+    for name, info in DATASETS.items():
+        if name == "folder":
+            continue
+        try:
+            found = finding.find(name, root)
+            state = f"there: {finding.described(found)}" if found else f"not there: {finding.remedy(name, root)}"
+        except UserError as error:
+            state = f"incomplete: {error}"
+        click.echo(f"{click.style(name, bold=True)}: {info.title}")
+        click.echo(f"  {state}")
+        click.echo(f"  source: {info.source}; licence: {info.licence}")
+    click.echo(f"{click.style('folder', bold=True)}: {DATASETS['folder'].title}")
+    click.echo(f"  {DATASETS['folder'].by_hand}")
+    if size := cache.size_in_bytes():
+        click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
+
+
+@main.command()
+@NAME
+@ROOT
+def fetch(name: str, root: str) -> None:
+    """Download a set into DIR/NAME; an interrupted download goes on."""
+    from puzzle_study.datasets import download, finding
+    from puzzle_study.datasets.records import attempt
+
+    with _sentences():
+        found = attempt(lambda: finding.find(name, root))
+        # An incomplete set, an error here, is completed.
+        if DATASETS[name].downloads and found and not isinstance(found, UserError):
+            click.echo(f"{name} is there already: {finding.described(found)}")
+            return
+        with _progress() as progress:
+            download.fetch(name, root, progress)
+        _check(name, root)
+
+
+@main.command()
+@NAME
+@ROOT
+def check(name: str, root: str) -> None:
+    """Read every file of a set, count, and name each damaged file."""
+    with _sentences():
+        _check(name, root)
+
+
+def _check(name: str, root: str) -> None:
+    from puzzle_study.datasets import checking
+
+    report = checking.check(name, root)
+    click.echo(f"{name}: {checking.in_words(report.counts)} in {report.folder}")
+    for note in report.notes:
+        click.echo(f"note: {note}")
+    for sentence in report.damaged:
+        click.echo(f"damaged: {sentence}")
+    if report.damaged:
+        files = "1 file is" if len(report.damaged) == 1 else f"{len(report.damaged)} files are"
+        raise UserError(f"{files} damaged in {report.folder}; replace what is named above and check again")
+    click.echo("every file can be read")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show bars on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks = {}
+
+        def show(file: str, there: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bars.add_task(file)
+            bars.update(tasks[file], completed=there, total=total)
+
+        yield show
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m puzzle_study.data")

@@ -1,0 +1,65 @@
+"""Image sets as one-class problems: which normal, validation and test images a detector is given.
+
+``task_specs`` names the problems of a study file's ``data`` section, ``load_task`` loads one of them
+and ``fingerprint`` tells whether the images are still the same. Readers of the original layouts,
+the cache of decoded images and the protocols live in modules of their own; importing this package
+loads neither NumPy nor PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
+from puzzle_study.datasets.task import Task, TaskSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from puzzle_study import config
+
+__all__ = ["DATASETS", "DatasetInfo", "Task", "TaskSpec", "fingerprint", "load_task", "stratified", "task_specs"]
+
+
+def task_specs(data: config.Data) -> list[TaskSpec]:
+    """Name the one-class problems of ``data``, in a fixed order.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
+    from puzzle_study.datasets import loading
+
+    return loading.task_specs(data)
+
+
+def load_task(data: config.Data, spec: TaskSpec) -> Task:
+    """Load one problem; the same ``data`` (with its ``split_seed``) and ``spec`` give the same tensors.
+
+    Raises:
+        UserError: a file is missing, damaged or unreadable, or a class has too few images for its split.
+    """
+    from puzzle_study.datasets import loading
+
+    return loading.load_task(data, spec)
+
+
+def fingerprint(data: config.Data) -> str:
+    """Return 16 hexadecimal digits over the decoded images, names and classes that ``data`` uses.
+
+    The first call on a set decodes it into the cache; later ones compare the files' sizes and times.
+
+    Raises:
+        UserError: a file is missing, damaged or unreadable.
+    """
+    from puzzle_study.datasets import loading
+
+    return loading.fingerprint(data)
+
+
+def stratified(classes: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw ``count`` positions of ``classes`` in proportion to each class; sorted, see ``protocols.stratified``."""
+    from puzzle_study.datasets import protocols
+
+    return protocols.stratified(classes, count, seed)

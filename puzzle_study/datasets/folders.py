@@ -1,0 +1,165 @@
+"""The layouts of the sets that are trees of image files: MVTec AD and its likes, COIL-100, Head CT, Brain MRI."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from puzzle_study.datasets.files_unit import FilesUnit, ImageFile, folders_in, images_in
+from puzzle_study.datasets.records import reading
+from puzzle_study.errors import UserError
+
+GOOD = "good"
+"""MVTec AD's name of the folders with normal images."""
+NORMAL = "normal"
+"""The one class of the medical sets that can be normal."""
+COIL_FILE = re.compile(r"obj(\d+)__(\d+)\.png", re.IGNORECASE)
+COIL_ANGLES = range(0, 360, 5)
+
+
+def find_categories(place: Path) -> Mapping[str, FilesUnit] | None:
+    """Return each category of a tree in MVTec AD's layout; None where ``place`` holds none.
+
+    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories.
+    """
+    if (place / "train").is_dir():
+        name = place.name if place.name not in ("", "..") else place.resolve().name
+        return {name: _category(place, Path(), name)}
+    names = [name for name in folders_in(place) if (place / name / "train").is_dir()]
+    return {name: _category(place, Path(name), name) for name in names} or None
+
+
+def find_coil(place: Path) -> Mapping[str, FilesUnit] | None:
+    """Return COIL-100 in ``place`` or its folder ``coil-100``; None where no ``objN__angle.png`` is there."""
+    for folder in (place, place / "coil-100"):
+        if not folder.is_dir():
+            continue
+        with reading(folder):
+            matches = [match for path in folder.iterdir() if (match := COIL_FILE.fullmatch(path.name))]
+        if matches:
+            matches.sort(key=lambda match: (int(match[1]), int(match[2])))
+            images = tuple(ImageFile(match[0], f"obj{int(match[1])}") for match in matches)
+            there = {(image.class_name, int(match[2])) for image, match in zip(images, matches, strict=True)}
+            missing = tuple(
+                f"{name}__{angle}.png"
+                for name in dict.fromkeys(image.class_name for image in images)
+                for angle in COIL_ANGLES
+                if (name, angle) not in there
+            )
+            return {"": FilesUnit(folder, partial(_same, images), where=str(folder), missing=missing)}
+    return None
+
+
+def find_head_ct(place: Path) -> Mapping[str, FilesUnit] | None:
+    """Return Head CT, whose ``labels.csv`` is in ``place``; the images beside it or in ``head_ct``.
+
+    Raises:
+        UserError: the table cannot be read, or it and the images do not fit together.
+    """
+    if not (place / "labels.csv").is_file():
+        return None
+    folders = [place / "head_ct" / "head_ct", place / "head_ct", place]
+    folder = next((folder for folder in folders if folder.is_dir() and any(folder.glob("*.png"))), None)
+    if folder is None:
+        raise UserError(f"{place / 'head_ct'} holds no PNG files; unpack the images of the archive beside labels.csv")
+    labels = _head_ct_labels(place / "labels.csv")
+    names = images_in(folder)
+    for name in names:
+        if name not in labels:
+            raise UserError(f"{place / 'labels.csv'} has no line for {name}; restore the table or remove the image")
+    for name in labels:
+        if name not in names:
+            raise UserError(f"{folder / name} is missing, though labels.csv has a line for it; restore the image")
+    below = folder.relative_to(place)
+    images = tuple(ImageFile((below / name).as_posix(), "hemorrhage" if labels[name] else NORMAL) for name in names)
+    return {"": FilesUnit(place, partial(_same, images), where=str(place), other_files=("labels.csv",))}
+
+
+def find_brain_mri(place: Path) -> Mapping[str, FilesUnit] | None:
+    """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None where neither is there."""
+    for folder in (place, place / "brain_tumor_dataset"):
+        if (folder / "yes").is_dir() or (folder / "no").is_dir():
+            return {"": FilesUnit(folder, partial(_list_brain_mri, folder), where=str(folder))}
+    return None
+
+
+def _same(images: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
+    return images
+
+
+def _category(base: Path, below: Path, name: str) -> FilesUnit:
+    return FilesUnit(
+        base,
+        partial(_list_category, base, below),
+        name=name,
+        where=str(base / below),
+        masks=partial(_list_masks, base, below),
+    )
+
+
+def _list_category(base: Path, below: Path) -> tuple[ImageFile, ...]:
+    """List the training images, then the test images by kind of defect."""
+    for name in folders_in(base / below / "train"):
+        if name != GOOD:
+            raise UserError(
+                f"{base / below / 'train' / name}: training images are all normal; move them to train/good, or to "
+                f"test/{name} if they show a defect"
+            )
+    kinds = folders_in(base / below / "test")
+    if GOOD not in kinds or len(kinds) < 2:
+        wanted = "a folder for a defect" if GOOD in kinds else "the folder good"
+        raise UserError(
+            f"{base / below / 'test'} lacks {wanted}; a test needs normal images in test/good and anomalous ones "
+            f"in test/<defect>"
+        )
+    places = [(Path("train") / GOOD, GOOD, "train"), *((Path("test") / kind, kind, "test") for kind in kinds)]
+    return tuple(
+        ImageFile((below / place / name).as_posix(), kind, part)
+        for place, kind, part in places
+        for name in images_in(base / below / place)
+    )
+
+
+def _list_masks(base: Path, below: Path) -> tuple[ImageFile, ...]:
+    truth = base / below / "ground_truth"
+    if not truth.is_dir():
+        return ()
+    return tuple(
+        ImageFile((below / "ground_truth" / kind / name).as_posix(), kind, "mask")
+        for kind in folders_in(truth)
+        for name in images_in(truth / kind)
+    )
+
+
+def _head_ct_labels(path: Path) -> dict[str, bool]:
+    """Read ``id, hemorrhage``: the header has a blank after the comma, image 7 is ``007.png``."""
+    with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            rows = list(csv.reader(file, skipinitialspace=True))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is no table ({error}); put the original labels.csv there") from None
+    if not rows or [cell.strip() for cell in rows[0]] != ["id", "hemorrhage"]:
+        raise UserError(f"{path} has another header than `id, hemorrhage`; put the original labels.csv there")
+    labels: dict[str, bool] = {}
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        cells = [cell.strip() for cell in row]
+        if len(cells) != 2 or not cells[0].isdecimal() or cells[1] not in ("0", "1"):
+            raise UserError(f"{path}, line {line}: expected a number and 0 or 1, got {', '.join(cells)!r}")
+        name = f"{int(cells[0]):03d}.png"
+        if name in labels:
+            raise UserError(f"{path}, line {line}: image {cells[0]} has a line already; remove one of them")
+        labels[name] = cells[1] == "1"
+    return labels
+
+
+def _list_brain_mri(folder: Path) -> tuple[ImageFile, ...]:
+    return tuple(
+        ImageFile(f"{place}/{name}", class_name)
+        for place, class_name in (("no", NORMAL), ("yes", "tumor"))
+        for name in images_in(folder / place)
+    )

@@ -1,0 +1,127 @@
+"""From an image file, or an array, to ``uint8`` pixels of one size and number of channels."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from puzzle_study.datasets.records import Bytes, Sizing, attempt, reading
+from puzzle_study.errors import UserError
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+MAX_PIXELS = 89_478_485
+"""Pillow's own warning limit, 256 MiB of RGB: beyond it a file is an attack or a mistake."""
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file counts as an image by its name; hidden files do not."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def decode(path: Path, sizing: Sizing) -> Bytes:
+    """Decode one image file to uint8 [C, H, W].
+
+    Palettes are resolved, transparency lies on black, 16 bits become 8, EXIF orientation is applied;
+    one channel is ITU-R 601 luma.
+
+    Raises:
+        UserError: the file is missing, unreadable, damaged, no image, or too large to decode safely.
+    """
+    with reading(path), path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return _pixels(ImageOps.exif_transpose(image), sizing)
+        except Image.DecompressionBombError:
+            raise UserError(
+                f"{path} has more than {MAX_PIXELS:,} pixels, which is refused for safety; scale the image down"
+            ) from None
+        except UserError as error:
+            raise UserError(f"{path} {error}") from None
+        except PermissionError:
+            raise
+        except Exception as error:
+            # Damaged files make Pillow's decoders raise nearly anything (SyntaxError, struct.error, ...).
+            raise UserError(
+                f"{path} is no readable image ({_reason(error, path)}); replace it by an undamaged copy or remove it"
+            ) from None
+
+
+def decode_all(paths: Sequence[Path], sizing: Sizing) -> Iterator[Bytes | UserError]:
+    """Decode image files in order, several at a time; a damaged file yields its error in its place."""
+    # Pillow lets go of the interpreter while it decodes, so threads are enough.
+    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+    with warnings.catch_warnings():
+        # Pillow warns of large images, of which the limit above is the judge, and of damaged EXIF blocks.
+        warnings.simplefilter("ignore")
+        try:
+            yield from pool.map(lambda path: attempt(lambda: decode(path, sizing)), paths)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def resize(image: Image.Image, size: int) -> Image.Image:
+    """Scale to a square; Pillow's bilinear filter widens with the scale, so it does not alias."""
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def resize_all(images_NHWC: Bytes, sizing: Sizing) -> Bytes:
+    """Bring an array of images (C = 1 or 3) to the sizing: uint8 [N, C, H, W], contiguous."""
+    count, height, width, channels = images_NHWC.shape
+    if channels == 3 and sizing.channels == 1:
+        images_NHWC = luma(images_NHWC)[..., None]
+    elif channels != sizing.channels:
+        images_NHWC = np.broadcast_to(images_NHWC, (count, height, width, sizing.channels))
+    if (height, width) == (sizing.size, sizing.size):
+        return np.ascontiguousarray(images_NHWC.transpose(0, 3, 1, 2))
+    result_NCHW = np.empty((count, sizing.channels, sizing.size, sizing.size), dtype=np.uint8)
+    for image_HWC, result_CHW in zip(images_NHWC, result_NCHW, strict=True):
+        for channel, result_HW in zip(image_HWC.transpose(2, 0, 1), result_CHW, strict=True):
+            result_HW[:] = np.asarray(resize(Image.fromarray(np.ascontiguousarray(channel)), sizing.size))
+    return result_NCHW
+
+
+def luma(images_NHWC: Bytes) -> Bytes:
+    """ITU-R 601 luma of RGB images, with the same fixed-point arithmetic as Pillow's ``convert("L")``."""
+    red, green, blue = (images_NHWC[..., channel].astype(np.uint32) for channel in range(3))
+    return ((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(np.uint8)
+
+
+def _pixels(image: Image.Image, sizing: Sizing) -> Bytes:
+    mode = "L" if sizing.channels == 1 else "RGB"
+    pixels = np.asarray(resize(_plain(image).convert(mode), sizing.size))
+    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Resolve 16 bits, palettes and transparency, so that ``convert`` to L or RGB loses nothing unawares."""
+    if image.mode == "F":
+        raise UserError("holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # Modes I, I;16, I;16B: Pillow's own conversion would clip at 255 instead of scaling.
+        values = np.asarray(image).astype(np.int64)
+        if values.size and not 0 <= values.min() <= values.max() <= 65535:
+            raise UserError("holds pixels beyond 16 bits; save it with 8 or 16 bits")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
+    return image
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """Shorten the decoder's message; Pillow names the file or a memory address, which helps nobody."""
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is no known image format"
+    text = (str(error) or type(error).__name__).replace(str(path), "the file")
+    return text.splitlines()[0][:120]

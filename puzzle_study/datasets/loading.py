@@ -1,0 +1,104 @@
+"""From a study file's ``data`` section to tasks: finds the files, resolves classes, splits, loads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from puzzle_study import config
+from puzzle_study.datasets import cache, finding, protocols, zoom
+from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
+from puzzle_study.datasets.records import Bytes, Sizing, Unit
+from puzzle_study.datasets.task import Task, TaskSpec
+from puzzle_study.errors import UserError, suggestion
+
+
+def task_specs(data: config.Data) -> list[TaskSpec]:
+    """See :func:`puzzle_study.datasets.task_specs`."""
+    chosen = _normal_classes(data, finding.units(data.name, data.root))
+    if DATASETS[data.name].protocol == "protocol1":
+        drawn = protocols.objects(chosen, data.repeats, data.split_seed)
+        return [TaskSpec(data.name, name, repeat) for repeat, name in enumerate(drawn)]
+    return [TaskSpec(data.name, name) for name in chosen]
+
+
+def load_task(data: config.Data, spec: TaskSpec) -> Task:
+    """See :func:`puzzle_study.datasets.load_task`."""
+    info, units = DATASETS[data.name], finding.units(data.name, data.root)
+    if spec.dataset != data.name:
+        raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
+    _known(spec.normal_class, info, units)
+    unit = units[spec.normal_class if info.protocol == "given" else ""]
+    decoded, _ = cache.load(data.name, unit, _sizing(data))
+    chosen = protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+    train = decoded.images_NCHW[chosen.train]
+    if data.augment_to:
+        train = zoom.augment(train, data.augment_to, protocols.generator(data, protocols.Purpose.ZOOM, spec))
+    return Task(
+        spec=spec,
+        train=_tensor(train),
+        validation=_tensor(decoded.images_NCHW[chosen.validation]),
+        test=_tensor(decoded.images_NCHW[chosen.test]),
+        labels=torch.from_numpy(chosen.labels),
+        test_classes=tuple(decoded.classes[index] for index in chosen.test),
+        test_names=tuple(decoded.names[index] for index in chosen.test),
+    )
+
+
+def fingerprint(data: config.Data) -> str:
+    """See :func:`puzzle_study.datasets.fingerprint`."""
+    units = finding.units(data.name, data.root)
+    used = _normal_classes(data, units) if DATASETS[data.name].protocol == "given" else [""]
+    digests = [(name, cache.load(data.name, units[name], _sizing(data))[1]) for name in sorted(used)]
+    return hashlib.sha256(json.dumps([data.name, digests]).encode()).hexdigest()[:16]
+
+
+def _sizing(data: config.Data) -> Sizing:
+    info = DATASETS[data.name]
+    return Sizing(size=data.size or info.size, channels=1 if data.grayscale else info.channels)
+
+
+def _tensor(images_NCHW: Bytes) -> torch.Tensor:
+    """Wrap images that were drawn from the memory map; drawing has copied them, so they can be written to."""
+    return torch.from_numpy(np.ascontiguousarray(images_NCHW))
+
+
+def _normal_classes(data: config.Data, units: Mapping[str, Unit]) -> list[str]:
+    """Return the names of the classes that shall be normal, each once, in the order of the study file."""
+    info = DATASETS[data.name]
+    if data.normal_classes is None:
+        return [name for name in _names(info, units) if info.protocol != "given" or name in units]
+    return list(dict.fromkeys(_known(wanted, info, units) for wanted in data.normal_classes))
+
+
+def _names(info: DatasetInfo, units: Mapping[str, Unit]) -> list[str]:
+    """Return all classes by number: those of the catalogue, then others that the folder holds."""
+    known = list(info.classes or ())
+    return known + sorted(name for name in units if name and name not in known)
+
+
+def _known(wanted: int | str, info: DatasetInfo, units: Mapping[str, Unit]) -> str:
+    """Return a class's name, by number or name."""
+    names = _names(info, units)
+    if isinstance(wanted, int):
+        last = info.first_number + len(names) - 1
+        if not info.first_number <= wanted <= last:
+            raise UserError(
+                f"data.normal_classes: {info.title} has no class number {wanted}; its numbers are "
+                f"{info.first_number} to {last}"
+            )
+        wanted = names[wanted - info.first_number]
+    elif wanted not in names:
+        listed = ", ".join(names) if len(names) <= 20 else f"{names[0]} to {names[-1]}"
+        raise UserError(
+            f"data.normal_classes: {info.title} has no class {wanted!r}; its classes are {listed}"
+            f"{suggestion(wanted, names)}"
+        )
+    if info.protocol == "given" and wanted not in units:
+        there = ", ".join(sorted(units))
+        raise UserError(f"data.normal_classes: the folder of category {wanted!r} is not there (only {there}); add it")
+    return wanted

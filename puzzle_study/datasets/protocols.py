@@ -1,0 +1,201 @@
+"""Which images train, validate and test a task: the paper's protocols (section 4.1), as index arrays.
+
+Every draw has its own generator, seeded with ``split_seed``, the purpose of the draw, the normal class and
+the repeat: one draw never changes another, so that tasks with a smaller ``train_fraction`` keep their test
+images, and their training images are a subset of those of a larger one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from puzzle_study.datasets.records import Decoded, Indices
+from puzzle_study.datasets.task import TaskSpec
+from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from puzzle_study import config
+
+MEDICAL_TEST_IMAGES = 10
+PROTOCOL_1_TRAIN_SHARE = 0.8
+
+
+class Purpose(IntEnum):
+    """What a draw is for; the number goes into its seed."""
+
+    TRAIN = 1
+    VALIDATION = 2
+    TEST = 3
+    ZOOM = 4
+    OBJECT = 5
+    HOLD_OUT = 6
+    ANOMALIES = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Positions of a task's images among the decoded ones, each sorted."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+    labels: npt.NDArray[np.bool_]
+    """bool [N_test]; True: anomaly."""
+
+
+def generator(data: config.Data, purpose: Purpose, spec: TaskSpec) -> np.random.Generator:
+    """Return the generator of one draw of one task."""
+    return np.random.default_rng([data.split_seed, purpose, _number(spec.normal_class), spec.repeat])
+
+
+def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str, where: str) -> Split:
+    """Split a set for one task; ``where`` names the set or folder in messages.
+
+    Raises:
+        UserError: the normal class or the test has too few images.
+    """
+    classes, parts = np.array(decoded.classes), np.array(decoded.parts)
+    normal = classes == ("good" if protocol == "given" else spec.normal_class)
+    if not normal.any():
+        raise UserError(f"{where} holds no image of class {spec.normal_class}; the set is incomplete: restore it")
+    if protocol in ("official", "given"):
+        pool, test = np.flatnonzero(normal & (parts == "train")), np.flatnonzero(parts == "test")
+    elif protocol == "protocol1":
+        pool, test = _protocol_1(normal, decoded.groups, spec, data, where)
+    else:
+        pool, test = _medical(normal, decoded.groups, spec, data, where)
+    if not 0 < np.count_nonzero(normal[test]) < len(test):
+        missing = "anomalous" if normal[test].any() else "normal"
+        raise UserError(f"{where}: the test of class {spec.normal_class} has no {missing} image; add at least one")
+    test = _limit_test(test, ~normal, decoded.classes, spec, data)
+    train, validation = _training(pool, decoded.groups, spec, data, where)
+    return Split(train=train, validation=validation, test=test, labels=~normal[test])
+
+
+def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
+    """Draw ``count`` of the positions of ``classes`` in proportion to the frequency of each class.
+
+    Shares are rounded by largest remainder; as far as ``count`` allows, every class keeps at least one.
+    The result is sorted and depends on nothing but the arguments; all positions where ``count`` is no less.
+    """
+    names, member = np.unique(np.asarray(classes, dtype=np.str_), return_inverse=True)
+    if count >= len(member):
+        return np.arange(len(member))
+    frequency = np.bincount(member, minlength=len(names))
+    quota = _apportion(frequency, count)
+    # One stream per class: how many are drawn of one class does not change which are drawn of another.
+    chosen = [
+        np.random.default_rng([seed, _number(str(name))]).permutation(np.flatnonzero(member == number))
+        for number, name in enumerate(names)
+    ]
+    return np.sort(np.concatenate([drawn[:share] for drawn, share in zip(chosen, quota, strict=True)]))
+
+
+def draw_groups(groups: Indices, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Mark ``count`` images, or a few less, so that images of one group are marked together or not at all."""
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    taken = np.zeros(len(sizes), dtype=bool)
+    for group in rng.permutation(len(sizes)):
+        if sizes[group] <= count:
+            taken[group] = True
+            count -= int(sizes[group])
+        if count == 0:
+            break
+    return taken[member]
+
+
+def objects(candidates: Sequence[str], repeats: int, seed: int) -> list[str]:
+    """Draw the normal object of each repeat of protocol 1; none comes again before all have come once."""
+    drawn: list[str] = []
+    while len(drawn) < repeats:
+        order = np.random.default_rng([seed, Purpose.OBJECT, len(drawn)]).permutation(len(candidates))
+        drawn += [candidates[number] for number in order]
+    return drawn[:repeats]
+
+
+def _number(name: str) -> int:
+    """Return a number that depends on nothing but the name, to be part of a seed."""
+    # Names of folders may hold bytes that are no text.
+    return zlib.crc32(name.encode(errors="surrogateescape"))
+
+
+def _apportion(frequency: Indices, count: int) -> Indices:
+    """Divide ``count`` among classes by largest remainder, at least 1 each where there are enough."""
+    exact = frequency * (count / frequency.sum())
+    quota = np.floor(exact).astype(np.int64)
+    # Stable sort: equal remainders go to the first class.
+    order = np.argsort(-(exact - quota), kind="stable")
+    quota[order[: count - quota.sum()]] += 1
+    if count >= len(frequency):
+        for poor in np.flatnonzero(quota == 0):
+            quota[np.argmax(quota)] -= 1
+            quota[poor] = 1
+    return np.asarray(quota)
+
+
+def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data, where: str) -> tuple[Indices, Indices]:
+    """Thin the normal training images out, then split validation off: (train, validation)."""
+    if len(pool) < 2:
+        raise UserError(f"{where}: class {spec.normal_class} has {len(pool)} training images; at least 2 are needed")
+    keep = max(2, round(data.train_fraction * len(pool)))
+    keep = min(keep, data.max_train_images or keep)
+    # The first of one fixed order: a smaller share is a subset of a larger one.
+    kept = np.sort(generator(data, Purpose.TRAIN, spec).permutation(pool)[:keep])
+    held_out = min(max(1, round(data.validation_fraction * keep)), keep - 1)
+    validating = draw_groups(groups[kept], held_out, generator(data, Purpose.VALIDATION, spec))
+    if not validating.any():
+        raise UserError(
+            f"{where}: class {spec.normal_class} has too few different training images to split validation off "
+            f"({len(np.unique(groups[kept]))} among {keep}); add images or raise data.validation_fraction"
+        )
+    return kept[~validating], kept[validating]
+
+
+def _protocol_1(
+    normal: npt.NDArray[np.bool_], groups: Indices, spec: TaskSpec, data: config.Data, where: str
+) -> tuple[Indices, Indices]:
+    """80 % of the object's images train; the rest, and as many of other objects, test."""
+    own, others = np.flatnonzero(normal), np.flatnonzero(~normal)
+    held_out = len(own) - round(PROTOCOL_1_TRAIN_SHARE * len(own))
+    testing = draw_groups(groups[own], held_out, generator(data, Purpose.HOLD_OUT, spec))
+    if len(others) < np.count_nonzero(testing):
+        raise UserError(f"{where}: {len(others)} images of other objects are too few to be the anomalies; add objects")
+    drawn = generator(data, Purpose.ANOMALIES, spec).choice(others, np.count_nonzero(testing), replace=False)
+    return own[~testing], np.sort(np.concatenate([own[testing], drawn]))
+
+
+def _medical(
+    normal: npt.NDArray[np.bool_], groups: Indices, spec: TaskSpec, data: config.Data, where: str
+) -> tuple[Indices, Indices]:
+    """Ten normal images and all anomalous ones test; the other normal ones train."""
+    own = np.flatnonzero(normal)
+    if len(own) < MEDICAL_TEST_IMAGES + 2:
+        raise UserError(
+            f"{where} has {len(own)} normal images; {MEDICAL_TEST_IMAGES} for the test and 2 for training are needed"
+        )
+    testing = draw_groups(groups[own], MEDICAL_TEST_IMAGES, generator(data, Purpose.HOLD_OUT, spec))
+    return own[~testing], np.sort(np.concatenate([own[testing], np.flatnonzero(~normal)]))
+
+
+def _limit_test(
+    test: Indices, anomalous: npt.NDArray[np.bool_], classes: tuple[str, ...], spec: TaskSpec, data: config.Data
+) -> Indices:
+    """Thin the test out in proportion; normal and anomalous images both stay, however few are drawn."""
+    limit = data.max_test_images
+    if limit is None or limit >= len(test):
+        return test
+    sides = [test[~anomalous[test]], test[anomalous[test]]]
+    seed = int(generator(data, Purpose.TEST, spec).integers(2**31))
+    shares = _apportion(np.array([len(side) for side in sides]), limit)
+    drawn = [
+        side[stratified([classes[index] for index in side], int(share), seed)]
+        for side, share in zip(sides, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))

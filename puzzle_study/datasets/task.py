@@ -1,0 +1,41 @@
+"""One one-class problem: by name (:class:`TaskSpec`) and with its images (:class:`Task`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Name of a one-class problem: cheap, hashable, holds no images."""
+
+    dataset: str
+    normal_class: str
+    repeat: int = 0
+    """Number of the draw under protocol 1 (COIL-100); 0 elsewhere."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A one-class problem with its images, all ``uint8`` of shape [N, C, H, W].
+
+    Training and validation hold normal images only and share no image, not even a byte-identical copy.
+    """
+
+    spec: TaskSpec
+    train: torch.Tensor
+    """uint8 [N_train, C, H, W]; with zoom augmentation the copies follow the originals."""
+    validation: torch.Tensor
+    """uint8 [N_validation, C, H, W]."""
+    test: torch.Tensor
+    """uint8 [N_test, C, H, W]."""
+    labels: torch.Tensor
+    """bool [N_test]; True: anomaly."""
+    test_classes: tuple[str, ...]
+    """Class, or name of the defect, of each test image."""
+    test_names: tuple[str, ...]
+    """Stable name of each test image: its path below the set's folder, or like ``t10k/00017``."""

@@ -1,0 +1,127 @@
+"""One download over HTTP that goes on where it broke off."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from puzzle_study import __version__
+
+ATTEMPTS = 4
+TIMEOUT_S = 30.0
+PAUSE_S = 2.0
+"""Before the second attempt; doubled before each further one."""
+CHUNK = 1 << 18
+
+
+class TransferError(Exception):
+    """A download failed for good; the text says why, as part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Resuming:
+    """Downloader for :func:`pooch.retrieve` that collects a file in ``partial``, which outlives an interruption.
+
+    A partial file is continued only if the server still has the same version of it (its ETag or date); the
+    checksum, which pooch verifies at the end, has the last word.
+    """
+
+    partial: Path
+    max_bytes: int
+    progress: Callable[[int, int | None], None]
+    """Called with the bytes that are there and the bytes in all, if the server tells."""
+
+    def __call__(self, url: str, output_file: Any, pooch: object) -> None:
+        """Download ``url`` into ``output_file``.
+
+        Raises:
+            TransferError: no connection, an answer that is no file, too many bytes, or too many interruptions.
+        """
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(PAUSE_S * 2 ** (attempt - 1))
+            try:
+                self._continue(url)
+            except urllib.error.HTTPError as error:
+                if error.code < 500 and error.code != 429:
+                    raise TransferError(f"the server answers {error.code} {error.reason}") from None
+                reason = f"the server answers {error.code} {error.reason}"
+            except (OSError, http.client.HTTPException) as error:
+                reason = str(getattr(error, "reason", None) or error) or type(error).__name__
+            else:
+                self.partial.replace(output_file)
+                self._marks.unlink(missing_ok=True)
+                return
+        there = self.partial.stat().st_size if self.partial.exists() else 0
+        raise TransferError(f"{reason}; {there:,} bytes are kept and the next attempt goes on from there")
+
+    @property
+    def _marks(self) -> Path:
+        """File beside the partial one with its URL and version."""
+        return self.partial.with_name(self.partial.name + ".json")
+
+    def _continue(self, url: str) -> None:
+        """Fetch what is missing; raise OSError where the connection ends before the file."""
+        request = urllib.request.Request(url, headers={"User-Agent": f"puzzle-study/{__version__}"})
+        version, start = self._resumable(url)
+        if start:
+            request.add_header("Range", f"bytes={start}-")
+            request.add_header("If-Range", version)
+        try:
+            response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+                raise
+            # Nothing is missing, or the partial file is longer than the file: begin anew, the safe answer to both.
+            self.partial.unlink()
+            raise ConnectionError("the partial file did not fit") from None
+        with response:
+            if response.status != http.client.PARTIAL_CONTENT:
+                start = 0
+            elif not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
+                self.partial.unlink()
+                raise ConnectionError("the server continued at another place")
+            self._note(url, response.headers)
+            length = response.headers.get("Content-Length")
+            total = start + int(length) if length else None
+            self._append(response, start, total)
+
+    def _append(self, response: http.client.HTTPResponse, start: int, total: int | None) -> None:
+        there = start
+        with self.partial.open("ab" if start else "wb") as file:
+            while True:
+                if max(there, total or 0) > self.max_bytes:
+                    raise TransferError(f"the server sends more than the {self.max_bytes:,} bytes expected at most")
+                self.progress(there, total)
+                chunk = response.read(CHUNK)
+                if not chunk:
+                    break
+                file.write(chunk)
+                there += len(chunk)
+        if total is not None and there < total:
+            raise ConnectionError(f"the connection ended after {there:,} of {total:,} bytes")
+
+    def _resumable(self, url: str) -> tuple[str, int]:
+        """Return version and size of the partial file, or nothing where it is of another file or version."""
+        try:
+            marks = json.loads(self._marks.read_text())
+            if marks["url"] == url and marks["version"]:
+                return str(marks["version"]), self.partial.stat().st_size
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return "", 0
+
+    def _note(self, url: str, headers: http.client.HTTPMessage) -> None:
+        # A weak ETag (W/...) promises too little to continue a file.
+        strong = [tag for tag in headers.get_all("ETag", []) if re.fullmatch(r'"[^"]*"', tag)]
+        version = strong[0] if strong else headers.get("Last-Modified", "")
+        self._marks.write_text(json.dumps({"url": url, "version": version}))

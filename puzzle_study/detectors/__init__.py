@@ -1,0 +1,1 @@
+"""Detectors: Puzzle-AE with its ablations, and the references that cost nothing."""

@@ -1,0 +1,224 @@
+"""The fitted Puzzle-AE: images in, error matrix and anomaly scores out (paper, section 3.2).
+
+Shape legend: N images, K permutations, C channels, H and W pixels (of the image, before padding).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from puzzle_study import config, puzzles
+from puzzle_study.detectors import scoring
+from puzzle_study.devices import Precision, autocast, place
+from puzzle_study.errors import UserError
+from puzzle_study.networks import UNet
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "weights.pt", "detector.json"
+PUZZLES_PER_CHUNK = {"cpu": 192, "cuda": 8192}
+
+
+def to_float(images_NCHW: Tensor) -> Tensor:
+    """Return images in [0, 1]: uint8 divided by 255, floats as they are."""
+    return images_NCHW.float().div_(255) if images_NCHW.dtype == torch.uint8 else images_NCHW
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a detector must know to build its network and read images."""
+
+    channels: int
+    height: int
+    width: int
+    base_channels: int
+
+
+class PuzzleDetector(nn.Module):
+    """A trained U-Net with its scoring puzzle set and validation errors.
+
+    As a module it maps images [N, C, H, W] in [0, 1] to differentiable anomaly scores [N]; every tensor it needs
+    is a parameter or a buffer, so that ``.to(device)`` moves all of it.
+
+    Args:
+        network: the U-Net.
+        puzzle_set: permutations in scoring.
+        shape: image and network sizes.
+        score: error norm and aggregation of :meth:`forward`.
+        precision: arithmetic of the convolutions.
+    """
+
+    validation_NK: Tensor
+
+    def __init__(
+        self,
+        network: UNet,
+        puzzle_set: puzzles.PuzzleSet,
+        *,
+        shape: Shape,
+        score: config.Score,
+        precision: Precision,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.puzzle_set = puzzle_set
+        self.shape = shape
+        self.score = score
+        self.precision: Precision = precision
+        self.grid = puzzle_set.grid
+        self.register_buffer("validation_NK", torch.ones(1, len(puzzle_set)))
+        self._puzzler: puzzles.Puzzler | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.head.weight.device
+
+    @property
+    def puzzler(self) -> puzzles.Puzzler:
+        """Index tables of the scoring puzzles on the network's device."""
+        if self._puzzler is None or self._puzzler.source_KL.device != self.device:
+            self._puzzler = puzzles.Puzzler(
+                self.puzzle_set,
+                height=puzzles.padded_side(self.shape.height, self.grid),
+                width=puzzles.padded_side(self.shape.width, self.grid),
+                device=self.device,
+            )
+        return self._puzzler
+
+    def with_score(self, score: config.Score) -> PuzzleDetector:
+        """Return a detector that shares this one's weights and aggregates differently."""
+        other = PuzzleDetector(self.network, self.puzzle_set, shape=self.shape, score=score, precision=self.precision)
+        other.validation_NK = self.validation_NK
+        return other
+
+    def reconstruct(self, puzzle_NCHW: Tensor) -> Tensor:
+        """Return the network's answer to puzzles already made and padded, float32, same shape."""
+        with autocast(self.device, self.precision):
+            reconstruction: Tensor = self.network(puzzle_NCHW.contiguous(memory_format=torch.channels_last))
+        return reconstruction.float()
+
+    def errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
+
+        Args:
+            x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
+        """
+        padded = puzzles.pad(x_NCHW, self.grid)
+        puzzle_NKCHW = self.puzzler.shuffle_all(padded)
+        solved = self.reconstruct(puzzle_NKCHW.flatten(0, 1)).reshape(puzzle_NKCHW.shape)
+        return (solved - padded[:, None]).square().mean((2, 3, 4))
+
+    def scores(self, error_NK: Tensor) -> Tensor:
+        """Return the scores of images from their error matrix under this detector's score settings, shape [N]."""
+        return scoring.scores(error_NK, self.validation_NK, error=self.score.error, aggregation=self.score.aggregation)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the differentiable anomaly score of each image, shape [N]."""
+        return self.scores(self.errors(x_NCHW))
+
+    def chunks(self, images: int) -> Iterator[slice]:
+        """Yield slices of images whose puzzles fit the cache or the GPU together."""
+        step = max(1, PUZZLES_PER_CHUNK[self.device.type] // len(self.puzzle_set))
+        for start in range(0, images, step):
+            yield slice(start, min(start + step, images))
+
+    @torch.no_grad()
+    def error_matrix(self, images_NCHW: Tensor) -> Tensor:
+        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device."""
+        self.network.eval()
+        parts = [self.errors(to_float(images_NCHW[part].to(self.device))) for part in self.chunks(len(images_NCHW))]
+        return torch.cat(parts) if parts else torch.empty(0, len(self.puzzle_set), device=self.device)
+
+    def calibrate(self, validation_NCHW: Tensor) -> None:
+        """Measure the validation errors that eq. 6 divides by."""
+        self.validation_NK = self.error_matrix(validation_NCHW).clone()
+
+    def save(self, folder: Path, description: dict[str, object]) -> None:
+        """Write ``weights.pt`` and ``detector.json`` into an existing folder.
+
+        Args:
+            folder: where to; its two files are replaced.
+            description: what else to record (settings, task, seed).
+        """
+        torch.save(
+            {
+                "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
+                "validation_NK": self.validation_NK.cpu(),
+            },
+            folder / WEIGHTS,
+        )
+        content = {
+            "format": FORMAT,
+            "channels": self.shape.channels,
+            "height": self.shape.height,
+            "width": self.shape.width,
+            "base_channels": self.shape.base_channels,
+            "puzzles": {"kind": self.puzzle_set.kind, "grid": self.grid, "permutations": self.puzzle_set.permutations},
+            "score": self.score.model_dump(mode="json"),
+            "precision": self.precision,
+            **description,
+        }
+        (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
+    """Load a saved detector; weights are read as data, never as code.
+
+    Raises:
+        UserError: the folder is not a detector, or one of its files is damaged.
+    """
+    content = read_description(folder)
+    try:
+        permutations = tuple(tuple(int(i) for i in order) for order in content["puzzles"]["permutations"])
+        puzzle_set = puzzles.PuzzleSet(str(content["puzzles"]["kind"]), int(content["puzzles"]["grid"]), permutations)
+        shape = Shape(*(int(content[key]) for key in ("channels", "height", "width", "base_channels")))
+        score = config.Score.model_validate(content["score"])
+        state = torch.load(folder / WEIGHTS, map_location=device, weights_only=True)
+        network = UNet(channels=shape.channels, base_channels=shape.base_channels)
+        network.load_state_dict(state["network"])
+        detector = PuzzleDetector(
+            place(network, device).eval(),
+            puzzle_set,
+            shape=shape,
+            score=score,
+            precision="float32" if content["precision"] == "float32" else "bfloat16",
+        )
+        detector.validation_NK = state["validation_NK"]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"{folder} holds a damaged detector ({_first_line(error)}); train it again or restore {WEIGHTS} and "
+            f"{DESCRIPTION}"
+        ) from error
+    return detector.to(device)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what ``detector.json`` says.
+
+    Raises:
+        UserError: there is no such file, it is not JSON, or another version wrote it.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like best/CLASS"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({_first_line(error)}); restore it or train again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of puzzle_study; this one reads format {FORMAT}")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

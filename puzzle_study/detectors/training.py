@@ -1,0 +1,254 @@
+"""Training of the U-Net and its discriminator (paper, section 3.1 and 4.1), resumable at any epoch.
+
+Shape legend: N images of a batch, C channels, H and W padded pixels, K permutations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from puzzle_study import config, puzzles
+from puzzle_study.detectors.adversary import perturb
+from puzzle_study.detectors.puzzle_ae import to_float
+from puzzle_study.devices import Precision, autocast, place
+from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet
+
+WARM_UP = 0.1
+
+
+class TrainingDiverged(Exception):
+    """A loss that is not finite: the trial fails with its epoch and loss."""
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """Means over the images of an epoch; ``loss_adv`` and ``loss_d`` are 0 without a discriminator."""
+
+    epoch: int
+    loss_rec: float
+    loss_adv: float
+    loss_d: float
+    lr: float
+
+
+class Trainer:
+    """One training: networks, optimisers, schedule and random state.
+
+    Args:
+        settings: the configuration.
+        puzzle_set: permutations in training.
+        channels: channels of the images.
+        height: image height before padding, in pixels.
+        width: image width before padding.
+        seed: seed of initialisation, order of images, puzzles and noise.
+        device: where everything lives.
+        precision: arithmetic of the convolutions.
+    """
+
+    def __init__(
+        self,
+        settings: config.Settings,
+        puzzle_set: puzzles.PuzzleSet,
+        *,
+        channels: int,
+        height: int,
+        width: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        train, model = settings.train, settings.model
+        self.settings = train
+        self.device = device
+        self.precision: Precision = precision
+        self.per_batch = settings.puzzle.per_batch
+        self.hide = puzzles.hidden_style(settings.puzzle.hide, channels)
+        self.grid = puzzle_set.grid
+        height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
+        self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)
+        self.network, self.discriminator = _networks(
+            model, channels=channels, side=max(height, width), seed=seed, with_discriminator=train.lambda_ > 0
+        )
+        place(self.network, device)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        )
+        self.discriminator_optimiser: torch.optim.Adam | None = None
+        if self.discriminator is not None:
+            place(self.discriminator, device)
+            self.discriminator_optimiser = torch.optim.Adam(
+                self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
+            )
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.epochs_done = 0
+        self.lowest_loss, self.epochs_since_lowest = math.inf, 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or the loss has converged (``train.convergence_epochs``)."""
+        patience = self.settings.convergence_epochs
+        converged = patience is not None and self.epochs_since_lowest >= patience
+        return converged or self.epochs_done >= self.settings.epochs
+
+    def epoch(self, images_NCHW: Tensor) -> EpochLosses:
+        """Train one epoch on uint8 images that are already on the device.
+
+        Raises:
+            TrainingDiverged: a loss was not finite.
+        """
+        self.network.train()
+        order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
+        sums = torch.zeros(3, device=self.device)
+        batches = order.split(self.settings.batch_size)
+        learning_rate = self.optimiser.param_groups[0]["lr"]
+        for number, index in enumerate(batches):
+            if self.settings.schedule == "one_cycle":
+                done = self.epochs_done + number / len(batches)
+                learning_rate = self.settings.learning_rate * one_cycle(done / self.settings.epochs)
+                self.optimiser.param_groups[0]["lr"] = learning_rate
+            sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
+        loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
+        self.epochs_done += 1
+        losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
+        if not all(map(math.isfinite, (loss_rec, loss_adv, loss_d))):
+            raise TrainingDiverged(
+                f"the loss is not finite after epoch {self.epochs_done} "
+                f"(reconstruction {loss_rec}, feature matching {loss_adv}, discriminator {loss_d}); "
+                f"lower train.learning_rate or train.lambda"
+            )
+        if self.settings.schedule == "plateau":
+            self.plateau.step(loss_rec)
+        if loss_rec < self.lowest_loss:
+            self.lowest_loss, self.epochs_since_lowest = loss_rec, 0
+        else:
+            self.epochs_since_lowest += 1
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next epoch depends on, as tensors and plain values."""
+        return {
+            "epochs_done": self.epochs_done,
+            "lowest_loss": self.lowest_loss,
+            "epochs_since_lowest": self.epochs_since_lowest,
+            "network": self.network.state_dict(),
+            "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "discriminator_optimiser": (
+                None if self.discriminator_optimiser is None else self.discriminator_optimiser.state_dict()
+            ),
+            "plateau": self.plateau.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.epochs_done = state["epochs_done"]
+        self.lowest_loss, self.epochs_since_lowest = state["lowest_loss"], state["epochs_since_lowest"]
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.discriminator is not None and self.discriminator_optimiser is not None:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.discriminator_optimiser.load_state_dict(state["discriminator_optimiser"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _step(self, x_NCHW: Tensor) -> Tensor:
+        """One optimiser step; returns the three losses, still on the device."""
+        puzzle_NCHW = self._make_puzzles(x_NCHW)
+        self.network.requires_grad_(False)
+        input_NCHW = perturb(puzzle_NCHW, self._reconstruct, self.settings.adversary, generator=self.generator)
+        self.network.requires_grad_(True)
+        solved_NCHW = self._reconstruct(input_NCHW)
+        loss_rec = F.mse_loss(solved_NCHW, x_NCHW)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.discriminator is None:
+            loss_rec.backward()
+            self.optimiser.step()
+            return torch.stack((loss_rec.detach(), loss_rec.new_zeros(()), loss_rec.new_zeros(())))
+        loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, solved_NCHW.detach())
+        torch.autograd.backward([loss_rec, solved_NCHW], [None, self.settings.lambda_ * gradient_NCHW])
+        self.optimiser.step()
+        return torch.stack((loss_rec.detach(), loss_adv, loss_d))
+
+    def _discriminate(
+        self, discriminator: Discriminator, x_NCHW: Tensor, solved_NCHW: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Step the discriminator; return L_adv, its gradient for the reconstruction, and the discriminator's loss.
+
+        Both losses share one forward pass of the real and one of the reconstructed images.
+        """
+        solved_NCHW = solved_NCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
+        with autocast(self.device, self.precision):
+            real_features, real_N = discriminator(x_NCHW.contiguous(memory_format=torch.channels_last))
+            solved_features, solved_N = discriminator(solved_NCHW)
+        logits = torch.cat((real_N, solved_N)).float()
+        truth = torch.cat((torch.ones_like(real_N), torch.zeros_like(solved_N))).float()
+        loss_d = 2 * F.binary_cross_entropy_with_logits(logits, truth)
+        loss_adv = feature_matching(real_features.detach().float(), solved_features.float(), self.settings.feature_loss)
+        (gradient_NCHW,) = torch.autograd.grad(loss_adv, solved_NCHW, retain_graph=True)
+        weights = list(discriminator.parameters())
+        for weight, gradient in zip(weights, torch.autograd.grad(loss_d, weights), strict=True):
+            weight.grad = gradient
+        if self.discriminator_optimiser is not None:
+            self.discriminator_optimiser.step()
+        return loss_adv.detach(), gradient_NCHW, loss_d.detach()
+
+    def _make_puzzles(self, x_NCHW: Tensor) -> Tensor:
+        """Hide a random piece and shuffle by a random permutation, drawn per image or per batch."""
+        draws = 1 if self.per_batch else len(x_NCHW)
+        k_N = self._draw(len(self.puzzler), draws).expand(len(x_NCHW))
+        hidden = x_NCHW
+        if self.hide is not None:
+            hidden = self.puzzler.hide(x_NCHW, self._draw(self.puzzler.pieces, draws).expand(len(x_NCHW)), self.hide)
+        return self.puzzler.shuffle(hidden, k_N)
+
+    def _draw(self, below: int, count: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self.generator, device=self.device)
+
+    def _reconstruct(self, input_NCHW: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            reconstruction: Tensor = self.network(input_NCHW.contiguous(memory_format=torch.channels_last))
+        return reconstruction.float()
+
+
+def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
+    """Return L_adv, mean square: against the batch mean of the reconstructions (eq. 3) or element by element."""
+    if how == "batch_mean":
+        solved = solved.mean(0, keepdim=True).expand_as(real)
+    return F.mse_loss(solved, real)
+
+
+def one_cycle(progress: float) -> float:
+    """Return the factor of the learning rate: linear warm-up over 10 % of the training, then a cosine to 0.
+
+    Args:
+        progress: share of the training that is done, in [0, 1].
+    """
+    if progress < WARM_UP:
+        return 0.05 + 0.95 * progress / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+
+
+def _networks(
+    model: config.Model, *, channels: int, side: int, seed: int, with_discriminator: bool
+) -> tuple[UNet, Discriminator | None]:
+    """Build both networks from the seed alone, on the CPU, so that every device starts from the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(channels=channels, base_channels=model.base_channels)
+        initialise_unet(network, model.initialisation)
+        if not with_discriminator:
+            return network, None
+        width = model.discriminator_channels or model.base_channels
+        discriminator = Discriminator(channels=channels, base_channels=width, side=side)
+        initialise_discriminator(discriminator)
+        return network, discriminator

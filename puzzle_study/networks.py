@@ -1,0 +1,118 @@
+"""The U-Net without batch norm and the DCGAN discriminator (paper, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEVELS = 4
+HE_OUTPUT_SCALE = 0.1
+
+
+class DoubleConvolution(nn.Sequential):
+    """Two 3×3 convolutions with ReLU, without batch norm."""
+
+    def __init__(self, inputs: int, outputs: int, *, between: int | None = None) -> None:
+        between = between or outputs
+        super().__init__(
+            nn.Conv2d(inputs, between, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(between, outputs, 3, padding=1),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UNet(nn.Module):
+    """U-Net of Ronneberger et al. without batch norm: four downsamplings, bilinear upsampling, linear output.
+
+    Args:
+        channels: channels of the image, in and out.
+        base_channels: channels of the first level; they double at each of the first three downsamplings.
+
+    Input and output have shape [N, C, H, W]; H and W are at least 16.
+    """
+
+    def __init__(self, *, channels: int, base_channels: int = 64) -> None:
+        super().__init__()
+        width = [base_channels * factor for factor in (1, 2, 4, 8, 8)]
+        self.stem = DoubleConvolution(channels, width[0])
+        self.down = nn.ModuleList(DoubleConvolution(width[i], width[i + 1]) for i in range(LEVELS))
+        self.up = nn.ModuleList(
+            DoubleConvolution(2 * joined, outputs, between=joined)
+            for joined, outputs in zip(
+                reversed(width[:LEVELS]), (*reversed(width[: LEVELS - 1]), width[0]), strict=True
+            )
+        )
+        self.head = nn.Conv2d(width[0], channels, 1)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the reconstruction, shape [N, C, H, W]."""
+        skips = [self.stem(x_NCHW)]
+        for block in self.down:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))
+        y = skips.pop()
+        for block in self.up:
+            skip = skips.pop()
+            y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=True)
+            bottom, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
+            if bottom or right:
+                y = F.pad(y, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+            y = block(torch.cat((skip, y), dim=1))
+        return cast(Tensor, self.head(y))
+
+
+class Discriminator(nn.Module):
+    """DCGAN discriminator for any side of at least 16 pixels.
+
+    Strided convolutions halve the image until at most 7 pixels a side are left; the last feature map is the
+    intermediate layer f_D of eq. 3, a convolution over what is left gives the logit.
+
+    Args:
+        channels: channels of the image.
+        base_channels: channels of the first level.
+        side: larger side of the image in pixels.
+    """
+
+    def __init__(self, *, channels: int, base_channels: int = 64, side: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [nn.Conv2d(channels, base_channels, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+        width, left = base_channels, side // 2
+        while left > 7 or width < 4 * base_channels:
+            blocks += [
+                nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(2 * width),
+                nn.LeakyReLU(0.2),
+            ]
+            width, left = 2 * width, left // 2
+        self.features = nn.Sequential(*blocks)
+        self.classifier = nn.Conv2d(width, 1, max(left, 1), bias=False)
+
+    def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the feature map f_D, shape [N, F, h, w], and the logit of being real, shape [N]."""
+        features = self.features(x_NCHW)
+        return features, self.classifier(features).flatten(1).mean(1)
+
+
+def initialise_unet(network: UNet, how: str) -> None:
+    """Leave PyTorch's default, or draw He normal weights with zero biases and the output layer × 0.1."""
+    if how == "he":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            network.head.weight.mul_(HE_OUTPUT_SCALE)
+
+
+def initialise_discriminator(network: Discriminator) -> None:
+    """Draw DCGAN's weights: N(0, 0.02) for convolutions, N(1, 0.02) for batch norm."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, 0.0, 0.02)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1.0, 0.02)
+            nn.init.zeros_(module.bias)

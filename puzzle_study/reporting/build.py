@@ -1,0 +1,101 @@
+"""From the files of a study to ``report/index.html``, its figures and its tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from puzzle_study.reporting import page, study_data
+from puzzle_study.reporting.blocks import Section, Table
+from puzzle_study.reporting.sections import (
+    ablations,
+    axes,
+    classes,
+    comparison,
+    cost,
+    gallery,
+    histograms,
+    provenance,
+    ranking,
+    robustness,
+    selection,
+    stability,
+    summary,
+    training,
+)
+from puzzle_study.reporting.write_tables import write_table
+from puzzle_study.results import write_text
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
+    from puzzle_study.results import Results
+
+
+def build(results: Results, *, others: Sequence[Results], output: Path) -> Path:
+    """Write the report into a folder; see :func:`puzzle_study.reporting.build_report`."""
+    data = study_data.load(results)
+    compared = [study_data.load(other) for other in others]
+    _remove_previous(output)
+    sections = _sections(data, compared, output / "figures")
+    for section in sections:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                write_table(block, output / "tables")
+    target = output / "index.html"
+    html = page.render(title=f"Study {data.name}", subtitle=_subtitle(data), sections=sections)
+    write_text(target, html)
+    return target
+
+
+def _remove_previous(output: Path) -> None:
+    """Remove the files that an earlier report in this folder links to, and nothing else.
+
+    What it drew and this one does not would stay and contradict the page; a folder given by hand may hold more.
+    """
+    page_before = output / "index.html"
+    try:
+        html = page_before.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return
+    if page.GENERATOR in html:
+        for path in re.findall(r'href="((?:figures|tables)/\w+\.(?:png|svg|csv|md|tex))"', html):
+            (output / path).unlink(missing_ok=True)
+
+
+def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> list[Section]:
+    sections = [
+        summary.build(data),
+        ranking.build(data),
+        selection.build(data, figures),
+        classes.build(data),
+        training.build(data, figures),
+        stability.build(data),
+        axes.build(data, figures),
+        ablations.build_variants(data),
+        ablations.build_data(data, figures),
+        robustness.build(data, figures),
+        gallery.build(data, figures),
+        histograms.build(data, figures),
+        cost.build(data, figures),
+        provenance.build_settings(data),
+        provenance.build_provenance(data),
+    ]
+    if others:
+        # What was asked for by naming several folders stands right below the summary.
+        sections.insert(1, comparison.build([data, *others], figures))
+    return sections
+
+
+def _subtitle(data: StudyData) -> str:
+    environment = data.environment
+    parts = [
+        f"Data set {data.dataset}",
+        f"{len(data.classes)} normal {'class' if len(data.classes) == 1 else 'classes'}",
+        f"{len(data.finished)} of {len(data.trials)} trials finished",
+        f"selection: {data.selection_title}",
+    ]
+    if environment.get("finished"):
+        parts.append(f"finished {str(environment['finished'])[:16].replace('T', ' ')}")
+    return " · ".join(parts)

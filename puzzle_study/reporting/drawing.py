@@ -1,0 +1,75 @@
+"""How figures look and are saved: one style, no global matplotlib state, PNG and SVG of each."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Drawing
+
+from puzzle_study.reporting.blocks import Figure
+from puzzle_study.results import replacing
+
+DPI = 150
+PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
+GREY = "#767676"
+AGGREGATION_COLOURS = {"min": PALETTE[0], "avg": PALETTE[2], "max": PALETTE[3]}
+AGGREGATION_DASHES = {"min": ":", "avg": "-", "max": "--"}
+_STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@contextlib.contextmanager
+def drawing(
+    width: float = 6.4, height: float = 3.6, *, rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[Drawing, list[Axes]]]:
+    """Give an empty figure and its axes, row by row, in the report's style.
+
+    The figure belongs to no pyplot and the style ends with the block. ``options`` go to ``Figure.subplots``.
+    """
+    with mpl.rc_context(), sns.axes_style("whitegrid", rc=_STYLE):
+        figure = Drawing(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False, **options)
+        yield figure, list(axes.ravel())
+
+
+def finished(figure: Drawing, folder: Path, *, name: str, alt: str, caption: str, photo: bool = False) -> Figure:
+    """Save a figure as ``<name>.png`` and ``<name>.svg`` and return it for the page.
+
+    Args:
+        figure: what :func:`drawing` gave; call this inside its block.
+        folder: where the files go.
+        name: file name without suffix.
+        alt: what is to be seen, in words, for those who do not see it.
+        caption: what the figure shows, how its intervals were had, and their n.
+        photo: pictures, whose colours the dark page must leave alone.
+    """
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DPI)
+    # The layout is settled now; solving it again for the SVG would cost as much as the drawing.
+    figure.set_layout_engine("none")
+    with replacing(folder / f"{name}.png") as temporary:
+        temporary.write_bytes(stream.getvalue())
+    with mpl.rc_context({"svg.hashsalt": name}), replacing(folder / f"{name}.svg") as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    width, height = figure.get_size_inches()
+    return Figure(name, stream.getvalue(), alt, caption, round(width * 96), round(height * 96), photo)

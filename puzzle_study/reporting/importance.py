@@ -1,0 +1,117 @@
+"""Which searched settings matter: permutation importance of a random forest, with its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from puzzle_study.reporting.statistics import TAIL
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+FEWEST = 8
+RESAMPLES, TREES, SHUFFLES = 30, 25, 5
+METHOD = "bootstrap over configurations, percentile, 95 %"
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Share of the variance between configurations that a forest loses when one axis is shuffled."""
+
+    axis: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Importances:
+    """Importances of all axes, and how well the forest predicts configurations that it has not seen.
+
+    ``r2`` at or below 0 means that it predicts nothing: the importances then mean nothing either.
+    """
+
+    axes: tuple[Importance, ...]
+    r2: float
+    r2_low: float
+    r2_high: float
+    n: int
+
+
+def importances(settings: pd.DataFrame, values: ArrayLike, *, seed: int = 0) -> Importances:
+    """Return the importance of each axis for the mean AUROC of a configuration.
+
+    In each of the resamples configurations are drawn with replacement, a forest is fitted on them, and one axis
+    after the other is shuffled among the configurations that were not drawn. The importance is the increase of the
+    squared error there, over the variance of all values; 1 would be all of the variance. Correlated axes share theirs.
+
+    Args:
+        settings: one row a configuration, one column an axis; words, numbers or missing (axis not in play).
+        values: the mean AUROC of each configuration.
+        seed: seed of the resampling and of the forests.
+
+    Raises:
+        ValueError: there are fewer configurations than ``FEWEST``, or no axis.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    value_N = np.asarray(values, dtype=np.float64)
+    if len(value_N) < FEWEST or not len(settings.columns):
+        raise ValueError(f"importances need {FEWEST} configurations and an axis, got {len(value_N)}")
+    input_ND = encoded(settings)
+    variance = float(value_N.var())
+    generator = np.random.default_rng(seed)
+    lost, explained = [], []
+    for resample in range(RESAMPLES):
+        drawn = generator.integers(len(value_N), size=len(value_N))
+        left = np.setdiff1d(np.arange(len(value_N)), drawn)
+        if len(left) < 2 or variance == 0:
+            continue
+        forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed + resample, n_jobs=1)
+        forest.fit(input_ND[drawn], value_N[drawn])
+        stacked = _shuffled(input_ND[left], generator)
+        # One call for all shuffles: a call of a forest costs far more than its rows.
+        error = (forest.predict(stacked).reshape(-1, len(left)) - value_N[left]) ** 2
+        plain, shuffled = error[0].mean(), error[1:].reshape(input_ND.shape[1], -1).mean(1)
+        lost.append((shuffled - plain) / variance)
+        explained.append(1 - plain / variance)
+    if not lost:
+        lost, explained = [np.full(input_ND.shape[1], np.nan)], [np.nan]
+    low, high = np.quantile(lost, [TAIL, 1 - TAIL], axis=0)
+    axes = tuple(
+        Importance(str(name), float(value), float(a), float(b))
+        for name, value, a, b in zip(settings.columns, np.mean(lost, axis=0), low, high, strict=True)
+    )
+    r2_low, r2_high = np.quantile(explained, [TAIL, 1 - TAIL])
+    return Importances(axes, float(np.mean(explained)), float(r2_low), float(r2_high), len(value_N))
+
+
+def encoded(settings: pd.DataFrame) -> NDArray[np.float64]:
+    """Return settings as numbers: words by their alphabetical place, missing values below everything else."""
+    columns = []
+    for name in settings.columns:
+        column = settings[name]
+        if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+            words: Sequence[str] = sorted(str(value) for value in column.dropna().unique())
+            column = column.map(lambda value, words=words: words.index(str(value)) if pd.notna(value) else np.nan)
+        number = column.to_numpy(dtype=np.float64)
+        known = number[~np.isnan(number)]
+        below = known.min() - (np.ptp(known) or 1.0) if len(known) else 0.0
+        columns.append(np.where(np.isnan(number), below, number))
+    return np.stack(columns, axis=1)
+
+
+def _shuffled(input_ND: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
+    """Return the rows as they are, then for each axis ``SHUFFLES`` copies in which that axis is shuffled."""
+    copies = [input_ND]
+    for axis in range(input_ND.shape[1]):
+        for _ in range(SHUFFLES):
+            copy = input_ND.copy()
+            copy[:, axis] = generator.permutation(copy[:, axis])
+            copies.append(copy)
+    return np.concatenate(copies)

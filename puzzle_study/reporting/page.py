@@ -1,0 +1,54 @@
+"""The HTML page: one file that needs nothing else, asks the network for nothing and escapes what it shows."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+
+import jinja2
+from markupsafe import Markup
+
+import puzzle_study
+from puzzle_study.reporting.blocks import Figure, Section
+
+GENERATOR = '<meta name="generator" content="puzzle_study'
+
+
+def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """Return the page.
+
+    The content security policy allows exactly the style and the script that are in the page, by their hashes,
+    and images that are in the page; nothing else is loaded or run, whatever a study's texts contain.
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FunctionLoader(_template),
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    style, script = _template("style.css"), _template("sort.js")
+    return environment.get_template("report.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        version=puzzle_study.__version__,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def _template(name: str) -> str:
+    return resources.files("puzzle_study.reporting").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _data_uri(figure: Figure) -> str:
+    return f"data:image/png;base64,{base64.b64encode(figure.png).decode()}"
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

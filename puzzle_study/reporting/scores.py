@@ -1,0 +1,64 @@
+"""Scores of a trial's images, from its stored error matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from puzzle_study import metrics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from puzzle_study.reporting.study_data import Choice, StudyData
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """Anomaly scores of one trial; 1 is a typical normal image (references: their own scale)."""
+
+    validation: NDArray[np.float64]
+    pseudo: NDArray[np.float64]
+    test: NDArray[np.float64]
+    labels: NDArray[np.bool_]
+    names: NDArray[np.str_]
+
+
+def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:
+    """Return the scores of a trial under an aggregation and an error norm, or None without error matrices.
+
+    Raises:
+        UserError: the file of the error matrices is damaged.
+    """
+    if not data.results.errors_file(trial).exists():
+        return None
+    arrays = data.results.errors(trial)
+    parts = {name: _scores(arrays[name], arrays["validation"], choice) for name in ("validation", "pseudo", "test")}
+    return TrialScores(**parts, labels=arrays["labels"].astype(bool), names=arrays["names"])
+
+
+def selection(scored: TrialScores) -> float:
+    """Return the AUROC of validation images against pseudo-anomalies, NaN without the latter."""
+    if not len(scored.pseudo):
+        return float("nan")
+    labels = np.repeat([False, True], [len(scored.validation), len(scored.pseudo)])
+    return metrics.auroc(np.concatenate([scored.validation, scored.pseudo]), labels)
+
+
+def _scores(error_NK: NDArray[np.float32], validation_NK: NDArray[np.float32], choice: Choice) -> NDArray[np.float64]:
+    if choice.is_reference:
+        # A reference stores its scores, which may be negative: nothing to normalise or take the root of.
+        return error_NK[:, 0].astype(np.float64)
+    import torch
+
+    from puzzle_study.detectors import scoring
+
+    score_N = scoring.scores(
+        torch.from_numpy(np.ascontiguousarray(error_NK)),
+        torch.from_numpy(np.ascontiguousarray(validation_NK)),
+        error=choice.error,
+        aggregation=choice.aggregation,
+    )
+    return score_N.numpy().astype(np.float64)

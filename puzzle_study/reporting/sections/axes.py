@@ -1,0 +1,185 @@
+"""What each searched setting does to the AUROC, and how much of the variance it explains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from puzzle_study.reporting import drawing, importance, statistics
+from puzzle_study.reporting.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+    absent,
+    count,
+    percent,
+    section,
+    share,
+    word,
+)
+from puzzle_study.reporting.study_data import Choice
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
+
+
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
+    title = "Searched settings"
+    chosen = data.winner or data.default
+    if not data.axes or chosen is None:
+        return section("axes", title, [absent("This study searched no setting.")])
+    frame = configurations(data, chosen)
+    if len(frame) < 2:
+        return section("axes", title, [absent("Fewer than two configurations are complete.")])
+    blocks: list[Block | None] = [
+        Paragraph(
+            f"Test AUROC with {chosen.aggregation} aggregation, mean over classes and seeds of each complete "
+            "configuration. This describes the search in hindsight; it selected nothing."
+        ),
+        _slices(data, frame, chosen, figures),
+        *_importance(data, frame),
+        _variance(data, chosen),
+    ]
+    return section("axes", title, blocks)
+
+
+def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
+    """Return one row a complete configuration: its axes, AUROC, ends of the interval, and labels."""
+    rows = []
+    table = data.configurations
+    for configuration, group in table[table["complete"].astype(bool)].groupby("configuration", sort=False):
+        mean = data.mean(Choice(str(configuration), chosen.detector, chosen.aggregation, chosen.error))
+        if mean is not None:
+            label = ";".join(filter(None, group["label"]))
+            own = data.values_of(str(configuration))
+            rows.append({**own, "_auroc": mean.value, "_low": mean.low, "_high": mean.high, "_label": label})
+    return pd.DataFrame(rows)
+
+
+def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path) -> Figure:
+    columns = min(3, len(data.axes))
+    rows = -(-len(data.axes) // columns)
+    with drawing.drawing(max(5.6, 3.3 * columns), 3.1 * rows, rows=rows, columns=columns, sharey=True) as (figure, places):
+        for place in places[len(data.axes) :]:
+            place.set_visible(False)
+        for place, name in zip(places, data.axes, strict=False):
+            _slice(data, frame, name, place)
+        for row in range(rows):
+            places[row * columns].set_ylabel("AUROC, %")
+        places[0].legend(fontsize=8, loc="best")
+        best = frame.loc[frame["_auroc"].idxmax()]
+        settings = ", ".join(f"{name} {best[name]}" for name in data.axes if pd.notna(best[name]))
+        return drawing.finished(
+            figure,
+            figures,
+            name="slices",
+            alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations against "
+            f"its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
+            f"the highest with {settings}.",
+            caption=f"Slices through the search: each point is a configuration (n = {len(frame)}), with {chosen.aggregation} "
+            "aggregation. Bars: 95 % intervals of the mean as in the ranking. The other settings vary along with the one "
+            "that is shown.",
+        )
+
+
+def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None:
+    column = frame[name]
+    known = frame[column.notna()]
+    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if numeric:
+        x = known[name].to_numpy(dtype=float)
+        if _is_log(data, name) and len(x) and (x > 0).all():
+            place.set_xscale("log")
+    else:
+        levels = sorted(str(value) for value in known[name].unique())
+        generator = np.random.default_rng(0)
+        # Spread sideways so that configurations of one level do not hide each other.
+        x = known[name].astype(str).map(levels.index).to_numpy(dtype=float) + generator.uniform(-0.15, 0.15, len(known))
+        place.set_xticks(range(len(levels)), levels)
+        place.set_xlim(-0.6, len(levels) - 0.4)
+    y = 100 * known["_auroc"].to_numpy(dtype=float)
+    spread = np.nan_to_num(np.abs(100 * known[["_low", "_high"]].to_numpy(dtype=float).T - y))
+    place.errorbar(x, y, yerr=spread, fmt="none", ecolor=drawing.GREY, elinewidth=0.8, alpha=0.6)
+    for label, colour, marker, size in (
+        ("", drawing.PALETTE[0], "o", 28), ("default", drawing.PALETTE[1], "D", 48), ("winner", drawing.PALETTE[3], "*", 130)
+    ):
+        mask = known["_label"].str.contains(label).to_numpy() if label else (known["_label"] == "").to_numpy()
+        if mask.any():
+            place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
+    place.set_xlabel(name)
+
+
+def _is_log(data: StudyData, name: str) -> bool:
+    axis = data.study.search.space.get(name) if data.study and data.study.search else None
+    return axis is not None and axis.kind == "log_uniform"
+
+
+def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
+    if len(frame) < importance.FEWEST:
+        return [
+            absent(
+                f"No importance of settings: {len(frame)} configurations are complete, and a model of fewer than "
+                f"{importance.FEWEST} would say nothing."
+            )
+        ]
+    found = importance.importances(frame[data.axes], frame["_auroc"])
+    ordered = sorted(found.axes, key=lambda axis: -axis.value)
+    trust = (
+        "That interval holds zero: the forest may predict nothing, and then the importances mean nothing."
+        if found.r2_low <= 0
+        else "So the importances can be read."
+    )
+    return [
+        Table(
+            "importance",
+            "Importance of the searched settings",
+            (
+                Column("setting", "Setting", numeric=False),
+                Column("importance", "Importance % [95 %]"),
+                Column("configurations", "Configurations (n)"),
+            ),
+            tuple((word(axis.axis), percent(axis.value, axis.low, axis.high, digits=0), count(found.n)) for axis in ordered),
+            "Permutation importance of a random forest on configurations that it was not fitted on: increase of the squared "
+            f"error as a share of the variance between configurations. Interval: {importance.METHOD}. The forest explains "
+            f"{share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, {share(found.r2_high, digits=0)}] of the "
+            f"variance of configurations left out. {trust}",
+        )
+    ]
+
+
+def _variance(data: StudyData, chosen: Choice) -> Table | None:
+    """Return how much of the variance of trials goes with setting, class and seed."""
+    ids = data.configurations[data.configurations["complete"].astype(bool)]["configuration"].unique()
+    series = [(str(one), data.metric(Choice(str(one), chosen.detector, chosen.aggregation, chosen.error))) for one in ids]
+    values = pd.concat([own for _, own in series]) if series else pd.Series(dtype=float)
+    factors = {
+        "setting": [one for one, own in series for _ in range(len(own))],
+        "class": [str(key[1:3]) for key in values.index],
+        "seed": [key[3] for key in values.index],
+    }
+    varied = {name: levels for name, levels in factors.items() if len(set(levels)) > 1}
+    if len(varied) < 2 or len(values) < 8:
+        return None
+    shares = statistics.variance_shares(values.to_numpy(), varied)
+    titles = {"setting": "searched settings", "class": "normal class", "seed": "seed", "rest": "interactions and noise"}
+    rows = tuple(
+        (word(titles[name]), percent(value, digits=0), Cell("" if name == "rest" else str(len(set(varied[name])))))
+        for name, value in shares.items()
+    )
+    return Table(
+        "variance",
+        "Where the variance of the trials comes from",
+        (Column("source", "Source", numeric=False), Column("share", "Share of variance %"), Column("levels", "Levels (n)")),
+        rows,
+        f"η² of each factor alone over {len(values)} trials of complete configurations; no interval. A factor of few levels "
+        "is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − 1).",
+    )

@@ -1,0 +1,176 @@
+"""AUROC by normal class and aggregation, beside the references and the paper, and FPR at high TPR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from puzzle_study.config import Aggregation
+from puzzle_study.reporting import paper_values
+from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.study_data import AGGREGATIONS, TITLES, Choice, natural
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from puzzle_study.reporting.study_data import StudyData
+
+IMAGE_INTERVAL = (
+    "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which share "
+    "the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and anomalous "
+    "images do not overlap the interval is a point, which says nothing about images not seen."
+)
+
+
+def build(data: StudyData) -> Section:
+    """Return the section."""
+    title = "Classes and aggregations"
+    winner, default = data.winner, data.default
+    chosen = winner or default
+    if chosen is None:
+        return section("classes", title, [absent("No Puzzle-AE configuration finished.")])
+    name = "winner" if winner else "default"
+    tables = [auroc_table(data, chosen, name), fpr_table(data, chosen, name)]
+    if winner and default and default.configuration != winner.configuration and len(data.of(default)):
+        tables += [auroc_table(data, default, "default", collapsed=True)]
+    return section("classes", title, tables)
+
+
+def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool = False) -> Table:
+    """Return AUROC by class under every aggregation, of the references, and of the paper."""
+    variants = [Choice(choice.configuration, choice.detector, way, choice.error) for way in AGGREGATIONS]
+    references = [data.reference(reference) for reference in data.references]
+    papers = [(_paper(data, variant), variant.aggregation) for variant in variants]
+    by_aggregation = len({paper.source for paper, _ in papers if paper}) > 1
+    shown = [(paper, way) for paper, way in papers if paper and (by_aggregation or way == choice.aggregation)]
+    columns = [Column("class", "Normal class", numeric=False)]
+    for variant in variants:
+        mark = " (selected)" if variant.aggregation == choice.aggregation else ""
+        columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
+    columns += [Column(f"auroc_{one.detector}", f"{TITLES.get(one.detector, one.detector)} %") for one in references]
+    columns += [Column(f"paper_{way}", f"the paper's % ({paper.source})") for paper, way in shown]
+    columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
+    rows = []
+    for normal_class in _classes(data, choice):
+        cells = [word(normal_class)]
+        cells += [class_cell(data, one, normal_class, strong=one == choice) for one in [*variants, *references]]
+        number = paper_values.class_number(data.dataset, normal_class)
+        cells += [percent(paper.by_class.get(number)) for paper, _ in shown]
+        rows.append((*cells, *_counts(data, choice, normal_class)))
+    rows.append((*_mean_cells(data, choice, [*variants, *references]), *_paper_means(data, choice, shown), *_no_counts()))
+    note = (
+        f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
+        f"{data.selection_title}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
+    )
+    mean = data.mean(choice)
+    note += f"; interval: {mean.method}." if mean else "."
+    if shown:
+        note += " The paper's values are as printed there; its mean is over the classes shown here."
+    return Table(f"classes_{name}", f"AUROC by normal class: the {name}", tuple(columns), tuple(rows), note, collapsed)
+
+
+def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
+    """Return the share of normal images flagged when 95, 99 and 99.5 % of the anomalies are caught."""
+    metrics = (("fpr_at_tpr95", "95", 95.0), ("fpr_at_tpr99", "99", 99.0), ("fpr_at_tpr995", "99.5", 99.5))
+    papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value)) for _, tpr, value in metrics]
+    papers = [(tpr, values) for tpr, values in papers if values]
+    columns = [Column("class", "Normal class", numeric=False)]
+    columns += [Column(metric, f"FPR % at TPR {tpr} %") for metric, tpr, _ in metrics]
+    columns += [Column("average_precision", "Average precision %")]
+    columns += [Column(f"paper_{tpr.replace('.', '')}", f"the paper's FPR % at {tpr} %") for tpr, _ in papers]
+    columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
+    series = [data.metric(choice, metric) for metric, _, _ in metrics] + [data.metric(choice, "average_precision")]
+    rows = []
+    for normal_class in _classes(data, choice):
+        cells = [word(normal_class)] + [spread_cell(_of_class(values, normal_class)) for values in series]
+        number = paper_values.class_number(data.dataset, normal_class)
+        cells += [percent(values.get(number)) for _, values in papers]
+        rows.append((*cells, *_counts(data, choice, normal_class)))
+    means = [percent(float(values.mean())) if len(values) else Cell("–") for values in series]
+    classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
+    theirs = [percent(_mean_of([values[one] for one in classes if one in values])) for _, values in papers]
+    rows.append((word("mean", strong=True), *means, *theirs, *_no_counts()))
+    return Table(
+        f"fpr_{name}",
+        f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
+        tuple(columns),
+        tuple(rows),
+        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean over "
+        "seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the highest rates "
+        "hang on single images."
+        + (" The paper's values: Table 10." if papers else ""),
+    )
+
+
+def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bool = False) -> Cell:
+    """Return the AUROC of a class, mean over seeds with the interval of its images."""
+    values = _of_class(data.metric(choice), normal_class)
+    if not len(values):
+        return Cell("–")
+    low = _of_class(data.metric(choice, suffix="_low"), normal_class)
+    high = _of_class(data.metric(choice, suffix="_high"), normal_class)
+    ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (None, None)
+    cell = percent(float(values.mean()), *ends, strong=strong)
+    text = cell.text
+    if len(values) > 1 and not choice.is_reference:
+        text += f" ± {100 * float(values.std()):.1f}"
+    if ends[1] is not None and ends[1] < 0.5:
+        text += " inverted"
+    return Cell(text, cell.value, cell.low, cell.high, strong)
+
+
+def spread_cell(values: pd.Series[float], *, digits: int = 1) -> Cell:
+    """Return a mean over seeds ± their standard deviation."""
+    if not len(values):
+        return Cell("–")
+    text = f"{100 * float(values.mean()):.{digits}f}"
+    if len(values) > 1:
+        text += f" ± {100 * float(values.std()):.{digits}f}"
+    return Cell(text, float(values.mean()))
+
+
+def _paper(data: StudyData, choice: Choice) -> paper_values.PaperValues | None:
+    variant, grid = data.setting(choice, "variant") or "CPAE-G", data.setting(choice, "puzzle.grid") or 2
+    return paper_values.auroc(data.dataset, variant=str(variant), aggregation=choice.aggregation, grid=int(grid))
+
+
+def _paper_means(
+    data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, Aggregation]]
+) -> list[Cell]:
+    classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
+    return [
+        percent(_mean_of([paper.by_class[one] for one in classes if one in paper.by_class]) if paper.by_class else paper.mean)
+        for paper, _ in shown
+    ]
+
+
+def _mean_cells(data: StudyData, chosen: Choice, choices: list[Choice]) -> list[Cell]:
+    cells = [word("mean", strong=True)]
+    for choice in choices:
+        mean = data.mean(choice)
+        cells.append(percent(mean.value, mean.low, mean.high, strong=choice == chosen) if mean else Cell("–"))
+    return cells
+
+
+def _counts(data: StudyData, choice: Choice, normal_class: str) -> list[Cell]:
+    rows = data.of(choice)
+    rows = rows[rows["normal_class"] == normal_class]
+    images, anomalies = (rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies"))
+    return [count(len(rows)), count(images), count(anomalies)]
+
+
+def _no_counts() -> list[Cell]:
+    return [Cell(""), Cell(""), Cell("")]
+
+
+def _classes(data: StudyData, choice: Choice) -> list[str]:
+    return sorted(data.of(choice)["normal_class"].unique(), key=natural)
+
+
+def _of_class(values: pd.Series[float], normal_class: str) -> pd.Series[float]:
+    return values[values.index.get_level_values("normal_class") == normal_class]
+
+
+def _mean_of(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

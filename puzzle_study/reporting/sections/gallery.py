@@ -1,0 +1,155 @@
+"""What the detector sees: image, puzzle, reconstruction and error of the best and the worst cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from puzzle_study.reporting import drawing
+from puzzle_study.reporting.blocks import Block, Figure, Paragraph, Section, absent, section
+from puzzle_study.reporting.study_data import natural
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from puzzle_study.reporting.study_data import StudyData
+
+MOST = 10
+KINDS = {
+    "best_normal": ("normal images of the lowest score", "rightly found normal"),
+    "worst_normal": ("normal images of the highest score", "false alarms"),
+    "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
+    "worst_anomalous": ("anomalous images of the lowest score", "missed anomalies"),
+}
+COLUMNS = ("original", "puzzle", "reconstruction", "squared error")
+
+
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
+    gallery = data.gallery
+    if gallery is None or not len(gallery.get("kind", ())):
+        return section("gallery", "Gallery", [absent("This study kept no gallery (gallery.npz).")])
+    blocks: list[Block | None] = [
+        Paragraph(
+            "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and where "
+            "it fails, not what is typical. The error map has one scale for all pictures of a figure."
+        )
+    ]
+    limit = float(np.quantile(gallery["error_map"], 0.995)) or 1.0
+    blocks += [_examples(gallery, kind, limit, figures) for kind in KINDS]
+    blocks.append(_attacked(gallery, figures))
+    return section("gallery", "Gallery", blocks)
+
+
+def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures: Path) -> Figure | None:
+    chosen = [int(index) for index in np.flatnonzero(gallery["kind"] == kind)]
+    chosen.sort(key=lambda index: natural(str(gallery["normal_class"][index])))
+    if not chosen:
+        return None
+    shown = chosen[:MOST]
+    pictures = [[_rgb(gallery[name][index]) for index in shown] for name in ("original", "puzzle", "reconstruction")]
+    pictures.append([_heat(gallery["error_map"][index], limit) for index in shown])
+    labels = [
+        f"{gallery['normal_class'][index]}"
+        + (f" ← {gallery['true_class'][index]}" if "anomalous" in kind else "")
+        + f"\n{float(gallery['score'][index]):.2f}"
+        for index in shown
+    ]
+    title, meaning = KINDS[kind]
+    described = "; ".join(
+        f"class {gallery['normal_class'][index]}, image of {gallery['true_class'][index]}, score "
+        f"{float(gallery['score'][index]):.2f}"
+        for index in shown
+    )
+    more = f" The first {MOST} of {len(chosen)}; all are in gallery.npz." if len(chosen) > MOST else ""
+    below = "the normal class, the image's own class after the arrow, and" if "anomalous" in kind else "the class and"
+    return _montage(
+        pictures,
+        COLUMNS,
+        labels,
+        figures,
+        name=f"gallery_{kind}",
+        alt=f"Pictures of {title}, rows original, puzzle, reconstruction and squared error: {described}.",
+        caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: typical).{more}",
+    )
+
+
+def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
+    if not len(gallery.get("attacked", ())):
+        return None
+    count = min(MOST, len(gallery["attacked"]))
+    before, after = gallery["attacked_original"][:count], gallery["attacked"][:count]
+    delta = after.astype(int) - before.astype(int)
+    # Mid-gray is no change; the perturbation is far too faint to be seen at its own scale.
+    largest = max(1, int(np.abs(delta).max()))
+    change = (127.5 + 127.5 * delta / largest).astype(np.uint8)
+    pictures = [[_rgb(image) for image in images] for images in (before, after, change)]
+    labels = [
+        f"{gallery['attacked_attack'][i]} {gallery['attacked_method'][i]}\nε {float(gallery['attacked_epsilon'][i]):.3g}: "
+        f"{float(gallery['attacked_score_before'][i]):.2f} → {float(gallery['attacked_score_after'][i]):.2f}"
+        for i in range(count)
+    ]
+    return _montage(
+        pictures,
+        ("original", "attacked", "difference"),
+        labels,
+        figures,
+        name="gallery_attacked",
+        alt="Pictures before and after an attack and their difference: " + "; ".join(
+            label.replace("\n", " ").replace("→", "to") for label in labels
+        ) + ".",
+        caption=f"Attacked images: before, after, and the difference magnified {255 / largest / 2:.1f} times around gray. Below each "
+        "column: attack, ε, anomaly score before and after.",
+    )
+
+
+def _montage(
+    pictures: list[list[NDArray[np.uint8]]],
+    rows: tuple[str, ...],
+    labels: list[str],
+    figures: Path,
+    *,
+    name: str,
+    alt: str,
+    caption: str,
+) -> Figure:
+    """Draw rows of pictures as one image: an axes for each of forty would take seconds."""
+    height, width = pictures[0][0].shape[:2]
+    gap = max(1, height // 14)
+    step_y, step_x = height + gap, width + gap
+    canvas = np.full((len(rows) * step_y - gap, len(labels) * step_x - gap, 3), 255, np.uint8)
+    for y, line in enumerate(pictures):
+        for x, picture in enumerate(line):
+            canvas[y * step_y : y * step_y + height, x * step_x : x * step_x + width] = picture
+    cell = 0.95
+    size = (1.25 + cell * max(4, len(labels)), 0.75 + cell * len(rows) * height / width)
+    with drawing.drawing(*size) as (figure, (place,)):
+        _bare(place)
+        place.imshow(canvas, interpolation="nearest")
+        place.set_yticks([y * step_y + height / 2 for y in range(len(rows))], rows)
+        place.set_xticks([x * step_x + width / 2 for x in range(len(labels))], labels, fontsize=7)
+        place.tick_params(length=0)
+        return drawing.finished(figure, figures, name=name, alt=alt, caption=caption, photo=True)
+
+
+def _bare(place: Axes) -> None:
+    place.grid(visible=False)
+    for spine in place.spines.values():
+        spine.set_visible(False)
+
+
+def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return height × width × 3."""
+    image_HWC = image_CHW.transpose(1, 2, 0)
+    return np.repeat(image_HWC, 3, axis=2) if image_HWC.shape[2] == 1 else image_HWC
+
+
+def _heat(error_HW: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
+    """Return an error map in colours that a colour-blind reader tells apart."""
+    import matplotlib as mpl
+
+    colours = mpl.colormaps["inferno"](np.clip(error_HW / limit, 0, 1))
+    return np.asarray((255 * colours[..., :3]).astype(np.uint8))

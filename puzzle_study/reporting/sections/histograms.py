@@ -1,0 +1,99 @@
+"""How the scores of normal images, pseudo-anomalies and anomalies lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from puzzle_study.reporting import drawing, scores
+from puzzle_study.reporting.blocks import Figure, Section, absent, section, share
+from puzzle_study.reporting.study_data import TASK
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.scores import TrialScores
+    from puzzle_study.reporting.study_data import Choice, StudyData
+
+MOST = 15
+COLOURS = {"normal": drawing.PALETTE[0], "pseudo-anomalous": drawing.PALETTE[2], "anomalous": drawing.PALETTE[3]}
+
+
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
+    title = "Scores"
+    choice = data.winner or data.default
+    found = _scored(data, choice) if choice else []
+    if choice is None or not found:
+        return section("scores", title, [absent("This study kept no error matrices (errors/), from which scores come.")])
+    return section("scores", title, [_figure(data, choice, found, figures)])
+
+
+def _scored(data: StudyData, choice: Choice) -> list[tuple[str, float, TrialScores]]:
+    """Return class, AUROC and scores of the first seed of each task."""
+    found = []
+    aurocs = data.metric(choice)
+    for _, trials in data.of(choice).groupby(TASK, sort=False):
+        first = trials.iloc[0]
+        scored = scores.test_scores(data, first["trial"], choice)
+        if scored is not None:
+            key = tuple(first[name] for name in (*TASK, "seed"))
+            found.append((str(first["normal_class"]), float(aurocs.get(key, np.nan)), scored))
+    return found
+
+
+def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, TrialScores]], figures: Path) -> Figure:
+    shown = found[:MOST]
+    columns = min(5, len(shown))
+    rows = -(-len(shown) // columns)
+    size = (5.6, 3.6) if len(shown) == 1 else (max(5.6, 2.3 * columns), 2.2 * rows + 0.5)
+    with drawing.drawing(*size, rows=rows, columns=columns) as (figure, places):
+        for place in places[len(shown) :]:
+            place.set_visible(False)
+        for place, (name, auroc, scored) in zip(places, shown, strict=False):
+            long = _long(scored)
+            # A few extreme anomalies would press everything else into one bar.
+            low, high = np.quantile(long["score"], [0, 0.99])
+            sns.histplot(
+                long, x="score", hue="kind", bins=24, binrange=(low, max(high, low + 1e-9)), stat="density",
+                common_norm=False, element="step", alpha=0.25, linewidth=1, palette=COLOURS, hue_order=list(COLOURS),
+                legend=False, ax=place,
+            )
+            value = "" if np.isnan(auroc) else f", {share(auroc)} %"
+            place.set(title=f"{name}{value}", xlabel="", ylabel="", yticks=[])
+        handles = [mpl_patch(colour) for colour in COLOURS.values()]
+        figure.legend(handles, list(COLOURS), loc="outside upper center", ncols=3)
+        figure.supxlabel("anomaly score (1: a typical normal image)", fontsize=9)
+        first = shown[0][2]
+        seed = data.of(choice)["seed"].iloc[0]
+        more = f" The first {MOST} of {len(found)} classes." if len(found) > MOST else ""
+        middle = [float(np.median(one.test[one.labels == label])) for _, _, one in shown for label in (False, True)]
+        return drawing.finished(
+            figure,
+            figures,
+            name="scores",
+            alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, pseudo-anomalous "
+            f"and anomalous images; the medians of normal images lie between {min(middle[::2]):.2f} and "
+            f"{max(middle[::2]):.2f}, those of anomalies between {min(middle[1::2]):.2f} and {max(middle[1::2]):.2f}.",
+            caption=f"Scores of {data.label(choice)} ({choice.aggregation}, error norm {choice.error}), seed {seed}; the title of a "
+            f"panel is the normal class and the AUROC of that trial. Each kind has area 1; n = {len(first.test)} test images "
+            f"and {len(first.pseudo)} pseudo-anomalies in the first panel. The highest 1 % are cut off.{more}",
+        )
+
+
+def _long(scored: TrialScores) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "score": np.concatenate([scored.test, scored.pseudo]),
+            "kind": [*np.where(scored.labels, "anomalous", "normal"), *["pseudo-anomalous"] * len(scored.pseudo)],
+        }
+    )
+
+
+def mpl_patch(colour: str):  # type: ignore[no-untyped-def]
+    """Return the square of a legend."""
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour, alpha=0.5, edgecolor=colour)

@@ -1,0 +1,237 @@
+"""Which configuration is best, how sure that is, and what the references reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from puzzle_study.reporting import statistics
+from puzzle_study.reporting.blocks import (
+    Cell,
+    Column,
+    Paragraph,
+    Section,
+    Table,
+    absent,
+    count,
+    number,
+    percent,
+    section,
+    share,
+    significant,
+    word,
+)
+from puzzle_study.reporting.study_data import TITLES, Choice, paired, tasks_of
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
+
+FPR_METRICS = (("fpr_at_tpr95", "95"), ("fpr_at_tpr99", "99"), ("fpr_at_tpr995", "99.5"))
+
+
+def build(data: StudyData) -> Section:
+    """Return the section."""
+    blocks = [Paragraph(how_selected(data)), ranking_table(data)]
+    if data.configurations["configuration"].nunique() > 1:
+        blocks += [_one_standard_error(data), differences_table(data)]
+    else:
+        blocks.append(
+            absent("This study trained one configuration: there is nothing to rank it against but references.")
+        )
+    return section("ranking", "Ranking", blocks)
+
+
+def how_selected(data: StudyData) -> str:
+    """Return one sentence on how the winner was chosen."""
+    if data.selection == "oracle":
+        return (
+            "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
+            "optimistic and cannot be had in practice."
+        )
+    return (
+        "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
+        "made of them; test labels were not used."
+    )
+
+
+def ranking_table(data: StudyData) -> Table:
+    """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
+    rows = data.summary.assign(
+        _group=[_group(row) for _, row in data.summary.iterrows()],
+        _rank=pd.to_numeric(data.summary.get("rank"), errors="coerce"),
+    ).sort_values(["_group", "_rank", "auroc_mean"], ascending=[True, True, False])
+    columns = [
+        Column("rank", "Rank"),
+        Column("configuration", "Configuration", numeric=False),
+        Column("label", "Label", numeric=False),
+        Column("aggregation", "Aggregation", numeric=False),
+        *([Column("error", "Error norm", numeric=False)] if data.searches_error else []),
+        Column("auroc", "AUROC % [95 %]"),
+        Column("selection", "Selection %"),
+        Column("trials", "Trials (n)"),
+        *(Column(name, name, numeric=pd.api.types.is_numeric_dtype(data.trials[name])) for name in data.axes),
+    ]
+    methods: set[str] = set()
+    cells = []
+    for _, row in rows.iterrows():
+        choice = data.choice(row)
+        mean = data.mean(choice)
+        if mean:
+            methods.add(mean.method)
+        strong = "winner" in row["label"]
+        cells.append(
+            (
+                count(row["_rank"]),
+                word(TITLES.get(choice.detector, choice.detector) if choice.is_reference else choice.configuration),
+                word("reference" if choice.is_reference else row["label"].replace(";", ", "), strong=strong),
+                word("" if choice.is_reference else choice.aggregation),
+                *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
+                percent(mean.value, mean.low, mean.high, strong=strong) if mean else Cell("–"),
+                percent(_float(row.get("selection_mean"))),
+                _trials(row),
+                *(axis_cell(value) for value in _axis_values(data, choice)),
+            )
+        )
+    return Table(
+        "ranking",
+        "Configurations and references",
+        tuple(columns),
+        tuple(cells),
+        "AUROC: mean over classes and seeds. Interval: " + "; ".join(sorted(methods)) + ". "
+        f"Rank: by selection ({data.selection_title}), complete configurations only. Selection: "
+        + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
+        + " Trials: finished of planned.",
+    )
+
+
+def differences_table(data: StudyData) -> Table | None:
+    """Return the winner against every other configuration (its best row by rank) and every reference."""
+    winner = data.winner
+    if winner is None:
+        return None
+    own = data.metric(winner)
+    compared = []
+    for choice in rivals(data):
+        mine, theirs = paired(own, data.metric(choice), reference=choice.is_reference)
+        if len(mine):
+            strata = tasks_of(mine)
+            difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
+            chance = statistics.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
+            compared.append((choice, difference, chance))
+    if not compared:
+        return None
+    corrected = statistics.holm([difference.p_value for _, difference, _ in compared])
+    rows = tuple(
+        (
+            word(TITLES.get(choice.detector) if choice.is_reference else choice.configuration),
+            word("" if choice.is_reference else choice.aggregation),
+            percent(difference.mean.value, difference.mean.low, difference.mean.high, signed=True, digits=2),
+            count(difference.pairs),
+            Cell(
+                f"{difference.wins}/{difference.ties}/{difference.pairs - difference.wins - difference.ties}",
+                difference.wins,
+            ),
+            number(difference.p_value),
+            number(p_value),
+            percent(chance.value, chance.low, chance.high, digits=0),
+        )
+        for (choice, difference, chance), p_value in zip(compared, corrected, strict=True)
+    )
+    pairs = max(difference.pairs for _, difference, _ in compared)
+    weak = (
+        f" With {pairs} pairs the smallest p-value that this test can give is "
+        f"{significant(statistics.smallest_p(pairs), 2)}: nothing here can be significant at 5 %."
+        if statistics.smallest_p(pairs) * len(compared) > 0.05
+        else ""
+    )
+    methods = sorted({difference.mean.method for _, difference, _ in compared})
+    return Table(
+        "paired_differences",
+        "The winner against the others, on the same tasks and seeds",
+        (
+            Column("against", "Against", numeric=False),
+            Column("aggregation", "Aggregation", numeric=False),
+            Column("difference", "AUROC difference, points [95 %]"),
+            Column("pairs", "Pairs (n)"),
+            Column("wins", "Won/tied/lost"),
+            Column("p", "p (Wilcoxon)"),
+            Column("p_holm", "p (Holm)"),
+            Column("probability", "P(winner better) % [95 %]"),
+        ),
+        rows,
+        "Difference: winner minus other. Interval: " + "; ".join(methods) + ". p: Wilcoxon's signed-rank test, "
+        f"two-sided; Holm-corrected for {len(rows)} comparisons. Trials of one class are alike, so that p-values over "
+        "several seeds of few classes are too small." + weak,
+        collapsed=len(rows) > 8,
+    )
+
+
+def rivals(data: StudyData) -> list[Choice]:
+    """Return every other configuration at its best rank, and every reference."""
+    winner = data.winner
+    rows = data.configurations.dropna(subset=["rank"]).sort_values("rank").drop_duplicates("configuration")
+    others = [data.choice(row) for _, row in rows.iterrows()]
+    others = [choice for choice in others if winner is None or choice.configuration != winner.configuration]
+    return [*others, *(data.reference(name) for name in data.references)]
+
+
+def axis_cell(value: object) -> Cell:
+    """Return a cell for the value of a searched setting, which may be missing, a number or a word."""
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return Cell("–")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
+        return word(value)
+    return number(float(value), 3)  # type: ignore[arg-type]
+
+
+def _one_standard_error(data: StudyData) -> Paragraph | None:
+    """Return which cheaper configuration is as good by the selection's own measure."""
+    metric = "auroc" if data.selection == "oracle" else "selection"
+    rows = data.configurations.dropna(subset=["rank"])
+    candidates = []
+    for _, row in rows.iterrows():
+        choice = data.choice(row)
+        mean = data.mean(choice, metric)
+        if mean:
+            seconds = pd.to_numeric(data.of(choice)["train_seconds"], errors="coerce").mean()
+            candidates.append((choice, mean, float(seconds)))
+    if len(candidates) < 2:
+        return None
+    index = statistics.one_standard_error(
+        [mean.value for _, mean, _ in candidates],
+        [mean.standard_error for _, mean, _ in candidates],
+        [seconds for _, _, seconds in candidates],
+    )
+    choice, mean, seconds = candidates[index]
+    auroc = data.mean(choice)
+    reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
+    return Paragraph(
+        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} is the one that "
+        f"trains fastest ({significant(seconds)} s a trial) among those whose selection score "
+        f"({data.selection_title}) is within one standard error of the best: {share(mean.value)} %{reached}."
+    )
+
+
+def _group(row: pd.Series) -> int:  # type: ignore[type-arg]
+    if row["detector"] != "puzzle_ae":
+        return 1
+    return 0 if bool(row.get("complete", True)) else 2
+
+
+def _trials(row: pd.Series) -> Cell:  # type: ignore[type-arg]
+    done, planned = _float(row.get("trials")), _float(row.get("expected"))
+    if pd.isna(done):
+        return Cell("–")
+    return Cell(f"{done:.0f}" if pd.isna(planned) else f"{done:.0f}/{planned:.0f}", int(done))
+
+
+def _axis_values(data: StudyData, choice: Choice) -> list[object]:
+    if choice.is_reference:
+        return [None] * len(data.axes)
+    values = data.values_of(choice.configuration)
+    return [values.get(name) for name in data.axes]
+
+
+def _float(value: object) -> float:
+    return float(pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0])

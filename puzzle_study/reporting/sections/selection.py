@@ -1,0 +1,117 @@
+"""How well the selection that needs no anomalous labels agrees with the test AUROC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from puzzle_study.reporting import drawing
+from puzzle_study.reporting.blocks import Figure, Paragraph, Section, absent, section, share
+from puzzle_study.reporting.statistics import TAIL
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
+
+
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
+    title = "Selection against test AUROC"
+    rows = scored(data)
+    if len(rows) < 3:
+        return section("selection", title, [absent("This study has fewer than three complete rows to select from.")])
+    return section("selection", title, [hindsight(data), _agreement(rows), _scatter(data, rows, figures)])
+
+
+def scored(data: StudyData) -> pd.DataFrame:
+    """Return the complete rows of Puzzle-AE that have a selection score and a test AUROC."""
+    rows = data.configurations
+    return rows[rows["complete"].astype(bool)].dropna(subset=["selection_mean", "auroc_mean"])
+
+
+def hindsight(data: StudyData) -> Paragraph | None:
+    """Return how far the winner is from the best row by test AUROC, which no selection could know."""
+    winner, best = data.winner, data.best_in_hindsight
+    if winner is None or best is None or data.configurations["configuration"].nunique() < 2:
+        return None
+    if data.selection == "oracle":
+        return Paragraph(
+            "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by construction "
+            "and optimistic.",
+            kind="finding",
+        )
+    reached, possible = data.mean(winner), data.mean(best)
+    if reached is None or possible is None:
+        return None
+    if best == winner:
+        return Paragraph("The selection by pseudo-anomalies found the row that has the highest test AUROC in hindsight.")
+    return Paragraph(
+        f"In hindsight (oracle) configuration {best.configuration} with {best.aggregation} has the highest test AUROC, "
+        f"{share(possible.value)} %: the selection by pseudo-anomalies gave away "
+        f"{share(possible.value - reached.value)} points (n = {reached.n} trials each)."
+    )
+
+
+def _agreement(rows: pd.DataFrame) -> Paragraph:
+    """Return the rank correlation over configurations, resampled by configuration."""
+    best = rows.sort_values("selection_mean", ascending=False).drop_duplicates("configuration")
+    pairs = best[["selection_mean", "auroc_mean"]].to_numpy(dtype=float)
+    if len(pairs) < 4:
+        return Paragraph(f"With {len(pairs)} configurations a correlation of the two would say nothing.")
+    correlation = _spearman(pairs)
+    generator = np.random.default_rng(0)
+    drawn = [_spearman(pairs[generator.integers(len(pairs), size=len(pairs))]) for _ in range(500)]
+    low, high = np.nanquantile(drawn, [TAIL, 1 - TAIL])
+    return Paragraph(
+        f"Spearman's rank correlation of selection score and test AUROC over configurations is {_signed(correlation)} "
+        f"[{_signed(low)}, {_signed(high)}] (n = {len(pairs)} configurations, each at its best row by selection; "
+        "bootstrap over configurations, percentile, 95 %)."
+    )
+
+
+def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
+    shown = pd.DataFrame(
+        {
+            "selection": 100 * rows["selection_mean"].astype(float),
+            "auroc": 100 * rows["auroc_mean"].astype(float),
+            "aggregation": rows["aggregation"],
+        }
+    )
+    with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
+        sns.scatterplot(
+            shown, x="selection", y="auroc", hue="aggregation", style="aggregation", ax=axes,
+            palette=drawing.AGGREGATION_COLOURS, hue_order=["min", "avg", "max"], style_order=["min", "avg", "max"],
+        )
+        marked = rows[rows["label"].str.contains("winner")]
+        axes.scatter(
+            100 * marked["selection_mean"], 100 * marked["auroc_mean"], s=160, facecolors="none", edgecolors="black",
+            label="winner",
+        )
+        axes.legend(title=None)
+        axes.set(xlabel="selection score, %", ylabel="test AUROC, %")
+        return drawing.finished(
+            figure,
+            figures,
+            name="selection",
+            alt=f"Scatter of {len(shown)} points, one for each configuration and aggregation: selection score from "
+            f"{shown['selection'].min():.1f} to {shown['selection'].max():.1f} % against test AUROC from "
+            f"{shown['auroc'].min():.1f} to {shown['auroc'].max():.1f} %; the winner is circled.",
+            caption=f"Selection score ({data.selection_title}) against test AUROC, one point for each complete configuration "
+            f"and aggregation (n = {len(shown)}); means over classes and seeds, no intervals drawn.",
+        )
+
+
+def _spearman(pairs: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    ranks = rankdata(pairs, axis=0)
+    if np.ptp(ranks[:, 0]) == 0 or np.ptp(ranks[:, 1]) == 0:
+        return float("nan")
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")

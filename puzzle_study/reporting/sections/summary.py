@@ -1,0 +1,191 @@
+"""What a reader in a hurry must know, in sentences computed from the data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from puzzle_study.reporting import paper_values, statistics
+from puzzle_study.reporting.blocks import Paragraph, Section, section, share, significant
+from puzzle_study.reporting.sections import robustness, selection
+from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.statistics import Mean
+    from puzzle_study.reporting.study_data import Choice, StudyData
+
+
+def build(data: StudyData) -> Section:
+    """Return the section; its first sentence is the one that hurts most."""
+    if data.winner is None:
+        text = "No configuration finished all of its trials, so that none was selected."
+        return section("summary", "Summary", [Paragraph(text, kind="finding"), _failures(data)])
+    return section(
+        "summary",
+        "Summary",
+        [
+            against_references(data, data.winner),
+            *(robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)),
+            _robustness(data),
+            _against_default(data, data.winner),
+            selection.hindsight(data),
+            _inverted(data, data.winner),
+            _against_paper(data, data.winner),
+            _last_epochs(data, data.winner),
+            _failures(data),
+        ],
+    )
+
+
+def against_references(data: StudyData, winner: Choice) -> Paragraph:
+    """Return whether a detector that costs nothing is better than the winner, with numbers."""
+    own = data.metric(winner)
+    what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selection_title})"
+    reached = data.mean(winner)
+    if reached is None:
+        return Paragraph(f"The test AUROC of {what} is not in the study's tables.", kind="finding")
+    compared = []
+    for name in data.references:
+        mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)
+        if len(mine):
+            difference = statistics.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
+            per_class = (theirs - mine).groupby(level="normal_class").mean()
+            compared.append((name, float(theirs.mean()), difference, int((per_class > 0).sum()), len(per_class)))
+    if not compared:
+        text = f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
+        return Paragraph(text, kind="finding")
+    compared.sort(key=lambda entry: -entry[2].mean.value)
+    name, value, difference, better, classes = compared[0]
+    title = TITLES.get(name, name)
+    gap = _points(difference.mean)
+    if difference.mean.value > 0:
+        sure = "" if difference.mean.low > 0 else " (the interval holds zero, so that this may be chance)"
+        text = (
+            f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
+            f"{difference.pairs} paired trials{sure}; it is better on {better} of {_plural(classes, 'class', 'classes')}."
+        )
+        also = [f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0]
+        text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
+        return Paragraph(text, kind="finding")
+    sure = "" if difference.mean.high < 0 else " (the interval holds zero, so that this may be chance)"
+    lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
+    return Paragraph(
+        f"{_capital(what)} reaches AUROC {_of(reached)}; the best reference, {title}, reaches {share(value)} %, a "
+        f"difference of {gap} on {difference.pairs} paired trials{sure}{lost}.",
+        kind="finding",
+    )
+
+
+def _robustness(data: StudyData) -> Paragraph | None:
+    """Return the strongest attack on the winner."""
+    cells = robustness.cells(data)
+    cells = [cell for cell in cells if "winner" in cell.label and cell.method != "noise"]
+    if not cells:
+        return None
+    worst = min(cells, key=lambda cell: cell.auroc.value)
+    flags = f" Flags: {worst.flags}." if worst.flags else ""
+    return Paragraph(
+        f"Under the strongest attack that was tried ({worst.attack}, {worst.method}, ε = {significant(worst.epsilon)}, "
+        f"target {worst.target}) the winner's AUROC falls from {share(worst.clean)} % to {_of(worst.auroc)} on the "
+        f"same images.{flags}"
+    )
+
+
+def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
+    default = data.default
+    if default is None or data.configurations["configuration"].nunique() < 2:
+        return None
+    if default == winner:
+        return Paragraph("The search selected the default configuration itself.")
+    mine, theirs = paired(data.metric(winner), data.metric(default))
+    if not len(mine):
+        return None
+    difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
+    clear = abs(difference.mean.value) > 0 and not difference.mean.low <= 0 <= difference.mean.high
+    verdict = "" if clear else ": the search bought nothing that can be told from chance"
+    return Paragraph(
+        f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner differs by "
+        f"{_points(difference.mean)} on {difference.pairs} paired trials "
+        f"(Wilcoxon p = {significant(difference.p_value, 2)}){verdict}."
+    )
+
+
+def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
+    rows = data.of(winner)
+    column = f"inverted_{winner.aggregation}"
+    if column not in rows:
+        return None
+    turned = rows[rows[column].astype(str).str.lower() == "true"]
+    if not len(turned):
+        return None
+    classes = ", ".join(dict.fromkeys(str(name) for name in turned["normal_class"]))
+    lowest = pd.to_numeric(turned[f"auroc_{winner.aggregation}"]).min()
+    return Paragraph(
+        f"Inverted scores: in {len(turned)} of {len(rows)} trials of the winner normal images score higher than anomalies "
+        f"(class {classes}; lowest AUROC {share(float(lowest))} %, interval wholly below 50 %).",
+        kind="finding",
+    )
+
+
+def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
+    variant, grid = data.setting(winner, "variant") or "CPAE-G", data.setting(winner, "puzzle.grid") or 2
+    paper = paper_values.auroc(data.dataset, variant=variant, aggregation=winner.aggregation, grid=int(grid))
+    reached = data.mean(winner)
+    if paper is None or reached is None:
+        return None
+    own = data.metric(winner).groupby(level="normal_class").mean()
+    common = {name: paper.by_class.get(paper_values.class_number(data.dataset, str(name))) for name in own.index}
+    known = {name: value for name, value in common.items() if value is not None}
+    epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
+    if known:
+        theirs, ours = sum(known.values()) / len(known), float(own[list(known)].mean())
+        scope = f"mean of the same {_plural(len(known), 'class', 'classes')}"
+    else:
+        theirs, ours, scope = paper.mean, reached.value, "mean"
+    return Paragraph(
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}) where this study reaches {share(ours)} % with "
+        f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
+    )
+
+
+def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
+    spread = data.metric(winner, "last20", "_std")
+    if not len(spread):
+        return None
+    return Paragraph(
+        f"Over the last 20 evaluations of a training the winner's AUROC has a standard deviation of "
+        f"{share(float(spread.mean()), digits=2)} points (mean of {len(spread)} trials; highest "
+        f"{share(float(spread.max()), digits=2)})."
+    )
+
+
+def _failures(data: StudyData) -> Paragraph | None:
+    failed = len(data.trials) - len(data.finished)
+    if not failed:
+        return None
+    return Paragraph(
+        f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance).", kind="finding"
+    )
+
+
+def _of(mean: Mean) -> str:
+    interval = "" if pd.isna(mean.low) else f" [{share(mean.low)}, {share(mean.high)}]"
+    return f"{share(mean.value)} %{interval} (n = {mean.n})"
+
+
+def _points(mean: Mean) -> str:
+    interval = "" if pd.isna(mean.low) else f" [{share(mean.low, signed=True)}, {share(mean.high, signed=True)}]"
+    return f"{share(mean.value, signed=True)} points{interval}"
+
+
+def _plural(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,146 @@
+"""AUROC along the training, and whether it matters when the training stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import seaborn as sns
+
+from puzzle_study.reporting import drawing, paper_values
+from puzzle_study.reporting.blocks import Block, Cell, Column, Figure, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
+
+
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
+    title = "Training"
+    choice = data.winner or data.default
+    if choice is None:
+        return section("training", title, [absent("No Puzzle-AE configuration finished.")])
+    blocks: list[Block | None] = []
+    curves = _curves(data, choice)
+    if curves is None:
+        blocks.append(absent("This study stored no epochs of this configuration (epochs.parquet)."))
+    else:
+        blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
+    blocks.append(last_table(data, choice) or absent("The trials have no statistics over their last 20 evaluations."))
+    return section("training", title, blocks)
+
+
+def last_table(data: StudyData, choice: Choice) -> Table | None:
+    """Return mean and standard deviation over the last 20 evaluations, by class and aggregation."""
+    variants = [Choice(choice.configuration, choice.detector, way, choice.error) for way in AGGREGATIONS]
+    means = {one.aggregation: data.metric(one, "last20", "_mean") for one in variants}
+    spreads = {one.aggregation: data.metric(one, "last20", "_std") for one in variants}
+    if not any(len(values) for values in means.values()):
+        return None
+    variant, grid = data.setting(choice, "variant") or "CPAE-G", data.setting(choice, "puzzle.grid") or 2
+    paper = paper_values.auroc(data.dataset, variant=str(variant), aggregation=choice.aggregation, grid=int(grid))
+    printed = bool(paper and paper.deviation)
+    columns = [Column("class", "Normal class", numeric=False)]
+    for way in AGGREGATIONS:
+        columns += [Column(f"mean_{way}", f"{way}, mean %"), Column(f"std_{way}", f"{way}, std points")]
+    columns += [Column("paper_std", f"the paper's std ({paper.source if paper else ''})")] if printed else []
+    columns.append(Column("seeds", "Seeds (n)"))
+    names = sorted(data.of(choice)["normal_class"].unique(), key=natural)
+    rows = []
+    for name in names:
+        cells = [word(name)]
+        for way in AGGREGATIONS:
+            cells += [_mean(means[way], name), _mean(spreads[way], name, digits=2)]
+        if paper and printed:
+            cells.append(percent(paper.deviation.get(paper_values.class_number(data.dataset, name)), digits=2))
+        number = int((means[choice.aggregation].index.get_level_values("normal_class") == name).sum())
+        rows.append((*cells, count(number)))
+    return Table(
+        "last20",
+        f"The last 20 evaluations of the training: {data.label(choice)}",
+        tuple(columns),
+        tuple(rows),
+        "Mean and standard deviation of the AUROC over the last 20 evaluated epochs of each trial, both averaged over "
+        "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
+        "standard deviation is the result. It describes the wandering of one training, not the difference between seeds.",
+    )
+
+
+def _curves(data: StudyData, choice: Choice) -> pd.DataFrame | None:
+    if data.epochs is None:
+        return None
+    trials = data.of(choice)[["trial", "normal_class", "seed"]]
+    curves = data.epochs.merge(trials, on="trial")
+    return curves if len(curves) else None
+
+
+def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+    long = curves.melt(
+        id_vars=["trial", "epoch", "normal_class"],
+        value_vars=[f"auroc_{way}" for way in AGGREGATIONS],
+        var_name="aggregation",
+        value_name="auroc",
+    ).dropna(subset=["auroc"])
+    if not len(long):
+        return None
+    long["aggregation"] = long["aggregation"].str.removeprefix("auroc_")
+    long["auroc"] *= 100
+    own = long[long["aggregation"] == choice.aggregation]
+    names = sorted(own["normal_class"].unique(), key=natural)
+    trials = long["trial"].nunique()
+    with drawing.drawing(9.6, 3.8, columns=2, sharey=True) as (figure, (left, right)):
+        sns.lineplot(
+            long, x="epoch", y="auroc", hue="aggregation", style="aggregation", errorbar=("pi", 100), ax=left,
+            palette=drawing.AGGREGATION_COLOURS, hue_order=list(AGGREGATIONS), style_order=list(AGGREGATIONS),
+        )
+        left.set(title="all classes, mean and range over trials", xlabel="epoch", ylabel="AUROC, %")
+        left.legend(title=None)
+        sns.lineplot(
+            own, x="epoch", y="auroc", hue="normal_class", hue_order=names, errorbar=None, ax=right,
+            palette=sns.color_palette("colorblind", len(names)) if len(names) <= 10 else "viridis",
+        )
+        right.set(title=f"{choice.aggregation} by normal class, mean over seeds", xlabel="epoch")
+        right.legend(title=None, ncols=2 if len(names) <= 10 else 3, fontsize=8)
+        last = own[own["epoch"] == own["epoch"].max()]["auroc"].mean()
+        return drawing.finished(
+            figure,
+            figures,
+            name="auroc_by_epoch",
+            alt=f"Lines of AUROC against epoch for min, avg and max aggregation (left) and by normal class (right); "
+            f"with {choice.aggregation} the mean goes from {own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % "
+            f"in epoch {own['epoch'].min()} to {last:.1f} % in epoch {own['epoch'].max()}.",
+            caption=f"Test AUROC along the training of {data.label(choice)} (configuration {choice.configuration}); it "
+            f"steers neither training nor selection. Band: lowest to highest of {trials} trials of "
+            f"{len(names)} classes.",
+        )
+
+
+def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+    losses = [name for name in ("loss_rec", "loss_adv", "loss_d") if name in curves and curves[name].notna().any()]
+    if not losses:
+        return None
+    titles = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
+    with drawing.drawing(3.2 * len(losses), 2.8, columns=len(losses)) as (figure, axes):
+        for place, name in zip(axes, losses, strict=True):
+            sns.lineplot(curves, x="epoch", y=name, errorbar="sd", color=drawing.PALETTE[0], ax=place)
+            place.set(title=titles[name], xlabel="epoch", ylabel="loss")
+            if name == "loss_rec" and (curves[name].dropna() > 0).all():
+                place.set_yscale("log")
+        ends = curves[curves["epoch"] == curves["epoch"].max()]
+        return drawing.finished(
+            figure,
+            figures,
+            name="losses",
+            alt="Lines of the losses against epoch: " + ", ".join(
+                f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses
+            ) + ".",
+            caption=f"Losses of configuration {choice.configuration}, mean and standard deviation over "
+            f"{curves['trial'].nunique()} trials.",
+        )
+
+
+def _mean(values: pd.Series[float], name: str, *, digits: int = 1) -> Cell:
+    own = values[values.index.get_level_values("normal_class") == name]
+    return percent(float(own.mean()), digits=digits) if len(own) else Cell("–")

@@ -1,0 +1,267 @@
+"""Statistics over trials: means with intervals, paired differences, and what may be concluded from them.
+
+A *stratum* is a task without its seed (a data set, a normal class, a repeat): trials differ between strata
+because the tasks do, and within a stratum only by the seed. All intervals are 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+TAIL = 0.025
+WITHIN = "stratified bootstrap over seeds within class (n − 1 of n drawn), percentile, 95 %"
+BETWEEN = "bootstrap over classes (one seed each), percentile, 95 %"
+NO_INTERVAL = "no interval: one trial"
+NO_SPREAD = "no interval where the seeds change nothing"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over strata and seeds, with its interval and how that was had.
+
+    ``low`` and ``high`` are NaN where ``method`` says that there is no interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    n: int
+    strata: int
+    method: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired comparison of A with B on the same tasks and seeds; positive: A is higher.
+
+    ``p_value`` is Wilcoxon's signed-rank test, two-sided, not yet corrected (see :func:`holm`).
+    """
+
+    mean: Mean
+    p_value: float
+    pairs: int
+    wins: int
+    ties: int
+
+
+def mean_interval(values: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000) -> Mean:
+    """Return the mean over strata of the mean within each, with a bootstrap interval.
+
+    Where some stratum has several seeds, the seeds are resampled within their stratum: the interval describes
+    repeating the training on *these* classes. From n trials n − 1 are drawn: drawing n would understate the
+    variance of the mean by (n − 1)/n, a third with three seeds (Rao and Wu, 1988). With one seed per class the
+    classes are resampled instead: the interval then describes drawing other classes of this kind, and is wider.
+    A single trial has no interval, nor has a detector whose seeds all give the same number.
+
+    Args:
+        values: one number a trial [n].
+        strata: the stratum of each trial [n].
+        seed: seed of the resampling.
+        resamples: number of resamples.
+
+    Raises:
+        ValueError: there are no values, one is NaN, or the lengths differ.
+    """
+    value_N = np.asarray(values, dtype=np.float64)
+    if value_N.ndim != 1 or len(value_N) != len(strata) or not len(value_N):
+        raise ValueError(f"values and strata must be two vectors of one length, got {value_N.shape}, {len(strata)}")
+    if np.isnan(value_N).any():
+        raise ValueError("values hold NaN")
+    groups = [value_N[np.array(indices)] for indices in _by_stratum(strata).values()]
+    means = np.array([group.mean() for group in groups])
+    value, n = float(means.mean()), len(value_N)
+    if n == 1:
+        return Mean(value, np.nan, np.nan, np.nan, 1, 1, NO_INTERVAL)
+    if n > len(groups) and not any(np.ptp(group) for group in groups):
+        return Mean(value, np.nan, np.nan, np.nan, n, len(groups), NO_SPREAD)
+    generator = np.random.default_rng(seed)
+    if n == len(groups):
+        drawn_RS = means[generator.integers(n, size=(resamples, n))]
+        error = float(means.std(ddof=1) / np.sqrt(n))
+        method = BETWEEN
+    else:
+        drawn_RS = np.stack([_drawn_means(group, resamples, generator) for group in groups], axis=1)
+        variances = [group.var(ddof=1) / len(group) for group in groups if len(group) > 1]
+        error = float(np.sqrt(np.sum(variances)) / len(groups))
+        method = WITHIN
+    low, high = np.quantile(drawn_RS.mean(1), [TAIL, 1 - TAIL])
+    return Mean(value, float(low), float(high), error, n, len(groups), method)
+
+
+def paired_difference(
+    first: ArrayLike, second: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
+) -> Difference:
+    """Compare two configurations trial by trial, the same task and seed in each pair.
+
+    Args:
+        first: numbers of configuration A [n].
+        second: numbers of configuration B in the same order [n].
+        strata: the stratum of each pair [n].
+        seed: seed of the resampling.
+        resamples: number of resamples.
+    """
+    from scipy.stats import wilcoxon
+
+    difference_N = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    mean = mean_interval(difference_N, strata, seed=seed, resamples=resamples)
+    differing = difference_N[difference_N != 0]
+    # Pairs that tie are dropped (Wilcoxon's own rule); where all tie, nothing speaks for a difference.
+    p_value = float(wilcoxon(differing).pvalue) if len(differing) else 1.0
+    wins = int((difference_N > 0).sum())
+    return Difference(mean, p_value, len(difference_N), wins, int((difference_N == 0).sum()))
+
+
+def smallest_p(pairs: int) -> float:
+    """Return the smallest two-sided p-value that Wilcoxon's test can give on so many pairs, 2 / 2^pairs."""
+    return min(1.0, 2.0 ** (1 - pairs))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down method, in the order given."""
+    order = np.argsort(p_values, kind="stable")
+    corrected = np.empty(len(p_values))
+    running = 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = running
+    return [float(value) for value in corrected]
+
+
+def probability_of_improvement(
+    first: ArrayLike, second: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
+) -> Mean:
+    """Return the probability that a trial of A beats a trial of B on a task drawn at random; ties count ½.
+
+    Within each stratum every seed of A meets every seed of B (Agarwal et al., 2021); the strata are averaged.
+    The interval resamples seeds within strata, n of n, or the strata where each has one seed.
+
+    Args:
+        first: numbers of configuration A [n].
+        second: numbers of configuration B [n], same strata.
+        strata: the stratum of each trial [n].
+        seed: seed of the resampling.
+        resamples: number of resamples.
+    """
+    a_N, b_N = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    indices = [np.array(group) for group in _by_stratum(strata).values()]
+    generator = np.random.default_rng(seed)
+    wins = np.array([_wins(a_N[group][None], b_N[group][None])[0] for group in indices])
+    value, n = float(wins.mean()), len(a_N)
+    if n == 1:
+        return Mean(value, np.nan, np.nan, np.nan, 1, 1, NO_INTERVAL)
+    if n == len(indices):
+        drawn_R = wins[generator.integers(n, size=(resamples, n))].mean(1)
+        method = BETWEEN
+    else:
+        drawn_RS = []
+        for group in indices:
+            pick_a, pick_b = generator.integers(len(group), size=(2, resamples, len(group)))
+            drawn_RS.append(_wins(a_N[group][pick_a], b_N[group][pick_b]))
+        drawn_R = np.mean(drawn_RS, axis=0)
+        method = "stratified bootstrap over seeds within class, percentile, 95 %"
+    low, high = np.quantile(drawn_R, [TAIL, 1 - TAIL])
+    return Mean(value, float(low), float(high), float(drawn_R.std(ddof=1)), n, len(indices), method)
+
+
+def one_standard_error(means: Sequence[float], standard_errors: Sequence[float], costs: Sequence[float]) -> int:
+    """Return the index of the cheapest configuration whose mean is within one standard error of the best mean.
+
+    The standard error is that of the best configuration (Breiman et al., 1984); where it is NaN (one trial) only
+    the best itself qualifies. Equal costs are decided by the higher mean.
+    """
+    mean_N = np.asarray(means, dtype=np.float64)
+    best = int(np.nanargmax(mean_N))
+    margin = float(np.nan_to_num(standard_errors[best]))
+    allowed = [index for index, mean in enumerate(mean_N) if mean >= mean_N[best] - margin]
+    return min(allowed, key=lambda index: (costs[index], -mean_N[index]))
+
+
+@dataclass(frozen=True)
+class RankStability:
+    """How far two seeds of one configuration agree on the order of the images of one task.
+
+    ``overlap`` is the share of the most anomalous tenth that two seeds have in common (chance: 0.1).
+    """
+
+    spearman: float
+    spearman_low: float
+    overlap: float
+    seeds: int
+    images: int
+
+
+def rank_stability(score_SN: ArrayLike) -> RankStability:
+    """Compare the order of the same images over all pairs of seeds.
+
+    Args:
+        score_SN: scores of S ≥ 2 seeds for the same N images.
+
+    Returns:
+        Mean and lowest Spearman correlation and mean overlap over the S(S − 1)/2 pairs. They have no interval:
+        the pairs share seeds.
+    """
+    from scipy.stats import rankdata
+
+    scores = np.asarray(score_SN, dtype=np.float64)
+    seeds, images = scores.shape
+    if seeds < 2:
+        raise ValueError("rank stability needs at least two seeds")
+    correlation_SS = np.corrcoef(rankdata(scores, axis=1))
+    pairs = np.triu_indices(seeds, 1)
+    top = max(1, images // 10)
+    sets = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in scores]
+    overlap = np.mean([len(sets[a] & sets[b]) / top for a, b in zip(*pairs, strict=True)])
+    values = correlation_SS[pairs]
+    return RankStability(float(values.mean()), float(values.min()), float(overlap), seeds, images)
+
+
+def variance_shares(values: ArrayLike, factors: dict[str, Sequence[Hashable]]) -> dict[str, float]:
+    """Return which share of the variance goes with each factor alone, and what is left.
+
+    Each share is η², the variance of the factor's group means over the whole variance; with a balanced design
+    (each setting on the same classes and seeds) the shares of crossed factors add up to at most 1, and
+    ``"rest"`` is interactions and noise.
+
+    Args:
+        values: one number a trial [n].
+        factors: name of a factor → its level in each trial [n].
+    """
+    value_N = np.asarray(values, dtype=np.float64)
+    total = float(((value_N - value_N.mean()) ** 2).sum())
+    if total == 0:
+        return dict.fromkeys([*factors, "rest"], np.nan)
+    shares = {}
+    for name, levels in factors.items():
+        groups = _by_stratum(levels)
+        between = sum(len(group) * (value_N[group].mean() - value_N.mean()) ** 2 for group in groups.values())
+        shares[name] = float(between) / total
+    shares["rest"] = max(0.0, 1 - sum(shares.values()))
+    return shares
+
+
+def _by_stratum(strata: Sequence[Hashable]) -> dict[Hashable, list[int]]:
+    """Return the positions of each stratum, in order of appearance."""
+    positions: dict[Hashable, list[int]] = {}
+    for index, stratum in enumerate(strata):
+        positions.setdefault(stratum, []).append(index)
+    return positions
+
+
+def _drawn_means(group: NDArray[np.float64], resamples: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """Return the mean of n − 1 of the n trials drawn with replacement, ``resamples`` times."""
+    drawn = generator.integers(len(group), size=(resamples, max(1, len(group) - 1)))
+    return np.asarray(group[drawn].mean(1))
+
+
+def _wins(a_RN: NDArray[np.float64], b_RN: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of pairs where A is higher, ties ½, for each row."""
+    difference = a_RN[:, :, None] - b_RN[:, None, :]
+    return np.asarray(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))

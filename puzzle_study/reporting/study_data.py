@@ -1,0 +1,342 @@
+"""A finished study as the report reads it: its tables, and what is asked of them again and again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from puzzle_study import config, studyfile
+from puzzle_study.errors import UserError
+from puzzle_study.reporting import statistics
+from puzzle_study.reporting.statistics import Mean
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from puzzle_study.results import Results
+
+Answer = TypeVar("Answer")
+
+PUZZLE_AE = "puzzle_ae"
+AGGREGATIONS: tuple[config.Aggregation, ...] = ("min", "avg", "max")
+TASK = ["dataset", "normal_class", "repeat"]
+TRIAL_KEY = [*TASK, "seed"]
+TITLES = {
+    "puzzle_ae": "Puzzle-AE",
+    "nearest_neighbour": "nearest neighbour",
+    "pca": "PCA",
+    "one_class_svm": "one-class SVM",
+    "untrained": "untrained network",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One row of the summary: a configuration (or reference) with its aggregation and error norm."""
+
+    configuration: str
+    detector: str
+    aggregation: config.Aggregation
+    error: config.ErrorNorm
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is one of the detectors that cost nothing."""
+        return self.detector != PUZZLE_AE
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """All files of one study, read once.
+
+    ``epochs``, ``attacks`` and ``gallery`` are None where the study has none.
+    """
+
+    results: Results
+    study: config.Study | None
+    environment: dict[str, Any]
+    trials: pd.DataFrame
+    summary: pd.DataFrame
+    epochs: pd.DataFrame | None
+    attacks: pd.DataFrame | None
+    gallery: dict[str, NDArray[Any]] | None
+
+    @property
+    def name(self) -> str:
+        """Name of the study, that of its folder where study.yaml is missing."""
+        return self.study.name if self.study else self.results.root.resolve().name
+
+    @cached_property
+    def finished(self) -> pd.DataFrame:
+        """Trials that have numbers."""
+        return self.trials[self.trials["status"] == "finished"]
+
+    @cached_property
+    def axes(self) -> list[str]:
+        """Searched settings, by dotted name, without aggregation and error norm, which cost no training."""
+        return [name for name in self.trials.columns if "." in name]
+
+    @cached_property
+    def references(self) -> list[str]:
+        """References that finished at least one trial, in the order of the study."""
+        return [name for name in self.finished["detector"].unique() if name != PUZZLE_AE]
+
+    @property
+    def classes(self) -> list[str]:
+        """Normal classes in natural order."""
+        return sorted(self.trials["normal_class"].dropna().unique(), key=natural)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        if self.study:
+            return self.study.data.name
+        names = self.trials["dataset"].dropna().unique()
+        return str(names[0]) if len(names) else ""
+
+    @property
+    def selection(self) -> str:
+        """How the winner was chosen: ``pseudo_anomalies`` or ``oracle``."""
+        named = self.summary["selection"].dropna() if "selection" in self.summary else pd.Series(dtype=str)
+        if len(named):
+            return str(named.iloc[0])
+        return self.study.selection if self.study else "pseudo_anomalies"
+
+    @property
+    def selection_title(self) -> str:
+        """The selection as it is written in sentences."""
+        return self.selection.replace("pseudo_anomalies", "pseudo-anomalies")
+
+    @cached_property
+    def searches_error(self) -> bool:
+        """Whether the error norm differs between rows of the summary."""
+        return "error" in self.summary and self.configurations["error"].nunique() > 1
+
+    @cached_property
+    def configurations(self) -> pd.DataFrame:
+        """Summary rows of Puzzle-AE."""
+        return self.summary[self.summary["detector"] == PUZZLE_AE]
+
+    @cached_property
+    def winner(self) -> Choice | None:
+        """The selected row: labelled so, else the first by rank, else none."""
+        rows = self.configurations
+        labelled = rows[rows["label"].str.contains("winner")]
+        ranked = (labelled if len(labelled) else rows).dropna(subset=["rank"]).sort_values("rank")
+        return self.choice(ranked.iloc[0]) if len(ranked) else None
+
+    @cached_property
+    def default(self) -> Choice | None:
+        """The study's own settings, with their aggregation and error norm."""
+        rows = self.configurations
+        rows = rows[rows["label"].str.contains("default")]
+        if not len(rows):
+            return None
+        if self.study:
+            own = rows[rows["aggregation"] == self.study.score.aggregation]
+            rows = own if len(own) else rows
+            if "error" in rows:
+                own = rows[rows["error"] == self.study.score.error]
+                rows = own if len(own) else rows
+        return self.choice(rows.iloc[0])
+
+    @cached_property
+    def best_in_hindsight(self) -> Choice | None:
+        """The complete row of the highest test AUROC: never a selection, only what selection is held against."""
+        rows = self.configurations
+        rows = rows[rows["complete"].astype(bool)].dropna(subset=["auroc_mean"])
+        return self.choice(rows.loc[rows["auroc_mean"].idxmax()]) if len(rows) else None
+
+    def choice(self, row: pd.Series[Any]) -> Choice:
+        """Return what a row of the summary is about."""
+        error = row.get("error")
+        own = self.study.score.error if self.study else "l2"
+        return Choice(
+            str(row["configuration"]),
+            str(row["detector"]),
+            row["aggregation"] if row["aggregation"] in AGGREGATIONS else "avg",
+            error if error in ("l2", "mse") else own,
+        )
+
+    def reference(self, name: str) -> Choice:
+        """Return a reference as a choice; its aggregation means nothing."""
+        return Choice(name, name, "avg", "mse")
+
+    def of(self, choice: Choice) -> pd.DataFrame:
+        """Return the finished trials of a choice, in the order of task and seed."""
+        return self._remembered(("of", choice.configuration, choice.detector), lambda: self._of(choice))
+
+    def _of(self, choice: Choice) -> pd.DataFrame:
+        column = "detector" if choice.is_reference else "configuration"
+        rows = self.finished[self.finished[column] == getattr(choice, column)]
+        order = rows["normal_class"].map(natural)
+        return rows.assign(_order=order).sort_values(["dataset", "_order", "repeat", "seed"]).drop(columns="_order")
+
+    def metric(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> pd.Series[float]:
+        """Return one number a trial under a choice's aggregation and error norm, indexed by task and seed.
+
+        Args:
+            choice: configuration, aggregation and error norm.
+            metric: first part of a column of trials.csv: ``auroc``, ``selection``, ``fpr_at_tpr99``, ``last20`` …
+            suffix: last part, such as ``_low``.
+        """
+        return self._remembered(("metric", choice, metric, suffix), lambda: self._metric(choice, metric, suffix))
+
+    def _metric(self, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
+        rows = self.of(choice)
+        own = self.study.score.error if self.study else choice.error
+        if choice.is_reference or choice.error == own:
+            values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
+        else:
+            values = self._recomputed(rows, choice, metric, suffix)
+        return pd.Series(values.to_numpy(), index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
+
+    def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
+        """Return the mean over classes and seeds with its interval, or None where no trial has the number."""
+        return self._remembered(("mean", choice, metric), lambda: self._mean(choice, metric))
+
+    def _mean(self, choice: Choice, metric: str) -> Mean | None:
+        values = self.metric(choice, metric)
+        return statistics.mean_interval(values.to_numpy(), tasks_of(values)) if len(values) else None
+
+    @cached_property
+    def _memory(self) -> dict[Hashable, Any]:
+        return {}
+
+    def _remembered(self, key: Hashable, compute: Callable[[], Answer]) -> Answer:
+        """Return what was computed before: a report asks for the same numbers in ten sections."""
+        if key not in self._memory:
+            self._memory[key] = compute()
+        answer: Answer = self._memory[key]
+        return answer
+
+    def label(self, choice: Choice) -> str:
+        """Return how a choice is called in sentences."""
+        if choice.is_reference:
+            return TITLES.get(choice.detector, choice.detector)
+        if self.winner and choice.configuration == self.winner.configuration:
+            return "the winner"
+        if self.default and choice.configuration == self.default.configuration:
+            return "the default"
+        return f"configuration {choice.configuration}"
+
+    def values_of(self, configuration: str) -> dict[str, Any]:
+        """Return the values of the searched settings of a configuration."""
+        rows = self.trials[self.trials["configuration"] == configuration]
+        return {name: rows[name].iloc[0] for name in self.axes} if len(rows) else {}
+
+    def setting(self, choice: Choice, name: str) -> Any:
+        """Return a setting of a configuration: its searched value, else the study's own, else None."""
+        value = self.values_of(choice.configuration).get(name)
+        if value is not None and not pd.isna(value):
+            return value
+        here: Any = self.study
+        for part in name.split("."):
+            here = getattr(here, "lambda_" if part == "lambda" else part, None)
+        return here
+
+    def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
+        """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""
+        name = f"{metric}{suffix}"
+        values = [
+            self._remembered(("trial", trial, choice), lambda trial=trial: self._evaluated(trial, choice)).get(name, np.nan)
+            for trial in rows["trial"]
+        ]
+        return pd.Series(values, index=rows.index, dtype=float)
+
+    def _evaluated(self, trial: str, choice: Choice) -> dict[str, float]:
+        from puzzle_study import metrics
+        from puzzle_study.reporting import scores
+
+        scored = scores.test_scores(self, trial, choice)
+        if scored is None:
+            return {}
+        return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
+
+
+def tasks_of(values: pd.Series[float]) -> list[Hashable]:
+    """Return the stratum of each value of an index by task and seed: the task without its seed."""
+    return list(values.index.droplevel("seed"))
+
+
+def paired(
+    first: pd.Series[float], second: pd.Series[float], *, reference: bool = False
+) -> tuple[pd.Series[float], pd.Series[float]]:
+    """Return two series on the tasks and seeds that they share.
+
+    A ``reference`` that ran with fewer seeds (most draw nothing) is paired by its mean over seeds of each task.
+    """
+    common = first.index.intersection(second.index)
+    if not reference or len(common) == len(first):
+        return first.loc[common], second.loc[common]
+    means = second.groupby(level=TASK).mean()
+    kept = first[first.index.droplevel("seed").isin(means.index)]
+    matched = means.reindex(kept.index.droplevel("seed"))
+    return kept, pd.Series(matched.to_numpy(), index=kept.index)
+
+
+def natural(name: str) -> tuple[int, int, str]:
+    """Return a sorting key under which ``2`` comes before ``10`` and numbers before names."""
+    text = str(name)
+    return (0, int(text), "") if text.isdecimal() else (1, 0, text)
+
+
+def load(results: Results) -> StudyData:
+    """Read all files of a study.
+
+    Raises:
+        UserError: trials.csv or summary.csv is missing.
+    """
+    trials = results.table(results.trials_file)
+    summary = results.table(results.summary_file)
+    if not len(trials) or not len(summary):
+        raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
+    if "repeat" not in trials:
+        trials["repeat"] = 0
+    for name in ("label", "aggregation"):
+        summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
+    return StudyData(
+        results=results,
+        study=_study(results),
+        environment=_environment(results),
+        trials=trials,
+        summary=summary,
+        epochs=_optional(results, "epochs_file"),
+        attacks=_optional(results, "attacks_file"),
+        gallery=_gallery(results),
+    )
+
+
+def _study(results: Results) -> config.Study | None:
+    return studyfile.load(results.study_file).study if results.study_file.exists() else None
+
+
+def _environment(results: Results) -> dict[str, Any]:
+    """Return environment.json; a damaged one is worth no failed report."""
+    try:
+        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _optional(results: Results, name: str) -> pd.DataFrame | None:
+    path = getattr(results, name)
+    frame = results.table(path) if path.exists() else None
+    return frame if frame is not None and len(frame) else None
+
+
+def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
+    if not results.gallery_file.exists():
+        return None
+    try:
+        with np.load(results.gallery_file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{results.gallery_file} is damaged; delete it and build it anew with --resume") from error

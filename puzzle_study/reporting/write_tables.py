@@ -1,0 +1,117 @@
+"""Tables as CSV (raw fractions, for programs), Markdown and LaTeX (as read)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from puzzle_study.reporting.blocks import Cell, Table
+from puzzle_study.results import write_text
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "–": "--",
+    "−": "$-$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "ε": r"$\varepsilon$",
+    "α": r"$\alpha$",
+    "λ": r"$\lambda$",
+    "β": r"$\beta$",
+    "δ": r"$\delta$",
+    "ρ": r"$\rho$",
+    "½": r"$\frac{1}{2}$",
+    "⌈": r"$\lceil$",
+    "⌉": r"$\rceil$",
+    "→": r"$\to$",
+    "²": r"$^2$",
+    "\u202f": r"\,",
+    "…": r"\ldots{}",
+}
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write ``<name>.csv``, ``.md`` and ``.tex`` into a folder."""
+    write_text(folder / f"{table.name}.csv", as_csv(table))
+    write_text(folder / f"{table.name}.md", as_markdown(table))
+    write_text(folder / f"{table.name}.tex", as_latex(table))
+
+
+def as_csv(table: Table) -> str:
+    """Return the raw values; a column with intervals is followed by its ``_low`` and ``_high``."""
+    spread = [any(row[i].low is not None for row in table.rows) for i in range(len(table.columns))]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    header: list[str] = []
+    for column, interval in zip(table.columns, spread, strict=True):
+        header += [column.key, f"{column.key}_low", f"{column.key}_high"] if interval else [column.key]
+    writer.writerow(header)
+    for row in table.rows:
+        values: list[object] = []
+        for cell, interval in zip(row, spread, strict=True):
+            values += [cell.value, cell.low, cell.high] if interval else [cell.value]
+        writer.writerow(["" if value is None else value for value in values])
+    return stream.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """Return the table as GitHub Markdown, with its title above and its note below."""
+    lines = [f"**{_markdown(table.title)}**", ""]
+    lines.append("| " + " | ".join(_markdown(column.title) for column in table.columns) + " |")
+    lines.append("|" + "|".join(" ---: " if column.numeric else " --- " for column in table.columns) + "|")
+    lines += ["| " + " | ".join(_markdown_cell(cell) for cell in row) + " |" for row in table.rows]
+    return "\n".join([*lines, "", _markdown(table.note), ""])
+
+
+def as_latex(table: Table) -> str:
+    """Return the table as LaTeX for the ``booktabs`` package."""
+    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_latex(table.title)}. {_latex(table.note)}}}",
+        f"\\label{{tab:{table.name.replace('_', '-')}}}",
+        f"\\begin{{tabular}}{{{alignment}}}",
+        "\\toprule",
+        " & ".join(_latex(column.title) for column in table.columns) + " \\\\",
+        "\\midrule",
+        *(" & ".join(_latex_cell(cell) for cell in row) + " \\\\" for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(text: str) -> str:
+    """Escape what would end a cell or begin HTML."""
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    return f"**{text}**" if cell.strong else text
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text.replace("\n", " "))
+
+
+def _latex_cell(cell: Cell) -> str:
+    text = _latex(cell.text)
+    # A leading bracket would be read as the optional argument of the row end before it.
+    text = f"{{}}{text}" if text.startswith("[") else text
+    return f"\\textbf{{{text}}}" if cell.strong else text

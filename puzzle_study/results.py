@@ -1,0 +1,183 @@
+"""The one place that knows the files below ``results/<name>/``.
+
+Records are the truth: one JSON file per trial under the hash of what determines it. Tables are written
+from records and can be deleted. Every file is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+RECORD_FORMAT = 1
+
+
+def content_key(content: Mapping[str, Any], length: int = 12) -> str:
+    """Return the hex digits that name a JSON-able content, independent of key order."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder into place whole: an existing target is moved aside first and then removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    shutil.copytree(source, staged / "new")
+    if target.exists():
+        target.replace(staged / "old")
+    (staged / "new").replace(target)
+    shutil.rmtree(staged)
+
+
+class Results:
+    """Paths, readers and writers of one study's folder.
+
+    Args:
+        root: ``results/<name>``; nothing is created before something is written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    study_file = property(lambda self: self.root / "study.yaml")
+    environment_file = property(lambda self: self.root / "environment.json")
+    trials_file = property(lambda self: self.root / "trials.csv")
+    epochs_file = property(lambda self: self.root / "epochs.parquet")
+    attacks_file = property(lambda self: self.root / "attacks.csv")
+    summary_file = property(lambda self: self.root / "summary.csv")
+    best = property(lambda self: self.root / "best")
+    report = property(lambda self: self.root / "report")
+    ray = property(lambda self: self.root / "ray")
+    gallery_file = property(lambda self: self.root / "gallery.npz")
+    lock_file = property(lambda self: self.root / ".lock")
+
+    def record_file(self, trial: str) -> Path:
+        """Return where the record of a trial is."""
+        return self.root / "records" / f"{trial}.json"
+
+    def errors_file(self, trial: str) -> Path:
+        """Return where the error matrices of a trial are."""
+        return self.root / "errors" / f"{trial}.npz"
+
+    def checkpoints(self, trial: str) -> Path:
+        """Return the folder of a running trial's checkpoints and log."""
+        return self.root / "checkpoints" / trial
+
+    def detector(self, trial: str) -> Path:
+        """Return the folder of a finished trial's detector."""
+        return self.root / "detectors" / trial
+
+    def attack_file(self, key: str) -> Path:
+        """Return where the record of one attack on one trial is."""
+        return self.root / "attacks" / f"{key}.json"
+
+    def record(self, trial: str) -> dict[str, Any] | None:
+        """Return a trial's record, or None where there is none that can be read whole."""
+        return _read_record(self.record_file(trial))
+
+    def attack_record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of an attack, or None where there is none that can be read whole."""
+        return _read_record(self.attack_file(key))
+
+    def errors(self, trial: str) -> dict[str, np.ndarray]:
+        """Return the error matrices of a trial.
+
+        Returns:
+            ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
+            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``labels`` [Nt], True for anomalies.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        import numpy as np
+
+        path = self.errors_file(trial)
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
+
+    def write_errors(self, trial: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the error matrices of a trial."""
+        import numpy as np
+
+        with replacing(self.errors_file(trial)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    def table(self, path: Path) -> pd.DataFrame:
+        """Return one of the study's tables; ``trial`` and other names are strings, missing values NaN.
+
+        Raises:
+            UserError: the table is not there.
+        """
+        import pandas as pd
+
+        names = ("trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags")
+        try:
+            if path.suffix == ".parquet":
+                return pd.read_parquet(path)
+            frame = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=True)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{path} is not there; run the study first: python -m puzzle_study.tune STUDY.yaml"
+            ) from error
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+        for name in ("label", "flags"):
+            if name in frame:
+                frame[name] = frame[name].fillna("")
+        return frame
+
+    def write_table(self, path: Path, frame: pd.DataFrame) -> None:
+        """Write a table as CSV or Parquet, by its suffix."""
+        with replacing(path) as temporary:
+            if path.suffix == ".parquet":
+                frame.to_parquet(temporary, index=False)
+            else:
+                frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return a record, or None: what is damaged counts as not done."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("format") == RECORD_FORMAT else None

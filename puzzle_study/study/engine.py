@@ -1,0 +1,246 @@
+"""A study from its file to its report; every stage takes up what an earlier run left."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pandas as pd
+from rich.console import Console
+
+from puzzle_study import datasets, defaults, environment, studyfile
+from puzzle_study.devices import default_device, resolve_precision
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results, replace_folder, write_json, write_text
+from puzzle_study.study import attacking, space
+from puzzle_study.study.gallery import write_gallery
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.progress import StageProgress, duration
+from puzzle_study.study.tables import write_tables
+
+INTERRUPTED = 130
+TERMINATED = 143
+FAILED = 1
+
+
+def make_plan(file: studyfile.StudyFile, results: Results) -> Plan:
+    """Return the plan of a study, with what is finished already.
+
+    Raises:
+        UserError: images are missing or damaged, or a class does not exist.
+    """
+    tasks = datasets.task_specs(file.study.data)
+    return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
+
+
+def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console: Console) -> int:
+    """Run a study, or what is left of it.
+
+    Args:
+        file: the study file.
+        folder: where ``<name>/`` with the results goes.
+        resume: go on with an interrupted study.
+        console: where progress and the closing lines go.
+
+    Returns:
+        The exit code: 0 all done, 1 trials failed, 130 or 143 interrupted.
+
+    Raises:
+        UserError: the study cannot be run as asked; nothing was changed.
+    """
+    results = Results((folder / file.study.name).resolve())
+    plan = make_plan(file, results)
+    changes = _changes(results, file)
+    if changes is not None:
+        units = attacking.attack_units(plan) if plan.complete else []
+        if plan.complete and not changes and _finished(results, units):
+            console.print(f"{file.study.name} is finished: {_shown(results.report / 'index.html')}", highlight=False)
+            return 0
+        if not resume:
+            raise UserError(_existing(results, changes))
+        if changes:
+            console.print(f"the study file changed: {'; '.join(changes)}", highlight=False, markup=False)
+    for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
+        console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False)
+    with _locked(results):
+        return _run_locked(file, plan, results, console)
+
+
+def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console: Console) -> int:
+    started = time.monotonic()
+    before = _environment(results)
+    described = environment.describe() | {
+        "seeds": {"search": file.study.search.seed if file.study.search else None, "training": file.study.seeds},
+        "command": sys.argv,
+        "started": before.get("started") or _now(),
+        "finished": None,
+        "wall_seconds": before.get("wall_seconds", 0.0),
+    }
+    described["hardware"]["precision"] = resolve_precision(file.study.train.precision, default_device())
+    write_text(results.study_file, studyfile.dump(file.study))
+    write_json(results.environment_file, described)
+
+    def leave(**more: Any) -> None:
+        described["wall_seconds"] = before.get("wall_seconds", 0.0) + time.monotonic() - started
+        write_json(results.environment_file, described | more)
+
+    from puzzle_study.study.cluster import local_ray
+    from puzzle_study.study.runner import run_trials, sigterm_as_sigint
+
+    with contextlib.ExitStack() as stack:
+        if plan.next() is not None or file.study.attacks is not None:
+            stack.enter_context(local_ray(file.study.resources))
+            received = stack.enter_context(sigterm_as_sigint())
+        try:
+            if plan.next() is not None:
+                with StageProgress("trials", plan.total, done=plan.finished(), console=console) as progress:
+                    run_trials(plan, results, progress)
+            write_tables(plan, results)
+            if not plan.complete:
+                raise KeyboardInterrupt
+            units = attacking.attack_units(plan)
+            done = sum(results.attack_record(unit.key) is not None for unit in units)
+            if done < len(units):
+                with StageProgress("attacks", len(units), done=done, console=console) as progress:
+                    attacking.run_attack_stage(
+                        units, results, file.study.resources, lambda: progress.update(progress.completed + 1)
+                    )
+        except KeyboardInterrupt:
+            leave()
+            console.print(
+                f"interrupted with {plan.finished()} of {plan.total} trials done; go on with --resume", highlight=False
+            )
+            return TERMINATED if received else INTERRUPTED
+    results.write_table(results.attacks_file, pd.DataFrame(attacking.attack_rows(units, results)))
+    winner = plan.winner()
+    if winner is not None:
+        _write_best(plan, results)
+        keys = [unit.key for unit in units if "winner" in unit.label]
+        write_gallery(winner[0].trials, winner[1], keys, results, default_device())
+    leave(finished=_now())
+    from puzzle_study.reporting import build_report
+
+    page = build_report(results)
+    return _close(plan, results, page, console, time.monotonic() - started)
+
+
+def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: float) -> int:
+    winner = plan.winner()
+    failed = [key for key, record in plan.records.items() if record["status"] == "failed"]
+    if winner is not None:
+        planned, reading, value = winner
+        records = [plan.records[spec.key] for spec in planned.trials]
+        auroc = sum(record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records) / len(records)
+        label = "default" if planned.number == 0 else f"number {planned.number}"
+        console.print(
+            f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} % over {len(records)} trials "
+            f"(chosen by {plan.study.selection}, {100 * value:.1f} %), in {duration(seconds)}",
+            highlight=False,
+        )
+    console.print(f"report: {_shown(page)}", highlight=False)
+    if failed:
+        console.print(
+            f"{len(failed)} trials failed, see trials.csv; --resume tries them again", highlight=False, style="bold red"
+        )
+        return FAILED
+    return 0
+
+
+def _write_best(plan: Plan, results: Results) -> None:
+    """Copy the winner's detectors to best/<normal class>, with the aggregation that won."""
+    winner = plan.winner()
+    assert winner is not None
+    planned, reading, _ = winner
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = Path(temporary) / "best"
+        for spec in planned.trials:
+            target = staged / _folder_name(spec.task.normal_class, spec.task.repeat, spec.seed, plan)
+            shutil.copytree(results.detector(spec.key), target)
+            path = target / "detector.json"
+            content = json.loads(path.read_text(encoding="utf-8"))
+            content["score"] |= {"error": reading.error, "aggregation": reading.aggregation}
+            path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        replace_folder(staged, results.best)
+
+
+def _folder_name(normal_class: str, repeat: int, seed: int, plan: Plan) -> str:
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in normal_class)
+    name += f"-repeat{repeat}" if len({task.repeat for task in plan.tasks}) > 1 else ""
+    return name + (f"-seed{seed}" if len(plan.study.seeds) > 1 else "")
+
+
+def _changes(results: Results, file: studyfile.StudyFile) -> list[str] | None:
+    """Return how the study file differs from the one that made the results, or None where there are none."""
+    if not results.study_file.exists():
+        return None
+    before = studyfile.load(results.study_file).study.model_dump(mode="json", by_alias=True)
+    now = file.study.model_dump(mode="json", by_alias=True)
+    old, new = defaults.leaves(before), defaults.leaves(now)
+    return [
+        f"{name} was {old.get(name)}, is {new.get(name)}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _existing(results: Results, changes: list[str]) -> str:
+    if changes:
+        shown = "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+        return (
+            f"{_shown(results.root)} was made from another study file ({shown}); choose another place with --results, "
+            f"or keep what is equal and train the rest with --resume"
+        )
+    return (
+        f"{_shown(results.root)} holds an unfinished study; go on with --resume, or choose another place with --results"
+    )
+
+
+def _finished(results: Results, units: list[attacking.AttackUnit]) -> bool:
+    return (
+        _environment(results).get("finished") is not None
+        and (results.report / "index.html").exists()
+        and all(results.attack_record(unit.key) is not None for unit in units)
+    )
+
+
+def _environment(results: Results) -> dict[str, Any]:
+    try:
+        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+@contextlib.contextmanager
+def _locked(results: Results) -> Iterator[None]:
+    """Hold the results folder; the lock goes with the process, however it ends."""
+    try:
+        results.root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(results.lock_file, timeout=0)
+        with lock:
+            yield
+    except filelock.Timeout as error:
+        raise UserError(f"{_shown(results.root)} is in use by another run; wait for it or use --results") from error
+    except PermissionError as error:
+        raise UserError(f"{_shown(results.root)} cannot be written ({error.strerror}); use --results DIR") from error
+
+
+def _shown(path: Path) -> str:
+    """Return a path as short as it can be from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

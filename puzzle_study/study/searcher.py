@@ -1,0 +1,59 @@
+"""Hands the trials of a plan to Ray Tune through its public searcher interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from puzzle_study.results import Results
+from puzzle_study.study.plan import Plan
+from puzzle_study.trial import failed_record
+
+
+class PlanSearcher(Searcher):
+    """Gives Ray Tune the next trial of a plan, or asks it to wait.
+
+    The plan's records are the truth: what Ray reports of a trial only says that it is time to read them.
+    """
+
+    def __init__(self, plan: Plan, results: Results) -> None:
+        super().__init__(metric=None, mode=None)
+        self._plan, self._results = plan, results
+        self._specs: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plan out of Ray's snapshots: it is rebuilt from records."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
+        spec = self._plan.take()
+        if spec is None:
+            return Searcher.FINISHED if self._plan.complete else None
+        self._specs[trial_id] = spec
+        return {"spec": spec.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Take in the record that the trial wrote; a worker that died without one leaves a failed record."""
+        spec = self._specs.pop(trial_id, None)
+        if spec is None:
+            return
+        record = self._results.record(spec.key)
+        if record is None and not error:
+            self._plan.abandon(spec.key)
+            return
+        self._plan.done(spec.key, record or failed_record(spec, "its worker process died, see the log in ray/"))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing of worth: the plan is rebuilt from records."""
+        Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Studies are never restored from Ray's state.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError("a study goes on from its records: python -m puzzle_study.tune STUDY.yaml --resume")

@@ -1,0 +1,214 @@
+"""The search space: which configuration is tried next, asked of Optuna or enumerated.
+
+Optuna is told one value for a configuration, once all of its trials are done. Axes that need no training
+(error norm, aggregation) multiply no trial: a trained detector is told for each of their values.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from puzzle_study import config
+from puzzle_study.study.selection import EVALUATION_AXES, Reading, readings
+from puzzle_study.studyfile import StudyFile
+from puzzle_study.trial import inert_settings
+
+Values = dict[str, config.Scalar]
+
+
+class Suggestion(Protocol):
+    """Values of the axes, and where their worth is told."""
+
+    values: Values
+
+    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+        """Tell the worth under every reading, or None where the configuration failed."""
+
+
+class Asker(Protocol):
+    """Where configurations come from."""
+
+    def ask(self) -> Suggestion | None:
+        """Return the next suggestion, or None where the space is exhausted."""
+
+    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+        """Tell the worth of the study's own settings."""
+
+
+def make_asker(file: StudyFile, search: config.Search) -> Asker:
+    """Return the asker of a study's algorithm."""
+    if search.algorithm == "grid":
+        return GridAsker(file, search)
+    return OptunaAsker(file, search)
+
+
+def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
+    """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
+    return all(values.get(name, setting(name)) in allowed for name, allowed in (axis.when or {}).items())
+
+
+def setting_of(settings: config.Settings, dotted: str) -> Any:
+    """Return a setting by its dotted name."""
+    value: Any = settings
+    for part in dotted.split("."):
+        value = getattr(value, "lambda_" if part == "lambda" else part)
+    return value
+
+
+def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
+    """Return the axes, those with a condition last."""
+    return sorted(search.space.items(), key=lambda item: item[1].when is not None)
+
+
+def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:
+    """Return the axes that cannot matter anywhere in the space, each with the reason.
+
+    Only the ends of the other axes are looked at: an axis that matters for one of them is not inert.
+    """
+    corners = [
+        (axis.values if axis.kind in ("choice", "grid") else (axis.values[0], axis.values[-1]))
+        for axis in search.space.values()
+    ]
+    inert: dict[str, str] | None = None
+    for corner in itertools.islice(itertools.product(*corners), 512):
+        found = inert_settings(file.configuration(dict(zip(search.space, corner, strict=True))))
+        inert = found if inert is None else {name: reason for name, reason in inert.items() if name in found}
+    return {name: reason for name, reason in (inert or {}).items() if name in search.space}
+
+
+class OptunaAsker:
+    """Asks Optuna's TPE or random sampler; the same tells in the same order give the same suggestions."""
+
+    def __init__(self, file: StudyFile, search: config.Search) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.search = search
+        self.readings = readings(file.study)
+        self.setting: Callable[[str], Any] = lambda name: setting_of(file.study, name)
+        self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
+        sampler: optuna.samplers.BaseSampler
+        if search.algorithm == "random":
+            sampler = optuna.samplers.RandomSampler(seed=search.seed)
+        else:
+            sampler = optuna.samplers.TPESampler(
+                seed=search.seed, n_startup_trials=search.startup * len(self.readings), constant_liar=True
+            )
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def ask(self) -> OptunaSuggestion:
+        """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""
+        trial = self.study.ask()
+        values: Values = {}
+        for name, axis in ordered_axes(self.search):
+            if applies(axis, values, self.setting):
+                values[name] = suggest(trial, name, axis)
+        return OptunaSuggestion(self, trial, values)
+
+    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+        """Let Optuna know the default configuration where it lies in the space."""
+        values = {
+            name: self.setting(name) for name, axis in ordered_axes(self.search) if applies(axis, {}, self.setting)
+        }
+        self.add(values, worth)
+
+    def add(self, values: Values, worth: Mapping[Reading, float]) -> None:
+        """Add finished trials that Optuna was not asked for, where the values lie in the space."""
+        for reading, value in worth.items():
+            params = values | {name: reading.values[name] for name in EVALUATION_AXES if name in values}
+            if all(_contains(self.distributions[name], params[name]) for name in params):
+                self.study.add_trial(
+                    optuna.trial.create_trial(
+                        params=params,
+                        distributions={name: self.distributions[name] for name in params},
+                        value=value,
+                    )
+                )
+
+
+class OptunaSuggestion:
+    """One asked Optuna trial."""
+
+    def __init__(self, asker: OptunaAsker, trial: optuna.trial.Trial, values: Values) -> None:
+        self.asker, self.trial, self.values = asker, trial, values
+
+    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+        """Tell Optuna the value under the suggested reading, and add the other readings as trials of their own."""
+        if worth is None:
+            self.asker.study.tell(self.trial, state=optuna.trial.TrialState.FAIL)
+            return
+        asked = next(
+            reading
+            for reading in worth
+            if all(self.values.get(name, value) == value for name, value in reading.values.items())
+        )
+        self.asker.study.tell(self.trial, worth[asked])
+        self.asker.add(self.values, {reading: value for reading, value in worth.items() if reading != asked})
+
+
+class GridAsker:
+    """Every combination of the values of the axes that need training, in the order of the study file."""
+
+    def __init__(self, file: StudyFile, search: config.Search) -> None:
+        self._suggestions = self._enumerate(search, lambda name: setting_of(file.study, name))
+
+    def ask(self) -> Suggestion | None:
+        """Return the next combination, or None after the last one."""
+        return next(self._suggestions, None)
+
+    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+        """A grid learns nothing."""
+
+    @staticmethod
+    def _enumerate(search: config.Search, setting: Callable[[str], Any]) -> Iterator[Suggestion]:
+        axes = [(name, axis) for name, axis in ordered_axes(search) if name not in EVALUATION_AXES]
+        seen: set[tuple[tuple[str, Any], ...]] = set()
+        for combination in itertools.product(*(axis.values for _, axis in axes)):
+            values: Values = {}
+            for (name, axis), value in zip(axes, combination, strict=True):
+                if applies(axis, values, setting):
+                    values[name] = value
+            if (unique := tuple(values.items())) not in seen:
+                seen.add(unique)
+                yield GridSuggestion(values)
+
+
+class GridSuggestion:
+    """One combination of a grid; nobody wants to be told."""
+
+    def __init__(self, values: Values) -> None:
+        self.values = values
+
+    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+        """A grid learns nothing."""
+
+
+def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.Scalar:
+    """Return Optuna's value for an axis."""
+    if axis.kind in ("choice", "grid"):
+        value: config.Scalar = trial.suggest_categorical(name, axis.values)
+        return value
+    low, high = axis.values
+    if axis.kind == "int_uniform":
+        return trial.suggest_int(name, low, high)
+    return trial.suggest_float(name, low, high, log=axis.kind == "log_uniform")
+
+
+def distribution(axis: config.Axis) -> BaseDistribution:
+    """Return Optuna's distribution of an axis."""
+    if axis.kind in ("choice", "grid"):
+        return CategoricalDistribution(axis.values)
+    low, high = axis.values
+    if axis.kind == "int_uniform":
+        return IntDistribution(low, high)
+    return FloatDistribution(low, high, log=axis.kind == "log_uniform")
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    return isinstance(value, (int, float)) and distribution.low <= value <= distribution.high

@@ -1,0 +1,203 @@
+"""Writes a study's tables from its records: trials.csv, epochs.parquet, summary.csv."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from puzzle_study import config
+from puzzle_study.detectors.scoring import AGGREGATIONS
+from puzzle_study.results import Results, content_key
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.selection import EVALUATION_AXES, Reading, configuration_value
+from puzzle_study.study.space import setting_of
+from puzzle_study.trial import PUZZLE_AE, TrialSpec
+
+METRICS = (
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "inverted",
+    "average_precision",
+    "fpr_at_tpr95",
+    "fpr_at_tpr99",
+    "fpr_at_tpr995",
+    "selection",
+)
+PLAIN = (
+    "epochs",
+    "images_seen",
+    "seconds",
+    "train_seconds",
+    "evaluation_seconds",
+    "score_seconds",
+    "images_per_second",
+    "precision",
+    "k",
+    "val_error",
+    "n_train",
+    "n_validation",
+    "n_test",
+    "n_anomalies",
+)
+LAST = 20
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+def write_tables(plan: Plan, results: Results) -> None:
+    """Write the three tables of everything that has a record so far."""
+    axes = training_axes(plan.study)
+    error = plan.study.score.error
+    rows, epochs = [], []
+    for spec, settings in _specs(plan):
+        record = plan.records.get(spec.key)
+        if record is None:
+            continue
+        searched = {name: setting_of(settings, name) for name in axes} if spec.detector == PUZZLE_AE else {}
+        rows.append(trial_row(spec, record, searched, error))
+        epochs.append(epoch_rows(spec, record, error))
+    results.write_table(results.trials_file, pd.DataFrame(rows))
+    columns = ["trial", "epoch", "loss_rec", "loss_adv", "loss_d", "lr", *(f"auroc_{name}" for name in AGGREGATIONS)]
+    history = [frame for frame in epochs if len(frame)]
+    results.write_table(
+        results.epochs_file,
+        pd.concat(history, ignore_index=True) if history else pd.DataFrame(columns=columns),
+    )
+    results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
+
+
+def training_axes(study: config.Study) -> list[str]:
+    """Return the searched settings that need training, in the order of the study file."""
+    return [name for name in (study.search.space if study.search else {}) if name not in EVALUATION_AXES]
+
+
+def trial_row(
+    spec: TrialSpec, record: Mapping[str, Any], searched: Mapping[str, Any], error: config.ErrorNorm
+) -> dict[str, Any]:
+    """Return a trial's row of trials.csv."""
+    row: dict[str, Any] = {
+        "trial": spec.key,
+        "configuration": spec.configuration,
+        "status": record["status"],
+        "error": record["error"],
+        "detector": spec.detector,
+        "dataset": spec.task.dataset,
+        "normal_class": spec.task.normal_class,
+        "repeat": spec.task.repeat,
+        "seed": spec.seed,
+        **searched,
+    }
+    row |= {name: record.get(name) for name in PLAIN}
+    if record.get("permutations"):
+        row["permutations"] = content_key({"permutations": record["permutations"]}, length=8)
+    if record["status"] == "finished":
+        for aggregation in AGGREGATIONS:
+            values = record["metrics"][error][aggregation]
+            for name in METRICS:
+                stem, _, end = name.partition("_") if name in ("auroc_low", "auroc_high") else (name, "", "")
+                row[f"{stem}_{aggregation}" + (f"_{end}" if end else "")] = values[name]
+            last = _evaluated(record, aggregation, error)[-LAST:]
+            row[f"last20_{aggregation}_mean"] = float(np.mean(last)) if last else math.nan
+            row[f"last20_{aggregation}_std"] = float(np.std(last, ddof=1)) if len(last) > 1 else math.nan
+    return row
+
+
+def epoch_rows(spec: TrialSpec, record: Mapping[str, Any], error: config.ErrorNorm) -> pd.DataFrame:
+    """Return a trial's rows of epochs.parquet."""
+    history = record.get("history") or {}
+    if not history:
+        return pd.DataFrame()
+    frame = pd.DataFrame({"trial": spec.key, "epoch": np.asarray(history["epoch"], dtype=np.int64)})
+    for name in ("loss_rec", "loss_adv", "loss_d", "lr"):
+        frame[name] = np.asarray(history[name], dtype=np.float64)
+    for aggregation in AGGREGATIONS:
+        frame[f"auroc_{aggregation}"] = np.asarray(history[f"auroc_{aggregation}_{error}"], dtype=np.float64)
+    return frame
+
+
+def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return summary.csv: every configuration under every aggregation, ranked, and the references."""
+    study = plan.study
+    winner = plan.winner()
+    shown = list(
+        dict.fromkeys(
+            [*plan.readings, *(Reading(reading.error, name) for reading in plan.readings for name in AGGREGATIONS)]
+        )
+    )
+    rows = []
+    for planned in plan.configurations:
+        for reading in shown:
+            is_winner = winner is not None and winner[0] is planned and winner[1] == reading
+            row = _summary_row(plan, planned.configuration, PUZZLE_AE, planned.trials, reading)
+            row["label"] = ";".join(["winner"] * is_winner + ["default"] * (planned.number == 0))
+            row["number"] = planned.number
+            row |= {name: setting_of(planned.settings, name) for name in axes}
+            row["may_win"] = reading in plan.readings and row["complete"]
+            rows.append(row)
+    contenders = sorted(
+        (row for row in rows if row["may_win"]), key=lambda row: (-row["selection_mean"], row["number"])
+    )
+    for rank, row in enumerate(contenders, start=1):
+        row["rank"] = rank
+    for name in study.references:
+        specs = [spec for spec in plan.references if spec.detector == name]
+        rows.append(_summary_row(plan, name, name, specs, plan.readings[0]) | {"label": "", "aggregation": ""})
+    for row in rows:
+        row["selection"] = study.selection
+    return rows
+
+
+def _summary_row(
+    plan: Plan, configuration: str, detector: str, specs: Sequence[TrialSpec], reading: Reading
+) -> dict[str, Any]:
+    records = [record for spec in specs if (record := plan.records.get(spec.key)) and record["status"] == "finished"]
+    row: dict[str, Any] = {
+        "configuration": configuration,
+        "label": "",
+        "detector": detector,
+        "error": reading.error,
+        "aggregation": reading.aggregation,
+        "trials": len(records),
+        "expected": len(specs),
+        "complete": len(records) == len(specs),
+        "rank": None,
+    }
+    values = [record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records]
+    if values:
+        low, high = _mean_interval(np.asarray(values))
+        row |= {
+            "auroc_mean": float(np.mean(values)),
+            "auroc_std": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+            "auroc_low": low,
+            "auroc_high": high,
+            "selection_mean": configuration_value(records, reading, plan.study.selection),
+        }
+    return row
+
+
+def _mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Percentile bootstrap over trials; of one trial there is no interval."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values[drawn].mean(1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:
+    for spec in plan.references:
+        yield spec, spec.settings
+    for planned in plan.configurations:
+        for spec in planned.trials:
+            yield spec, planned.settings
+
+
+def _evaluated(record: Mapping[str, Any], aggregation: str, error: str) -> list[float]:
+    column = (record.get("history") or {}).get(f"auroc_{aggregation}_{error}", [])
+    return [value for value in column if value is not None]

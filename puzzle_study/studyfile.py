@@ -1,0 +1,359 @@
+"""Reading a study file: YAML as data, layers of defaults, and errors that name the line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from puzzle_study import config, defaults
+from puzzle_study.errors import UserError, suggestion
+
+MAX_BYTES = 1 << 20
+Place = tuple[str | int, ...]
+
+
+class StudyLoader(yaml.SafeLoader):
+    """YAML as data, with the booleans and numbers of YAML 1.2.
+
+    YAML 1.1 reads the class name ``no`` as false and the learning rate ``1e-3`` as a string.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+for tag, pattern, first in (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
+):
+    StudyLoader.add_implicit_resolver(tag, re.compile(pattern), [*first, *([""] if tag.endswith("null") else [])])
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file as read, from which the study and its configurations are resolved.
+
+    Attributes:
+        source: name of the file, for errors.
+        study: the study with every default filled in.
+    """
+
+    source: str
+    study: config.Study
+    _document: defaults.Layer = field(repr=False)
+    _lines: Mapping[Place, int] = field(repr=False)
+
+    def configuration(self, values: Mapping[str, config.Scalar]) -> config.Settings:
+        """Return the configuration that has these values, by dotted name, and the study's otherwise.
+
+        Raises:
+            UserError: a value is not allowed there; the axis in the study file is named.
+        """
+        layers = [defaults.nested(name, value) for name, value in values.items()]
+        document = resolved_layers(defaults.merge(self._document, *layers), chosen=frozenset(values))
+        names = config.Settings.model_fields
+        try:
+            return config.Settings.model_validate({key: value for key, value in document.items() if key in names})
+        except ValidationError as error:
+            first = error.errors()[0]
+            loc = ".".join(str(part) for part in first["loc"])
+            axis = next((name for name in values if loc.startswith(name)), next(iter(values), ""))
+            line = self._lines.get(("search", "space", axis))
+            raise UserError(
+                f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} "
+                f"({self.source}{f', line {line}' if line else ''})"
+            ) from error
+
+
+def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset()) -> defaults.Layer:
+    """Merge the layers of defaults under a document, and the variant's own settings over it.
+
+    Raises:
+        UserError: the document contradicts its variant (values of a search, ``chosen``, may not).
+    """
+    data = document.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    preset = defaults.PRESETS.get(str(document.get("preset", "paper")), {})
+    variant = str(document.get("variant", "CPAE-G"))
+    forced = defaults.VARIANTS.get(variant, {})
+    if "variant" not in chosen:
+        given = defaults.leaves(document)
+        for dotted, value in defaults.leaves(forced).items():
+            if dotted in given and given[dotted] != value:
+                raise UserError(
+                    f"variant {variant} means {dotted} = {value}, but {dotted} is set to {given[dotted]}; "
+                    f"leave one of the two out"
+                )
+    return defaults.merge(defaults.DATASETS.get(str(name), {}), preset, document, forced)
+
+
+def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
+    """Read a study file.
+
+    Args:
+        path: a YAML file.
+        quick: apply the file's own ``quick:`` section.
+        assignments: ``dotted.name=value``, stronger than the file; values are YAML.
+
+    Raises:
+        UserError: one sentence with the file, the line, the key, what is allowed and the nearest right key.
+    """
+    document, lines = _read(path)
+    source = str(path)
+    if "quick" in document:
+        shortened = document.pop("quick")
+        if not isinstance(shortened, dict):
+            raise UserError(f"`quick` must be a section of settings ({source}, line {lines[('quick',)]})")
+        _check_unknown(shortened, source, lines, prefix=("quick",))
+        if quick:
+            document = defaults.merge(document, shortened)
+            lines |= {place[1:]: line for place, line in lines.items() if place[0] == "quick" and len(place) > 1}
+    elif quick:
+        raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
+    document.setdefault("name", path.stem)
+    given = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", name):
+            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {assignment!r}")
+        document = defaults.merge(document, defaults.nested(name, _scalar(text, assignment)))
+        given.append(tuple(name.split(".")))
+    _check_unknown(document, source, lines, given=given)
+    layered = resolved_layers(document)
+    try:
+        study = config.Study.model_validate(layered)
+    except ValidationError as error:
+        raise UserError(_sentence(error, layered, source, lines, given)) from error
+    file = StudyFile(source, study, document, lines)
+    _check_axes(file)
+    return file
+
+
+def dump(study: config.Study) -> str:
+    """Return a resolved study as YAML that :func:`load` reads back to the same study."""
+    content = study.model_dump(mode="json", by_alias=True)
+    if study.search is not None:
+        content["search"] = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        near = (
+            suggestion(path.name, (other.name for other in path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
+        )
+        raise UserError(f"study file {path} does not exist{near}") from error
+    except OSError as error:
+        raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"study file {path} is larger than 1 MiB; that is no study file")
+    try:
+        text = raw.decode("utf-8")
+        root = yaml.compose(text, Loader=StudyLoader)
+        lines = {(): 1} | dict(_lines(root, (), path)) if root is not None else {}
+        document = yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a YAML text file in UTF-8 (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        if "could not determine a constructor" in problem:
+            tag = problem.rsplit(" ", 1)[-1]
+            raise UserError(f"YAML tag {tag} is not allowed: a study file is plain data ({path}{where})") from error
+        raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply to be a study file") from error
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {_kind(document)}")
+    return document, lines
+
+
+def _lines(node: yaml.Node, place: Place, path: Path) -> Iterable[tuple[Place, int]]:
+    """Yield the line of every key and item; a key given twice is an error, and so is an alias that nests itself."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in seen:
+                raise UserError(f"`{_dotted((*place, name))}` is given twice ({path}, line {line})")
+            seen.add(name)
+            if value.start_mark.index < key.start_mark.index:
+                raise UserError(
+                    f"`{_dotted((*place, name))}` is a YAML alias; write the value out ({path}, line {line})"
+                )
+            yield (*place, name), line
+            yield from _lines(value, (*place, name), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            if item.start_mark.index < node.start_mark.index:
+                raise UserError(f"`{_dotted(place)}` holds a YAML alias; write the value out ({path})")
+            yield (*place, index), item.start_mark.line + 1
+            yield from _lines(item, (*place, index), path)
+
+
+def _scalar(text: str, assignment: str) -> Any:
+    try:
+        return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {assignment}: the value is not valid YAML") from error
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """Return the section class inside an annotation such as ``Search | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        if (found := _model(part)) is not None:
+            return found
+    return None
+
+
+def _keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
+    """Return the YAML keys of a section, each with its own section class where it has one."""
+    return {
+        (entry.alias or name): (None if name == "space" else _model(entry.annotation))
+        for name, entry in model.model_fields.items()
+    }
+
+
+def setting_names(model: type[BaseModel] = config.Study, prefix: str = "") -> list[str]:
+    """Return the dotted names of all settings."""
+    names = []
+    for key, section in _keys(model).items():
+        names += setting_names(section, f"{prefix}{key}.") if section else [f"{prefix}{key}"]
+    return names
+
+
+def _check_unknown(
+    document: defaults.Layer,
+    source: str,
+    lines: Mapping[Place, int],
+    *,
+    prefix: Place = (),
+    given: Iterable[Place] = (),
+) -> None:
+    """Refuse unknown keys with the nearest right one, wherever in the tree it lives."""
+
+    def walk(layer: defaults.Layer, model: type[BaseModel], place: Place) -> None:
+        keys = _keys(model)
+        for key, value in layer.items():
+            here = (*place, key)
+            if key not in keys:
+                full = _dotted(here)
+                inside = [_dotted((*place, other)) for other in keys]
+                near = suggestion(full, inside) or next(
+                    (f"; did you mean {name}?" for name in setting_names() if name.rsplit(".", 1)[-1] == key),
+                    f"; allowed here: {', '.join(keys)}",
+                )
+                raise UserError(f"`{full}` is not a setting{near} ({_where(here, source, lines, prefix, given)})")
+            section = keys[key]
+            if section is not None and isinstance(value, dict):
+                walk(value, section, here)
+
+    walk(document, config.Study, ())
+
+
+def _sentence(
+    error: ValidationError, document: defaults.Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place]
+) -> str:
+    """Return one sentence for the first problem that pydantic found."""
+    first = error.errors()[0]
+    place = _place(first["loc"], document, missing=first["type"] == "missing")
+    if first["type"] == "missing":
+        annotation = _annotation(place)
+        return f"`{_dotted(place)}` is missing{annotation} ({_where(place[:-1], source, lines, (), given)})"
+    allowed = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        allowed = suggestion(first["input"], re.findall(r"'([^']+)'", str(first["ctx"]["expected"])))
+    return f"`{_dotted(place)}` {_reason(first)}{allowed} ({_where(place, source, lines, (), given)})"
+
+
+def _annotation(place: Place) -> str:
+    if place in (("data",), ("data", "name")):
+        return f"; it is one of {', '.join(config.DatasetName.__args__)}"  # type: ignore[attr-defined]
+    return ""
+
+
+def _reason(first: Any) -> str:
+    """Return what is wrong and what was given, in the words of the study file."""
+    message = re.sub(r"^(Input should be|Value error,)\s*", "", first["msg"])
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a section")
+    message = re.sub(r"^Tuple should", "should", message).replace(" after validation", "")
+    if first["type"] == "value_error":
+        return f"is not right: {message}"
+    if first["type"] in ("tuple_type", "list_type"):
+        message = "a list"
+    if re.search(r"valid dictionary or instance of", first["msg"]):
+        message = "a section of settings"
+    value = first["input"]
+    shown = _kind(value) if isinstance(value, (dict, list)) else repr(value)
+    verb = "" if message.startswith(("should", "must")) else "must be "
+    return f"{verb}{message}, got {shown}"
+
+
+def _place(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> Place:
+    """Return the part of a pydantic location that exists in the document (it adds names of union members)."""
+    place: list[str | int] = []
+    here = document
+    for part in loc:
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
+        ):
+            here = here[part]
+        elif missing and part == loc[-1]:
+            pass
+        else:
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _where(place: Place, source: str, lines: Mapping[Place, int], prefix: Place, given: Iterable[Place]) -> str:
+    """Return the file and line of a place, or the command line that set it."""
+    for assigned in given:
+        if assigned == place[: len(assigned)]:
+            return f"--set {_dotted(assigned)}"
+    here = (*prefix, *place)
+    while here and here not in lines:
+        here = here[:-1]
+    return f"{source}, line {lines[here]}" if here in lines else source
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(f"[{part}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return {dict: "a section", list: "a list", str: "text", bool: "a boolean"}.get(type(value), "a number")
+
+
+def _check_axes(file: StudyFile) -> None:
+    """Try the ends of every axis, so that a study never fails on a value half-way through."""
+    search = file.study.search
+    if search is None:
+        return
+    searchable = [name for name in setting_names(config.Settings) if name != "data.name"]
+    for name, axis in search.space.items():
+        line = file._lines.get(("search", "space", name))
+        where = f"({file.source}{f', line {line}' if line else ''})"
+        for dotted in (name, *(axis.when or {})):
+            if dotted not in searchable:
+                near = suggestion(dotted, searchable)
+                raise UserError(f"search axis `{dotted}` is not a setting of a configuration{near} {where}")
+        if search.algorithm == "grid" and axis.kind not in ("choice", "grid"):
+            raise UserError(f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` {where}")
+        for value in axis.values:
+            file.configuration({name: value})

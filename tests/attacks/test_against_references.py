@@ -1,0 +1,136 @@
+"""attack1, attack2 and attack2_averaged against slow, obvious versions; the same for every chunk size."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from puzzle_study import config, puzzles
+from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.config import Aggregation
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+
+from . import planted
+
+EPSILON = 0.05
+AGGREGATIONS = get_args(config.Aggregation)
+
+
+def sign_step(value: Tensor, leaf: Tensor) -> Tensor:
+    (slope,) = torch.autograd.grad(value, leaf)
+    return (leaf.detach() + EPSILON * slope.sign()).clamp(0, 1)
+
+
+def own_error(detector: PuzzleDetector, puzzle_CHW: Tensor, true_CHW: Tensor, k: int) -> Tensor:
+    """The error of one puzzle against the true image in the detector's norm, over that of the validation images."""
+    error = (detector.reconstruct(puzzle_CHW[None])[0] - true_CHW).square().mean()
+    validation_N = detector.validation_NK[:, k]
+    if detector.score.error == "l2":
+        error, validation_N = error.sqrt(), validation_N.sqrt()
+    return error / validation_N.mean()
+
+
+def reference_attack1(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
+    leaf = x_CHW.clone().requires_grad_()
+    return sign_step(detector(leaf[None]).sum(), leaf)
+
+
+def reference_attack2(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
+    """The paper: attack each permuted image, put it back in order, average."""
+    height, width = x_CHW.shape[-2:]
+    true_CHW = puzzles.pad(x_CHW[None], detector.grid)[0]
+    restored = []
+    for k in range(len(detector.puzzle_set)):
+        index = torch.tensor([k])
+        leaf = detector.puzzler.shuffle(true_CHW[None], index)[0].requires_grad_()
+        attacked = sign_step(own_error(detector, leaf, true_CHW, k), leaf)
+        restored.append(detector.puzzler.unshuffle(attacked[None], index)[0])
+    return torch.stack(restored).mean(0)[:, :height, :width]
+
+
+def reference_attack2_averaged(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
+    height, width = x_CHW.shape[-2:]
+    true_CHW = puzzles.pad(x_CHW[None], detector.grid)[0]
+    slopes = []
+    for k in range(len(detector.puzzle_set)):
+        index = torch.tensor([k])
+        leaf = detector.puzzler.shuffle(true_CHW[None], index)[0].requires_grad_()
+        (slope,) = torch.autograd.grad(own_error(detector, leaf, true_CHW, k), leaf)
+        slopes.append(detector.puzzler.unshuffle(slope[None], index)[0])
+    sign = torch.stack(slopes).mean(0)[:, :height, :width].sign()
+    return (x_CHW + EPSILON * sign).clamp(0, 1)
+
+
+REFERENCES = {
+    "attack1": reference_attack1,
+    "attack2": reference_attack2,
+    "attack2_averaged": reference_attack2_averaged,
+}
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("attack", REFERENCES)
+@pytest.mark.parametrize(("grid", "side", "count"), [(2, 16, 23), (3, 16, 5)])
+def test_fgsm_is_the_reference(attack: str, aggregation: Aggregation, grid: int, side: int, count: int) -> None:
+    detector = planted.puzzle_detector(aggregation=aggregation, grid=grid, count=count, side=side)
+    x_NCHW = planted.images(3, side=side)
+    validation = detector.scores(detector.validation_NK)
+    (result,) = run_attacks(
+        detector, x_NCHW, planted.normal_labels(3), validation, [attack_spec(attack, "fgsm", epsilon=EPSILON)]
+    )
+    expected = torch.stack([REFERENCES[attack](detector, x.float() / 255) for x in x_NCHW])
+    # The sign of a gradient next to zero may differ by rounding.
+    assert ((result.perturbed - expected).abs() > 1e-4).float().mean() < 0.01
+    torch.testing.assert_close(result.scores, detector(expected).detach(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("attack", REFERENCES)
+def test_same_result_for_every_chunk_size(attack: str, aggregation: Aggregation) -> None:
+    """Also with random starts, and where the puzzles of one image do not fit together."""
+    detector = planted.puzzle_detector(aggregation=aggregation, count=7)
+    x_NCHW = planted.images(3)
+    validation = detector.scores(detector.validation_NK)
+    specs = [attack_spec(attack, method, epsilon=EPSILON, steps=2) for method in ("fgsm", "ffgsm", "pgdl2")]
+    expected = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=1000)
+    for at_once in (1, 5, 7, 16):
+        found = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=at_once)
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(other.clean_scores, one.clean_scores, rtol=1e-5, atol=0)
+            torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
+            assert ((other.perturbed - one.perturbed).abs() > 1e-4).float().mean() < 0.01
+
+
+def test_attack2_shrinks_the_perturbation() -> None:
+    """Averaging sign maps of K puzzles leaves less than ε: the paper's wording makes a weak attack."""
+    detector = planted.puzzle_detector()
+    x_NCHW = planted.images(3, low=51, high=204)
+    validation = detector.scores(detector.validation_NK)
+    specs = [attack_spec(name, "fgsm", epsilon=EPSILON) for name in REFERENCES]
+    first, second, averaged = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs)
+    clean = x_NCHW.float() / 255
+    assert float((second.perturbed - clean).abs().mean()) < 0.7 * EPSILON
+    assert float((first.perturbed - clean).abs().mean()) > 0.99 * EPSILON
+    assert float((averaged.perturbed - clean).abs().mean()) > 0.99 * EPSILON
+    assert float(averaged.scores.mean()) > float(second.scores.mean())
+
+
+def test_rotations_are_attacked_too() -> None:
+    detector = planted.puzzle_detector(count=3)
+    detector = PuzzleDetector(
+        detector.network,
+        puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,))),
+        shape=detector.shape,
+        score=detector.score,
+        precision="float32",
+    )
+    x_NCHW = planted.images(2)
+    detector.calibrate(x_NCHW)
+    specs = [attack_spec(name, "fgsm", epsilon=EPSILON) for name in REFERENCES]
+    validation = detector.scores(detector.validation_NK)
+    for result in run_attacks(detector, x_NCHW, planted.normal_labels(2), validation, specs):
+        expected = torch.stack([REFERENCES[result.spec.attack](detector, x.float() / 255) for x in x_NCHW])
+        torch.testing.assert_close(result.perturbed, expected, rtol=0, atol=1e-4)

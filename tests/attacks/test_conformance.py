@@ -1,0 +1,156 @@
+"""What every method of the table must keep to, whatever it is attacked with; the table itself drives these tests."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+import torchattacks
+from torch import Tensor
+
+from puzzle_study import config
+from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
+from puzzle_study.attacks.adapter import Centre, ScoreLogits
+from puzzle_study.attacks.ball import ROUNDING, Ball
+from puzzle_study.attacks.methods import METHODS, REFUSED
+from puzzle_study.attacks.objectives import Objective
+from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.template import _run
+from puzzle_study.errors import UserError
+
+from . import planted
+
+EPSILON = 0.06
+ATTACKS = get_args(config.AttackName)
+AVAILABLE = [
+    name for name, one in METHODS.items() if one.torchattacks is None or hasattr(torchattacks, one.torchattacks)
+]
+ATTACKING = [name for name in AVAILABLE if name != "noise"]
+
+
+def spec_of(attack: str, method: str, **changes: object) -> AttackSpec:
+    return attack_spec(attack, method, **{"epsilon": EPSILON, "steps": 2, "queries": 6, "seed": 7, **changes})  # type: ignore[arg-type]
+
+
+def test_every_attack_of_torchattacks_has_a_row() -> None:
+    listed = {method.torchattacks for method in METHODS.values()} | set(REFUSED)
+    assert set(torchattacks.__all__) <= listed
+    assert not {method.torchattacks for method in METHODS.values()} & set(REFUSED)
+
+
+def test_the_settings_offer_every_method() -> None:
+    assert get_args(config.AttackMethod) == tuple(METHODS)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("method", AVAILABLE)
+def test_ball_box_and_determinism(method: str, attack: str) -> None:
+    detector = planted.puzzle_detector(count=3)
+    x_NCHW, labels = planted.images(5), torch.tensor([False, False, True, False, False])
+    validation = detector.scores(detector.validation_NK)
+    spec = spec_of(attack, method, target="normal")
+    (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
+    (again,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
+    assert result.indices.tolist() == [0, 1, 3, 4]
+    assert result.perturbed.dtype == torch.float32
+    clean = x_NCHW[result.indices].float() / 255
+    ball = Ball(METHODS[method].norm, EPSILON)
+    assert ball.contains(result.perturbed, clean).all()
+    assert float(result.perturbed.min()) >= 0
+    assert float(result.perturbed.max()) <= 1
+    assert 0 < result.max_perturbation <= EPSILON + ROUNDING
+    assert float(ball.size(result.perturbed, clean).max()) == pytest.approx(result.max_perturbation)
+    torch.testing.assert_close(again.scores, result.scores, rtol=0, atol=0)
+    torch.testing.assert_close(again.perturbed, result.perturbed, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(result.scores[result.indices], detector(result.perturbed), rtol=1e-5, atol=0)
+    assert result.scores[2] == result.clean_scores[2]
+    assert "non_finite" not in result.flags
+    assert "outside_ball" not in result.flags
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("method", ATTACKING)
+def test_every_method_moves_the_score_where_it_should(method: str, direction: int) -> None:
+    detector = planted.puzzle_detector(count=3)
+    x_NCHW, labels = planted.images(4), torch.full((4,), direction < 0)
+    validation = detector.scores(detector.validation_NK)
+    spec = spec_of("attack1", method, target="both", steps=6, queries=60)
+    (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
+    assert direction * float((result.scores - result.clean_scores).mean()) > 0
+    assert "weaker_than_noise" not in result.flags
+    assert "zero_gradient" not in result.flags
+
+
+class Spy(Objective):
+    """Counts rows that look like another row's image."""
+
+    def __init__(self, start_RCHW: Tensor) -> None:
+        super().__init__(rows=len(start_RCHW), rows_at_once=2)
+        self.start_RCHW, self.seen, self.wrong = start_RCHW, 0, 0
+
+    def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
+        distance_BR = (x_BCHW[:, None].detach() - self.start_RCHW).abs().mean((2, 3, 4))
+        near_BR = distance_BR < 2 * EPSILON
+        self.seen += int(near_BR.any(1).sum())
+        self.wrong += int((near_BR & (torch.arange(self.rows) != row_B[:, None])).sum())
+        value_B = x_BCHW.mean((1, 2, 3))
+        return value_B, value_B
+
+
+@pytest.mark.parametrize("method", ATTACKING)
+def test_rows_stay_matched_to_their_images(method: str) -> None:
+    """Also where some rows are far beyond the threshold, which makes Square and APGD drop rows when called plainly."""
+    start_RCHW = planted.images(4).float() / 255
+    spy, ball = Spy(start_RCHW), Ball(METHODS[method].norm, EPSILON)
+    logits = ScoreLogits(spy, start_RCHW, ball=ball, centre=Centre(0.5, 1e-3), direction=1).eval()
+    spec = spec_of("attack1", method, queries=40)
+    _run(METHODS[method], logits, start_RCHW, spec, ball, seed=1)
+    assert spy.seen >= len(start_RCHW)
+    assert spy.wrong == 0
+
+
+def test_an_objective_refuses_rows_it_cannot_tell_apart() -> None:
+    spy = Spy(torch.rand(4, 1, 16, 16))
+    with pytest.raises(RuntimeError, match="3 rows of 4: it no longer says which row is which"):
+        spy.values(torch.rand(3, 1, 16, 16))
+
+
+@pytest.mark.skipif(hasattr(torchattacks, "SPSA"), reason="this torchattacks has SPSA")
+def test_a_missing_method_is_a_sentence() -> None:
+    x_NCHW = planted.images(2)
+    with pytest.raises(
+        UserError, match=rf"attack method spsa is not in torchattacks {torchattacks.__version__}; install"
+    ):
+        run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec_of("attack1", "spsa")])
+
+
+@pytest.mark.parametrize("attack", ["attack2", "attack2_averaged"])
+def test_puzzle_attacks_need_puzzles(attack: str) -> None:
+    with pytest.raises(UserError, match=f"{attack} perturbs puzzles and Linear makes none"):
+        run_attacks(
+            planted.Linear(), planted.images(2), planted.normal_labels(2), torch.ones(2), [spec_of(attack, "fgsm")]
+        )
+
+
+def test_specs_come_in_a_fixed_order_with_what_a_method_uses() -> None:
+    specs = attack_specs(
+        config.Attacks(
+            methods=("fgsm", "pgd", "apgd", "square", "noise"), epsilons=(0.1, 0.2), steps=7, restarts=3, queries=50
+        )
+    )
+    assert [(s.attack, s.method, s.epsilon) for s in specs][:4] == [
+        ("attack1", "fgsm", 0.1),
+        ("attack1", "fgsm", 0.2),
+        ("attack1", "pgd", 0.1),
+        ("attack1", "pgd", 0.2),
+    ]
+    by_method = {s.method: (s.steps, s.step_size, s.restarts) for s in specs}
+    assert by_method == {
+        "fgsm": (1, 1.0, 1),
+        "pgd": (7, 0.25, 3),
+        "apgd": (7, 1.0, 3),
+        "square": (50, 1.0, 3),
+        "noise": (1, 1.0, 3),
+    }

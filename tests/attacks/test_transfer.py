@@ -1,0 +1,65 @@
+"""Attacked against scoring aggregation, and one detector's attack on another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
+
+from . import planted
+
+FGSM = attack_spec("attack1", "fgsm", epsilon=0.05)
+
+
+def test_matrix_holds_adaptive_attacks_on_its_diagonal() -> None:
+    detector = planted.puzzle_detector(count=5)
+    x_NCHW, labels = planted.images(6), torch.tensor([False] * 4 + [True] * 2)
+    specs = [attack_spec("attack1", method, epsilon=0.05, steps=3, target="both") for method in ("fgsm", "pgd")]
+    cells = aggregation_matrix(detector, x_NCHW, labels, specs)
+    assert len(cells) == 2 * 3 * 3
+    assert [cell.spec for cell in cells] == [specs[0]] * 9 + [specs[1]] * 9
+    by_name = {(cell.spec.method, cell.attacked, cell.scoring): cell for cell in cells}
+    for method in ("fgsm", "pgd"):
+        for scoring in ("min", "avg", "max"):
+            adaptive = by_name[method, scoring, scoring]
+            gain = _gain(adaptive.scores - adaptive.clean_scores, labels)
+            for attacked in ("min", "avg", "max"):
+                other = by_name[method, attacked, scoring]
+                torch.testing.assert_close(other.clean_scores, adaptive.clean_scores)
+                assert _gain(other.scores - other.clean_scores, labels) <= gain + 1e-4
+    avg = by_name["fgsm", "avg", "avg"]
+    validation = detector.scores(detector.validation_NK)
+    (direct,) = run_attacks(detector, x_NCHW, labels, validation, specs[:1])
+    torch.testing.assert_close(avg.scores, direct.scores, rtol=1e-5, atol=0)
+
+
+def _gain(change_N: torch.Tensor, labels_N: torch.Tensor) -> float:
+    return float((torch.where(labels_N, -1, 1) * change_N).mean())
+
+
+def test_transfer_to_another_detector() -> None:
+    source, target = planted.Linear(seed=0), planted.Linear(seed=1)
+    x_NCHW, labels = planted.images(3, low=51, high=204), torch.tensor([False, True, False])
+    (result,) = run_attacks(
+        source, x_NCHW, labels, torch.tensor([0.9, 1.1]), [attack_spec("attack1", "fgsm", epsilon=0.05)]
+    )
+    scores = transferred(result, target, x_NCHW)
+    gain = 0.05 * (source.weight.sign() * target.weight).sum()
+    torch.testing.assert_close(scores - score_all(target, x_NCHW), gain * torch.tensor([1, 0, 1]), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(transferred(result, source, x_NCHW), result.scores)
+
+
+def test_transfer_needs_all_images() -> None:
+    x_NCHW = planted.images(3)
+    (result,) = run_attacks(
+        planted.Linear(),
+        x_NCHW,
+        planted.normal_labels(3),
+        torch.ones(2),
+        [attack_spec("attack1", "fgsm", epsilon=0.05)],
+        keep=1,
+    )
+    with pytest.raises(ValueError, match="3 images were attacked and 1 kept; run with keep=None"):
+        transferred(result, planted.Linear(), x_NCHW)

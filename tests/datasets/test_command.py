@@ -1,0 +1,151 @@
+"""``python -m puzzle_study.data``: what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from puzzle_study import data as command
+from puzzle_study.datasets import DATASETS, load_task, task_specs
+
+from .conftest import Layouts, png, section
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command.main, arguments)
+
+
+def test_help_comes_without_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['data', '--help']; from puzzle_study import data\n"
+        "try: data.main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'numpy', 'PIL', 'sklearn', 'rich', 'pooch') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "fetch" in result.stdout
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts) -> None:
+    layouts.categories()
+    layouts.mnist()
+    folder = layouts.cifar_python()
+    (folder / "data_batch_1").unlink()
+    result = run("list", "--root", str(layouts.root))
+    assert result.exit_code == 0
+    for name, info in DATASETS.items():
+        assert f"{name}: {info.title}" in result.output
+        assert name == "folder" or f"source: {info.source}; licence: {info.licence}" in result.output
+    assert f"there: {layouts.root}/mvtec (bottle, grid)" in result.output
+    assert f"there: {layouts.root}/mnist" in result.output
+    assert "incomplete: " in result.output
+    assert "data_batch_1 is missing" in result.output
+    assert "not there: run `python -m puzzle_study.data fetch coil100" in result.output
+    assert "not there: go to https://www.kaggle.com" in result.output
+
+
+def test_list_tells_of_the_cache(layouts: Layouts, fresh_cache: Path) -> None:
+    assert "Decoded images" not in run("list", "--root", str(layouts.root)).output
+    data = section("digits")
+    load_task(data, task_specs(data)[0])
+    assert f"Decoded images take 0 MB in {fresh_cache}, which may be deleted" in run("list").output
+
+
+@pytest.mark.parametrize("name", ["mvtec", "head_ct", "brain_mri"])
+def test_sets_behind_an_account(tmp_path: Path, name: str) -> None:
+    result = run("fetch", name, "--root", str(tmp_path))
+    assert result.exit_code == 2
+    assert "cannot be fetched without an account: go to https://" in result.output
+    assert f"unpack it so that {tmp_path}/{name}" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_nothing_to_fetch() -> None:
+    assert "digits comes with scikit-learn" in run("fetch", "digits").output
+    assert "put normal images into train/good" in run("fetch", "folder").output
+
+
+def test_mistyped_name() -> None:
+    result = run("check", "cifar_10")
+    assert result.exit_code == 2
+    assert "'cifar_10' is none of digits, mnist" in result.output
+    assert "did you mean cifar10?" in result.output
+
+
+def test_check_of_a_set_that_is_not_there(tmp_path: Path) -> None:
+    result = run("check", "mnist", "--root", str(tmp_path))
+    assert result.exit_code == 2
+    assert "it holds no files of MNIST; run `python -m puzzle_study.data fetch mnist" in result.output
+
+
+def test_check_counts(layouts: Layouts) -> None:
+    layouts.mnist()
+    result = run("check", "mnist", "--root", str(layouts.root))
+    assert result.exit_code == 0
+    assert f"mnist: 60 train and 30 test images in {layouts.root}/mnist" in result.output
+    assert "train-images-idx3-ubyte.gz is not byte for byte the published file" in result.output
+    assert "the whole set has 60,000 train and 10,000 test images" in result.output
+
+
+def test_check_names_each_damaged_file(layouts: Layouts) -> None:
+    folder = layouts.categories()
+    damaged = [folder / "bottle" / "train" / "good" / "001.png", folder / "grid" / "test" / "hole" / "002.png"]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:60])
+    result = run("check", "mvtec", "--root", str(layouts.root))
+    assert result.exit_code == 2
+    for path in damaged:
+        assert f"damaged: {path} is no readable image" in result.output
+    assert f"Error: 2 files are damaged in {folder} (bottle, grid); replace what is named above" in result.output
+
+
+def test_check_goes_on_after_a_broken_category(layouts: Layouts) -> None:
+    folder = layouts.categories()
+    (folder / "bottle" / "test").rename(folder / "bottle" / "tset")
+    (folder / "grid" / "train" / "good" / "000.png").write_text("x")
+    result = run("check", "mvtec", "--root", str(layouts.root))
+    assert f"damaged: {folder}/bottle/test is missing" in result.output
+    assert f"damaged: {folder}/grid/train/good/000.png is no readable image" in result.output
+
+
+def test_check_of_arrays_names_the_file(layouts: Layouts) -> None:
+    folder = layouts.cifar_binary()
+    (folder / "data_batch_3.bin").write_bytes(b"short")
+    result = run("check", "cifar10", "--root", str(layouts.root))
+    assert result.exit_code == 2
+    assert f"cifar10: 80 train and 20 test images in {folder}" in result.output
+    assert f"damaged: {folder}/data_batch_3.bin has 5 bytes" in result.output
+
+
+def test_check_reports_copies_and_missing_poses(layouts: Layouts) -> None:
+    layouts.brain_mri()
+    assert (
+        "note: 4 files are byte-identical copies of others"
+        in run("check", "brain_mri", "--root", str(layouts.root)).output
+    )
+    folder = layouts.coil(objects=[3])
+    (folder / "obj3__45.png").unlink()
+    png(folder / "obj4__0.png")
+    result = run("check", "coil100", "--root", str(layouts.root))
+    assert f"damaged: {folder}/obj3__45.png is missing" in result.output
+    assert result.output.count("obj4__") == 71
+
+
+def test_check_of_digits() -> None:
+    result = run("check", "digits")
+    assert result.exit_code == 0
+    assert "digits: 1,198 train and 599 test images" in result.output
+
+
+def test_as_a_module_without_a_traceback(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "puzzle_study.data", "check", "mvtec", "--root", str(tmp_path / "nowhere")]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"Error: data.root {tmp_path}/nowhere: no such folder; go to https://www.mvtec.com")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,159 @@
+"""Image files of every kind become uint8 [C, H, W], or a sentence."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from puzzle_study.datasets import images
+from puzzle_study.datasets.records import Sizing
+from puzzle_study.errors import UserError
+
+from .conftest import pixels, png
+
+COLOUR, GRAY = Sizing(size=16, channels=3), Sizing(size=16, channels=1)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("sizing", [COLOUR, GRAY])
+def test_all_modes_decode(tmp_path: Path, mode: str, sizing: Sizing) -> None:
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
+    if mode == "I;16":
+        Image.fromarray(pixels(0, 20, 20).astype(np.uint16) * 257).save(path)
+    else:
+        png(path, mode=mode)
+    result = images.decode(path, sizing)
+    assert result.shape == (sizing.channels, 16, 16)
+    assert result.dtype == np.uint8
+    assert result.std() > 5
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    values = np.repeat(np.arange(16, dtype=np.uint16)[:, None] * 4369, 16, axis=1)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert images.decode(tmp_path / "a.png", GRAY)[0, :, 0].tolist() == [17 * number for number in range(16)]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_lies_on_black(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    if mode == "P":
+        Image.new("P", (16, 16), 1).save(path, transparency=1)
+    else:
+        Image.new("RGBA", (16, 16), (200, 200, 200, 0)).convert(mode).save(path)
+    assert images.decode(path, COLOUR).max() == 0
+
+
+def test_orientation_of_photographs(tmp_path: Path) -> None:
+    image = Image.new("RGB", (16, 32))
+    image.paste((255, 255, 255), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    result = images.decode(tmp_path / "a.jpg", GRAY)
+    assert result[0, 2].mean() < 20
+    assert result[0, -2].mean() > 235
+
+
+def test_scaling_down_does_not_alias(tmp_path: Path) -> None:
+    stripes = np.zeros((256, 256), dtype=np.uint8)
+    stripes[::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    assert np.abs(images.decode(tmp_path / "a.png", GRAY).astype(int) - 128).max() <= 4
+
+
+def test_the_array_path_equals_the_file_path(tmp_path: Path) -> None:
+    batch_NHWC = pixels(0, 3, 40, 40, 3)
+    for sizing in (COLOUR, GRAY, Sizing(size=64, channels=3)):
+        resized = images.resize_all(batch_NHWC, sizing)
+        for image_HWC, result in zip(batch_NHWC, resized, strict=True):
+            Image.fromarray(image_HWC).save(tmp_path / "a.png")
+            assert np.array_equal(images.decode(tmp_path / "a.png", sizing), result)
+
+
+def test_gray_sets_in_colour() -> None:
+    result = images.resize_all(pixels(0, 2, 16, 16, 1), COLOUR)
+    assert result.shape == (2, 3, 16, 16)
+    assert np.array_equal(result[:, 0], result[:, 2])
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that claims to be huge."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("side", [10_000, 60_000])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_gigantic_images_are_refused(tmp_path: Path, side: int) -> None:
+    (tmp_path / "a.png").write_bytes(bomb(side, side))
+    with pytest.raises(UserError, match=r"a\.png has more than 89,478,485 pixels.*scale the image down"):
+        images.decode(tmp_path / "a.png", COLOUR)
+
+
+def test_no_image(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("this is text")
+    with pytest.raises(UserError, match=r"a\.png is no readable image \(its content is no known image format\)"):
+        images.decode(tmp_path / "a.png", COLOUR)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
+def test_truncated(tmp_path: Path, name: str) -> None:
+    png(tmp_path / name, size=(64, 64))
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
+    with pytest.raises(UserError, match=r"is no readable image \(.*truncated.*\); replace it by an undamaged copy"):
+        images.decode(tmp_path / name, COLOUR)
+
+
+def test_missing_folder_and_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"a\.png is missing"):
+        images.decode(tmp_path / "a.png", COLOUR)
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(UserError, match=r"b\.png cannot be read \(Is a directory\)"):
+        images.decode(tmp_path / "b.png", COLOUR)
+
+    def refuse(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=r"a\.png may not be read by this user; give read permission"):
+        images.decode(tmp_path / "a.png", COLOUR)
+
+
+def test_floating_point_pixels(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif holds floating-point pixels, whose range is unknown; save it"):
+        images.decode(tmp_path / "a.tif", GRAY)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(["a.png", "a.jpg", "a.gif", "a.tif"]), data=st.data())
+def test_any_damage_ends_in_pixels_or_a_sentence(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    png(tmp_path / name, size=(24, 24))
+    content = bytearray((tmp_path / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / name).write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    for result in images.decode_all([tmp_path / name], COLOUR):
+        assert isinstance(result, UserError) or result.shape == (3, 16, 16)
+
+
+def test_decode_all_keeps_order_and_goes_on(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(20)]
+    for number, path in enumerate(paths):
+        Image.new("L", (16, 16), number).save(path)
+    paths[7].write_text("damaged")
+    results = list(images.decode_all(paths, GRAY))
+    assert isinstance(results[7], UserError)
+    assert [int(result.max()) for result in results if not isinstance(result, UserError)] == [*range(7), *range(8, 20)]
