@@ -289,7 +289,7 @@ def _reason(first: Any) -> str:
     """Return what is wrong and what was given, in the words of the study file."""
     message = re.sub(r"^(Input should be|Value error,)\s*", "", first["msg"])
     message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a section")
-    message = re.sub(r"^Tuple should", "should", message).replace(" after validation", "")
+    message = re.sub(r"^(Tuple|Dictionary) should", "should", message).replace(" after validation", "")
     if first["type"] == "value_error":
         return f"is not right: {message}"
     if first["type"] in ("tuple_type", "list_type"):

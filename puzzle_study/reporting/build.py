@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from puzzle_study.reporting import page, study_data
+from puzzle_study.reporting import page, reading
 from puzzle_study.reporting.blocks import Section, Table
 from puzzle_study.reporting.sections import (
     ablations,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 def build(results: Results, *, others: Sequence[Results], output: Path) -> Path:
     """Write the report into a folder; see :func:`puzzle_study.reporting.build_report`."""
-    data = study_data.load(results)
-    compared = [study_data.load(other) for other in others]
+    data = reading.load(results)
+    compared = [reading.load(other) for other in others]
     _remove_previous(output)
     sections = _sections(data, compared, output / "figures")
     for section in sections:

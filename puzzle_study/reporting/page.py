@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from importlib import resources
 
@@ -29,6 +30,7 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
+    environment.filters["bound"] = _bound
     style, script = _template("style.css"), _template("sort.js")
     return environment.get_template("report.html.jinja").render(
         title=title,
@@ -40,6 +42,11 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def _bound(text: str) -> str:
+    """Return text in which no line ends between a number and its sign."""
+    return re.sub(r" (?=[%=]|±|\(n\))|(?<=[=±]) (?=[\d−])", "\u00a0", text)
 
 
 def _template(name: str) -> str:

@@ -6,7 +6,7 @@ because the tasks do, and within a stratum only by the seed. All intervals are 9
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -214,7 +214,7 @@ def rank_stability(score_SN: ArrayLike) -> RankStability:
     seeds, images = scores.shape
     if seeds < 2:
         raise ValueError("rank stability needs at least two seeds")
-    correlation_SS = np.corrcoef(rankdata(scores, axis=1))
+    correlation_SS = np.atleast_2d(np.corrcoef(rankdata(scores, axis=1)))
     pairs = np.triu_indices(seeds, 1)
     top = max(1, images // 10)
     sets = [set(np.argsort(-row, kind="stable")[:top].tolist()) for row in scores]
@@ -223,7 +223,7 @@ def rank_stability(score_SN: ArrayLike) -> RankStability:
     return RankStability(float(values.mean()), float(values.min()), float(overlap), seeds, images)
 
 
-def variance_shares(values: ArrayLike, factors: dict[str, Sequence[Hashable]]) -> dict[str, float]:
+def variance_shares(values: ArrayLike, factors: Mapping[str, Sequence[Hashable]]) -> dict[str, float]:
     """Return which share of the variance goes with each factor alone, and what is left.
 
     Each share is η², the variance of the factor's group means over the whole variance; with a balanced design

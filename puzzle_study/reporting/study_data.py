@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, studyfile
-from puzzle_study.errors import UserError
+from puzzle_study import config
 from puzzle_study.reporting import statistics
 from puzzle_study.reporting.statistics import Mean
 
@@ -80,7 +78,7 @@ class StudyData:
     @cached_property
     def axes(self) -> list[str]:
         """Searched settings, by dotted name, without aggregation and error norm, which cost no training."""
-        return [name for name in self.trials.columns if "." in name]
+        return [name for name in self.trials.columns if "." in name or name == "variant"]
 
     @cached_property
     def references(self) -> list[str]:
@@ -116,12 +114,22 @@ class StudyData:
     @cached_property
     def searches_error(self) -> bool:
         """Whether the error norm differs between rows of the summary."""
-        return "error" in self.summary and self.configurations["error"].nunique() > 1
+        return "error" in self.summary and len(self.configurations["error"].unique()) > 1
 
     @cached_property
     def configurations(self) -> pd.DataFrame:
         """Summary rows of Puzzle-AE."""
         return self.summary[self.summary["detector"] == PUZZLE_AE]
+
+    @property
+    def searched(self) -> bool:
+        """Whether there is more than one configuration."""
+        return len(self.configurations["configuration"].unique()) > 1
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """Summary rows of Puzzle-AE whose trials all finished."""
+        return self.configurations[self.configurations["complete"]]
 
     @cached_property
     def winner(self) -> Choice | None:
@@ -149,9 +157,8 @@ class StudyData:
     @cached_property
     def best_in_hindsight(self) -> Choice | None:
         """The complete row of the highest test AUROC: never a selection, only what selection is held against."""
-        rows = self.configurations
-        rows = rows[rows["complete"].astype(bool)].dropna(subset=["auroc_mean"])
-        return self.choice(rows.loc[rows["auroc_mean"].idxmax()]) if len(rows) else None
+        rows = self.complete.dropna(subset=["auroc_mean"])
+        return self.choice(rows.iloc[int(rows["auroc_mean"].argmax())]) if len(rows) else None
 
     def choice(self, row: pd.Series[Any]) -> Choice:
         """Return what a row of the summary is about."""
@@ -175,8 +182,9 @@ class StudyData:
     def _of(self, choice: Choice) -> pd.DataFrame:
         column = "detector" if choice.is_reference else "configuration"
         rows = self.finished[self.finished[column] == getattr(choice, column)]
-        order = rows["normal_class"].map(natural)
-        return rows.assign(_order=order).sort_values(["dataset", "_order", "repeat", "seed"]).drop(columns="_order")
+        keys = [(row[0], natural(row[1]), *row[2:]) for row in rows[TRIAL_KEY].itertuples(index=False, name=None)]
+        ordered: pd.DataFrame = rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
+        return ordered
 
     def metric(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> pd.Series[float]:
         """Return one number a trial under a choice's aggregation and error norm, indexed by task and seed.
@@ -244,25 +252,25 @@ class StudyData:
     def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""
         name = f"{metric}{suffix}"
-        values = [
-            self._remembered(("trial", trial, choice), lambda trial=trial: self._evaluated(trial, choice)).get(name, np.nan)
-            for trial in rows["trial"]
-        ]
+        values = [self._evaluated(str(trial), choice).get(name, np.nan) for trial in rows["trial"]]
         return pd.Series(values, index=rows.index, dtype=float)
 
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float]:
         from puzzle_study import metrics
         from puzzle_study.reporting import scores
 
-        scored = scores.test_scores(self, trial, choice)
-        if scored is None:
-            return {}
-        return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
+        def compute() -> dict[str, float]:
+            scored = scores.test_scores(self, trial, choice)
+            if scored is None:
+                return {}
+            return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
+
+        return self._remembered(("trial", trial, choice), compute)
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:
     """Return the stratum of each value of an index by task and seed: the task without its seed."""
-    return list(values.index.droplevel("seed"))
+    return [tuple(key[:-1]) for key in values.index]
 
 
 def paired(
@@ -275,68 +283,12 @@ def paired(
     common = first.index.intersection(second.index)
     if not reference or len(common) == len(first):
         return first.loc[common], second.loc[common]
-    means = second.groupby(level=TASK).mean()
-    kept = first[first.index.droplevel("seed").isin(means.index)]
-    matched = means.reindex(kept.index.droplevel("seed"))
-    return kept, pd.Series(matched.to_numpy(), index=kept.index)
+    means = second.groupby(level=TASK).mean().to_dict()
+    kept = first.loc[[task in means for task in tasks_of(first)]]
+    return kept, pd.Series([means[task] for task in tasks_of(kept)], index=kept.index, dtype=float)
 
 
 def natural(name: str) -> tuple[int, int, str]:
     """Return a sorting key under which ``2`` comes before ``10`` and numbers before names."""
     text = str(name)
     return (0, int(text), "") if text.isdecimal() else (1, 0, text)
-
-
-def load(results: Results) -> StudyData:
-    """Read all files of a study.
-
-    Raises:
-        UserError: trials.csv or summary.csv is missing.
-    """
-    trials = results.table(results.trials_file)
-    summary = results.table(results.summary_file)
-    if not len(trials) or not len(summary):
-        raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
-    if "repeat" not in trials:
-        trials["repeat"] = 0
-    for name in ("label", "aggregation"):
-        summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
-    return StudyData(
-        results=results,
-        study=_study(results),
-        environment=_environment(results),
-        trials=trials,
-        summary=summary,
-        epochs=_optional(results, "epochs_file"),
-        attacks=_optional(results, "attacks_file"),
-        gallery=_gallery(results),
-    )
-
-
-def _study(results: Results) -> config.Study | None:
-    return studyfile.load(results.study_file).study if results.study_file.exists() else None
-
-
-def _environment(results: Results) -> dict[str, Any]:
-    """Return environment.json; a damaged one is worth no failed report."""
-    try:
-        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _optional(results: Results, name: str) -> pd.DataFrame | None:
-    path = getattr(results, name)
-    frame = results.table(path) if path.exists() else None
-    return frame if frame is not None and len(frame) else None
-
-
-def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
-    if not results.gallery_file.exists():
-        return None
-    try:
-        with np.load(results.gallery_file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise UserError(f"{results.gallery_file} is damaged; delete it and build it anew with --resume") from error

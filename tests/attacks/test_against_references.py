@@ -96,7 +96,7 @@ def test_same_result_for_every_chunk_size(attack: str, aggregation: Aggregation)
     validation = detector.scores(detector.validation_NK)
     specs = [attack_spec(attack, method, epsilon=EPSILON, steps=2) for method in ("fgsm", "ffgsm", "pgdl2")]
     expected = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=1000)
-    for at_once in (1, 5, 7, 16):
+    for at_once in (1, 5, 16):
         found = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=at_once)
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(other.clean_scores, one.clean_scores, rtol=1e-5, atol=0)

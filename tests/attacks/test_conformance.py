@@ -76,7 +76,7 @@ def test_every_method_moves_the_score_where_it_should(method: str, direction: in
     detector = planted.puzzle_detector(count=3)
     x_NCHW, labels = planted.images(4), torch.full((4,), direction < 0)
     validation = detector.scores(detector.validation_NK)
-    spec = spec_of("attack1", method, target="both", steps=6, queries=60)
+    spec = spec_of("attack1", method, target="both", steps=6, queries=200)
     (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
     assert direction * float((result.scores - result.clean_scores).mean()) > 0
     assert "weaker_than_noise" not in result.flags
@@ -135,11 +135,9 @@ def test_puzzle_attacks_need_puzzles(attack: str) -> None:
 
 
 def test_specs_come_in_a_fixed_order_with_what_a_method_uses() -> None:
-    specs = attack_specs(
-        config.Attacks(
-            methods=("fgsm", "pgd", "apgd", "square", "noise"), epsilons=(0.1, 0.2), steps=7, restarts=3, queries=50
-        )
-    )
+    methods = ("fgsm", "pgd", "apgd", "square", "noise")
+    settings = {"methods": methods, "epsilons": (0.1, 0.2), "steps": 7, "restarts": 3, "queries": 50}
+    specs = attack_specs(config.Attacks.model_validate(settings))
     assert [(s.attack, s.method, s.epsilon) for s in specs][:4] == [
         ("attack1", "fgsm", 0.1),
         ("attack1", "fgsm", 0.2),

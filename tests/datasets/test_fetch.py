@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -65,7 +66,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
             self.end_headers()
             state.etag = state.etag_later or state.etag
             rest = content[start:]
-            self.wfile.write(rest[: state.break_after.pop(0)] if state.break_after else rest)
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(rest[: state.break_after.pop(0)] if state.break_after else rest)
 
         def log_message(self, *arguments: object) -> None:
             pass

@@ -40,7 +40,7 @@ class Recipe:
     failed: int = 1
     selection: str = "pseudo_anomalies"
     inverted_class: str | None = None
-    values: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
@@ -91,7 +91,7 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
                 )
     trials = pd.DataFrame([row | _numbers(row, matrices[row["trial"]], study, generator) for row in rows])
     trials["dataset"], trials["repeat"], trials["status"], trials["error"] = recipe.dataset, 0, "finished", ""
-    last = trials.index[trials["configuration"] == list(settings)[-1]][: recipe.failed] if recipe.failed else []
+    last = trials.index[trials["configuration"] == list(settings)[-1]][: recipe.failed]
     kept = ["trial", "configuration", "detector", "dataset", "normal_class", "repeat", "seed", "status", "error"]
     for index in last:
         trials.loc[index, "status"] = "failed"
@@ -111,7 +111,7 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
     if recipe.attacks:
         results.write_table(results.attacks_file, _attacks(trials, winner, next(iter(settings))))
     if recipe.gallery:
-        np.savez_compressed(results.gallery_file, **_gallery(recipe, generator))
+        np.savez_compressed(results.gallery_file, **_gallery(recipe, generator))  # type: ignore[arg-type]
     return results
 
 
@@ -129,7 +129,7 @@ def _study(recipe: Recipe) -> config.Study:
             "variant": {"grid": ("PAE", "CPAE", "CPAE-G")},
             "data.train_fraction": {"grid": (0.1, 0.5, 1.0)},
         }
-        named = [*recipe.axes, *recipe.values]
+        named = [*recipe.axes, *recipe.levels]
         search = {
             "configurations": recipe.configurations,
             "space": {name: space[name] for name in dict.fromkeys(named)},
@@ -173,7 +173,7 @@ def _settings(recipe: Recipe, generator: np.random.Generator) -> dict[str, dict[
         if drawn["train.adversary.method"] == "none":
             drawn["train.adversary.epsilon"] = None
         values = {name: drawn[name] for name in recipe.axes if name in drawn}
-        values |= {name: levels[index % len(levels)] for name, levels in recipe.values.items()}
+        values |= {name: levels[index % len(levels)] for name, levels in recipe.levels.items()}
         settings[_digits(f"configuration {index}", 8)] = values if recipe.configurations > 1 else {}
     return settings
 
@@ -202,7 +202,7 @@ def _errors(generator: np.random.Generator, separation: float, k: int, normal_cl
 def _scores(arrays: dict[str, np.ndarray], part: str, aggregation: str, error: str) -> np.ndarray:
     tensors = [torch.from_numpy(arrays[name]) for name in (part, "validation")]
     scored = scoring.scores(*tensors, error=error, aggregation=aggregation)  # type: ignore[arg-type]
-    return scored.numpy()
+    return np.array(scored.tolist())
 
 
 def _numbers(

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 import pandas as pd
 
+from puzzle_study import config
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import Block, Cell, Column, Figure, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Section,
+    Table,
+    absent,
+    count,
+    percent,
+    section,
+    word,
+)
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
 
 if TYPE_CHECKING:
@@ -32,19 +45,24 @@ def build_data(data: StudyData, figures: Path) -> Section:
     for name in DATA_AXES:
         if name in data.axes and _levels(data, name):
             blocks += [_data_table(data, name), _data_figure(data, name, figures)]
-    return section("data-efficiency", title, blocks or [absent("This study did not vary the number of training images.")])
+    return section(
+        "data-efficiency", title, blocks or [absent("This study did not vary the number of training images.")]
+    )
 
 
-def _levels(data: StudyData, axis: str) -> list[tuple[object, str]]:
+def _levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:
     """Return each value of an axis with its configuration of the best rank (by selection, not by test labels)."""
     rows = data.configurations.dropna(subset=["rank"]).sort_values("rank")
-    found: dict[object, str] = {}
+    found: dict[Any, str] = {}
     for configuration in rows["configuration"].unique():
         own = data.trials[data.trials["configuration"] == configuration]
         value = own[axis].iloc[0] if len(own) else None
         if value is not None and not pd.isna(value):
             found.setdefault(value, str(configuration))
-    return sorted(found.items(), key=lambda item: (str(type(item[0])), item[0]))  # type: ignore[arg-type, return-value]
+    if axis == "variant":
+        order = get_args(config.Variant)
+        return sorted(found.items(), key=lambda item: order.index(item[0]))
+    return sorted(found.items())
 
 
 def _choice(data: StudyData, configuration: str, aggregation: str) -> Choice:
@@ -67,7 +85,9 @@ def _variant_table(data: StudyData) -> Table:
     found: set[str] = set()
     rows = []
     printed: dict[str, dict[str, paper_values.PaperValues | None]] = {
-        str(variant): {way: paper_values.auroc(data.dataset, variant=str(variant), aggregation=way) for way in AGGREGATIONS}
+        str(variant): {
+            way: paper_values.auroc(data.dataset, variant=str(variant), aggregation=way) for way in AGGREGATIONS
+        }
         for variant, _ in _levels(data, "variant")
     }
     shown = [way for way in AGGREGATIONS if any(values[way] for values in printed.values())]
@@ -77,7 +97,9 @@ def _variant_table(data: StudyData) -> Table:
         papers = [printed[str(variant)][way] for way in shown]
         rows.append(
             (
-                word(variant), word(configuration), *cells,
+                word(variant),
+                word(configuration),
+                *cells,
                 *(percent(paper.mean if paper else None) for paper in papers),
                 count(n),
             )
@@ -94,7 +116,8 @@ def _variant_table(data: StudyData) -> Table:
         ),
         tuple(rows),
         "AUROC, mean over classes and seeds. Interval: " + "; ".join(sorted(found)) + ". Where other settings were "
-        f"searched too, each variant stands with its configuration of the best rank (selection: {data.selection_title})."
+        "searched too, each variant stands with its configuration of the best rank (selection: "
+        f"{data.selection_title})."
         + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else ""),
     )
 
@@ -105,7 +128,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
     for value, configuration in _levels(data, axis):
         cells, n, methods = _mean_cells(data, configuration)
         found |= methods
-        rows.append((Cell(f"{value:g}", float(value)), word(configuration), *cells, count(n)))  # type: ignore[str-bytes-safe, arg-type]
+        rows.append((Cell(f"{value:g}", float(value)), word(configuration), *cells, count(n)))
     paper = paper_values.data_efficiency(data.dataset)
     beside = "; ".join(f"{method} {100 * value:.1f} %" for method, value in paper.items())
     return Table(
@@ -118,7 +141,9 @@ def _data_table(data: StudyData, axis: str) -> Table:
             Column("trials", "Trials (n)"),
         ),
         tuple(rows),
-        "Mean over classes and seeds. Interval: " + "; ".join(sorted(found)) + ". Where other settings were searched too, "
+        "Mean over classes and seeds. Interval: "
+        + "; ".join(sorted(found))
+        + ". Where other settings were searched too, "
         f"each value stands with its configuration of the best rank (selection: {data.selection_title})."
         + (f" The paper's at 1/12 of the training images (Table 9, mean over ten classes): {beside}." if paper else ""),
     )
@@ -128,7 +153,7 @@ def _data_figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
     levels = _levels(data, axis)
     if len(levels) < 2:
         return None
-    x = [float(value) for value, _ in levels]  # type: ignore[arg-type]
+    x = [float(value) for value, _ in levels]
     paper = paper_values.data_efficiency(data.dataset).get("Puzzle-AE") if axis == "data.train_fraction" else None
     with drawing.drawing(5.6, 3.8) as (figure, (place,)):
         ends = ""
@@ -142,13 +167,19 @@ def _data_figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
                     [max(0.0, 100 * (mean.value - mean.low)) for _, mean in points],
                     [max(0.0, 100 * (mean.high - mean.value)) for _, mean in points],
                 ],
-                color=drawing.AGGREGATION_COLOURS[way], linestyle=drawing.AGGREGATION_DASHES[way], marker="o",
-                markersize=4, capsize=3, label=way,
+                color=drawing.AGGREGATION_COLOURS[way],
+                linestyle=drawing.AGGREGATION_DASHES[way],
+                marker="o",
+                markersize=4,
+                capsize=3,
+                label=way,
             )
             if points and data.winner and way == data.winner.aggregation:
                 ends = f"; {way} goes from {100 * points[0][1].value:.1f} to {100 * points[-1][1].value:.1f} %"
         if paper is not None:
-            place.scatter([1 / 12], [100 * paper], marker="X", s=70, color="black", label="the paper's (Table 9)", zorder=4)
+            place.scatter(
+                [1 / 12], [100 * paper], marker="X", s=70, color="black", label="the paper's (Table 9)", zorder=4
+            )
         place.set_xscale("log")
         place.set_xticks(x, [f"{value:g}" for value in x])
         place.minorticks_off()

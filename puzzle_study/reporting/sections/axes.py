@@ -55,8 +55,7 @@ def build(data: StudyData, figures: Path) -> Section:
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     """Return one row a complete configuration: its axes, AUROC, ends of the interval, and labels."""
     rows = []
-    table = data.configurations
-    for configuration, group in table[table["complete"].astype(bool)].groupby("configuration", sort=False):
+    for configuration, group in data.complete.groupby("configuration", sort=False):
         mean = data.mean(Choice(str(configuration), chosen.detector, chosen.aggregation, chosen.error))
         if mean is not None:
             label = ";".join(filter(None, group["label"]))
@@ -68,7 +67,10 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
 def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path) -> Figure:
     columns = min(3, len(data.axes))
     rows = -(-len(data.axes) // columns)
-    with drawing.drawing(max(5.6, 3.3 * columns), 3.1 * rows, rows=rows, columns=columns, sharey=True) as (figure, places):
+    with drawing.drawing(max(5.6, 3.3 * columns), 3.1 * rows, rows=rows, columns=columns, sharey=True) as (
+        figure,
+        places,
+    ):
         for place in places[len(data.axes) :]:
             place.set_visible(False)
         for place, name in zip(places, data.axes, strict=False):
@@ -76,18 +78,18 @@ def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path)
         for row in range(rows):
             places[row * columns].set_ylabel("AUROC, %")
         places[0].legend(fontsize=8, loc="best")
-        best = frame.loc[frame["_auroc"].idxmax()]
+        best = frame.iloc[int(frame["_auroc"].argmax())]
         settings = ", ".join(f"{name} {best[name]}" for name in data.axes if pd.notna(best[name]))
         return drawing.finished(
             figure,
             figures,
             name="slices",
-            alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations against "
-            f"its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
+            alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations "
+            f"against its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
             f"the highest with {settings}.",
-            caption=f"Slices through the search: each point is a configuration (n = {len(frame)}), with {chosen.aggregation} "
-            "aggregation. Bars: 95 % intervals of the mean as in the ranking. The other settings vary along with the one "
-            "that is shown.",
+            caption=f"Slices through the search: each point is a configuration (n = {len(frame)}), with "
+            f"{chosen.aggregation} aggregation. Bars: 95 % intervals of the mean as in the ranking. The other settings "
+            "vary along with the one that is shown.",
         )
 
 
@@ -110,7 +112,9 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     spread = np.nan_to_num(np.abs(100 * known[["_low", "_high"]].to_numpy(dtype=float).T - y))
     place.errorbar(x, y, yerr=spread, fmt="none", ecolor=drawing.GREY, elinewidth=0.8, alpha=0.6)
     for label, colour, marker, size in (
-        ("", drawing.PALETTE[0], "o", 28), ("default", drawing.PALETTE[1], "D", 48), ("winner", drawing.PALETTE[3], "*", 130)
+        ("", drawing.PALETTE[0], "o", 28),
+        ("default", drawing.PALETTE[1], "D", 48),
+        ("winner", drawing.PALETTE[3], "*", 130),
     ):
         mask = known["_label"].str.contains(label).to_numpy() if label else (known["_label"] == "").to_numpy()
         if mask.any():
@@ -147,19 +151,24 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
                 Column("importance", "Importance % [95 %]"),
                 Column("configurations", "Configurations (n)"),
             ),
-            tuple((word(axis.axis), percent(axis.value, axis.low, axis.high, digits=0), count(found.n)) for axis in ordered),
-            "Permutation importance of a random forest on configurations that it was not fitted on: increase of the squared "
-            f"error as a share of the variance between configurations. Interval: {importance.METHOD}. The forest explains "
-            f"{share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, {share(found.r2_high, digits=0)}] of the "
-            f"variance of configurations left out. {trust}",
+            tuple(
+                (word(axis.axis), percent(axis.value, axis.low, axis.high, digits=0), count(found.n))
+                for axis in ordered
+            ),
+            "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
+            f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
+            f"forest explains {share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, "
+            f"{share(found.r2_high, digits=0)}] of the variance of configurations left out. {trust}",
         )
     ]
 
 
 def _variance(data: StudyData, chosen: Choice) -> Table | None:
     """Return how much of the variance of trials goes with setting, class and seed."""
-    ids = data.configurations[data.configurations["complete"].astype(bool)]["configuration"].unique()
-    series = [(str(one), data.metric(Choice(str(one), chosen.detector, chosen.aggregation, chosen.error))) for one in ids]
+    ids = data.complete["configuration"].unique()
+    series = [
+        (str(one), data.metric(Choice(str(one), chosen.detector, chosen.aggregation, chosen.error))) for one in ids
+    ]
     values = pd.concat([own for _, own in series]) if series else pd.Series(dtype=float)
     factors = {
         "setting": [one for one, own in series for _ in range(len(own))],
@@ -178,8 +187,13 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     return Table(
         "variance",
         "Where the variance of the trials comes from",
-        (Column("source", "Source", numeric=False), Column("share", "Share of variance %"), Column("levels", "Levels (n)")),
+        (
+            Column("source", "Source", numeric=False),
+            Column("share", "Share of variance %"),
+            Column("levels", "Levels (n)"),
+        ),
         rows,
-        f"η² of each factor alone over {len(values)} trials of complete configurations; no interval. A factor of few levels "
-        "is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − 1).",
+        f"η² of each factor alone over {len(values)} trials of complete configurations; no interval. A factor of few "
+        "levels is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − "
+        "1).",
     )

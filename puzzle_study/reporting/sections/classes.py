@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
 
 IMAGE_INTERVAL = (
-    "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which share "
-    "the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and anomalous "
-    "images do not overlap the interval is a point, which says nothing about images not seen."
+    "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
+    "share the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and "
+    "anomalous images do not overlap the interval is a point, which says nothing about images not seen."
 )
 
 
@@ -58,7 +58,9 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
         number = paper_values.class_number(data.dataset, normal_class)
         cells += [percent(paper.by_class.get(number)) for paper, _ in shown]
         rows.append((*cells, *_counts(data, choice, normal_class)))
-    rows.append((*_mean_cells(data, choice, [*variants, *references]), *_paper_means(data, choice, shown), *_no_counts()))
+    rows.append(
+        (*_mean_cells(data, choice, [*variants, *references]), *_paper_means(data, choice, shown), *_no_counts())
+    )
     note = (
         f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
         f"{data.selection_title}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
@@ -96,10 +98,10 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
         tuple(columns),
         tuple(rows),
-        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean over "
-        "seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the highest rates "
-        "hang on single images."
-        + (" The paper's values: Table 10." if papers else ""),
+        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean "
+        "over seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the "
+        "highest rates "
+        "hang on single images." + (" The paper's values: Table 10." if papers else ""),
     )
 
 
@@ -140,7 +142,11 @@ def _paper_means(
 ) -> list[Cell]:
     classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
     return [
-        percent(_mean_of([paper.by_class[one] for one in classes if one in paper.by_class]) if paper.by_class else paper.mean)
+        percent(
+            _mean_of([paper.by_class[one] for one in classes if one in paper.by_class])
+            if paper.by_class
+            else paper.mean
+        )
         for paper, _ in shown
     ]
 
@@ -156,7 +162,9 @@ def _mean_cells(data: StudyData, chosen: Choice, choices: list[Choice]) -> list[
 def _counts(data: StudyData, choice: Choice, normal_class: str) -> list[Cell]:
     rows = data.of(choice)
     rows = rows[rows["normal_class"] == normal_class]
-    images, anomalies = (rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies"))
+    images, anomalies = (
+        rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies")
+    )
     return [count(len(rows)), count(images), count(anomalies)]
 
 

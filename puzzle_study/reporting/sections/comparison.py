@@ -82,7 +82,9 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             Column("commit", "Commit", numeric=False),
         ),
         tuple(rows),
-        "AUROC: mean over classes and seeds. Interval: " + "; ".join(sorted(methods)) + ". Studies of other classes, images "
+        "AUROC: mean over classes and seeds. Interval: "
+        + "; ".join(sorted(methods))
+        + ". Studies of other classes, images "
         "or budgets are not comparable by their means; see Settings of each.",
     )
 
@@ -159,21 +161,30 @@ def _figure(studies: Sequence[StudyData], titles: Sequence[str], figures: Path) 
         said = []
         for index, (data, title) in enumerate(zip(studies, titles, strict=True)):
             for kind, choice, shift, marker in (
-                ("winner", data.winner, -0.15, "o"), ("default", data.default, 0.0, "D"),
+                ("winner", data.winner, -0.15, "o"),
+                ("default", data.default, 0.0, "D"),
             ):
                 mean = _mean(data, choice)
                 if mean:
                     spread = [[max(0.0, 100 * (mean.value - mean.low))], [max(0.0, 100 * (mean.high - mean.value))]]
                     colour = drawing.PALETTE[3] if kind == "winner" else drawing.PALETTE[1]
                     place.errorbar(
-                        [100 * mean.value], [index + shift], xerr=spread, fmt=marker, color=colour, capsize=3,
+                        [100 * mean.value],
+                        [index + shift],
+                        xerr=spread,
+                        fmt=marker,
+                        color=colour,
+                        capsize=3,
                         label=kind if index == 0 else None,
                     )
                     said.append(f"{title}, {kind}: {share(mean.value)} %")
             reference = _best_reference(data)
             if reference:
                 place.scatter(
-                    [100 * reference[1]], [index + 0.15], marker="s", color=drawing.GREY,
+                    [100 * reference[1]],
+                    [index + 0.15],
+                    marker="s",
+                    color=drawing.GREY,
                     label="best reference" if index == 0 else None,
                 )
         place.set_yticks(range(len(studies)), titles)

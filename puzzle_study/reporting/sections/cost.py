@@ -99,8 +99,11 @@ def _figure(data: StudyData, figures: Path) -> Figure | None:
             own = [point for point in points if point[0] == kind]
             index = sorted(kinds).index(kind)
             place.scatter(
-                [point[1] for point in own], [100 * point[2] for point in own], label=kind,
-                s=130 if kind == "winner" else 40, marker="*" if kind == "winner" else "oDs^vP"[index % 6],
+                [point[1] for point in own],
+                [100 * point[2] for point in own],
+                label=kind,
+                s=130 if kind == "winner" else 40,
+                marker="*" if kind == "winner" else "oDs^vP"[index % 6],
                 color=drawing.PALETTE[3] if kind == "winner" else drawing.PALETTE[index if index < 3 else index + 1],
             )
         seconds = [point[1] for point in points]
@@ -114,11 +117,11 @@ def _figure(data: StudyData, figures: Path) -> Figure | None:
             figure,
             figures,
             name="cost",
-            alt=f"Scatter of AUROC against seconds a trial for {len(points)} configurations and references: the cheapest is "
-            f"{cheapest[0]} ({significant(cheapest[1])} s, {100 * cheapest[2]:.1f} %), the highest AUROC has {best[0]} "
-            f"({significant(best[1])} s, {100 * best[2]:.1f} %).",
-            caption=f"Mean AUROC ({winner.aggregation}) against mean seconds a trial, training and scoring together; one point a "
-            f"configuration or reference (n = {len(points)}), no intervals drawn.",
+            alt=f"Scatter of AUROC against seconds a trial for {len(points)} configurations and references: the "
+            f"cheapest is {cheapest[0]} ({significant(cheapest[1])} s, {100 * cheapest[2]:.1f} %), the highest AUROC "
+            f"has {best[0]} ({significant(best[1])} s, {100 * best[2]:.1f} %).",
+            caption=f"Mean AUROC ({winner.aggregation}) against mean seconds a trial, training and scoring together; "
+            f"one point a configuration or reference (n = {len(points)}), no intervals drawn.",
         )
 
 

@@ -34,8 +34,8 @@ def build(data: StudyData, figures: Path) -> Section:
         return section("gallery", "Gallery", [absent("This study kept no gallery (gallery.npz).")])
     blocks: list[Block | None] = [
         Paragraph(
-            "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and where "
-            "it fails, not what is typical. The error map has one scale for all pictures of a figure."
+            "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
+            "where it fails, not what is typical. The error map has one scale for all pictures of a figure."
         )
     ]
     limit = float(np.quantile(gallery["error_map"], 0.995)) or 1.0
@@ -73,7 +73,8 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
         figures,
         name=f"gallery_{kind}",
         alt=f"Pictures of {title}, rows original, puzzle, reconstruction and squared error: {described}.",
-        caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: typical).{more}",
+        caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
+        f"typical).{more}",
     )
 
 
@@ -88,8 +89,9 @@ def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
     change = (127.5 + 127.5 * delta / largest).astype(np.uint8)
     pictures = [[_rgb(image) for image in images] for images in (before, after, change)]
     labels = [
-        f"{gallery['attacked_attack'][i]} {gallery['attacked_method'][i]}\nε {float(gallery['attacked_epsilon'][i]):.3g}: "
-        f"{float(gallery['attacked_score_before'][i]):.2f} → {float(gallery['attacked_score_after'][i]):.2f}"
+        f"{gallery['attacked_attack'][i]} {gallery['attacked_method'][i]}\nε "
+        f"{float(gallery['attacked_epsilon'][i]):.3g}: {float(gallery['attacked_score_before'][i]):.2f} → "
+        f"{float(gallery['attacked_score_after'][i]):.2f}"
         for i in range(count)
     ]
     return _montage(
@@ -98,11 +100,11 @@ def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
         labels,
         figures,
         name="gallery_attacked",
-        alt="Pictures before and after an attack and their difference: " + "; ".join(
-            label.replace("\n", " ").replace("→", "to") for label in labels
-        ) + ".",
-        caption=f"Attacked images: before, after, and the difference magnified {255 / largest / 2:.1f} times around gray. Below each "
-        "column: attack, ε, anomaly score before and after.",
+        alt="Pictures before and after an attack and their difference: "
+        + "; ".join(label.replace("\n", " ").replace("→", "to") for label in labels)
+        + ".",
+        caption=f"Attacked images: before, after, and the difference magnified {255 / largest / 2:.1f} times around "
+        "gray. Below each column: attack, ε, anomaly score before and after.",
     )
 
 

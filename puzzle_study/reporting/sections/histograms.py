@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.patches import Patch
 
 from puzzle_study.reporting import drawing, scores
 from puzzle_study.reporting.blocks import Figure, Section, absent, section, share
@@ -27,7 +28,9 @@ def build(data: StudyData, figures: Path) -> Section:
     choice = data.winner or data.default
     found = _scored(data, choice) if choice else []
     if choice is None or not found:
-        return section("scores", title, [absent("This study kept no error matrices (errors/), from which scores come.")])
+        return section(
+            "scores", title, [absent("This study kept no error matrices (errors/), from which scores come.")]
+        )
     return section("scores", title, [_figure(data, choice, found, figures)])
 
 
@@ -57,13 +60,24 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
             # A few extreme anomalies would press everything else into one bar.
             low, high = np.quantile(long["score"], [0, 0.99])
             sns.histplot(
-                long, x="score", hue="kind", bins=24, binrange=(low, max(high, low + 1e-9)), stat="density",
-                common_norm=False, element="step", alpha=0.25, linewidth=1, palette=COLOURS, hue_order=list(COLOURS),
-                legend=False, ax=place,
+                long,
+                x="score",
+                hue="kind",
+                bins=24,
+                binrange=(low, max(high, low + 1e-9)),
+                stat="density",
+                common_norm=False,
+                element="step",
+                alpha=0.25,
+                linewidth=1,
+                palette=COLOURS,
+                hue_order=list(COLOURS),
+                legend=False,
+                ax=place,
             )
             value = "" if np.isnan(auroc) else f", {share(auroc)} %"
             place.set(title=f"{name}{value}", xlabel="", ylabel="", yticks=[])
-        handles = [mpl_patch(colour) for colour in COLOURS.values()]
+        handles = [_patch(colour) for colour in COLOURS.values()]
         figure.legend(handles, list(COLOURS), loc="outside upper center", ncols=3)
         figure.supxlabel("anomaly score (1: a typical normal image)", fontsize=9)
         first = shown[0][2]
@@ -74,12 +88,14 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
             figure,
             figures,
             name="scores",
-            alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, pseudo-anomalous "
-            f"and anomalous images; the medians of normal images lie between {min(middle[::2]):.2f} and "
-            f"{max(middle[::2]):.2f}, those of anomalies between {min(middle[1::2]):.2f} and {max(middle[1::2]):.2f}.",
-            caption=f"Scores of {data.label(choice)} ({choice.aggregation}, error norm {choice.error}), seed {seed}; the title of a "
-            f"panel is the normal class and the AUROC of that trial. Each kind has area 1; n = {len(first.test)} test images "
-            f"and {len(first.pseudo)} pseudo-anomalies in the first panel. The highest 1 % are cut off.{more}",
+            alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, "
+            f"pseudo-anomalous and anomalous images; the medians of normal images lie between {min(middle[::2]):.2f} "
+            f"and {max(middle[::2]):.2f}, those of anomalies between {min(middle[1::2]):.2f} and "
+            f"{max(middle[1::2]):.2f}.",
+            caption=f"Scores of {data.label(choice)} ({choice.aggregation}, error norm {choice.error}), seed {seed}; "
+            "the title of a panel is the normal class and the AUROC of that trial. Each kind has area 1; n = "
+            f"{len(first.test)} test images and {len(first.pseudo)} pseudo-anomalies in the first panel. The highest 1 "
+            f"% are cut off.{more}",
         )
 
 
@@ -92,8 +108,6 @@ def _long(scored: TrialScores) -> pd.DataFrame:
     )
 
 
-def mpl_patch(colour: str):  # type: ignore[no-untyped-def]
+def _patch(colour: str) -> Patch:
     """Return the square of a legend."""
-    from matplotlib.patches import Patch
-
     return Patch(facecolor=colour, alpha=0.5, edgecolor=colour)

@@ -147,7 +147,8 @@ def _failed(data: StudyData) -> Block:
             Column("error", "Why", numeric=False),
         ),
         rows,
-        "A configuration with a failed trial is incomplete: it has no rank, and nothing was averaged over what is missing.",
+        "A configuration with a failed trial is incomplete: it has no rank, and nothing was averaged over what is "
+        "missing.",
     )
 
 

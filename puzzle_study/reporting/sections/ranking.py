@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from puzzle_study.reporting import statistics
 from puzzle_study.reporting.blocks import (
+    Block,
     Cell,
     Column,
     Paragraph,
@@ -22,18 +24,16 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
-from puzzle_study.reporting.study_data import TITLES, Choice, paired, tasks_of
+from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
 
-FPR_METRICS = (("fpr_at_tpr95", "95"), ("fpr_at_tpr99", "99"), ("fpr_at_tpr995", "99.5"))
-
 
 def build(data: StudyData) -> Section:
     """Return the section."""
-    blocks = [Paragraph(how_selected(data)), ranking_table(data)]
-    if data.configurations["configuration"].nunique() > 1:
+    blocks: list[Block | None] = [Paragraph(how_selected(data)), ranking_table(data)]
+    if data.searched:
         blocks += [_one_standard_error(data), differences_table(data)]
     else:
         blocks.append(
@@ -57,10 +57,10 @@ def how_selected(data: StudyData) -> str:
 
 def ranking_table(data: StudyData) -> Table:
     """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
-    rows = data.summary.assign(
-        _group=[_group(row) for _, row in data.summary.iterrows()],
-        _rank=pd.to_numeric(data.summary.get("rank"), errors="coerce"),
-    ).sort_values(["_group", "_rank", "auroc_mean"], ascending=[True, True, False])
+    is_own = data.summary["detector"] == PUZZLE_AE
+    group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
+    rows = data.summary.assign(_group=group)
+    rows = rows.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
     columns = [
         Column("rank", "Rank"),
         Column("configuration", "Configuration", numeric=False),
@@ -82,14 +82,14 @@ def ranking_table(data: StudyData) -> Table:
         strong = "winner" in row["label"]
         cells.append(
             (
-                count(row["_rank"]),
+                count(row["rank"]),
                 word(TITLES.get(choice.detector, choice.detector) if choice.is_reference else choice.configuration),
                 word("reference" if choice.is_reference else row["label"].replace(";", ", "), strong=strong),
                 word("" if choice.is_reference else choice.aggregation),
                 *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
                 percent(mean.value, mean.low, mean.high, strong=strong) if mean else Cell("–"),
-                percent(_float(row.get("selection_mean"))),
-                _trials(row),
+                percent(row["selection_mean"]),
+                _trials(row["trials"], row["expected"]),
                 *(axis_cell(value) for value in _axis_values(data, choice)),
             )
         )
@@ -178,11 +178,11 @@ def rivals(data: StudyData) -> list[Choice]:
 
 def axis_cell(value: object) -> Cell:
     """Return a cell for the value of a searched setting, which may be missing, a number or a word."""
-    if value is None or (isinstance(value, float) and pd.isna(value)):
-        return Cell("–")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) and not hasattr(value, "dtype"):
+    if isinstance(value, (bool, np.bool_, str)):
         return word(value)
-    return number(float(value), 3)  # type: ignore[arg-type]
+    if isinstance(value, (int, float, np.number)):
+        return number(float(value))
+    return Cell("–")
 
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
@@ -213,17 +213,10 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     )
 
 
-def _group(row: pd.Series) -> int:  # type: ignore[type-arg]
-    if row["detector"] != "puzzle_ae":
-        return 1
-    return 0 if bool(row.get("complete", True)) else 2
-
-
-def _trials(row: pd.Series) -> Cell:  # type: ignore[type-arg]
-    done, planned = _float(row.get("trials")), _float(row.get("expected"))
-    if pd.isna(done):
+def _trials(done: float, planned: float) -> Cell:
+    if np.isnan(done):
         return Cell("–")
-    return Cell(f"{done:.0f}" if pd.isna(planned) else f"{done:.0f}/{planned:.0f}", int(done))
+    return Cell(f"{done:.0f}" if np.isnan(planned) else f"{done:.0f}/{planned:.0f}", int(done))
 
 
 def _axis_values(data: StudyData, choice: Choice) -> list[object]:
@@ -231,7 +224,3 @@ def _axis_values(data: StudyData, choice: Choice) -> list[object]:
         return [None] * len(data.axes)
     values = data.values_of(choice.configuration)
     return [values.get(name) for name in data.axes]
-
-
-def _float(value: object) -> float:
-    return float(pd.to_numeric(pd.Series([value]), errors="coerce").iloc[0])

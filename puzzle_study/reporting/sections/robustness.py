@@ -59,7 +59,11 @@ def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     found = cells(data)
     if not found:
-        return section("robustness", "Robustness", [absent("This study attacked no test images (its study file has no section attacks).")])
+        return section(
+            "robustness",
+            "Robustness",
+            [absent("This study attacked no test images (its study file has no section attacks).")],
+        )
     return section("robustness", "Robustness", [*weaker_than_noise(data), _figure(found, figures), _table(found)])
 
 
@@ -78,21 +82,36 @@ def cells(data: StudyData) -> list[AttackCell]:
         if len(rows) == 1:
             low, high = float(rows["auroc_low"].iloc[0]), float(rows["auroc_high"].iloc[0])
             mean = statistics.Mean(mean.value, low, high, np.nan, 1, 1, "stratified bootstrap over test images, 95 %")
-        label, configuration, target, attack, method, epsilon = key
+        label, configuration, target, attack, method, _ = key
         found.append(
             AttackCell(
-                label=str(label), configuration=str(configuration), target=str(target), attack=str(attack),
-                method=str(method), epsilon=float(epsilon), steps=int(rows["steps"].max()),
-                aggregation=str(rows["aggregation"].iloc[0]), auroc=mean, clean=float(rows["auroc_clean"].mean()),
-                fpr_at_tpr99=float(rows["fpr_at_tpr99"].mean()), images=int(rows["images"].sum()),
-                max_perturbation=float(rows["max_perturbation"].max()), flags=_flags(rows["flags"]),
+                label=str(label),
+                configuration=str(configuration),
+                target=str(target),
+                attack=str(attack),
+                method=str(method),
+                epsilon=float(rows["epsilon"].iloc[0]),
+                steps=int(rows["steps"].max()),
+                aggregation=str(rows["aggregation"].iloc[0]),
+                auroc=mean,
+                clean=float(rows["auroc_clean"].mean()),
+                fpr_at_tpr99=float(rows["fpr_at_tpr99"].mean()),
+                images=int(rows["images"].sum()),
+                max_perturbation=float(rows["max_perturbation"].max()),
+                flags=_flags(rows["flags"]),
                 values=rows.set_index("trial")["auroc"],
             )
         )
     methods = {NOISE: "~"}
     return sorted(
         found,
-        key=lambda cell: (cell.label != "winner", cell.target, cell.attack, methods.get(cell.method, cell.method), cell.epsilon),
+        key=lambda cell: (
+            cell.label != "winner",
+            cell.target,
+            cell.attack,
+            methods.get(cell.method, cell.method),
+            cell.epsilon,
+        ),
     )
 
 
@@ -191,9 +210,9 @@ def _table(found: list[AttackCell]) -> Table:
         "AUROC under attack",
         columns,
         rows,
-        f"Mean over trials. Interval: {methods}. Clean: the same images without an attack. ε bounds every pixel of images in "
-        f"[0, 1].{target} Flags are doubts that the attack code itself raised, with the number of trials that carry them; "
-        "noise is random signs of size ε, the control.",
+        f"Mean over trials. Interval: {methods}. Clean: the same images without an attack. ε bounds every pixel of "
+        f"images in [0, 1].{target} Flags are doubts that the attack code itself raised, with the number of trials "
+        "that carry them; noise is random signs of size ε, the control.",
     )
 
 
@@ -206,7 +225,10 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
     grey_dashes = {"attack1": (0, (5, 2)), "attack2": (0, (1, 1.5))}
     width = 5.6 if len(panels) == 1 else 4.8 * min(2, len(panels))
     rows = -(-len(panels) // 2)
-    with drawing.drawing(width, 3.7 * rows + 0.5, rows=rows, columns=min(2, len(panels)), sharey=True) as (figure, axes):
+    with drawing.drawing(width, 3.7 * rows + 0.5, rows=rows, columns=min(2, len(panels)), sharey=True) as (
+        figure,
+        axes,
+    ):
         for place in axes[len(panels) :]:
             place.set_visible(False)
         for place, (label, target) in zip(axes, panels, strict=False):
@@ -222,7 +244,9 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
                     style = grey_dashes.get(pair[0], (0, (3, 1)))
                     place.plot(x, y, color=drawing.GREY, linestyle=style, label=f"{pair[0]}, noise (control)")
                 else:
-                    place.plot(x, y, color=colours[pair], marker=markers[pair], markersize=5, label=f"{pair[0]}, {pair[1]}")
+                    place.plot(
+                        x, y, color=colours[pair], marker=markers[pair], markersize=5, label=f"{pair[0]}, {pair[1]}"
+                    )
                     place.fill_between(x, low, high, color=colours[pair], alpha=0.15, linewidth=0)
             place.axhline(50, color="black", linewidth=0.8, linestyle=":")
             place.set(title=f"{label}, {target} images attacked", xlabel="ε (pixels in [0, 1])", ylabel="AUROC, %")
@@ -230,17 +254,20 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
             place.set_xticks(used, [significant(value) for value in used])
         handles, texts = axes[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(texts)), fontsize=8)
-        worst = min((cell for cell in found if cell.method != NOISE), key=lambda cell: cell.auroc.value, default=found[0])
+        worst = min(
+            (cell for cell in found if cell.method != NOISE), key=lambda cell: cell.auroc.value, default=found[0]
+        )
         return drawing.finished(
             figure,
             figures,
             name="robustness",
             alt=f"Lines of AUROC against epsilon for each attack and method, one panel for each of "
-            f"{', '.join(dict.fromkeys(cell.label for cell in found))}; the lowest point is {worst.attack} {worst.method} at "
-            f"epsilon {significant(worst.epsilon)} with {share(worst.auroc.value)} %, from {share(worst.clean)} % clean.",
-            caption=f"AUROC under attack against ε, mean over trials (n = {found[0].auroc.n} each at most); ε = 0 is clean. "
-            f"Band: {found[0].auroc.method}. Grey: random sign noise; dotted: chance. An attack above the noise is "
-            "no evidence of robustness.",
+            f"{', '.join(dict.fromkeys(cell.label for cell in found))}; the lowest point is {worst.attack} "
+            f"{worst.method} at epsilon {significant(worst.epsilon)} with {share(worst.auroc.value)} %, from "
+            f"{share(worst.clean)} % clean.",
+            caption=f"AUROC under attack against ε, mean over trials (n = {found[0].auroc.n} each at most); ε = 0 is "
+            f"clean. Band: {found[0].auroc.method}. Grey: random sign noise; dotted: chance. An attack above the noise "
+            "is no evidence of robustness.",
         )
 
 

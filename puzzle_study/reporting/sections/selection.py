@@ -21,33 +21,36 @@ def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Selection against test AUROC"
     rows = scored(data)
-    if len(rows) < 3:
-        return section("selection", title, [absent("This study has fewer than three complete rows to select from.")])
+    if rows["configuration"].nunique() < 3:
+        return section(
+            "selection", title, [absent("Fewer than three configurations are complete: no agreement to show.")]
+        )
     return section("selection", title, [hindsight(data), _agreement(rows), _scatter(data, rows, figures)])
 
 
 def scored(data: StudyData) -> pd.DataFrame:
     """Return the complete rows of Puzzle-AE that have a selection score and a test AUROC."""
-    rows = data.configurations
-    return rows[rows["complete"].astype(bool)].dropna(subset=["selection_mean", "auroc_mean"])
+    return data.complete.dropna(subset=["selection_mean", "auroc_mean"])
 
 
 def hindsight(data: StudyData) -> Paragraph | None:
     """Return how far the winner is from the best row by test AUROC, which no selection could know."""
     winner, best = data.winner, data.best_in_hindsight
-    if winner is None or best is None or data.configurations["configuration"].nunique() < 2:
+    if winner is None or best is None or not data.searched:
         return None
     if data.selection == "oracle":
         return Paragraph(
-            "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by construction "
-            "and optimistic.",
+            "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by "
+            "construction and optimistic.",
             kind="finding",
         )
     reached, possible = data.mean(winner), data.mean(best)
     if reached is None or possible is None:
         return None
     if best == winner:
-        return Paragraph("The selection by pseudo-anomalies found the row that has the highest test AUROC in hindsight.")
+        return Paragraph(
+            "The selection by pseudo-anomalies found the row that has the highest test AUROC in hindsight."
+        )
     return Paragraph(
         f"In hindsight (oracle) configuration {best.configuration} with {best.aggregation} has the highest test AUROC, "
         f"{share(possible.value)} %: the selection by pseudo-anomalies gave away "
@@ -82,12 +85,23 @@ def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
     )
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(
-            shown, x="selection", y="auroc", hue="aggregation", style="aggregation", ax=axes,
-            palette=drawing.AGGREGATION_COLOURS, hue_order=["min", "avg", "max"], style_order=["min", "avg", "max"],
+            shown,
+            x="selection",
+            y="auroc",
+            hue="aggregation",
+            style="aggregation",
+            ax=axes,
+            palette=drawing.AGGREGATION_COLOURS,
+            hue_order=["min", "avg", "max"],
+            style_order=["min", "avg", "max"],
         )
         marked = rows[rows["label"].str.contains("winner")]
         axes.scatter(
-            100 * marked["selection_mean"], 100 * marked["auroc_mean"], s=160, facecolors="none", edgecolors="black",
+            100 * marked["selection_mean"],
+            100 * marked["auroc_mean"],
+            s=160,
+            facecolors="none",
+            edgecolors="black",
             label="winner",
         )
         axes.legend(title=None)
@@ -99,8 +113,8 @@ def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
             alt=f"Scatter of {len(shown)} points, one for each configuration and aggregation: selection score from "
             f"{shown['selection'].min():.1f} to {shown['selection'].max():.1f} % against test AUROC from "
             f"{shown['auroc'].min():.1f} to {shown['auroc'].max():.1f} %; the winner is circled.",
-            caption=f"Selection score ({data.selection_title}) against test AUROC, one point for each complete configuration "
-            f"and aggregation (n = {len(shown)}); means over classes and seeds, no intervals drawn.",
+            caption=f"Selection score ({data.selection_title}) against test AUROC, one point for each complete "
+            f"configuration and aggregation (n = {len(shown)}); means over classes and seeds, no intervals drawn.",
         )
 
 
@@ -110,7 +124,7 @@ def _spearman(pairs: np.ndarray) -> float:
     ranks = rankdata(pairs, axis=0)
     if np.ptp(ranks[:, 0]) == 0 or np.ptp(ranks[:, 1]) == 0:
         return float("nan")
-    return float(np.corrcoef(ranks.T)[0, 1])
+    return float(np.atleast_2d(np.corrcoef(ranks.T))[0, 1])
 
 
 def _signed(value: float) -> str:

@@ -19,7 +19,8 @@ def build(data: StudyData) -> Section:
     title = "Stability over seeds"
     choice = data.winner or data.default
     table = rank_table(data, choice) if choice else None
-    text = "This study has one seed, or no error matrices of several: nothing can be said of the order of images over seeds."
+    text = "This study has one seed, or no error matrices of several: nothing can be said of the order of images over "
+    "seeds."
     return section("stability", title, [table or absent(text)])
 
 
@@ -63,7 +64,7 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
             Column("images", "Test images (n)"),
         ),
         tuple(rows),
-        "Mean over all pairs of seeds of Spearman’s rank correlation of the anomaly scores (100 %: the same order), and the "
-        "share of the most anomalous tenth of the images that two seeds have in common (chance: 10 %). No interval: pairs "
-        "share seeds.",
+        "Mean over all pairs of seeds of Spearman’s rank correlation of the anomaly scores (100 %: the same order), "
+        "and the share of the most anomalous tenth of the images that two seeds have in common (chance: 10 %). No "
+        "interval: pairs share seeds.",
     )

@@ -53,7 +53,9 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
             per_class = (theirs - mine).groupby(level="normal_class").mean()
             compared.append((name, float(theirs.mean()), difference, int((per_class > 0).sum()), len(per_class)))
     if not compared:
-        text = f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
+        text = (
+            f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
+        )
         return Paragraph(text, kind="finding")
     compared.sort(key=lambda entry: -entry[2].mean.value)
     name, value, difference, better, classes = compared[0]
@@ -63,9 +65,12 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         sure = "" if difference.mean.low > 0 else " (the interval holds zero, so that this may be chance)"
         text = (
             f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
-            f"{difference.pairs} paired trials{sure}; it is better on {better} of {_plural(classes, 'class', 'classes')}."
+            f"{difference.pairs} paired trials{sure}; it is better on {better} of "
+            f"{_plural(classes, 'class', 'classes')}."
         )
-        also = [f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0]
+        also = [
+            f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0
+        ]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
     sure = "" if difference.mean.high < 0 else " (the interval holds zero, so that this may be chance)"
@@ -94,7 +99,7 @@ def _robustness(data: StudyData) -> Paragraph | None:
 
 def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     default = data.default
-    if default is None or data.configurations["configuration"].nunique() < 2:
+    if default is None or not data.searched:
         return None
     if default == winner:
         return Paragraph("The search selected the default configuration itself.")
@@ -105,8 +110,8 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     clear = abs(difference.mean.value) > 0 and not difference.mean.low <= 0 <= difference.mean.high
     verdict = "" if clear else ": the search bought nothing that can be told from chance"
     return Paragraph(
-        f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner differs by "
-        f"{_points(difference.mean)} on {difference.pairs} paired trials "
+        f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
+        f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
         f"(Wilcoxon p = {significant(difference.p_value, 2)}){verdict}."
     )
 
@@ -122,8 +127,8 @@ def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
     classes = ", ".join(dict.fromkeys(str(name) for name in turned["normal_class"]))
     lowest = pd.to_numeric(turned[f"auroc_{winner.aggregation}"]).min()
     return Paragraph(
-        f"Inverted scores: in {len(turned)} of {len(rows)} trials of the winner normal images score higher than anomalies "
-        f"(class {classes}; lowest AUROC {share(float(lowest))} %, interval wholly below 50 %).",
+        f"Inverted scores: in {len(turned)} of {len(rows)} trials of the winner normal images score higher than "
+        f"anomalies (class {classes}; lowest AUROC {share(float(lowest))} %, interval wholly below 50 %).",
         kind="finding",
     )
 
@@ -155,7 +160,7 @@ def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     return Paragraph(
         f"Over the last 20 evaluations of a training the winner's AUROC has a standard deviation of "
-        f"{share(float(spread.mean()), digits=2)} points (mean of {len(spread)} trials; highest "
+        f"{share(float(spread.mean()), digits=2)} points (mean of {_plural(len(spread), 'trial', 'trials')}; highest "
         f"{share(float(spread.max()), digits=2)})."
     )
 
@@ -165,7 +170,8 @@ def _failures(data: StudyData) -> Paragraph | None:
     if not failed:
         return None
     return Paragraph(
-        f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance).", kind="finding"
+        f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance).",
+        kind="finding",
     )
 
 

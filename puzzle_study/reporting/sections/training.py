@@ -9,7 +9,19 @@ import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import Block, Cell, Column, Figure, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.blocks import (
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Section,
+    Table,
+    absent,
+    count,
+    percent,
+    section,
+    word,
+)
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
@@ -64,7 +76,8 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
         tuple(rows),
         "Mean and standard deviation of the AUROC over the last 20 evaluated epochs of each trial, both averaged over "
         "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
-        "standard deviation is the result. It describes the wandering of one training, not the difference between seeds.",
+        "standard deviation is the result. It describes the wandering of one training, not the difference between "
+        "seeds.",
     )
 
 
@@ -92,13 +105,27 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
     trials = long["trial"].nunique()
     with drawing.drawing(9.6, 3.8, columns=2, sharey=True) as (figure, (left, right)):
         sns.lineplot(
-            long, x="epoch", y="auroc", hue="aggregation", style="aggregation", errorbar=("pi", 100), ax=left,
-            palette=drawing.AGGREGATION_COLOURS, hue_order=list(AGGREGATIONS), style_order=list(AGGREGATIONS),
+            long,
+            x="epoch",
+            y="auroc",
+            hue="aggregation",
+            style="aggregation",
+            errorbar=("pi", 100),
+            ax=left,
+            palette=drawing.AGGREGATION_COLOURS,
+            hue_order=list(AGGREGATIONS),
+            style_order=list(AGGREGATIONS),
         )
         left.set(title="all classes, mean and range over trials", xlabel="epoch", ylabel="AUROC, %")
         left.legend(title=None)
         sns.lineplot(
-            own, x="epoch", y="auroc", hue="normal_class", hue_order=names, errorbar=None, ax=right,
+            own,
+            x="epoch",
+            y="auroc",
+            hue="normal_class",
+            hue_order=names,
+            errorbar=None,
+            ax=right,
             palette=sns.color_palette("colorblind", len(names)) if len(names) <= 10 else "viridis",
         )
         right.set(title=f"{choice.aggregation} by normal class, mean over seeds", xlabel="epoch")
@@ -109,8 +136,9 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
             figures,
             name="auroc_by_epoch",
             alt=f"Lines of AUROC against epoch for min, avg and max aggregation (left) and by normal class (right); "
-            f"with {choice.aggregation} the mean goes from {own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % "
-            f"in epoch {own['epoch'].min()} to {last:.1f} % in epoch {own['epoch'].max()}.",
+            f"with {choice.aggregation} the mean goes from "
+            f"{own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % in epoch {own['epoch'].min()} to "
+            f"{last:.1f} % in epoch {own['epoch'].max()}.",
             caption=f"Test AUROC along the training of {data.label(choice)} (configuration {choice.configuration}); it "
             f"steers neither training nor selection. Band: lowest to highest of {trials} trials of "
             f"{len(names)} classes.",
@@ -133,9 +161,9 @@ def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure 
             figure,
             figures,
             name="losses",
-            alt="Lines of the losses against epoch: " + ", ".join(
-                f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses
-            ) + ".",
+            alt="Lines of the losses against epoch: "
+            + ", ".join(f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses)
+            + ".",
             caption=f"Losses of configuration {choice.configuration}, mean and standard deviation over "
             f"{curves['trial'].nunique()} trials.",
         )

@@ -1,0 +1,77 @@
+"""Reading the files of a study for its report; what a study did not do is None."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from puzzle_study import config, studyfile
+from puzzle_study.errors import UserError
+from puzzle_study.reporting.study_data import StudyData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from puzzle_study.results import Results
+
+
+def load(results: Results) -> StudyData:
+    """Read all files of a study.
+
+    Raises:
+        UserError: trials.csv or summary.csv is missing.
+    """
+    trials = results.table(results.trials_file)
+    summary = results.table(results.summary_file)
+    if not len(trials) or not len(summary):
+        raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
+    if "repeat" not in trials:
+        trials["repeat"] = 0
+    for name in ("label", "aggregation"):
+        summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
+    for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
+        summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
+    # A column of true, false and nothing is read as text; nothing is not complete.
+    summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
+    return StudyData(
+        results=results,
+        study=_study(results),
+        environment=_environment(results),
+        trials=trials,
+        summary=summary,
+        epochs=_optional(results, "epochs_file"),
+        attacks=_optional(results, "attacks_file"),
+        gallery=_gallery(results),
+    )
+
+
+def _study(results: Results) -> config.Study | None:
+    return studyfile.load(results.study_file).study if results.study_file.exists() else None
+
+
+def _environment(results: Results) -> dict[str, Any]:
+    """Return environment.json; a damaged one is worth no failed report."""
+    try:
+        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _optional(results: Results, name: str) -> pd.DataFrame | None:
+    path = getattr(results, name)
+    frame = results.table(path) if path.exists() else None
+    return frame if frame is not None and len(frame) else None
+
+
+def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
+    if not results.gallery_file.exists():
+        return None
+    try:
+        with np.load(results.gallery_file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise UserError(f"{results.gallery_file} is damaged; delete it and build it anew with --resume") from error

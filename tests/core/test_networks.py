@@ -1,0 +1,114 @@
+"""The U-Net and the discriminator: size, shapes, initialisation."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from puzzle_study.networks import (
+    Discriminator,
+    UNet,
+    initialise_discriminator,
+    initialise_unet,
+)
+
+SIDES = (16, 18, 28, 30, 32, 128)
+
+
+def count(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_unet_has_17_million_parameters_at_base_64(channels: int) -> None:
+    with torch.device("meta"):
+        assert count(UNet(channels=channels, base_channels=64)) / 1e6 == pytest.approx(17.3, abs=0.05)
+
+
+def test_the_unet_has_no_batch_norm() -> None:
+    assert not [module for module in UNet(channels=1, base_channels=2).modules() if "Norm" in type(module).__name__]
+
+
+@pytest.mark.parametrize(("side", "channels"), itertools.product((*SIDES, 17, 31, 100), (1, 3)))
+def test_the_unet_returns_the_shape_of_its_input(side: int, channels: int) -> None:
+    network = UNet(channels=channels, base_channels=1)
+    assert network(torch.rand(2, channels, side, side)).shape == (2, channels, side, side)
+
+
+def test_the_unet_takes_oblong_images() -> None:
+    assert UNet(channels=1, base_channels=1)(torch.rand(1, 1, 16, 45)).shape == (1, 1, 16, 45)
+
+
+def test_every_weight_of_the_unet_matters() -> None:
+    network = UNet(channels=1, base_channels=2)
+    initialise_unet(network, "he")
+    network(torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+
+
+def test_each_pixel_of_the_answer_sees_the_whole_image() -> None:
+    """Or pieces could not be put back where they belong."""
+    network = UNet(channels=1, base_channels=4)
+    initialise_unet(network, "he")
+    x = torch.rand(1, 1, 28, 28, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(x)[0, 0, 0, 0], x)
+    assert gradient[0, 0, 14:, 14:].abs().sum() > 0
+
+
+@pytest.mark.parametrize(("side", "channels"), itertools.product(SIDES, (1, 3)))
+def test_the_discriminator_gives_a_feature_map_and_one_logit_an_image(side: int, channels: int) -> None:
+    network = Discriminator(channels=channels, base_channels=2, side=side)
+    features, logits = network(torch.rand(3, channels, side, side))
+    assert logits.shape == (3,)
+    assert features.ndim == 4
+    assert len(features) == 3
+    assert 2 <= features.shape[2] <= 7
+    assert features.shape[2] == features.shape[3]
+    assert features.shape[1] >= 4 * 2
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_the_logit_is_a_function_of_the_whole_feature_map(side: int) -> None:
+    network = Discriminator(channels=1, base_channels=2, side=side).eval()
+    features, logits = network(torch.rand(2, 1, side, side))
+    assert network.classifier.weight.shape[2:] == features.shape[2:]
+    torch.testing.assert_close(logits, (features * network.classifier.weight).sum((1, 2, 3)))
+
+
+def test_he_weights_are_normal_with_zero_biases_and_a_small_last_layer() -> None:
+    network = UNet(channels=1, base_channels=16)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        initialise_unet(network, "he")
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            scale = 0.1 if name == "head" else 1.0
+            few = module.weight.numel() < 200
+            assert module.weight.std().item() == pytest.approx(scale * (2 / fan_in) ** 0.5, rel=0.5 if few else 0.1)
+            assert module.bias is not None
+            assert module.bias.eq(0).all()
+
+
+def test_default_initialisation_leaves_pytorchs() -> None:
+    network = UNet(channels=1, base_channels=2)
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    initialise_unet(network, "default")
+    assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+
+
+def test_the_discriminator_starts_as_dcgan() -> None:
+    network = Discriminator(channels=1, base_channels=32, side=32)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        initialise_discriminator(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.bias is None
+            assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
+            assert module.bias.eq(0).all()

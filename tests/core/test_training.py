@@ -1,0 +1,326 @@
+"""Trainings: the same numbers for the same seed, whole or cut and resumed anywhere; when they stop or fail."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from puzzle_study import config
+from puzzle_study.detectors import checkpoint
+from puzzle_study.detectors.training import EpochLosses, Trainer, TrainingDiverged
+
+from . import tiny
+from .tiny import CPU
+
+EPOCHS = 5
+CASES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "authors_code": {
+        "puzzle.per_batch": True,
+        "train.feature_loss": "elementwise",
+        "train.adversary.noise": "twice",
+        "train.adversary.target": "noisy",
+    },
+    "plateau_at_every_epoch": {"train.plateau_patience": 1, "train.learning_rate": 0.05},
+    "one_cycle": {"train.schedule": "one_cycle", "model.initialisation": "he"},
+    "constant": {"train.schedule": "constant"},
+    "without_discriminator": {"train.lambda": 0.0},
+    "nine_pieces": {"puzzle.grid": 3, "puzzle.count": 5},
+    "rotations": {"puzzle.kind": "rotation"},
+    "pgd": {"train.adversary.method": "pgd", "train.adversary.steps": 2, "train.adversary.alpha": 0.05},
+    "converging": {"train.convergence_epochs": 2, "train.learning_rate": 1e-6},
+}
+DATA = tiny.images(7)
+
+
+def case_settings(case: str) -> config.Settings:
+    return tiny.settings({"train.epochs": EPOCHS} | CASES[case])
+
+
+def run(trainer: Trainer) -> list[EpochLosses]:
+    """Train to the end."""
+    losses = []
+    while not trainer.finished:
+        losses.append(trainer.epoch(DATA))
+    return losses
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_seed_gives_the_same_weights_and_losses_to_the_bit(case: str) -> None:
+    one, losses = tiny.train(case_settings(case), DATA, seed=3)
+    torch.manual_seed(12345)
+    torch.rand(7)
+    other, again = tiny.train(case_settings(case), DATA, seed=3)
+    assert losses == again
+    assert tiny.same_state(one.state(), other.state())
+
+
+def test_another_seed_gives_other_numbers() -> None:
+    _, one = tiny.train(case_settings("paper"), DATA, seed=3)
+    _, other = tiny.train(case_settings("paper"), DATA, seed=4)
+    assert one[0].loss_rec != other[0].loss_rec
+
+
+def test_training_leaves_the_global_random_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    tiny.train(case_settings("paper"), DATA)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case: str, tmp_path: Path) -> None:
+    settings = case_settings(case)
+    whole = tiny.trainer(settings)
+    losses = run(whole)
+    for cut in range(1, len(losses)):
+        folder = tmp_path / str(cut)
+        begun = tiny.trainer(settings)
+        for _ in range(cut):
+            begun.epoch(DATA)
+            checkpoint.save(folder, begun.epochs_done, {"trainer": begun.state()})
+        resumed = tiny.trainer(settings, seed=99)
+        state = checkpoint.load_newest(folder, CPU)
+        assert state is not None
+        resumed.restore(state["trainer"])
+        assert run(resumed) == losses[cut:]
+        assert tiny.same_state(resumed.state(), whole.state())
+
+
+def test_a_training_resumed_after_every_single_epoch_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    settings = case_settings("plateau_at_every_epoch")
+    whole = tiny.trainer(settings)
+    losses = run(whole)
+    seen = []
+    for _ in range(EPOCHS):
+        trainer = tiny.trainer(settings)
+        if (state := checkpoint.load_newest(tmp_path, CPU)) is not None:
+            trainer.restore(state["trainer"])
+        seen.append(trainer.epoch(DATA))
+        checkpoint.save(tmp_path, trainer.epochs_done, {"trainer": trainer.state()})
+    assert seen == losses
+    assert tiny.same_state(trainer.state(), whole.state())
+    assert trainer.finished
+
+
+def test_the_plateau_case_lowers_the_learning_rate() -> None:
+    """Or the resumed schedule would be tested on nothing."""
+    values = {"train.plateau_patience": 1, "train.learning_rate": 1e-6, "train.epochs": 8}
+    _, losses = tiny.train(tiny.settings(values), DATA)
+    assert losses[-1].lr < losses[0].lr
+
+
+def test_the_plateau_schedule_multiplies_by_its_factor_after_patience_epochs_without_a_new_minimum() -> None:
+    trainer = tiny.trainer(tiny.settings({"train.plateau_patience": 2, "train.plateau_factor": 0.5}))
+    rates = []
+    for loss in (1.0, 0.9, 0.9, 0.95, 0.95, 0.8):
+        trainer.plateau.step(loss)
+        rates.append(trainer.optimiser.param_groups[0]["lr"])
+    assert rates == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
+
+
+def test_one_cycle_ends_near_zero_and_peaks_at_the_learning_rate() -> None:
+    values = {"train.schedule": "one_cycle", "train.epochs": 20, "train.learning_rate": 0.01, "train.lambda": 0.0}
+    _, losses = tiny.train(tiny.settings(values), DATA)
+    rates = [row.lr for row in losses]
+    assert max(rates) == pytest.approx(0.01, rel=0.02)
+    assert rates[-1] < 2e-4
+    assert rates.index(max(rates)) in (1, 2)
+
+
+def test_losses_fall() -> None:
+    values = {"train.epochs": 30, "train.learning_rate": 5e-3, "model.initialisation": "he"}
+    _, losses = tiny.train(tiny.settings(values), DATA)
+    assert losses[-1].loss_rec < 0.7 * losses[0].loss_rec
+    assert [row.epoch for row in losses] == list(range(1, 31))
+
+
+def test_a_lambda_of_zero_builds_no_discriminator() -> None:
+    trainer = tiny.trainer(tiny.settings({"train.lambda": 0.0}))
+    assert trainer.discriminator is None
+    assert trainer.discriminator_optimiser is None
+    losses = trainer.epoch(DATA)
+    assert (losses.loss_adv, losses.loss_d) == (0, 0)
+    assert trainer.state()["discriminator"] is None
+
+
+def test_a_lambda_above_zero_trains_the_discriminator() -> None:
+    trainer = tiny.trainer(tiny.settings({"train.lambda": 1e-6}))
+    assert trainer.discriminator is not None
+    before = {name: weight.clone() for name, weight in trainer.discriminator.named_parameters()}
+    losses = trainer.epoch(DATA)
+    assert losses.loss_d > 0
+    assert all(not torch.equal(weight, before[name]) for name, weight in trainer.discriminator.named_parameters())
+
+
+def test_the_initial_unet_does_not_depend_on_lambda() -> None:
+    one, other = (tiny.trainer(tiny.settings({"train.lambda": value})).network for value in (0.0, 0.02))
+    assert tiny.same_state(one.state_dict(), other.state_dict())
+
+
+def test_zero_epochs_leave_the_network_untrained() -> None:
+    assert tiny.trainer(tiny.settings({"train.epochs": 0})).finished
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_training_stops_after_convergence_epochs_without_a_new_minimum(patience: int) -> None:
+    values = {"train.epochs": 50, "train.convergence_epochs": patience, "train.learning_rate": 1e-9}
+    trainer, losses = tiny.train(tiny.settings(values), DATA)
+    assert trainer.epochs_done < 50
+    rec = [row.loss_rec for row in losses]
+    assert min(rec[:-patience]) <= min(rec[-patience:])
+    for end in range(patience + 1, len(rec)):
+        assert min(rec[:end][-patience:]) < min(rec[: end - patience])
+
+
+def test_without_convergence_epochs_training_never_stops_early() -> None:
+    _, losses = tiny.train(tiny.settings({"train.epochs": 6, "train.learning_rate": 1e-9}), DATA)
+    assert len(losses) == 6
+
+
+@pytest.mark.parametrize("where", ["network", "discriminator"])
+def test_a_loss_that_is_not_finite_names_its_epoch_and_losses(where: str) -> None:
+    trainer = tiny.trainer(tiny.settings({"train.epochs": 5}))
+    trainer.epoch(DATA)
+    broken = getattr(trainer, where)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(math.inf)
+    with pytest.raises(
+        TrainingDiverged,
+        match=r"^the loss is not finite after epoch 2 \(reconstruction [\w.-]+, feature matching nan, "
+        r"discriminator nan\); lower train\.learning_rate or train\.lambda$",
+    ):
+        trainer.epoch(DATA)
+
+
+# Checkpoints
+
+
+def test_only_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3, 10, 999_999):
+        checkpoint.save(tmp_path, epoch, {"epoch": epoch})
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["epoch-000010.pt", "epoch-999999.pt"]
+    assert checkpoint.load_newest(tmp_path, CPU) == {"epoch": 999_999}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000010.pt", "epoch-999999.pt"]
+
+
+def test_without_checkpoints_there_is_nothing_to_load(tmp_path: Path) -> None:
+    assert checkpoint.load_newest(tmp_path, CPU) is None
+    assert checkpoint.load_newest(tmp_path / "nowhere", CPU) is None
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"hello" * 100)
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = bytes(255 - byte for byte in content[middle : middle + 8])
+    path.write_bytes(content)
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [cut_off, emptied, overwritten, zeroed, flipped, a_folder]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = tiny.trainer(case_settings("paper"))
+    for _ in range(2):
+        trainer.epoch(DATA)
+        checkpoint.save(tmp_path, trainer.epochs_done, {"trainer": trainer.state()})
+    newest = checkpoint.checkpoints(tmp_path)[-1]
+    damage(newest)
+    with caplog.at_level(logging.WARNING):
+        state = checkpoint.load_newest(tmp_path, CPU)
+    assert state is not None
+    assert state["trainer"]["epochs_done"] == 1
+    assert f"checkpoint {newest} is damaged" in caplog.text
+    assert "going on from the one before it" in caplog.text
+
+
+@pytest.mark.parametrize("damage", DAMAGES[:-1], ids=lambda damage: damage.__name__)
+def test_a_training_goes_on_to_the_same_weights_from_the_checkpoint_before_a_damaged_one(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    whole = tiny.trainer(case_settings("paper"))
+    while not whole.finished:
+        whole.epoch(DATA)
+        if whole.epochs_done <= 3:
+            checkpoint.save(tmp_path, whole.epochs_done, {"trainer": whole.state()})
+    damage(checkpoint.checkpoints(tmp_path)[-1])
+    resumed = tiny.trainer(case_settings("paper"))
+    state = checkpoint.load_newest(tmp_path, CPU)
+    assert state is not None
+    resumed.restore(state["trainer"])
+    while not resumed.finished:
+        resumed.epoch(DATA)
+        checkpoint.save(tmp_path, resumed.epochs_done, {"trainer": resumed.state()})
+    assert tiny.same_state(resumed.state(), whole.state())
+    assert asdict(resumed.settings.adversary) if False else True
+    newest = checkpoint.load_newest(tmp_path, CPU)
+    assert newest is not None
+    assert newest["trainer"]["epochs_done"] == EPOCHS
+
+
+def test_where_all_checkpoints_are_damaged_each_is_named_and_training_starts_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, epoch, {"epoch": epoch})
+    for path in checkpoint.checkpoints(tmp_path):
+        emptied(path)
+    with caplog.at_level(logging.WARNING):
+        assert checkpoint.load_newest(tmp_path, CPU) is None
+    assert all(str(path) in caplog.text for path in checkpoint.checkpoints(tmp_path))
+
+
+class Malicious:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_checkpoint_with_code_is_passed_over_and_nothing_is_executed(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "run", 1, {"epoch": 1})
+    marker = tmp_path / "executed"
+    torch.save({"trainer": Malicious(marker)}, tmp_path / "run" / "epoch-000002.pt")
+    assert checkpoint.load_newest(tmp_path / "run", CPU) == {"epoch": 1}
+    assert not marker.exists()
+
+
+def test_a_failed_write_leaves_the_checkpoints_that_were_there(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 1, {"epoch": 1})
+    with pytest.raises(Exception, match="lambda"):
+        checkpoint.save(tmp_path, 2, {"epoch": lambda: None})
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000001.pt"]

@@ -1,0 +1,121 @@
+"""Images, settings and detectors small enough to train in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from torch import Tensor, nn
+
+from puzzle_study import config, defaults, puzzles
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
+from puzzle_study.detectors.training import EpochLosses, Trainer
+from puzzle_study.networks import UNet, initialise_unet
+from puzzle_study.trial import TrialSpec
+
+CPU = torch.device("cpu")
+SIDE = 16
+
+
+def examples(count: int) -> hypothesis_settings:
+    """Settings of a property test: so many examples, no deadline (the machines are shared)."""
+    return hypothesis_settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def images(count: int, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Tensor:
+    """Random uint8 images [N, C, H, W] that have some structure."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, channels, 4, 4, generator=generator)
+    fine = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
+    grain = 0.05 * torch.rand(fine.shape, generator=generator)
+    return ((fine * 0.95 + grain) * 255).round().to(torch.uint8)
+
+
+def float_images(count: int, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Tensor:
+    """The same in [0, 1]."""
+    return images(count, channels=channels, side=side, seed=seed).float() / 255
+
+
+BASE: dict[str, Any] = {
+    "data.name": "digits",
+    "model.base_channels": 2,
+    "train.epochs": 2,
+    "train.batch_size": 4,
+    "train.precision": "float32",
+}
+
+
+def settings(values: Mapping[str, Any] | None = None) -> config.Settings:
+    """A tiny configuration with these values, by dotted name."""
+    layers = [defaults.nested(name, value) for name, value in {**BASE, **(values or {})}.items()]
+    return config.Settings.model_validate(defaults.merge(*layers))
+
+
+def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:
+    """The training puzzle set of a configuration."""
+    return puzzles.puzzle_set(values.puzzle, normal_class="3", dataset=values.data.name)
+
+
+def trainer(values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Trainer:
+    """A trainer in float32 on the CPU."""
+    return Trainer(
+        values,
+        puzzle_set(values),
+        channels=channels,
+        height=side,
+        width=side,
+        seed=seed,
+        device=CPU,
+        precision="float32",
+    )
+
+
+def train(values: config.Settings, data: Tensor, *, seed: int = 0) -> tuple[Trainer, list[EpochLosses]]:
+    """Train to the end and return the losses of every epoch."""
+    trained = trainer(values, channels=data.shape[1], side=data.shape[2], seed=seed)
+    losses = []
+    while not trained.finished:
+        losses.append(trained.epoch(data))
+    return trained, losses
+
+
+def detector(
+    puzzles_in_play: puzzles.PuzzleSet,
+    *,
+    channels: int = 1,
+    side: int = SIDE,
+    score: config.Score | None = None,
+    seed: int = 0,
+) -> PuzzleDetector:
+    """An untrained detector with He weights, whose answers differ visibly between puzzles."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(channels=channels, base_channels=2)
+        initialise_unet(network, "he")
+    return PuzzleDetector(
+        network,
+        puzzles_in_play,
+        shape=Shape(channels, side, side, 2),
+        score=score or config.Score(),
+        precision="float32",
+    )
+
+
+def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str = "puzzle_ae") -> TrialSpec:
+    """A trial on the third digit."""
+    return TrialSpec(kind, settings(values), TaskSpec("digits", "3"), seed, "0" * 16)
+
+
+def same_state(one: Any, other: Any) -> bool:
+    """Whether two nested states hold bit-equal tensors and equal values."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return isinstance(other, Mapping) and one.keys() == other.keys() and all(same_state(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same_state, one, other))
+    return bool(one == other)

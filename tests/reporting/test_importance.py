@@ -1,0 +1,45 @@
+"""Importances find the axis that matters, and say when nothing can be said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from puzzle_study.reporting import importance
+
+
+def test_the_axis_that_matters_is_found() -> None:
+    generator = np.random.default_rng(0)
+    settings = pd.DataFrame({"train.lambda": generator.random(40), "puzzle.grid": generator.integers(2, 4, 40)})
+    found = importance.importances(settings, settings["train.lambda"] * 0.1 + 0.8)
+    first, second = found.axes
+    assert first.axis == "train.lambda"
+    assert first.low > second.high
+    assert found.r2_low > 0.5
+    assert found.n == 40
+
+
+def test_noise_has_no_importance() -> None:
+    generator = np.random.default_rng(1)
+    settings = pd.DataFrame({"a": generator.random(30), "b": generator.random(30)})
+    found = importance.importances(settings, generator.random(30))
+    assert found.r2_low < 0
+    assert all(axis.low <= 0 <= axis.high for axis in found.axes)
+
+
+def test_words_and_missing_values_are_encoded() -> None:
+    settings = pd.DataFrame(
+        {"method": ["pgd", "fgsm", "none"], "epsilon": [0.2, 0.1, np.nan], "flag": [True, False, True]}
+    )
+    assert importance.encoded(settings).tolist() == [[2, 0.2, 1], [0, 0.1, 0], [1, 0.0, 1]]
+
+
+def test_equal_values_do_not_break() -> None:
+    found = importance.importances(pd.DataFrame({"a": range(10)}), np.full(10, 0.9))
+    assert np.isnan(found.r2)
+
+
+def test_few_configurations_are_refused() -> None:
+    with pytest.raises(ValueError, match="importances need 8 configurations and an axis, got 3"):
+        importance.importances(pd.DataFrame({"a": [1, 2, 3]}), [1, 2, 3])

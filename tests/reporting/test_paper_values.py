@@ -1,0 +1,82 @@
+"""The paper's values come from the right table, row and class."""
+
+from __future__ import annotations
+
+import pytest
+
+from puzzle_study.config import Aggregation
+from puzzle_study.reporting import paper_values
+
+
+@pytest.mark.parametrize(
+    ("dataset", "variant", "aggregation", "grid", "source", "normal_class", "value", "mean"),
+    [
+        ("mnist", "CPAE-G", "max", 2, "Table 1", "8", 0.9414, 0.980),
+        ("cifar10", "CPAE-G", "avg", 2, "Table 8, CPAE-G, avg", "8", 0.8334, 0.7247),
+        ("cifar10", "PAE", "min", 2, "Table 8, PAE, min", "0", 0.7632, 0.6951),
+        ("mvtec", "CPAE-G", "avg", 2, "Table 2", "bottle", 0.9424, 0.7763),
+        ("mvtec", "Rot-AE", "avg", 2, "Table 6, Rot-AE", "bottle", 0.9096, 0.7649),
+    ],
+)
+def test_values_by_class(
+    dataset: str,
+    variant: str,
+    aggregation: Aggregation,
+    grid: int,
+    source: str,
+    normal_class: str,
+    value: float,
+    mean: float,
+) -> None:
+    found = paper_values.auroc(dataset, variant=variant, aggregation=aggregation, grid=grid)
+    assert found is not None
+    assert found.source == source
+    assert found.by_class[normal_class] == pytest.approx(value)
+    assert found.mean == pytest.approx(mean)
+
+
+def test_nine_parts_are_told_apart() -> None:
+    four, nine = (paper_values.auroc("fashion_mnist", grid=grid) for grid in (2, 3))
+    assert four is not None
+    assert nine is not None
+    assert len(four.by_class) == len(nine.by_class) == 10
+    assert four != nine
+
+
+@pytest.mark.parametrize(("dataset", "mean"), [("coil100", 0.993), ("head_ct", 0.8643), ("brain_mri", 0.9634)])
+def test_sets_with_a_mean_only(dataset: str, mean: float) -> None:
+    found = paper_values.auroc(dataset)
+    assert found is not None
+    assert not found.by_class
+    assert found.mean == pytest.approx(mean)
+
+
+@pytest.mark.parametrize(("dataset", "variant"), [("digits", "CPAE-G"), ("folder", "CPAE-G"), ("mnist", "PAE")])
+def test_nothing_where_the_paper_has_nothing(dataset: str, variant: str) -> None:
+    assert paper_values.auroc(dataset, variant=variant) is None
+
+
+def test_classes_by_name_and_by_number() -> None:
+    assert paper_values.class_number("cifar10", "ship") == "8"
+    assert paper_values.class_number("fashion_mnist", "Sandal") == "5"
+    assert paper_values.class_number("mnist", "3") == "3"
+    assert paper_values.class_number("mvtec", "bottle") == "bottle"
+    assert paper_values.class_number("unknown", "x") == "x"
+
+
+def test_operating_points_and_data_efficiency() -> None:
+    assert paper_values.fpr_at_tpr("mnist", 99)["8"] == pytest.approx(0.7156)
+    assert paper_values.fpr_at_tpr("mnist", 99.5)["0"] == pytest.approx(0.0694)
+    assert paper_values.fpr_at_tpr("mnist", 95) == {}
+    assert paper_values.fpr_at_tpr("digits", 99) == {}
+    assert paper_values.data_efficiency("mnist") == pytest.approx({"LSA": 0.8889, "DSVDD": 0.9261, "Puzzle-AE": 0.949})
+    assert paper_values.data_efficiency("digits") == {}
+
+
+def test_cifar_has_the_deviations_that_table_1_prints_for_the_same_row() -> None:
+    found = paper_values.auroc("cifar10", aggregation="avg")
+    assert found is not None
+    assert len(found.deviation) == 10
+    other = paper_values.auroc("cifar10", aggregation="max")
+    assert other is not None
+    assert other.deviation == {}

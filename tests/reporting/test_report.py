@@ -1,0 +1,257 @@
+"""The whole report: what it says first, what it leaves out, and that it touches nothing else."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+
+from puzzle_study.errors import UserError
+from puzzle_study.reporting import build_report
+from puzzle_study.results import Results
+from tests.reporting.synthetic import Recipe, write_study
+
+SMALL = Recipe(
+    classes=("0",), seeds=(0,), configurations=1, references=("pca",), attacks=False, gallery=False, failed=0
+)
+
+
+def paragraphs(page: Path, anchor: str) -> list[str]:
+    """Return the paragraphs of a section as text."""
+    html = page.read_text(encoding="utf-8")
+    part = re.search(rf'<section id="{anchor}">(.*?)</section>', html, re.DOTALL)
+    assert part is not None
+    found = re.findall(r"<p(?: class=\"(?:finding|absent)\")?>(.*?)</p>", part[1], re.DOTALL)
+    return [text.replace("\u00a0", " ").replace("&#39;", "'") for text in found]
+
+
+def table(page: Path, name: str) -> list[dict[str, str]]:
+    """Return a table that the report wrote."""
+    with (page.parent / "tables" / f"{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_first_sentence_says_that_a_reference_wins(report: Path) -> None:
+    first = paragraphs(report, "summary")[0]
+    assert first.startswith("Nearest neighbour beats the winner (configuration ")
+    assert "selection: pseudo-anomalies" in first
+    assert re.search(r"AUROC \d+\.\d % against \d+\.\d % \[\d+\.\d, \d+\.\d\] \(n = 6\)", first)
+    assert "So do PCA" in first
+
+
+def test_first_sentence_says_that_the_winner_wins(tmp_path: Path) -> None:
+    recipe = Recipe(reference_strength=0.3, configurations=2, attacks=False, gallery=False, epochs=False, failed=0)
+    first = paragraphs(build_report(write_study(tmp_path / "x", recipe)), "summary")[0]
+    assert re.match(
+        r"The winner \(configuration \w+, (min|avg|max); selection: pseudo-anomalies\) reaches AUROC", first
+    )
+    assert "; the best reference, " in first
+
+
+def test_summary_says_where_an_attack_is_weaker_than_noise(report: Path) -> None:
+    text = paragraphs(report, "summary")[1]
+    assert text.startswith("attack2 on the winner (normal images) is weaker than random sign noise of the same ε: ")
+    assert "fgsm at 3 of 3 ε, widest at ε = 0.2 with AUROC " in text
+    assert not any("attack1 on the winner" in text for text in paragraphs(report, "summary"))
+
+
+def test_summary_names_inverted_scores_and_failures(report: Path) -> None:
+    texts = " ".join(paragraphs(report, "summary"))
+    assert re.search(
+        r"Inverted scores: in \d of 6 trials of the winner normal images score higher than anomalies \(class 8", texts
+    )
+    assert "1 of 78 trials failed" in texts
+    assert "The paper reports 97.2 % (Table 1, mean of the same 3 classes)" in texts
+
+
+def test_numbers_are_those_of_the_files(study: Results, report: Path) -> None:
+    summary = pd.read_csv(study.summary_file)
+    ranked = summary.dropna(subset=["rank"]).sort_values("rank")
+    rows = [row for row in table(report, "ranking") if row["rank"]]
+    assert [row["configuration"] for row in rows] == list(ranked["configuration"])
+    assert [float(row["auroc"]) for row in rows] == pytest.approx(list(ranked["auroc_mean"]))
+    assert all(float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"]) for row in rows)
+    incomplete = [row for row in table(report, "ranking") if row["trials"] == "5"]
+    assert incomplete
+    assert all(not row["rank"] for row in incomplete)
+
+
+def test_class_table_has_references_and_the_papers_values(report: Path) -> None:
+    rows = table(report, "classes_winner")
+    assert [row["class"] for row in rows] == ["0", "1", "8", "mean"]
+    assert float(rows[2]["auroc_max"]) < 0.5
+    assert float(rows[2]["paper_max"] or rows[2].get("paper_avg", 0)) == pytest.approx(0.9414)
+    assert float(rows[0]["auroc_nearest_neighbour"]) > 0.5
+    assert "inverted" in (report.parent / "tables" / "classes_winner.md").read_text(encoding="utf-8")
+
+
+def test_every_table_says_how_its_intervals_were_had(report: Path) -> None:
+    for path in (report.parent / "tables").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert "[95 %]" not in text or re.search(r"bootstrap over (seeds|classes|configurations|test images)", text), (
+            path
+        )
+
+
+def test_tables_and_figures_come_in_all_formats(report: Path) -> None:
+    tables = {path.stem for path in (report.parent / "tables").iterdir()}
+    assert {
+        "ranking",
+        "paired_differences",
+        "classes_winner",
+        "fpr_winner",
+        "robustness",
+        "importance",
+        "cost",
+    } <= tables
+    assert all(
+        (report.parent / "tables" / f"{name}.{suffix}").exists() for name in tables for suffix in ("csv", "md", "tex")
+    )
+    figures = {path.stem for path in (report.parent / "figures").iterdir()}
+    assert {
+        "auroc_by_epoch",
+        "slices",
+        "robustness",
+        "gallery_worst_anomalous",
+        "scores",
+        "cost",
+        "selection",
+    } <= figures
+    assert all(
+        (report.parent / "figures" / f"{name}.{suffix}").exists() for name in figures for suffix in ("png", "svg")
+    )
+
+
+def test_texts_of_a_study_are_escaped(report: Path) -> None:
+    html = report.read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+def test_page_is_self_contained(report: Path) -> None:
+    html = report.read_text(encoding="utf-8")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    assert policy[1].startswith("default-src 'none'; img-src data:;")
+    assert "http:" not in policy[1]
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', html)
+    sources = re.findall(r'<img src="([^"]{0,30})', html)
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(len(alt) > 40 for alt in re.findall(r'<img [^>]*alt="([^"]*)"', html))
+
+
+@pytest.mark.parametrize(
+    ("changes", "anchor", "text"),
+    [
+        ({"attacks": False}, "robustness", "This study attacked no test images"),
+        ({"epochs": False}, "training", "This study stored no epochs of this configuration"),
+        ({"gallery": False}, "gallery", "This study kept no gallery"),
+        ({"matrices": False}, "scores", "This study kept no error matrices"),
+        ({"seeds": (0,)}, "stability", "This study has one seed"),
+        ({"references": ()}, "summary", "The study ran no reference, so that this cannot be judged"),
+        ({"configurations": 1, "failed": 0}, "ranking", "This study trained one configuration"),
+        ({"configurations": 1, "failed": 0}, "axes", "This study searched no setting"),
+        ({"configurations": 1, "failed": 4}, "summary", "No configuration finished all of its trials"),
+        ({"failed": 0}, "provenance", "All 14 trials finished"),
+        ({}, "ablations", "This study did not vary the method"),
+        ({}, "data-efficiency", "This study did not vary the number of training images"),
+        (
+            {"selection": "oracle"},
+            "ranking",
+            "Selection: oracle. The winner was chosen by its AUROC on the test images",
+        ),
+        ({"selection": "oracle"}, "summary", "The winner was selected by the test AUROC itself (oracle)"),
+    ],
+)
+def test_report_says_what_a_study_did_not_do(
+    tmp_path: Path, changes: dict[str, object], anchor: str, text: str
+) -> None:
+    recipe = replace(Recipe(classes=("0", "1"), configurations=3, references=("pca",)), **changes)  # type: ignore[arg-type]
+    if recipe.failed >= 4:
+        with pytest.raises(IndexError):
+            write_study(tmp_path / "x", recipe)
+        results = Results(tmp_path / "x")
+        return
+    results = write_study(tmp_path / "x", recipe)
+    assert any(text in paragraph for paragraph in paragraphs(build_report(results), anchor))
+
+
+def test_error_norms_are_recomputed_from_the_matrices(tmp_path: Path) -> None:
+    results = write_study(
+        tmp_path / "x", replace(SMALL, errors=("l2", "mse"), configurations=2, attacks=False, epochs=False)
+    )
+    summary = pd.read_csv(results.summary_file).query("detector == 'puzzle_ae'").sort_values("rank")
+    rows = [row for row in table(build_report(results), "ranking") if row["rank"]]
+    assert [row["error"] for row in rows] == list(summary["error"])
+    assert [float(row["auroc"]) for row in rows] == pytest.approx(list(summary["auroc_mean"]))
+
+
+def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
+    recipe = replace(
+        SMALL, dataset="cifar10", classes=("airplane", "ship"), seeds=(0, 1), configurations=3, axes=(),
+        levels={"variant": ("PAE", "CPAE", "CPAE-G"), "data.train_fraction": (0.1, 0.5, 1.0)},
+    )  # fmt: skip
+    page = build_report(write_study(tmp_path / "x", recipe))
+    rows = table(page, "ablations")
+    assert [row["variant"] for row in rows] == ["PAE", "CPAE", "CPAE-G"]
+    assert float(rows[0]["paper_min"]) == pytest.approx(0.6951)
+    assert [row["value"] for row in table(page, "data_train_fraction")] == ["0.1", "0.5", "1.0"]
+    classes = table(page, "classes_winner")
+    assert [row["class"] for row in classes] == ["airplane", "ship", "mean"]
+
+
+def test_studies_side_by_side(tmp_path: Path, study: Results) -> None:
+    other = write_study(tmp_path / "other", replace(SMALL, name="other", classes=("0", "8"), seeds=(0, 1)))
+    foreign = write_study(tmp_path / "foreign", replace(SMALL, name="foreign", dataset="cifar10", classes=("ship",)))
+    page = build_report(study, others=[other, foreign], output=tmp_path / "compared")
+    assert page == tmp_path / "compared" / "index.html"
+    assert [row["study"] for row in table(page, "studies")] == ["made_up", "other", "foreign"]
+    assert [row["class"] for row in table(page, "studies_by_class")] == ["0", "1", "8"]
+    assert table(page, "studies_differences")[0]["pairs"] == "4"
+    assert "Studies of other data sets are not compared class by class." in paragraphs(page, "comparison")
+
+
+def test_second_report_removes_only_what_the_first_wrote(tmp_path: Path, study: Results) -> None:
+    output = tmp_path / "report"
+    build_report(study, output=output)
+    assert (output / "figures" / "robustness.png").exists()
+    (output / "figures" / "mine.png").write_bytes(b"mine")
+    build_report(write_study(tmp_path / "small", SMALL), output=output)
+    assert not (output / "figures" / "robustness.png").exists()
+    assert (output / "figures" / "mine.png").read_bytes() == b"mine"
+
+
+def test_same_results_give_the_same_page(tmp_path: Path) -> None:
+    results = write_study(tmp_path / "x", SMALL)
+    first = build_report(results).read_bytes()
+    assert build_report(results).read_bytes() == first
+
+
+def test_style_of_other_figures_is_left_alone(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    build_report(write_study(tmp_path / "x", SMALL))
+    assert dict(mpl.rcParams) == before
+
+
+def test_missing_tables_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"trials.csv is not there; run the study first"):
+        build_report(Results(tmp_path))
+
+
+def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
+    copy = Results(tmp_path / "copy")
+    shutil.copytree(study.root, copy.root)
+    copy.environment_file.write_text("{", encoding="utf-8")
+    assert any(
+        "environment.json is missing or damaged" in text for text in paragraphs(build_report(copy), "provenance")
+    )
+    copy.gallery_file.write_bytes(b"PK\x03\x04 not an archive")
+    with pytest.raises(UserError, match=r"gallery.npz is damaged; delete it"):
+        build_report(copy)

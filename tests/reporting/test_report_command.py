@@ -1,0 +1,55 @@
+"""The command: thin, quick to answer, one sentence for what a user can mend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from puzzle_study.report import main
+from puzzle_study.results import Results
+from tests.reporting.synthetic import Recipe, write_study
+
+SMALL = Recipe(
+    classes=("0",), seeds=(0,), configurations=1, references=("pca",), attacks=False, gallery=False, failed=0
+)
+
+
+def test_report_is_written(tmp_path: Path) -> None:
+    results = write_study(tmp_path / "x", SMALL)
+    answer = CliRunner().invoke(main, [str(results.root)])
+    assert answer.exit_code == 0, answer.output
+    assert answer.output == f"report: {results.report / 'index.html'}\n"
+
+
+def test_output_can_be_elsewhere(tmp_path: Path, study: Results) -> None:
+    other = write_study(tmp_path / "x", SMALL)
+    answer = CliRunner().invoke(main, [str(other.root), str(study.root), "--output", str(tmp_path / "both")])
+    assert answer.exit_code == 0, answer.output
+    assert (tmp_path / "both" / "index.html").exists()
+    assert not other.report.exists()
+
+
+def test_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(main, [str(tmp_path / "nothing")])
+    assert answer.exit_code == 2
+    assert (
+        answer.stderr == f"error: {tmp_path / 'nothing'} is not a folder of results; give one such as results/digits\n"
+    )
+
+
+def test_study_without_trials_is_one_sentence(tmp_path: Path) -> None:
+    answer = CliRunner().invoke(main, [str(tmp_path)])
+    assert answer.exit_code == 2
+    assert "trials.csv is not there; run the study first: python -m puzzle_study.tune STUDY.yaml" in answer.stderr
+
+
+def test_help_loads_nothing_heavy() -> None:
+    script = (
+        "import sys, puzzle_study.report, puzzle_study.reporting;"
+        "print([name for name in ('torch', 'seaborn', 'pandas', 'matplotlib', 'ray') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

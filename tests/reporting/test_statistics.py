@@ -1,0 +1,192 @@
+"""Statistics by closed form, against slow obvious references, and by simulated coverage."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from puzzle_study.reporting import statistics
+
+BALANCED = [index // 3 for index in range(30)]
+
+
+def test_mean_is_the_mean_of_the_strata() -> None:
+    mean = statistics.mean_interval([1.0, 1.0, 1.0, 4.0], ["a", "a", "a", "b"])
+    assert mean.value == 2.5
+    assert (mean.n, mean.strata) == (4, 2)
+
+
+def test_one_trial_has_no_interval() -> None:
+    mean = statistics.mean_interval([0.7], ["a"])
+    assert mean.value == 0.7
+    assert np.isnan([mean.low, mean.high, mean.standard_error]).all()
+    assert mean.method == statistics.NO_INTERVAL
+
+
+def test_seeds_that_change_nothing_have_no_interval() -> None:
+    mean = statistics.mean_interval([0.7, 0.7, 0.9, 0.9], ["a", "a", "b", "b"])
+    assert mean.value == pytest.approx(0.8)
+    assert np.isnan([mean.low, mean.high]).all()
+    assert mean.method == statistics.NO_SPREAD
+
+
+def test_method_names_what_was_resampled() -> None:
+    assert statistics.mean_interval([0.1, 0.2], ["a", "b"]).method == statistics.BETWEEN
+    assert statistics.mean_interval([0.1, 0.2], ["a", "a"]).method == statistics.WITHIN
+
+
+def test_two_seeds_give_the_range_of_what_can_be_drawn() -> None:
+    mean = statistics.mean_interval([0.6, 0.8], ["a", "a"])
+    assert (mean.low, mean.high) == (0.6, 0.8)
+
+
+def test_standard_error_by_closed_form() -> None:
+    within = statistics.mean_interval([1.0, 3.0, 2.0, 6.0], ["a", "a", "b", "b"])
+    assert within.standard_error == pytest.approx(np.sqrt(2 / 2 + 8 / 2) / 2)
+    between = statistics.mean_interval([1.0, 3.0, 5.0], ["a", "b", "c"])
+    assert between.standard_error == pytest.approx(2 / np.sqrt(3))
+
+
+def test_bootstrap_has_the_variance_of_the_mean() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=30)
+    groups = values.reshape(10, 3)
+    drawn = np.stack([statistics._drawn_means(group, 40_000, generator) for group in groups], axis=1).mean(1)
+    truth = sum(group.var(ddof=1) / 3 for group in groups) / 100
+    assert drawn.var() == pytest.approx(truth, rel=0.03)
+
+
+def test_interval_covers_the_true_mean() -> None:
+    generator = np.random.default_rng(1)
+    effects = np.repeat(generator.normal(size=10), 3)
+    rounds, covered = 500, 0
+    for seed in range(rounds):
+        mean = statistics.mean_interval(effects + generator.normal(size=30), BALANCED, seed=seed, resamples=400)
+        covered += mean.low <= effects.mean() <= mean.high
+    # Drawing n of n would cover 88 %; four standard errors of 500 rounds are 4 points.
+    assert 0.91 <= covered / rounds <= 0.985
+
+
+def test_interval_over_classes_covers_the_mean_of_all_classes() -> None:
+    generator = np.random.default_rng(2)
+    rounds, covered = 500, 0
+    for seed in range(rounds):
+        mean = statistics.mean_interval(generator.normal(size=20), list(range(20)), seed=seed, resamples=400)
+        covered += mean.low <= 0 <= mean.high
+    assert 0.88 <= covered / rounds <= 0.985
+
+
+def test_interval_is_seeded() -> None:
+    values = np.random.default_rng(0).normal(size=30)
+    assert statistics.mean_interval(values, BALANCED, seed=1) == statistics.mean_interval(values, BALANCED, seed=1)
+    assert statistics.mean_interval(values, BALANCED, seed=1) != statistics.mean_interval(values, BALANCED, seed=2)
+
+
+@pytest.mark.parametrize(
+    ("values", "strata", "message"),
+    [([], [], "one length"), ([1.0], [1, 2], "one length"), ([1.0, np.nan], [1, 2], "values hold NaN")],
+)
+def test_bad_values_are_named(values: list[float], strata: list[Hashable], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        statistics.mean_interval(values, strata)
+
+
+def test_difference_by_closed_form() -> None:
+    first = [0.9, 0.8, 0.7, 0.6, 0.5, 0.5]
+    second = [0.8, 0.6, 0.4, 0.2, 0.0, 0.5]
+    difference = statistics.paired_difference(first, second, list("abcdef"))
+    assert difference.mean.value == pytest.approx(0.25)
+    # Five differences of one sign: 2 of the 32 sign patterns are as extreme.
+    assert difference.p_value == pytest.approx(2 / 32)
+    assert (difference.wins, difference.ties, difference.pairs) == (5, 1, 6)
+
+
+def test_equal_configurations_do_not_differ() -> None:
+    difference = statistics.paired_difference([0.5, 0.6], [0.5, 0.6], ["a", "b"])
+    assert (difference.mean.value, difference.p_value, difference.ties) == (0.0, 1.0, 2)
+
+
+def test_smallest_p_is_what_wilcoxon_gives() -> None:
+    for pairs in range(1, 9):
+        found = statistics.paired_difference(np.arange(pairs) + 1.0, np.zeros(pairs), list(range(pairs)))
+        assert found.p_value == pytest.approx(statistics.smallest_p(pairs))
+
+
+def test_holm_by_hand() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_keeps_order_and_never_lowers(p_values: list[float]) -> None:
+    corrected = statistics.holm(p_values)
+    assert all(old <= new <= 1 for old, new in zip(p_values, corrected, strict=True))
+    for (old, new), (other, its) in itertools.permutations(zip(p_values, corrected, strict=True), 2):
+        assert old > other or new <= its
+
+
+def test_holm_keeps_the_family_wise_error() -> None:
+    generator = np.random.default_rng(3)
+    false = sum(min(statistics.holm(list(generator.random(10)))) < 0.05 for _ in range(2000))
+    assert false / 2000 < 0.065
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=15),
+)
+@settings(deadline=None)
+def test_probability_counts_all_pairs(trials: list[tuple[int, int, int]]) -> None:
+    strata, first, second = (list(column) for column in zip(*trials, strict=True))
+    shares = []
+    for stratum in sorted(set(strata)):
+        a = [x for x, s in zip(first, strata, strict=True) if s == stratum]
+        b = [x for x, s in zip(second, strata, strict=True) if s == stratum]
+        shares.append(np.mean([1.0 if x > y else 0.5 if x == y else 0.0 for x, y in itertools.product(a, b)]))
+    found = statistics.probability_of_improvement(first, second, strata, resamples=50)
+    assert found.value == pytest.approx(np.mean(shares))
+    assert np.isnan(found.low) or 0 <= found.low <= found.high <= 1
+
+
+def test_probability_of_what_is_always_better() -> None:
+    found = statistics.probability_of_improvement([2.0, 3.0], [0.0, 1.0], ["a", "a"])
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_one_standard_error_takes_the_cheapest_of_the_near() -> None:
+    means, errors = [0.90, 0.89, 0.80, 0.895], [0.015, 0.5, 0.5, 0.5]
+    assert statistics.one_standard_error(means, errors, [10, 5, 1, 5]) == 3
+    assert statistics.one_standard_error(means, [np.nan] * 4, [10, 5, 1, 5]) == 0
+
+
+def test_rank_stability_by_hand() -> None:
+    order = np.arange(20.0)
+    same = statistics.rank_stability([order, order**3])
+    assert (same.spearman, same.spearman_low, same.overlap) == pytest.approx((1, 1, 1))
+    turned = statistics.rank_stability([order, -order])
+    assert (turned.spearman, turned.overlap) == pytest.approx((-1, 0))
+    three = statistics.rank_stability([order, order, -order])
+    assert (three.spearman, three.spearman_low) == pytest.approx((-1 / 3, -1))
+    assert (three.seeds, three.images) == (3, 20)
+
+
+def test_rank_stability_of_noise_is_chance() -> None:
+    found = statistics.rank_stability(np.random.default_rng(0).normal(size=(6, 2000)))
+    assert abs(found.spearman) < 0.05
+    assert abs(found.overlap - 0.1) < 0.03
+    with pytest.raises(ValueError, match="at least two seeds"):
+        statistics.rank_stability([[1.0, 2.0]])
+
+
+def test_variance_shares_of_a_sum() -> None:
+    design = list(itertools.product([0.0, 1.0], [0.0, 2.0], [0, 1]))
+    shares = statistics.variance_shares(
+        [a + b for a, b, _ in design], {name: [row[i] for row in design] for i, name in enumerate(("a", "b", "seed"))}
+    )
+    assert shares == pytest.approx({"a": 0.2, "b": 0.8, "seed": 0.0, "rest": 0.0})
+    assert np.isnan(statistics.variance_shares([1.0, 1.0], {"a": [0, 1]})["a"])

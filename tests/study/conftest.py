@@ -1,0 +1,64 @@
+"""A study small enough to run for real within a test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TINY = """
+name: tiny
+data: {name: digits, normal_classes: [3], max_test_images: 60}
+model: {base_channels: 2}
+train: {epochs: 2, batch_size: 32, precision: float32}
+evaluate: {every: 1, max_images: 30}
+references: [nearest_neighbour]
+search:
+  configurations: 1
+  space:
+    train.lambda: {log_uniform: [0.001, 0.1]}
+    score.aggregation: {choice: [min, avg, max]}
+attacks: {configurations: [winner], methods: [fgsm, noise], epsilons: [0.1], max_images: 10}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A study file of two trained configurations and one reference."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+Tune = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def tune() -> Tune:
+    """Run the command as a user does, in a process of its own."""
+
+    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            tune_command(*arguments),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=tune_environment(),
+            check=False,
+        )
+
+    return run
+
+
+def tune_command(*arguments: str | Path) -> list[str]:
+    """Return the command line of a run."""
+    return [sys.executable, "-m", "puzzle_study.tune", *map(str, arguments)]
+
+
+def tune_environment() -> dict[str, str]:
+    """Return an environment without a terminal's width, so that no line of output is wrapped."""
+    return os.environ | {"COLUMNS": "200"}

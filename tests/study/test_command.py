@@ -1,0 +1,85 @@
+"""The command line: bad input is one sentence with exit code 2, and nothing is written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from puzzle_study.tune import main
+
+BAD = [
+    ("train:\n  epoch: 3\n", "`train.epoch` is not a setting; did you mean train.epochs? ({file}, line 3)"),
+    ("train: {epochs: many}\n", "`train.epochs` must be a valid integer, got 'many' ({file}, line 2)"),
+    ("train: {batch_size: 0}\n", "`train.batch_size` must be greater than or equal to 1, got 0 ({file}, line 2)"),
+    ("search: {space: {}}\n", "`search.space` should have at least 1 item, not 0, got a section ({file}, line 2)"),
+    ("train: !!python/object/apply:os.system ['touch owned']\n", "a study file is plain data ({file}, line 2)"),
+    ("train: {epochs: 1\n", "{file} is not valid YAML: "),
+    ("puzzle: {grid: 5}\n", "`puzzle.grid` must be 2 or 3, got 5 ({file}, line 2)"),
+]
+
+
+@pytest.mark.parametrize(("text", "sentence"), BAD)
+def test_a_bad_study_file_is_named_with_its_line_and_nothing_is_written(
+    text: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("data: {name: digits}\n" + text, encoding="utf-8")
+    result = CliRunner().invoke(main, ["bad.yaml"])
+    assert result.exit_code == 2
+    assert sentence.format(file="bad.yaml") in result.output
+    assert result.output.startswith("error: ")
+    assert result.output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["none.yaml"], "study file none.yaml does not exist; did you mean one.yaml?"),
+        (["one.yaml", "--set", "data.normal_classes=[12]"], "12"),
+        (["one.yaml", "--quick"], "one.yaml has no `quick:` section"),
+        (["one.yaml", "--set", "train.epochs"], "--set wants name=value"),
+        (["one.yaml", "--set", "data.name=mnist", "--set", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_what_is_not_there_is_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text("data: {name: digits}\n", encoding="utf-8")
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2, result.output
+    assert sentence in result.output
+    assert result.output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
+
+
+def test_a_dry_run_prints_the_resolved_study_and_its_size_and_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text(
+        "data: {name: digits, normal_classes: [3, 8]}\nseeds: [0, 1]\nsearch:\n  configurations: 4\n"
+        "  space: {train.lambda: {uniform: [0.0, 0.1]}}\n",
+        encoding="utf-8",
+    )
+    result = CliRunner().invoke(main, ["one.yaml", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "# 28 trials: 5 configurations × 2 tasks × 2 seeds, and 8 references" in result.output
+    assert "lambda: 0.02" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
+
+
+def test_help_answers_at_once_because_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from puzzle_study.__main__ import main\n"
+        "import puzzle_study.tune\n"
+        "heavy = {'torch', 'ray', 'optuna', 'pandas', 'seaborn', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,184 @@
+"""The plan: what is trained next is a function of what is finished, whatever finishes first."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from puzzle_study import studyfile
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.selection import Reading
+from puzzle_study.study.space import inert_axes
+from puzzle_study.trial import PUZZLE_AE, TrialSpec
+
+STUDY = """
+data: {{name: digits}}
+references: [pca]
+search:
+  algorithm: {algorithm}
+  configurations: {configurations}
+  lookahead: 3
+  space:
+    train.lambda: {{{axis}: {values}}}
+    puzzle.grid: {{choice: [2, 3]}}
+    train.adversary.alpha: {{choice: [0.01, 0.05], when: {{train.adversary.method: [fgsm]}}}}
+    score.aggregation: {{choice: [min, avg, max]}}
+"""
+TASKS = [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
+
+
+def make_plan(
+    folder: Path,
+    *,
+    algorithm: str = "optuna",
+    configurations: int | str = 8,
+    axis: str = "log_uniform",
+    values: str = "[0.001, 1.0]",
+) -> Plan:
+    path = folder / "plan.yaml"
+    path.write_text(
+        STUDY.format(algorithm=algorithm, configurations=configurations, axis=axis, values=values), encoding="utf-8"
+    )
+    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"))
+
+
+def record_of(spec: TrialSpec, *, status: str = "finished") -> dict[str, Any]:
+    """A record whose worth peaks at λ = 0.03 and is best for `avg`."""
+    distance = abs(spec.settings.train.lambda_ - 0.03)
+    worth = {"min": 0.7, "avg": 0.9, "max": 0.8}
+    reading = {
+        name: {"selection": value - distance / 10, "auroc": value - distance / 10} for name, value in worth.items()
+    }
+    return {
+        "format": RECORD_FORMAT,
+        "status": status,
+        "error": "" if status == "finished" else "diverged",
+        "metrics": {"l2": reading, "mse": reading},
+    }
+
+
+def run_out(plan: Plan, *, workers: int, seed: int, write: bool = False) -> list[str]:
+    """Run a plan with workers that finish in a random order; returns the configurations' values in order."""
+    rng, running = random.Random(seed), list[TrialSpec]()
+    while True:
+        while len(running) < workers and (spec := plan.take()) is not None:
+            running.append(spec)
+        if not running:
+            break
+        spec = running.pop(rng.randrange(len(running)))
+        if write:
+            write_json(plan.results.record_file(spec.key), record_of(spec))
+        plan.done(spec.key, record_of(spec))
+    assert plan.complete
+    return [repr(planned.values) for planned in plan.configurations]
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "random"])
+def test_the_order_in_which_trials_finish_does_not_change_what_is_asked(tmp_path: Path, algorithm: str) -> None:
+    asked = [
+        run_out(make_plan(tmp_path, algorithm=algorithm), workers=workers, seed=seed)
+        for workers, seed in ((1, 0), (2, 1), (4, 2), (16, 3))
+    ]
+    assert len(asked[0]) == 9
+    assert all(other == asked[0] for other in asked)
+
+
+def test_a_plan_built_again_from_records_asks_for_the_same_and_runs_nothing(tmp_path: Path) -> None:
+    asked = run_out(make_plan(tmp_path), workers=2, seed=0, write=True)
+    again = make_plan(tmp_path)
+    assert again.take() is None
+    assert again.complete
+    assert [repr(planned.values) for planned in again.configurations] == asked
+
+
+def test_an_interrupted_plan_goes_on_with_the_same_configurations(tmp_path: Path) -> None:
+    whole = run_out(make_plan(tmp_path), workers=1, seed=0)
+    part = make_plan(tmp_path)
+    for _ in range(9):
+        spec = part.take()
+        assert spec is not None
+        write_json(part.results.record_file(spec.key), record_of(spec))
+        part.done(spec.key, record_of(spec))
+    rest = make_plan(tmp_path)
+    assert run_out(rest, workers=3, seed=5) == whole
+
+
+def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    keys = []
+    while (spec := plan.take()) is not None:
+        keys.append(spec.key)
+        plan.done(spec.key, record_of(spec))
+    assert len(keys) == len(set(keys)) == plan.total
+    for planned in plan.configurations:
+        assert [spec.task for spec in planned.trials] == TASKS
+
+
+def test_a_grid_tries_every_combination_once_and_aggregation_multiplies_no_trial(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, algorithm="grid", configurations="null", axis="grid", values="[0.02, 0.1]")
+    asked = run_out(plan, workers=2, seed=0)
+    # 2 × 2 × 2 combinations; α = 2 of the default is not among them.
+    assert len(asked) == 1 + 8
+    assert plan.wanted == 9
+
+
+def test_configurations_that_train_the_same_are_trained_once(tmp_path: Path) -> None:
+    path = tmp_path / "same.yaml"
+    path.write_text(
+        "data: {name: digits}\nreferences: []\nsearch:\n  algorithm: grid\n  space:\n"
+        "    train.adversary.alpha: {grid: [0.5, 1.0, 2.0]}\n    train.lambda: {grid: [0.02, 0.1]}\n",
+        encoding="utf-8",
+    )
+    plan = Plan(studyfile.load(path), TASKS, "0" * 16, Results(tmp_path / "results"))
+    # FGSM with α ≥ 2ε is ε·sign whatever α is: two values of λ are left, one of them the default's.
+    assert plan.wanted == 2
+    assert len(run_out(plan, workers=1, seed=0)) == 2
+
+
+def test_a_space_that_is_exhausted_ends_the_search(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, algorithm="optuna", configurations=500, axis="choice", values="[0.02, 0.1]")
+    asked = run_out(plan, workers=2, seed=0)
+    assert len(asked) == 1 + 8
+
+
+def test_the_winner_is_the_best_mean_over_tasks_under_the_best_reading(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    run_out(plan, workers=1, seed=0)
+    winner = plan.winner()
+    assert winner is not None
+    planned, reading, _ = winner
+    assert reading == Reading("l2", "avg")
+    assert abs(planned.settings.train.lambda_ - 0.03) == min(
+        abs(other.settings.train.lambda_ - 0.03) for other in plan.configurations
+    )
+
+
+def test_a_failed_trial_makes_its_configuration_incomplete_and_never_the_winner(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path)
+    while (spec := plan.take()) is not None:
+        default = spec.detector == PUZZLE_AE and spec.settings == plan.configurations[0].settings
+        failed = default and spec.task.normal_class == "8"
+        plan.done(spec.key, record_of(spec, status="failed" if failed else "finished"))
+    assert plan.worth(plan.configurations[0]) is None
+    winner = plan.winner()
+    assert winner is not None
+    assert winner[0].number != 0
+
+
+def test_an_axis_that_cannot_matter_is_named_with_its_reason(tmp_path: Path) -> None:
+    path = tmp_path / "inert.yaml"
+    path.write_text(
+        "data: {name: digits}\nsearch:\n  space:\n    train.adversary.alpha: {uniform: [0.5, 2.0]}\n"
+        "    train.lambda: {uniform: [0.0, 1.0]}\n",
+        encoding="utf-8",
+    )
+    file = studyfile.load(path)
+    assert file.study.search is not None
+    assert inert_axes(file, file.study.search) == {
+        "train.adversary.alpha": "FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is"
+    }
