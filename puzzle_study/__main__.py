@@ -12,6 +12,7 @@ COMMANDS = {
     "tune": "Run a study from its file to its report.",
     "report": "Write the report of a study again, or compare studies.",
     "attack": "Attack finished detectors.",
+    "score": "Score images with a finished detector, or export it.",
     "data": "List, fetch and check data sets.",
 }
 

@@ -35,7 +35,8 @@ def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Comm
                 code = INTERRUPTED
             sys.exit(code)
 
-        made = click.command(context_settings={"help_option_names": ["-h", "--help"]}, **settings)(wrapped)
+        settings.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        made = click.command(None, click.Command, **settings)(wrapped)
         return click.version_option(__version__, prog_name="puzzle_study")(made)
 
     return decorate

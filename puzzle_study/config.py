@@ -23,8 +23,8 @@ def _quotient(value: Any) -> Any:
     return value
 
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Perturbation = Annotated[float, BeforeValidator(_quotient), Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
+Perturbation = Annotated[float, Field(ge=0, le=1), BeforeValidator(_quotient)]
 Aggregation = Literal["min", "avg", "max"]
 ErrorNorm = Literal["l2", "mse"]
 DatasetName = Literal[
@@ -80,8 +80,13 @@ class Data(Section):
     validation_fraction: float = Field(
         0.15, gt=0, lt=1, description="Share of the normal training images kept for validation (paper, section 4.1)."
     )
+    validation_count: int | None = Field(
+        None,
+        ge=1,
+        description="Images kept for validation as a fixed count (authors' code); null: validation_fraction.",
+    )
     train_fraction: Fraction = Field(
-        1.0, description="Share of the normal training images that is used (paper, Table 9 and Fig. 8)."
+        1.0, description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written."
     )
     grayscale: bool = Field(False, description="Convert to one channel by ITU-R 601 luma (colour ablation, Fig. 5).")
     max_train_images: int | None = Field(
@@ -278,7 +283,7 @@ class Attacks(Section):
     attacks: Many[AttackName] = Field(
         ("attack1", "attack2"),
         min_length=1,
-        description="The paper's two attacks, and `attack2_averaged`: attack2 with the gradients averaged before the sign.",
+        description="The paper's two attacks, and `attack2_averaged`: attack2, its gradients averaged before the sign.",
     )
     methods: Many[AttackMethod] = Field(
         ("fgsm", "pgd", "noise"), min_length=1, description="How δ is found; `noise`, random signs, is the control."
@@ -326,7 +331,7 @@ class Study(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>.")
     preset: Literal["paper", "authors_code", "fast"] = Field(
-        "paper", description="Where paper and authors' code differ: whose choice; `fast`: fewer epochs, He, one-cycle."
+        "paper", description="Where paper and authors' code differ: whose choice; `fast`: He, one-cycle, fewer epochs."
     )
     seeds: Many[Annotated[int, Field(ge=0)]] = Field(
         (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."

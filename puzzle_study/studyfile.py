@@ -80,7 +80,7 @@ def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset
     """
     data = document.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    preset = defaults.PRESETS.get(str(document.get("preset", "paper")), {})
+    preset = defaults.preset(str(document.get("preset", "paper")), str(name))
     variant = str(document.get("variant", "CPAE-G"))
     forced = defaults.VARIANTS.get(variant, {})
     if "variant" not in chosen:
@@ -114,7 +114,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
         _check_unknown(shortened, source, lines, prefix=("quick",))
         if quick:
             document = defaults.merge(document, shortened)
-            lines |= {place[1:]: line for place, line in lines.items() if place[0] == "quick" and len(place) > 1}
+            lines |= {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
     elif quick:
         raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
     document.setdefault("name", path.stem)
@@ -307,13 +307,12 @@ def _place(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> Place
     place: list[str | int] = []
     here = document
     for part in loc:
-        if (isinstance(here, dict) and part in here) or (
-            isinstance(here, (list, tuple)) and isinstance(part, int) and part < len(here)
-        ):
+        inside = isinstance(here, dict) and part in here
+        if isinstance(here, (list, tuple)) and isinstance(part, int):
+            inside = part < len(here)
+        if inside:
             here = here[part]
-        elif missing and part == loc[-1]:
-            pass
-        else:
+        elif not (missing and part == loc[-1]):
             continue
         place.append(part)
     return tuple(place)

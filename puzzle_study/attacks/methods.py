@@ -29,6 +29,7 @@ class Method:
         black_box: asks for scores only, never for gradients.
         adapts_step: chooses its own step size.
         one_step_size: step as a fraction of ε where `attacks.step_size` does not apply.
+        square_images: turns every image into a square one.
         best_loss: called as ``perturb(x, y, best_loss=True)[1]``; the plain call stops at the threshold.
         note: what to know before reading its numbers.
     """
@@ -42,6 +43,7 @@ class Method:
     black_box: bool = False
     adapts_step: bool = False
     one_step_size: float = 1.0
+    square_images: bool = False
     best_loss: bool = False
     note: str = ""
 
@@ -63,14 +65,16 @@ METHODS: Mapping[str, Method] = {
         one_step_size=1.25,
         note="One step of 1.25 ε from a random start.",
     ),
-    "rfgsm": Method("RFGSM", _STEPWISE, iterated=True, random=True, note="PGD from a random corner at half the step."),
+    "rfgsm": Method(
+        "RFGSM", _STEPWISE, iterated=True, random=True, note="PGD from random signs of the size of one step."
+    ),
     "bim": Method("BIM", _STEPWISE, iterated=True, note="PGD without a random start."),
     "pgd": Method("PGD", _STEPWISE, iterated=True, random=True, note="The best iterate is kept, not the last."),
     "eotpgd": Method("EOTPGD", _STEPWISE, iterated=True, random=True, note="PGD with each gradient taken twice."),
     "mifgsm": Method("MIFGSM", _STEPWISE, iterated=True, note="Momentum."),
     "upgd": Method("UPGD", _STEPWISE, iterated=True, note="PGD with momentum; the same as MIFGSM here."),
     "nifgsm": Method("NIFGSM", _STEPWISE, iterated=True, note="Nesterov momentum; made for transfer."),
-    "sinifgsm": Method("SINIFGSM", _STEPWISE, iterated=True, note="Gradients of darkened copies; made for transfer."),
+    "sinifgsm": Method("SINIFGSM", _STEPWISE, iterated=True, note="Five gradients a step; made for transfer."),
     "vmifgsm": Method(
         "VMIFGSM", _STEPWISE, iterated=True, random=True, note="Six gradients a step; made for transfer."
     ),
@@ -78,7 +82,12 @@ METHODS: Mapping[str, Method] = {
         "VNIFGSM", _STEPWISE, iterated=True, random=True, note="Six gradients a step; made for transfer."
     ),
     "difgsm": Method(
-        "DIFGSM", _STEPWISE, iterated=True, random=True, note="Resized copies; made for transfer; square images."
+        "DIFGSM",
+        _STEPWISE,
+        iterated=True,
+        random=True,
+        square_images=True,
+        note="Resized copies; made for transfer; square images only.",
     ),
     "apgd": Method(
         "APGD",
@@ -136,14 +145,14 @@ METHODS: Mapping[str, Method] = {
 _NO_RADIUS = "looks for the smallest perturbation that crosses a threshold; an AUROC at a fixed ε needs a fixed radius"
 _NO_BALL = "bounds the number of changed pixels, not their change: no ε"
 _MORE_CLASSES = "needs more than two classes"
-_RGB = "its smoothing kernel is made for three channels and for transfer between classifiers"
+_RGB = "smooths with a kernel for exactly three channels, for transfer between classifiers"
 
 REFUSED: Mapping[str, str] = {
-    "VANILA": "does nothing",
-    "GN": "Gaussian noise has no bound; `noise`, random signs of size ε, is the control here",
+    "VANILA": "returns the image",
+    "GN": "adds Gaussian noise, which has no bound; `noise`, random signs of size ε, is the control here",
     "TPGD": "leaves the clean prediction in either direction: a normal image may get a lower score",
-    "APGDT": f"{_MORE_CLASSES}: a targeted DLR loss",
-    "AutoAttack": f"{_MORE_CLASSES} (DLR, targeted FAB) and stops at the threshold; use `apgd` and `square`",
+    "APGDT": f"{_MORE_CLASSES}: its loss compares the largest logits (DLR)",
+    "AutoAttack": f"{_MORE_CLASSES} (DLR) and drops images at the threshold; use `apgd` and `square`",
     "TIFGSM": _RGB,
     "PIFGSM": _RGB,
     "PIFGSMPP": _RGB,
@@ -158,7 +167,7 @@ REFUSED: Mapping[str, str] = {
     "SparseFool": _NO_BALL,
     "OnePixel": _NO_BALL,
     "Pixle": _NO_BALL,
-    "JSMA": f"{_NO_BALL}, and it {_MORE_CLASSES}",
+    "JSMA": f"{_NO_BALL}; and it {_MORE_CLASSES}",
     "MultiAttack": "combines attacks by who crosses the threshold; restarts keep the best image by image here",
     "LGV": "trains further models to transfer from",
 }

@@ -16,7 +16,7 @@ from puzzle_study.attacks.isolation import child_seed, differentiable, evaluatin
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
-from puzzle_study.attacks.template import attack_batch
+from puzzle_study.attacks.template import attack_batch, require_methods
 from puzzle_study.detectors.puzzle_ae import to_float
 
 DIRECTIONS = (1, -1)
@@ -88,6 +88,7 @@ def run_attacks(
         ValueError: images are floats outside [0, 1].
     """
     _check(images_NCHW)
+    require_methods(specs, height=images_NCHW.shape[-2], width=images_NCHW.shape[-1])
     runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once=at_once, keep=keep)
     found, controls = [], []
     with differentiable(), evaluating(detector):
@@ -166,7 +167,10 @@ class _Runner:
         score_N, rounded_N = self.clean_N.clone(), self.clean_N.clone()
         perturbed: dict[int, Tensor] = {}
         largest, overshoot, finite, no_gradient = 0.0, 0.0, True, False
-        for number, (index_A, direction) in enumerate(self._batches(spec.target, surface)):
+        batches = self._batches(spec.target, surface)
+        every_A = torch.cat([part for part, _ in batches] or [torch.empty(0, dtype=torch.int64)]).sort().values
+        kept = set(every_A[: self.keep].tolist())
+        for number, (index_A, direction) in enumerate(batches):
             clean_NCHW = to_float(self.images_NCHW[index_A].to(self.device))
             outcome = attack_batch(
                 surface,
@@ -181,10 +185,11 @@ class _Runner:
             largest = max(largest, float(ball.size(outcome.images_NCHW, clean_NCHW).max()))
             overshoot, finite = max(overshoot, outcome.overshoot), finite and outcome.finite
             no_gradient |= bool(outcome.without_gradient_N.any())
-            perturbed.update(zip(index_A.tolist(), outcome.images_NCHW.cpu(), strict=True))
+            images = zip(index_A.tolist(), outcome.images_NCHW.cpu(), strict=True)
+            # A copy: a view would keep the whole batch in memory.
+            perturbed.update({index: image.clone() for index, image in images if index in kept})
         seconds = time.perf_counter() - begin
-        index_A = torch.tensor(sorted(perturbed), dtype=torch.int64)
-        strength, rounded = self._strength(score_N, index_A), self._strength(rounded_N, index_A)
+        strength, rounded = self._strength(score_N, every_A), self._strength(rounded_N, every_A)
         flags = [
             *(["zero_gradient"] if no_gradient else []),
             *([] if finite else ["non_finite"]),
@@ -192,14 +197,13 @@ class _Runner:
             *(["weaker_than_clean"] if strength < -flagging.TOLERANCE else []),
             *(["undone_by_rounding"] if strength > flagging.TOLERANCE and rounded < strength / 2 else []),
         ]
-        kept = [perturbed[i] for i in index_A[: self.keep].tolist()]
         shape = self.images_NCHW.shape[1:]
         result = AttackResult(
             spec=spec,
             scores=score_N,
             clean_scores=self.clean_N,
-            perturbed=torch.stack(kept) if kept else torch.empty(0, *shape),
-            indices=index_A,
+            perturbed=torch.stack([perturbed[i] for i in sorted(kept)]) if kept else torch.empty(0, *shape),
+            indices=every_A,
             max_perturbation=largest,
             flags=tuple(flags),
             seconds=seconds,

@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass
 
 from puzzle_study import config
-from puzzle_study.attacks.methods import METHODS
+from puzzle_study.attacks.methods import METHODS, REFUSED
+from puzzle_study.errors import UserError, suggestion
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,13 @@ def attack_spec(
     target: str = "normal",
     seed: int = 0,
 ) -> AttackSpec:
-    """Return the spec of one attack; what a method does not use gets its one fixed value, so that equal is equal."""
+    """Return the spec of one attack; what a method does not use gets its one fixed value, so that equal is equal.
+
+    Raises:
+        UserError: there is no such method, or it is an attack of torchattacks that does not fit, with the reason.
+    """
+    if method not in METHODS:
+        raise UserError(_refusal(method))
     traits = METHODS[method]
     return AttackSpec(
         attack=attack,
@@ -77,3 +84,10 @@ def attack_spec(
         target=target,
         seed=seed,
     )
+
+
+def _refusal(method: str) -> str:
+    for name, why in REFUSED.items():
+        if name.lower() == method.lower():
+            return f"attack method {method} is not run: {name} {why}"
+    return f"attack method {method} is unknown{suggestion(method, METHODS)}; there are {', '.join(METHODS)}"

@@ -8,6 +8,7 @@ is never among the candidates, so that an attack that fails shows as one that fa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,28 @@ from puzzle_study.attacks.methods import METHODS, SPSA_SAMPLES, Method
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.surfaces import Surface
 from puzzle_study.errors import UserError
+
+
+def require_methods(specs: Sequence[AttackSpec], *, height: int, width: int) -> None:
+    """Refuse what cannot be run, before anything is run.
+
+    Raises:
+        UserError: the installed torchattacks lacks a method, or the method needs square images.
+    """
+    import torchattacks
+
+    for spec in specs:
+        name = METHODS[spec.method].torchattacks
+        if name is not None and not hasattr(torchattacks, name):
+            raise UserError(
+                f"attack method {spec.method} is not in torchattacks {torchattacks.__version__}; "
+                "install torchattacks 3.5.1 or leave it out of attacks.methods"
+            )
+        if METHODS[spec.method].square_images and height != width:
+            raise UserError(
+                f"attack method {spec.method} needs square images, these have {height}×{width} pixels; "
+                "leave it out of attacks.methods"
+            )
 
 
 @dataclass(frozen=True)
@@ -44,11 +67,7 @@ class Outcome:
 def attack_batch(
     surface: Surface, clean_NCHW: Tensor, clean_score_N: Tensor, spec: AttackSpec, *, direction: int, seed: int
 ) -> Outcome:
-    """Attack images [N, C, H, W] in [0, 1] that all go in one direction: 1 raises their score, -1 lowers it.
-
-    Raises:
-        UserError: the installed torchattacks has no such method.
-    """
+    """Attack images [N, C, H, W] in [0, 1] that all go in one direction: 1 raises their score, -1 lowers it."""
     method = METHODS[spec.method]
     ball = Ball(method.norm, spec.epsilon)
     best = Outcome(
@@ -122,12 +141,6 @@ def _run(method: Method, logits: ScoreLogits, start_RCHW: Tensor, spec: AttackSp
     """Run one attack of torchattacks and return what it returns."""
     import torchattacks
 
-    name = str(method.torchattacks)
-    if not hasattr(torchattacks, name):
-        raise UserError(
-            f"attack method {spec.method} is not in torchattacks {torchattacks.__version__}; "
-            "install torchattacks 3.5.1 or leave it out of attacks.methods"
-        )
     radius = ball.radius(start_RCHW)
     fillings = {
         "epsilon": radius,
@@ -137,7 +150,7 @@ def _run(method: Method, logits: ScoreLogits, start_RCHW: Tensor, spec: AttackSp
         "seed": seed % 2**31,
     }
     arguments = {argument: fillings[filling] for argument, filling in method.arguments.items()}
-    attack = getattr(torchattacks, name)(logits, **arguments, **method.constants)
+    attack = getattr(torchattacks, str(method.torchattacks))(logits, **arguments, **method.constants)
     label_R = torch.zeros(len(start_RCHW), dtype=torch.int64, device=start_RCHW.device)
     with seeded(seed):
         returned = (

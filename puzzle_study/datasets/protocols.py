@@ -148,7 +148,7 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
     keep = min(keep, data.max_train_images or keep)
     # The first of one fixed order: a smaller share is a subset of a larger one.
     kept = np.sort(generator(data, Purpose.TRAIN, spec).permutation(pool)[:keep])
-    held_out = min(max(1, round(data.validation_fraction * keep)), keep - 1)
+    held_out = _held_out(keep, spec, data, where)
     validating = draw_groups(groups[kept], held_out, generator(data, Purpose.VALIDATION, spec))
     if not validating.any():
         raise UserError(
@@ -156,6 +156,18 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
             f"({len(np.unique(groups[kept]))} among {keep}); add images or raise data.validation_fraction"
         )
     return kept[~validating], kept[validating]
+
+
+def _held_out(images: int, spec: TaskSpec, data: config.Data, where: str) -> int:
+    """Return how many of the training images validate: a fixed count, or a share of at least one."""
+    if data.validation_count is None:
+        return min(max(1, round(data.validation_fraction * images)), images - 1)
+    if data.validation_count >= images:
+        raise UserError(
+            f"{where}: data.validation_count {data.validation_count} leaves none of the {images} training images of "
+            f"class {spec.normal_class}; lower it, or set it to null for data.validation_fraction"
+        )
+    return data.validation_count
 
 
 def _protocol_1(

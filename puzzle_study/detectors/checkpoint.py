@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ from puzzle_study.results import replacing
 
 KEPT = 2
 log = logging.getLogger(__name__)
+
+
+class DamagedFile(Exception):
+    """A file of tensors that cannot be read whole: the message says why."""
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
@@ -35,20 +41,43 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
     Returns:
         The state, or None where no checkpoint can be read.
     """
-    for path in reversed(checkpoints(folder)):
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except (
-            OSError,
-            EOFError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("checkpoint %s is damaged (%s); going on from the one before it", path, reason)
-            continue
-        return state
-    return None
+    states = (_read_or_warn(path, device) for path in reversed(checkpoints(folder)))
+    return next((state for state in states if state is not None), None)
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any]:
+    """Return what ``torch.save`` wrote, as data and never as code, after its checksums were compared.
+
+    Raises:
+        DamagedFile: the file is missing, not whole, changed, or holds something other than plain data.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load itself compares no checksum
+            if (changed := archive.testzip()) is not None:
+                raise DamagedFile(f"the checksum of {changed} is wrong")
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        pickle.UnpicklingError,
+        struct.error,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise DamagedFile((str(error).splitlines() or [type(error).__name__])[0]) from error
+    if not isinstance(content, dict):
+        raise DamagedFile("it holds something else")
+    return content
+
+
+def _read_or_warn(path: Path, device: torch.device) -> dict[str, Any] | None:
+    try:
+        return read(path, device)
+    except DamagedFile as error:
+        log.warning("checkpoint %s is damaged (%s); going on from the one before it", path, error)
+        return None

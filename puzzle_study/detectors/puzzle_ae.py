@@ -6,7 +6,6 @@ Shape legend: N images, K permutations, C channels, H and W pixels (of the image
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from puzzle_study import config, puzzles
-from puzzle_study.detectors import scoring
+from puzzle_study.detectors import checkpoint, scoring
 from puzzle_study.devices import Precision, autocast, place
 from puzzle_study.errors import UserError
 from puzzle_study.networks import UNet
@@ -111,10 +110,14 @@ class PuzzleDetector(nn.Module):
         Args:
             x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
         """
+        return self.squared_errors(x_NCHW).mean((2, 3, 4))
+
+    def squared_errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return the differentiable square error of every pixel, padding included, shape [N, K, C, H, W]."""
         padded = puzzles.pad(x_NCHW, self.grid)
         puzzle_NKCHW = self.puzzler.shuffle_all(padded)
         solved = self.reconstruct(puzzle_NKCHW.flatten(0, 1)).reshape(puzzle_NKCHW.shape)
-        return (solved - padded[:, None]).square().mean((2, 3, 4))
+        return (solved - padded[:, None]).square()
 
     def scores(self, error_NK: Tensor) -> Tensor:
         """Return the scores of images from their error matrix under this detector's score settings, shape [N]."""
@@ -177,27 +180,45 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
     """
     content = read_description(folder)
     try:
-        permutations = tuple(tuple(int(i) for i in order) for order in content["puzzles"]["permutations"])
-        puzzle_set = puzzles.PuzzleSet(str(content["puzzles"]["kind"]), int(content["puzzles"]["grid"]), permutations)
         shape = Shape(*(int(content[key]) for key in ("channels", "height", "width", "base_channels")))
-        score = config.Score.model_validate(content["score"])
-        state = torch.load(folder / WEIGHTS, map_location=device, weights_only=True)
+        if min(shape.height, shape.width) < 16:
+            raise ValueError(f"{shape.height}×{shape.width} pixels are too few")
+        if content["precision"] not in ("float32", "bfloat16"):
+            raise ValueError(f"precision {content['precision']} is unknown")
+        puzzle_set = _read_puzzle_set(content["puzzles"])
+        state = checkpoint.read(folder / WEIGHTS, device)
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
         detector = PuzzleDetector(
             place(network, device).eval(),
             puzzle_set,
             shape=shape,
-            score=score,
-            precision="float32" if content["precision"] == "float32" else "bfloat16",
+            score=config.Score.model_validate(content["score"]),
+            precision=content["precision"],
         )
         detector.validation_NK = state["validation_NK"]
-    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        images, permutations = detector.validation_NK.shape
+        if images == 0 or permutations != len(puzzle_set) or not detector.validation_NK.isfinite().all():
+            raise ValueError(f"its validation errors are not those of {len(puzzle_set)} permutations")
+    except (checkpoint.DamagedFile, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{folder} holds a damaged detector ({_first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
         ) from error
     return detector.to(device)
+
+
+def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
+    """Return the puzzle set of a description; ValueError where it is none."""
+    kind, grid = content["kind"], int(content["grid"])
+    permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
+    if kind == "rotation":
+        possible = grid == 1 and all(order in {(turns,) for turns in puzzles.ROTATIONS} for order in permutations)
+    else:
+        possible = kind == "jigsaw" and all(sorted(order) == list(range(grid * grid)) for order in permutations)
+    if not possible or not permutations:
+        raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
+    return puzzles.PuzzleSet(kind, grid, permutations)
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -213,7 +234,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like best/CLASS"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)}); restore it or train again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of puzzle_study; this one reads format {FORMAT}")

@@ -5,14 +5,20 @@ Importing this package is light; seaborn and PyTorch are loaded when a report is
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from puzzle_study.errors import UserError
+
 if TYPE_CHECKING:
+    from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "chosen_results", "load_study"]
+
+VARIABLE = "PUZZLE_STUDY_RESULTS"
 
 
 def build_report(results: Results, *, others: Sequence[Results] = (), output: Path | None = None) -> Path:
@@ -29,3 +35,32 @@ def build_report(results: Results, *, others: Sequence[Results] = (), output: Pa
     from puzzle_study.reporting import build
 
     return build.build(results, others=others, output=output or results.report)
+
+
+def load_study(folder: Path) -> StudyData:
+    """Read a finished study: its tables, and what reports and notebooks ask of them.
+
+    Args:
+        folder: ``results/<name>``.
+
+    Raises:
+        UserError: the study has no tables yet, or one of its files is damaged.
+    """
+    from puzzle_study.reporting import reading
+    from puzzle_study.results import Results
+
+    return reading.load(Results(folder))
+
+
+def chosen_results(default: str = "digits") -> Path:
+    """Return the folder that a notebook reads: PUZZLE_STUDY_RESULTS, else ``results/<default>`` here or one level up.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    named = os.environ.get(VARIABLE)
+    tried = [Path(named)] if named else [Path("results") / default, Path("..") / "results" / default]
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    raise UserError(f"{tried[0]} is not there; run python -m puzzle_study.tune STUDY.yaml first, or set {VARIABLE}")

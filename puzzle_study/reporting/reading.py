@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +73,7 @@ def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
     if not results.gallery_file.exists():
         return None
     try:
-        with np.load(results.gallery_file, allow_pickle=False) as archive:
+        with results.gallery_file.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{results.gallery_file} is damaged; delete it and build it anew with --resume") from error

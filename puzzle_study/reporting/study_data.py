@@ -156,8 +156,8 @@ class StudyData:
 
     @cached_property
     def best_in_hindsight(self) -> Choice | None:
-        """The complete row of the highest test AUROC: never a selection, only what selection is held against."""
-        rows = self.complete.dropna(subset=["auroc_mean"])
+        """Of the rows that could be selected, that of the highest test AUROC: only held against the selection."""
+        rows = self.complete.dropna(subset=["auroc_mean", "rank"])
         return self.choice(rows.iloc[int(rows["auroc_mean"].argmax())]) if len(rows) else None
 
     def choice(self, row: pd.Series[Any]) -> Choice:
@@ -211,7 +211,15 @@ class StudyData:
 
     def _mean(self, choice: Choice, metric: str) -> Mean | None:
         values = self.metric(choice, metric)
-        return statistics.mean_interval(values.to_numpy(), tasks_of(values)) if len(values) else None
+        if not len(values):
+            return None
+        mean = statistics.mean_interval(values.to_numpy(), tasks_of(values), bounds=(0, 1))
+        if metric != "auroc" or mean.method != statistics.NO_INTERVAL:
+            return mean
+        lows, highs = self.metric(choice, suffix="_low"), self.metric(choice, suffix="_high")
+        return statistics.with_image_interval(
+            mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
+        )
 
     @cached_property
     def _memory(self) -> dict[Hashable, Any]:

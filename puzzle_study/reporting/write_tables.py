@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from puzzle_study.reporting.blocks import Cell, Table
 from puzzle_study.results import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -47,6 +51,14 @@ def write_table(table: Table, folder: Path) -> None:
     write_text(folder / f"{table.name}.csv", as_csv(table))
     write_text(folder / f"{table.name}.md", as_markdown(table))
     write_text(folder / f"{table.name}.tex", as_latex(table))
+
+
+def as_frame(table: Table) -> pd.DataFrame:
+    """Return the table as it is read, for notebooks."""
+    import pandas as pd
+
+    titles = [column.title for column in table.columns]
+    return pd.DataFrame([[cell.text for cell in row] for row in table.rows], columns=titles)
 
 
 def as_csv(table: Table) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from puzzle_study.errors import UserError
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_AUTH_MODE": "disabled",
+    "RAY_AUTH_MODE": "token",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "0",
@@ -37,16 +38,20 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
         UserError: a trial asks for more than the machine has.
     """
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    # A token of this run alone, inherited by its processes and written nowhere: other users of the machine reach
+    # the loopback too.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    temporary = Path(tempfile.mkdtemp(prefix="puzzle_study_ray_"))
+    # Ray opens its own folder to everybody, so it gets one inside a folder that is private.
+    temporary = Path(tempfile.mkdtemp(prefix="puzzle_study_"))
     try:
         ray.init(
             address="local",
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=str(temporary),
+            _temp_dir=str(temporary / "ray"),
         )
         logging.getLogger("ray").setLevel(logging.ERROR)
         check_resources(resources, ray.cluster_resources())

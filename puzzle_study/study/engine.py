@@ -68,9 +68,11 @@ def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console:
         if not resume:
             raise UserError(_existing(results, changes))
         if changes:
-            console.print(f"the study file changed: {'; '.join(changes)}", highlight=False, markup=False)
+            console.print(
+                f"the study file changed: {'; '.join(changes)}", highlight=False, markup=False, soft_wrap=True
+            )
     for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
-        console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False)
+        console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
         return _run_locked(file, plan, results, console)
 
@@ -117,7 +119,9 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
         except KeyboardInterrupt:
             leave()
             console.print(
-                f"interrupted with {plan.finished()} of {plan.total} trials done; go on with --resume", highlight=False
+                f"interrupted with {plan.finished()} of {plan.total} trials done; go on with --resume",
+                highlight=False,
+                soft_wrap=True,
             )
             return TERMINATED if received else INTERRUPTED
     results.write_table(results.attacks_file, pd.DataFrame(attacking.attack_rows(units, results)))
@@ -142,11 +146,12 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
         auroc = sum(record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records) / len(records)
         label = "default" if planned.number == 0 else f"number {planned.number}"
         console.print(
-            f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} % over {len(records)} trials "
+            f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} %, n = {len(records)} "
             f"(chosen by {plan.study.selection}, {100 * value:.1f} %), in {duration(seconds)}",
             highlight=False,
+            soft_wrap=True,
         )
-    console.print(f"report: {_shown(page)}", highlight=False)
+    console.print(f"report: {_shown(page)}", highlight=False, soft_wrap=True)
     if failed:
         console.print(
             f"{len(failed)} trials failed, see trials.csv; --resume tries them again", highlight=False, style="bold red"

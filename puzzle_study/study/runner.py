@@ -48,7 +48,7 @@ class ProgressCallback(tune.Callback):
 
     def _show(self) -> None:
         best = self._plan.winner()
-        shown = f"{100 * best[2]:.1f} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        shown = f"{100 * best[2]:.1f} % (number {best[0].number}, {best[1].aggregation})" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=shown)
 
 

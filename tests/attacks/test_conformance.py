@@ -126,6 +126,12 @@ def test_a_missing_method_is_a_sentence() -> None:
         run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec_of("attack1", "spsa")])
 
 
+def test_square_images_are_asked_for() -> None:
+    x_NCHW, spec = planted.images(2)[..., :8], spec_of("attack1", "difgsm")
+    with pytest.raises(UserError, match="attack method difgsm needs square images, these have 16×8 pixels"):
+        run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec])
+
+
 @pytest.mark.parametrize("attack", ["attack2", "attack2_averaged"])
 def test_puzzle_attacks_need_puzzles(attack: str) -> None:
     with pytest.raises(UserError, match=f"{attack} perturbs puzzles and Linear makes none"):

@@ -1,4 +1,4 @@
-"""One thread for every test here: the networks are tiny and machines are shared."""
+"""One thread for every test here: machines are shared, and sums differ with the number of threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

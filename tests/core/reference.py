@@ -111,10 +111,12 @@ def adversarial(
             first_of_authors = noise == "twice" and step == 0
             image = (noised if first_of_authors else base + delta).clone().requires_grad_(True)
             norm = torch.linalg.vector_norm(network(image[None])[0] - goal)
-            norm.backward()  # type: ignore[no-untyped-call]
+            norm.backward()
             assert image.grad is not None
             delta = delta + alpha * torch.sign(image.grad)
-            delta = torch.maximum(torch.minimum(delta, torch.full_like(delta, epsilon)), torch.full_like(delta, -epsilon))
+            delta = torch.maximum(
+                torch.minimum(delta, torch.full_like(delta, epsilon)), torch.full_like(delta, -epsilon)
+            )
         results.append(torch.clamp(base + delta, 0, 1).detach())
     return torch.stack(results)
 
@@ -174,7 +176,7 @@ def training_step(
     loss_rec = reconstruction_loss(solved_NCHW, x_NCHW)
     if discriminator is None or discriminator_optimiser is None:
         optimiser.zero_grad()
-        loss_rec.backward()  # type: ignore[no-untyped-call]
+        loss_rec.backward()
         optimiser.step()
         return Step(loss_rec.item(), 0.0, 0.0)
 
@@ -182,11 +184,11 @@ def training_step(
     loss_d = discriminator_loss(discriminator(x_NCHW)[1], discriminator(solved_NCHW.detach())[1])
 
     optimiser.zero_grad()
-    (loss_rec + lambda_ * loss_adv).backward()  # type: ignore[no-untyped-call]
+    (loss_rec + lambda_ * loss_adv).backward()
     optimiser.step()
 
     discriminator_optimiser.zero_grad()
-    loss_d.backward()  # type: ignore[no-untyped-call]
+    loss_d.backward()
     discriminator_optimiser.step()
     return Step(loss_rec.item(), loss_adv.item(), loss_d.item())
 

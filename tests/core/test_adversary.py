@@ -46,7 +46,7 @@ def adversaries(draw: st.DrawFn) -> config.Adversary:
     )
 
 
-@examples(80)
+@examples(50)
 @given(adversary=adversaries(), seed=st.integers(0, 1000))
 def test_the_input_stays_in_its_ball_and_in_the_range_of_pixels(adversary: config.Adversary, seed: int) -> None:
     clean = puzzles(seed)
@@ -59,7 +59,7 @@ def test_the_input_stays_in_its_ball_and_in_the_range_of_pixels(adversary: confi
     assert (found - clean).abs().max() <= bound + ROUNDING
 
 
-@examples(80)
+@examples(50)
 @given(adversary=adversaries().filter(lambda a: a.method != "none" and a.epsilon > 1e-3), seed=st.integers(0, 1000))
 def test_the_adversary_equals_the_reference(adversary: config.Adversary, seed: int) -> None:
     clean, answer = puzzles(seed), network(seed)

@@ -227,6 +227,15 @@ def test_damaged_weights_never_raise_anything_but_a_sentence(
     shutil.rmtree(folder)
 
 
+def test_weights_that_were_changed_on_disk_are_a_damaged_detector(saved: Path) -> None:
+    """Every bit of every weight: a checksum that nobody compares is none."""
+    content = (saved / WEIGHTS).read_bytes()
+    weight = load(saved, device=CPU).network.head.weight.detach().numpy().tobytes()
+    start = content.index(weight)
+    (saved / WEIGHTS).write_bytes(content[:start] + bytes([content[start] ^ 1]) + content[start + 1 :])
+    assert_damaged(saved)
+
+
 class Malicious:
     """Unpickling this makes a folder."""
 
@@ -241,9 +250,7 @@ class Malicious:
 def test_a_pickle_with_code_is_refused_and_nothing_is_executed(as_zip: bool, saved: Path, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
     state = torch.load(saved / WEIGHTS, weights_only=True)
-    torch.save(
-        state | {"extra": Malicious(marker)}, saved / WEIGHTS, _use_new_zipfile_serialization=as_zip
-    )
+    torch.save(state | {"extra": Malicious(marker)}, saved / WEIGHTS, _use_new_zipfile_serialization=as_zip)
     assert_damaged(saved)
     assert not marker.exists()
     torch.load(saved / WEIGHTS, weights_only=False)

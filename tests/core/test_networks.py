@@ -32,7 +32,7 @@ def test_the_unet_has_no_batch_norm() -> None:
     assert not [module for module in UNet(channels=1, base_channels=2).modules() if "Norm" in type(module).__name__]
 
 
-@pytest.mark.parametrize(("side", "channels"), itertools.product((*SIDES, 17, 31, 100), (1, 3)))
+@pytest.mark.parametrize(("side", "channels"), list(itertools.product((*SIDES, 17, 31, 100), (1, 3))))
 def test_the_unet_returns_the_shape_of_its_input(side: int, channels: int) -> None:
     network = UNet(channels=channels, base_channels=1)
     assert network(torch.rand(2, channels, side, side)).shape == (2, channels, side, side)
@@ -58,7 +58,7 @@ def test_each_pixel_of_the_answer_sees_the_whole_image() -> None:
     assert gradient[0, 0, 14:, 14:].abs().sum() > 0
 
 
-@pytest.mark.parametrize(("side", "channels"), itertools.product(SIDES, (1, 3)))
+@pytest.mark.parametrize(("side", "channels"), list(itertools.product(SIDES, (1, 3))))
 def test_the_discriminator_gives_a_feature_map_and_one_logit_an_image(side: int, channels: int) -> None:
     network = Discriminator(channels=channels, base_channels=2, side=side)
     features, logits = network(torch.rand(3, channels, side, side))

@@ -176,7 +176,7 @@ def test_the_inverse_undoes_a_permutation(permutation: Permutation) -> None:
 # Shuffling
 
 
-@examples(100)
+@examples(60)
 @given(data=st.data(), case=jigsaws())
 def test_puzzles_equal_the_reference(data: st.DataObject, case: tuple[Tensor, PuzzleSet]) -> None:
     images, chosen = case
@@ -189,7 +189,7 @@ def test_puzzles_equal_the_reference(data: st.DataObject, case: tuple[Tensor, Pu
         assert torch.equal(reference.solved_jigsaw(puzzle, chosen.grid, chosen.permutations[k]), slow)
 
 
-@examples(100)
+@examples(60)
 @given(data=st.data(), case=jigsaws())
 def test_unshuffling_a_shuffled_image_gives_the_padded_image(
     data: st.DataObject, case: tuple[Tensor, PuzzleSet]

@@ -6,7 +6,6 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +111,7 @@ def test_a_training_resumed_after_every_single_epoch_is_the_same_to_the_bit(tmp_
 
 def test_the_plateau_case_lowers_the_learning_rate() -> None:
     """Or the resumed schedule would be tested on nothing."""
-    values = {"train.plateau_patience": 1, "train.learning_rate": 1e-6, "train.epochs": 8}
-    _, losses = tiny.train(tiny.settings(values), DATA)
+    _, losses = tiny.train(case_settings("plateau_at_every_epoch"), DATA)
     assert losses[-1].lr < losses[0].lr
 
 
@@ -283,7 +281,6 @@ def test_a_training_goes_on_to_the_same_weights_from_the_checkpoint_before_a_dam
         resumed.epoch(DATA)
         checkpoint.save(tmp_path, resumed.epochs_done, {"trainer": resumed.state()})
     assert tiny.same_state(resumed.state(), whole.state())
-    assert asdict(resumed.settings.adversary) if False else True
     newest = checkpoint.load_newest(tmp_path, CPU)
     assert newest is not None
     assert newest["trainer"]["epochs_done"] == EPOCHS

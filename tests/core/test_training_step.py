@@ -97,9 +97,11 @@ def reference_epoch(trainer: Trainer, values: dict[str, Any], data: Tensor) -> t
     optimiser = torch.optim.Adam(
         network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
     )
-    discriminator_optimiser = discriminator and torch.optim.Adam(
-        discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), foreach=False
-    )
+    discriminator_optimiser = None
+    if discriminator is not None:
+        discriminator_optimiser = torch.optim.Adam(
+            discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), foreach=False
+        )
     step = reference.training_step(
         input_NCHW,
         x_NCHW,
@@ -116,7 +118,7 @@ def reference_epoch(trainer: Trainer, values: dict[str, Any], data: Tensor) -> t
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_step_equals_the_reference(case: str) -> None:
     """Gradients agree closely; weights to a share of the step, since Adam's first step is close to a sign."""
-    values = {"model.initialisation": "he", "train.batch_size": IMAGES} | CASES[case]
+    values: dict[str, Any] = {"model.initialisation": "he", "train.batch_size": IMAGES, **CASES[case]}
     channels = values.pop("channels", 1)
     data = tiny.images(IMAGES, channels=channels)
     trainer = tiny.trainer(tiny.settings(values), channels=channels)

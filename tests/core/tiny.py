@@ -115,7 +115,9 @@ def same_state(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
         return isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, Mapping):
-        return isinstance(other, Mapping) and one.keys() == other.keys() and all(same_state(one[k], other[k]) for k in one)
+        return (
+            isinstance(other, Mapping) and one.keys() == other.keys() and all(same_state(one[k], other[k]) for k in one)
+        )
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same_state, one, other))
     return bool(one == other)

@@ -134,6 +134,31 @@ def test_every_split_is_disjoint_sized_and_repeatable(
         assert ours == theirs
 
 
+@pytest.mark.parametrize("count", [1, 5, 39])
+def test_a_fixed_count_of_validation_images_wins_over_the_fraction(count: int) -> None:
+    settings = {"validation_count": count, "validation_fraction": 0.9}
+    chosen = split(OFFICIAL, "official", settings=settings)
+    assert (len(chosen.train), len(chosen.validation)) == (40 - count, count)
+    assert not sets(chosen)[0] & sets(chosen)[1]
+
+
+def test_a_fixed_count_keeps_copies_together() -> None:
+    chosen = split(MEDICAL, "medical", normal="normal", settings={"validation_count": 5})
+    train, validation, _ = (set(MEDICAL.groups[list(part)].tolist()) for part in sets(chosen))
+    assert 4 <= len(chosen.validation) <= 5
+    assert not train & validation
+
+
+@pytest.mark.parametrize(("count", "limit"), [(40, None), (851, None), (10, 10)])
+def test_a_fixed_count_that_leaves_no_training_image_is_refused(count: int, limit: int | None) -> None:
+    sentence = (
+        f"somewhere: data.validation_count {count} leaves none of the {limit or 40} training images of class a; lower it, "
+        "or set it to null for data.validation_fraction"
+    )
+    with pytest.raises(UserError, match=sentence):
+        split(OFFICIAL, "official", settings={"validation_count": count, "max_train_images": limit})
+
+
 @STEADY
 @given(seed=st.integers(0, 1000), small=st.floats(0.05, 1), large=st.floats(0.05, 1))
 def test_smaller_fractions_are_subsets_and_keep_the_test(seed: int, small: float, large: float) -> None:

@@ -105,7 +105,8 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
             results.write_errors(trial, arrays)
     summary = _summary(trials, matrices, settings, study, recipe)
     results.write_table(results.summary_file, summary)
-    winner = summary.loc[summary["label"].str.contains("winner"), "configuration"].iloc[0]
+    labelled = summary.loc[summary["label"].str.contains("winner"), "configuration"]
+    winner = str(labelled.iloc[0]) if len(labelled) else ""
     if recipe.epochs:
         results.write_table(results.epochs_file, _epochs(trials, generator))
     if recipe.attacks:
@@ -185,7 +186,8 @@ def _errors(generator: np.random.Generator, separation: float, k: int, normal_cl
 
     def draw(n: int, shift: np.ndarray | float) -> np.ndarray:
         image = generator.normal(size=(n, 1)) + np.reshape(shift, (-1, 1))
-        return (np.exp(0.25 * (image + 0.3 * generator.normal(size=(n, k)))) * 0.01 * permutation).astype(np.float32)
+        error_NK = np.exp(0.25 * (image + 0.3 * generator.normal(size=(n, k)))) * 0.01 * permutation
+        return np.asarray(error_NK, dtype=np.float32)
 
     kinds = np.array(["cut_paste", "foreign_piece", "local_noise"])[np.arange(30) % 3]
     return {

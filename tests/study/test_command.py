@@ -83,3 +83,16 @@ def test_help_answers_at_once_because_nothing_heavy_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_quick_applies_the_files_own_section_and_its_mistakes_are_named_by_their_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "data: {name: digits}\ntrain: {epochs: 50}\nquick:\n  train: {epochs: 2}\n"
+    Path("one.yaml").write_text(text, encoding="utf-8")
+    assert "epochs: 50" in CliRunner().invoke(main, ["one.yaml", "--dry-run"]).output
+    assert "epochs: 2" in CliRunner().invoke(main, ["one.yaml", "--dry-run", "--quick"]).output
+    Path("one.yaml").write_text(text.replace("epochs: 2", "epochs: -2"), encoding="utf-8")
+    result = CliRunner().invoke(main, ["one.yaml", "--quick"])
+    assert "greater than or equal to 0, got -2 (one.yaml, line 4)" in result.output

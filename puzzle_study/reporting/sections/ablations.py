@@ -41,13 +41,19 @@ def build_variants(data: StudyData) -> Section:
 def build_data(data: StudyData, figures: Path) -> Section:
     """Return the section on the number of training images."""
     title = "Data efficiency"
-    blocks: list[Block | None] = []
-    for name in DATA_AXES:
-        if name in data.axes and _levels(data, name):
-            blocks += [_data_table(data, name), _data_figure(data, name, figures)]
-    return section(
-        "data-efficiency", title, blocks or [absent("This study did not vary the number of training images.")]
-    )
+    blocks: list[Block | None] = [*data_tables(data)]
+    blocks += [_data_figure(data, name, figures) for name in _data_axes(data)]
+    text = "This study did not vary the number of training images."
+    return section("data-efficiency", title, blocks or [absent(text)])
+
+
+def data_tables(data: StudyData) -> list[Table]:
+    """Return a table for each searched axis of the number of training images."""
+    return [_data_table(data, name) for name in _data_axes(data)]
+
+
+def _data_axes(data: StudyData) -> list[str]:
+    return [name for name in DATA_AXES if name in data.axes and _levels(data, name)]
 
 
 def _levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:

@@ -30,6 +30,8 @@ from puzzle_study.reporting.study_data import Choice
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
 
+FEW_LEVELS = 6
+
 
 def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
@@ -97,12 +99,13 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     column = frame[name]
     known = frame[column.notna()]
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    numeric = numeric and not (_kind(data, name) in ("choice", "grid") and len(known[name].unique()) <= FEW_LEVELS)
     if numeric:
         x = known[name].to_numpy(dtype=float)
-        if _is_log(data, name) and len(x) and (x > 0).all():
+        if _kind(data, name) == "log_uniform" and len(x) and (x > 0).all():
             place.set_xscale("log")
     else:
-        levels = sorted(str(value) for value in known[name].unique())
+        levels = [str(value) for value in sorted(known[name].unique())]
         generator = np.random.default_rng(0)
         # Spread sideways so that configurations of one level do not hide each other.
         x = known[name].astype(str).map(levels.index).to_numpy(dtype=float) + generator.uniform(-0.15, 0.15, len(known))
@@ -122,9 +125,9 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     place.set_xlabel(name)
 
 
-def _is_log(data: StudyData, name: str) -> bool:
+def _kind(data: StudyData, name: str) -> str:
     axis = data.study.search.space.get(name) if data.study and data.study.search else None
-    return axis is not None and axis.kind == "log_uniform"
+    return axis.kind if axis else ""
 
 
 def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:

@@ -17,6 +17,7 @@ from puzzle_study.reporting.blocks import (
     Section,
     Table,
     count,
+    number,
     section,
     significant,
     word,
@@ -55,7 +56,7 @@ def cost_table(data: StudyData) -> Table:
                 word(title),
                 *(_range(trials, key) for key, _ in MEASURES),
                 word(", ".join(precision)),
-                count(_numbers(trials, "seconds").sum() if "seconds" in trials else None),
+                number(float(_numbers(trials, "seconds").sum())),
                 count(len(trials)),
             )
         )

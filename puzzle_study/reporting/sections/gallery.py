@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MOST = 10
 KINDS = {
     "best_normal": ("normal images of the lowest score", "rightly found normal"),
-    "worst_normal": ("normal images of the highest score", "false alarms"),
+    "worst_normal": ("normal images of the highest score", "the likeliest false alarms"),
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
-    "worst_anomalous": ("anomalous images of the lowest score", "missed anomalies"),
+    "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
 }
 COLUMNS = ("original", "puzzle", "reconstruction", "squared error")
 
@@ -81,8 +81,8 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
 def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
     if not len(gallery.get("attacked", ())):
         return None
-    count = min(MOST, len(gallery["attacked"]))
-    before, after = gallery["attacked_original"][:count], gallery["attacked"][:count]
+    shown = _spread(list(zip(gallery["attacked_attack"].tolist(), gallery["attacked_method"].tolist(), strict=True)))
+    before, after = gallery["attacked_original"][shown], gallery["attacked"][shown]
     delta = after.astype(int) - before.astype(int)
     # Mid-gray is no change; the perturbation is far too faint to be seen at its own scale.
     largest = max(1, int(np.abs(delta).max()))
@@ -92,7 +92,7 @@ def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
         f"{gallery['attacked_attack'][i]} {gallery['attacked_method'][i]}\nε "
         f"{float(gallery['attacked_epsilon'][i]):.3g}: {float(gallery['attacked_score_before'][i]):.2f} → "
         f"{float(gallery['attacked_score_after'][i]):.2f}"
-        for i in range(count)
+        for i in shown
     ]
     return _montage(
         pictures,
@@ -106,6 +106,13 @@ def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
         caption=f"Attacked images: before, after, and the difference magnified {255 / largest / 2:.1f} times around "
         "gray. Below each column: attack, ε, anomaly score before and after.",
     )
+
+
+def _spread(kinds: list[tuple[str, str]]) -> list[int]:
+    """Return at most MOST positions, as many of each attack and method as of any other."""
+    turn = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    chosen = sorted(range(len(kinds)), key=lambda index: (turn[index], index))[:MOST]
+    return sorted(chosen, key=lambda index: kinds[index])
 
 
 def _montage(

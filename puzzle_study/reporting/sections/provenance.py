@@ -89,8 +89,8 @@ def _environment(data: StudyData) -> Table:
         "git commit": content.get("git_commit") or "not a git checkout",
         "started": content.get("started"),
         "finished": content.get("finished") or "not finished",
-        "wall time, s": content.get("wall_seconds"),
-        "seeds": ", ".join(map(str, content.get("seeds") or [])),
+        "wall time, s": _rounded(content.get("wall_seconds")),
+        "seeds": _seeds(content.get("seeds")),
         "Python": content.get("python"),
         "platform": content.get("platform"),
         "CPU": hardware.get("cpu"),
@@ -150,6 +150,17 @@ def _failed(data: StudyData) -> Block:
         "A configuration with a failed trial is incomplete: it has no rank, and nothing was averaged over what is "
         "missing.",
     )
+
+
+def _rounded(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, (int, float)) else ""
+
+
+def _seeds(content: object) -> str:
+    """Return the seeds, which may be listed or named by what they are for."""
+    if isinstance(content, dict):
+        return "; ".join(f"{name} {_seeds(value)}" for name, value in content.items())
+    return ", ".join(map(str, content)) if isinstance(content, list) else str(content)
 
 
 def _way(choice: Any) -> Cell:

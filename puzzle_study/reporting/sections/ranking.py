@@ -99,7 +99,8 @@ def ranking_table(data: StudyData) -> Table:
         tuple(columns),
         tuple(cells),
         "AUROC: mean over classes and seeds. Interval: " + "; ".join(sorted(methods)) + ". "
-        f"Rank: by selection ({data.selection_title}), complete configurations only. Selection: "
+        f"Rank: by selection ({data.selection_title}), among complete rows that may be selected. "
+        "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
         + " Trials: finished of planned.",
     )

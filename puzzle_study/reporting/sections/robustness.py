@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from puzzle_study.reporting import drawing, statistics
@@ -64,7 +63,7 @@ def build(data: StudyData, figures: Path) -> Section:
             "Robustness",
             [absent("This study attacked no test images (its study file has no section attacks).")],
         )
-    return section("robustness", "Robustness", [*weaker_than_noise(data), _figure(found, figures), _table(found)])
+    return section("robustness", "Robustness", [*weaker_than_noise(data), _figure(found, figures), attack_table(found)])
 
 
 def cells(data: StudyData) -> list[AttackCell]:
@@ -78,14 +77,13 @@ def cells(data: StudyData) -> list[AttackCell]:
         if not len(rows):
             continue
         strata = list(rows[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
-        mean = statistics.mean_interval(rows["auroc"].to_numpy(), strata)
-        if len(rows) == 1:
-            low, high = float(rows["auroc_low"].iloc[0]), float(rows["auroc_high"].iloc[0])
-            mean = statistics.Mean(mean.value, low, high, np.nan, 1, 1, "stratified bootstrap over test images, 95 %")
+        mean = statistics.mean_interval(rows["auroc"].to_numpy(), strata, bounds=(0, 1))
+        lows, highs = rows["auroc_low"].to_numpy(), rows["auroc_high"].to_numpy()
+        mean = statistics.with_image_interval(mean, rows["auroc"].to_numpy(), lows, highs, strata)
         label, configuration, target, attack, method, _ = key
         found.append(
             AttackCell(
-                label=str(label),
+                label=str(label).replace(";", " and "),
                 configuration=str(configuration),
                 target=str(target),
                 attack=str(attack),
@@ -106,7 +104,7 @@ def cells(data: StudyData) -> list[AttackCell]:
     return sorted(
         found,
         key=lambda cell: (
-            cell.label != "winner",
+            "winner" not in cell.label,
             cell.target,
             cell.attack,
             methods.get(cell.method, cell.method),
@@ -168,7 +166,8 @@ def _noise_beside(cell: AttackCell, found: list[AttackCell]) -> AttackCell | Non
     return same[0] if same else None
 
 
-def _table(found: list[AttackCell]) -> Table:
+def attack_table(found: list[AttackCell]) -> Table:
+    """Return every attack with its interval and its flags."""
     several_targets = len({cell.target for cell in found}) > 1
     columns = (
         Column("label", "Configuration", numeric=False),
@@ -182,7 +181,7 @@ def _table(found: list[AttackCell]) -> Table:
         Column("fpr_at_tpr99", "FPR % at TPR 99 %"),
         Column("flags", "Flags (trials)", numeric=False),
         Column("trials", "Trials (n)"),
-        Column("images", "Images (n)"),
+        Column("images", "Attacked images (n)"),
         Column("max_perturbation", "Largest |δ|"),
     )
     rows = tuple(
@@ -212,7 +211,7 @@ def _table(found: list[AttackCell]) -> Table:
         rows,
         f"Mean over trials. Interval: {methods}. Clean: the same images without an attack. ε bounds every pixel of "
         f"images in [0, 1].{target} Flags are doubts that the attack code itself raised, with the number of trials "
-        "that carry them; noise is random signs of size ε, the control.",
+        f"that carry them; noise is random signs of size ε, the control.{_meanings(found)}",
     )
 
 
@@ -269,6 +268,14 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
             f"clean. Band: {found[0].auroc.method}. Grey: random sign noise; dotted: chance. An attack above the noise "
             "is no evidence of robustness.",
         )
+
+
+def _meanings(found: list[AttackCell]) -> str:
+    """Return what the flags that occur mean."""
+    from puzzle_study.attacks.flags import FLAGS
+
+    seen = [name for name in FLAGS if any(name in cell.flags for cell in found)]
+    return " Of those here: " + "; ".join(f"{name}: {FLAGS[name]}" for name in seen) + "." if seen else ""
 
 
 def _flags(values: pd.Series[str]) -> str:

@@ -19,8 +19,7 @@ def build(data: StudyData) -> Section:
     title = "Stability over seeds"
     choice = data.winner or data.default
     table = rank_table(data, choice) if choice else None
-    text = "This study has one seed, or no error matrices of several: nothing can be said of the order of images over "
-    "seeds."
+    text = "This study has one seed, or no error matrices of several: how seeds order the images cannot be said."
     return section("stability", title, [table or absent(text)])
 
 

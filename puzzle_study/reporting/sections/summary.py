@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from puzzle_study.reporting import paper_values, statistics
 from puzzle_study.reporting.blocks import Paragraph, Section, section, share, significant
-from puzzle_study.reporting.sections import robustness, selection
+from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
     title = TITLES.get(name, name)
     gap = _points(difference.mean)
     if difference.mean.value > 0:
-        sure = "" if difference.mean.low > 0 else " (the interval holds zero, so that this may be chance)"
+        sure = _doubt(difference.mean)
         text = (
             f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
             f"{difference.pairs} paired trials{sure}; it is better on {better} of "
@@ -73,7 +74,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         ]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
-    sure = "" if difference.mean.high < 0 else " (the interval holds zero, so that this may be chance)"
+    sure = _doubt(difference.mean)
     lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
     return Paragraph(
         f"{_capital(what)} reaches AUROC {_of(reached)}; the best reference, {title}, reaches {share(value)} %, a "
@@ -107,8 +108,7 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     if not len(mine):
         return None
     difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
-    clear = abs(difference.mean.value) > 0 and not difference.mean.low <= 0 <= difference.mean.high
-    verdict = "" if clear else ": the search bought nothing that can be told from chance"
+    verdict = _doubt(difference.mean)
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
         f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
@@ -156,7 +156,7 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
 
 def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
     spread = data.metric(winner, "last20", "_std")
-    if not len(spread):
+    if not len(spread) or training.covers_the_start(data, winner):
         return None
     return Paragraph(
         f"Over the last 20 evaluations of a training the winner's AUROC has a standard deviation of "
@@ -176,13 +176,20 @@ def _failures(data: StudyData) -> Paragraph | None:
 
 
 def _of(mean: Mean) -> str:
-    interval = "" if pd.isna(mean.low) else f" [{share(mean.low)}, {share(mean.high)}]"
+    interval = "" if math.isnan(mean.low) else f" [{share(mean.low)}, {share(mean.high)}]"
     return f"{share(mean.value)} %{interval} (n = {mean.n})"
 
 
 def _points(mean: Mean) -> str:
-    interval = "" if pd.isna(mean.low) else f" [{share(mean.low, signed=True)}, {share(mean.high, signed=True)}]"
+    interval = "" if math.isnan(mean.low) else f" [{share(mean.low, signed=True)}, {share(mean.high, signed=True)}]"
     return f"{share(mean.value, signed=True)} points{interval}"
+
+
+def _doubt(mean: Mean) -> str:
+    """Return what forbids to read a difference as one, if anything does."""
+    if math.isnan(mean.low):
+        return " (too few trials to tell it from chance)" if mean.method == statistics.NO_INTERVAL else ""
+    return " (the interval holds zero: this may be chance)" if mean.low <= 0 <= mean.high else ""
 
 
 def _plural(n: int, one: str, many: str) -> str:

@@ -14,18 +14,22 @@ from puzzle_study.reporting.blocks import (
     Cell,
     Column,
     Figure,
+    Paragraph,
     Section,
     Table,
     absent,
     count,
     percent,
     section,
+    share,
     word,
 )
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
+
+LAST = 20
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -40,6 +44,7 @@ def build(data: StudyData, figures: Path) -> Section:
         blocks.append(absent("This study stored no epochs of this configuration (epochs.parquet)."))
     else:
         blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
+    blocks.append(_second_half(data, choice))
     blocks.append(last_table(data, choice) or absent("The trials have no statistics over their last 20 evaluations."))
     return section("training", title, blocks)
 
@@ -76,8 +81,45 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
         tuple(rows),
         "Mean and standard deviation of the AUROC over the last 20 evaluated epochs of each trial, both averaged over "
         "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
-        "standard deviation is the result. It describes the wandering of one training, not the difference between "
+        "standard deviation is the result."
+        + (
+            " These trainings were evaluated so seldom that the 20 hold their first epochs: read the second half above."
+            if covers_the_start(data, choice)
+            else ""
+        )
+        + " It describes the wandering of one training, not the difference between "
         "seeds.",
+    )
+
+
+def covers_the_start(data: StudyData, choice: Choice) -> bool:
+    """Return whether the last 20 evaluations are more than half of all, so that they hold the first epochs."""
+    curves = _curves(data, choice)
+    if curves is None:
+        return False
+    evaluated = curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size()
+    return len(evaluated) > 0 and int(evaluated.min()) < 2 * LAST
+
+
+def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
+    """Return how far the AUROC wanders over the second half of the evaluations."""
+    curves = _curves(data, choice)
+    if curves is None:
+        return None
+    column = f"auroc_{choice.aggregation}"
+    spreads, counts = [], []
+    for _, own in curves.dropna(subset=[column]).sort_values("epoch").groupby("trial"):
+        half = own[column].iloc[len(own) // 2 :]
+        if len(half) > 1:
+            spreads.append(float(half.std()))
+            counts.append(len(half))
+    if not spreads:
+        return None
+    return Paragraph(
+        f"Over the second half of its evaluations (at least {min(counts)} of a training) the AUROC of "
+        f"{data.label(choice)} with {choice.aggregation} has a standard deviation of "
+        f"{share(sum(spreads) / len(spreads), digits=2)} points, mean of {len(spreads)} trials; highest "
+        f"{share(max(spreads), digits=2)}."
     )
 
 

@@ -1,0 +1,284 @@
+"""``python -m benchmarks.speed train|score|attack|study``: ours against the reference, in turn, within one run.
+
+Prints the median ratio with its spread, images a second, multiply-adds an image, the machine's measured
+convolution peak, and the fraction of the floor that ours reaches: multiply-adds that must be done, over that peak.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from torch import Tensor
+
+from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
+from benchmarks.reference import Reference, multiply_adds
+from puzzle_study import config, puzzles
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
+from puzzle_study.detectors.training import Trainer
+from puzzle_study.devices import Precision, default_device
+from puzzle_study.networks import Discriminator, UNet
+
+UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
+ATTACK_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A size at which speed is measured."""
+
+    channels: int
+    side: int
+    base: int
+    batch: int
+    scored: int
+
+
+SETTINGS = {
+    "mnist": Setting(1, 28, 64, 128, 16),
+    "cifar10": Setting(3, 32, 64, 128, 16),
+    "mvtec": Setting(3, 128, 64, 8, 1),
+    "digits": Setting(1, 16, 8, 32, 256),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Ours and the reference on the same images: seconds, and the convolution peak just before."""
+
+    ours: float
+    reference: float
+    peak: float
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure speed. Example: python -m benchmarks.speed train --setting mnist --precision bfloat16"""
+
+
+def options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that the paired measurements share."""
+    for option in (
+        click.option("--setting", type=click.Choice(list(SETTINGS)), default="mnist", show_default=True),
+        click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
+        click.option("--pairs", default=5, show_default=True, help="How often both are measured."),
+        click.option("--images", type=int, help="Images a measurement; default: a batch, or a few for scoring."),
+        click.option("--threads", default=1, show_default=True, help="CPU threads."),
+        click.option("--no-reference", is_flag=True, help="Measure ours alone, for its memory."),
+    ):
+        function = option(function)
+    return function
+
+
+@main.command()
+@options
+def train(setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool) -> None:
+    """Training steps, whole batches."""
+    size, device = _prepare(setting, threads)
+    count = images or size.batch * (1 if size.base == 64 and device.type == "cpu" else 8)
+    data = _images(size, count)
+    trainer = _trainer(size, device, precision)
+    reference = _reference(size, device)
+    moved = data.to(device)
+    work = UNET_PASSES * _unet(size) + DISCRIMINATOR_PASSES * _discriminator(size)
+    measured = _measure(
+        lambda: trainer.epoch(moved), None if no_reference else lambda: reference.train(data), pairs, device, precision
+    )
+    _print(f"train {setting} {precision}", measured, count, work, device)
+
+
+@main.command()
+@options
+def score(setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool) -> None:
+    """Error matrices of all 23 permutations."""
+    size, device = _prepare(setting, threads)
+    count = images or size.scored * (1 if device.type == "cpu" else 64)
+    data = _images(size, count)
+    detector = _detector(size, device, precision)
+    reference = _reference(size, device)
+    moved = data.to(device)
+    measured = _measure(
+        lambda: detector.error_matrix(moved),
+        None if no_reference else lambda: reference.score(data),
+        pairs,
+        device,
+        precision,
+    )
+    _print(f"score {setting} {precision}", measured, count, 23 * _unet(size), device)
+
+
+@main.command()
+@options
+def attack(
+    setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool
+) -> None:
+    """attack1 by PGD through all 23 permutations."""
+    from puzzle_study.attacks import attack_spec, run_attacks
+
+    size, device = _prepare(setting, threads)
+    count = images or max(1, size.scored // 4)
+    data = _images(size, count)
+    detector = _detector(size, device, precision)
+    detector.calibrate(data)
+    reference = _reference(size, device)
+    spec = attack_spec("attack1", "pgd", epsilon=0.1, steps=ATTACK_STEPS)
+    labels = torch.zeros(count, dtype=torch.bool)
+    validation = detector.scores(detector.validation_NK)
+    measured = _measure(
+        lambda: run_attacks(detector, data, labels, validation, [spec]),
+        None if no_reference else lambda: reference.attack(data, ATTACK_STEPS),
+        pairs,
+        device,
+        precision,
+    )
+    work = 23 * 2 * ATTACK_STEPS * _unet(size)
+    _print(f"attack1-PGD{ATTACK_STEPS} {setting} {precision}", measured, count, work, device)
+
+
+@main.command()
+@click.option("--trials", default=20, show_default=True, help="Configurations of a digits study.")
+def study(trials: int) -> None:
+    """Share of a digits study's worker time that is training, evaluation and scoring."""
+    import json
+
+    from rich.console import Console
+
+    from puzzle_study import studyfile
+    from puzzle_study.study.engine import run_study
+
+    text = (
+        "data: {name: digits, normal_classes: [3]}\nmodel: {base_channels: 8}\n"
+        f"train: {{epochs: 40, batch_size: 32}}\nseeds: {list(range(trials))}\nreferences: []\n"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "overhead.yaml"
+        path.write_text(text, encoding="utf-8")
+        started = time.perf_counter()
+        run_study(studyfile.load(path), Path(folder) / "results", resume=False, console=Console(quiet=True))
+        wall = time.perf_counter() - started
+        records = [json.loads(p.read_text()) for p in (Path(folder) / "results/overhead/records").glob("*.json")]
+    inside = sum(r["train_seconds"] + r["evaluation_seconds"] + r["score_seconds"] for r in records)
+    whole = sum(r["seconds"] for r in records)
+    click.echo(f"study of {len(records)} trials: {wall:.1f} s wall, {whole / len(records):.2f} s a trial")
+    click.echo(f"training, evaluation and scoring: {100 * inside / whole:.1f} % of the trials' time")
+
+
+def _prepare(setting: str, threads: int) -> tuple[Setting, torch.device]:
+    torch.set_num_threads(threads)
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} thread(s)"
+    click.echo(f"{name}, torch {torch.__version__}")
+    return SETTINGS[setting], device
+
+
+def _images(size: Setting, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (count, size.channels, size.side, size.side), dtype=torch.uint8, generator=generator)
+
+
+def _settings(size: Setting) -> config.Settings:
+    return config.Settings.model_validate(
+        {
+            "data": {"name": "digits"},
+            "model": {"base_channels": size.base},
+            "train": {"batch_size": size.batch, "feature_loss": "elementwise"},
+        }
+    )
+
+
+def _trainer(size: Setting, device: torch.device, precision: Precision) -> Trainer:
+    return Trainer(
+        _settings(size),
+        puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations()),
+        channels=size.channels,
+        height=size.side,
+        width=size.side,
+        seed=0,
+        device=device,
+        precision=precision,
+    )
+
+
+def _detector(size: Setting, device: torch.device, precision: Precision) -> PuzzleDetector:
+    trainer = _trainer(size, device, precision)
+    detector = PuzzleDetector(
+        trainer.network,
+        trainer.puzzler.puzzles,
+        shape=Shape(size.channels, size.side, size.side, size.base),
+        score=config.Score(aggregation="avg", error="mse"),
+        precision=precision,
+    )
+    return detector.to(device).eval()
+
+
+def _reference(size: Setting, device: torch.device) -> Reference:
+    return Reference(
+        channels=size.channels, side=size.side, base_channels=size.base, batch_size=size.batch, device=device
+    )
+
+
+def _unet(size: Setting) -> int:
+    example = torch.zeros(1, size.channels, size.side, size.side)
+    return multiply_adds(UNet(channels=size.channels, base_channels=size.base), example)
+
+
+def _discriminator(size: Setting) -> int:
+    example = torch.zeros(1, size.channels, size.side, size.side)
+    return multiply_adds(Discriminator(channels=size.channels, base_channels=size.base, side=size.side), example)
+
+
+def _timed(action: Callable[[], object], device: torch.device) -> float:
+    synchronise(device)
+    started = time.perf_counter()
+    action()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def _measure(
+    ours: Callable[[], object],
+    reference: Callable[[], object] | None,
+    pairs: int,
+    device: torch.device,
+    precision: Precision,
+) -> list[Pair]:
+    """Warm both up, then measure them in turn."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    ours()
+    if reference is not None:
+        reference()
+    return [
+        Pair(
+            _timed(ours, device),
+            _timed(reference, device) if reference is not None else float("nan"),
+            convolution_peak(device, dtype),
+        )
+        for _ in range(pairs)
+    ]
+
+
+def _print(title: str, measured: list[Pair], images: int, work: int, device: torch.device) -> None:
+    ratios = [pair.reference / pair.ours for pair in measured]
+    rate = [images / pair.ours for pair in measured]
+    floor = [images * work / pair.peak / pair.ours for pair in measured]
+    click.echo(f"{title}: {len(measured)} pairs of {images} images")
+    click.echo(f"  ratio to the reference  {_spread(ratios)}")
+    click.echo(f"  images a second         {_spread(rate)}")
+    click.echo(f"  multiply-adds an image  {work / 1e6:.0f} M")
+    click.echo(f"  convolution peak        {_spread([pair.peak / 1e9 for pair in measured])} G multiply-adds a second")
+    click.echo(f"  fraction of the floor   {_spread(floor)}")
+    click.echo(f"  peak memory             {peak_memory_gib(device):.2f} GiB")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""``python -m puzzle_study.attack``: attack finished detectors, outside a study."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from puzzle_study import config
+from puzzle_study.commands import command
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+TARGETS = ("normal", "anomalous", "both")
+TABLE = "attacks.csv"
+EXAMPLE = """\b
+Examples:
+  python -m puzzle_study.attack results/digits
+  python -m puzzle_study.attack results/digits/best/8 --method pgd --method noise --epsilon 8/255
+  python -m puzzle_study.attack results/mnist --attack attack2_averaged --target both --max-images 200
+"""
+
+
+def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
+    """Read numbers such as 0.1 and 8/255."""
+    read = []
+    for value in values:
+        try:
+            number = float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            raise click.BadParameter(f"{value!r} is no number such as 0.1 or 8/255") from None
+        if not 0 <= number <= 1:
+            raise click.BadParameter(f"{value} is not between 0 and 1; pixels are in [0, 1]")
+        read.append(number)
+    return tuple(read)
+
+
+@command(epilog=EXAMPLE)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    default=("attack1", "attack2"),
+    show_default=True,
+    type=click.Choice(get_args(config.AttackName)),
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    default=("fgsm", "pgd", "noise"),
+    show_default=True,
+    type=click.Choice(get_args(config.AttackMethod)),
+)
+@click.option(
+    "--epsilon",
+    "epsilons",
+    multiple=True,
+    default=("0.05", "0.1", "0.2"),
+    show_default=True,
+    metavar="NUMBER",
+    callback=_epsilon,
+    help="Bound for pixels in [0, 1]; 8/255 may be written.",
+)
+@click.option(
+    "--target", default="normal", show_default=True, type=click.Choice(TARGETS), help="Whose images are attacked."
+)
+@click.option("--steps", default=10, show_default=True, type=click.IntRange(1, 1000), help="Steps of iterated methods.")
+@click.option(
+    "--restarts", default=1, show_default=True, type=click.IntRange(1, 100), help="Runs of methods with a random start."
+)
+@click.option(
+    "--queries",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1, 100_000),
+    help="Scores that square and spsa may ask of each image.",
+)
+@click.option(
+    "--max-images", type=click.IntRange(2), help="Test images at most, in proportion by class.  [default: all]"
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of random starts and noise.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Folder of the original images.  [default: that of the training]",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"Table to write.  [default: {TABLE} beside the detectors]",
+)
+def main(folder: Path, data_root: Path | None, output: Path | None, **options: Any) -> None:
+    """Attack the detectors in FOLDER: results/NAME, its best/, best/CLASS, or any folder of detectors.
+
+    Every --attack, --method and --epsilon can be given several times; all combinations are run. The study's own
+    results/NAME/attacks.csv is left alone.
+    """
+    import pandas as pd
+    from rich.console import Console
+
+    from puzzle_study.attacks import attack_specs
+    from puzzle_study.attacks.finished import attack_finished, find_detectors
+    from puzzle_study.attacks.flags import FLAGS
+    from puzzle_study.results import Results
+
+    home, detectors = find_detectors(folder)
+    specs = attack_specs(config.Attacks.model_validate(options))
+    console = Console()
+    rows: list[dict[str, Any]] = []
+    with console.status("") as status:
+        for detector in detectors:
+            rows += attack_finished(
+                detector, specs, data_root=data_root, max_images=options["max_images"], progress=status.update
+            )
+    frame = pd.DataFrame(rows)
+    for _, part in frame.groupby("detector", sort=False):
+        _print(part, console)
+    seen = set(";".join(frame["flags"]).split(";"))
+    legend = ["FPR99 %: share of normal images flagged when 99 % of the anomalies are caught"]
+    legend += [f"flag {i}, {name}: {meaning}" for i, (name, meaning) in enumerate(FLAGS.items(), 1) if name in seen]
+    console.print("\n".join(legend), highlight=False, soft_wrap=True)
+    table = output or home / TABLE
+    Results(home).write_table(table, frame)
+    console.print(f"table: {table}", highlight=False, soft_wrap=True)
+
+
+def _print(frame: pd.DataFrame, console: Console) -> None:
+    """Print what matters of the rows of one detector."""
+    from rich.table import Table
+
+    from puzzle_study.attacks.flags import FLAGS
+
+    first = frame.iloc[0]
+    table = Table(
+        title=f"detector {first['detector']}: clean AUROC {100 * first['auroc_clean']:.1f} %, "
+        f"{first['images']} images attacked ({first['target']})",
+        caption="in brackets: 95 % bootstrap interval",
+        box=None,
+    )
+    for name in ("attack", "method", "ε", "AUROC %", "", "FPR99 %", "flags"):
+        right = name in ("ε", "AUROC %", "FPR99 %")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for row in frame.to_dict("records"):
+        table.add_row(
+            row["attack"],
+            row["method"],
+            f"{row['epsilon']:.3g}",
+            f"{100 * row['auroc']:.1f}",
+            f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
+            f"{100 * row['fpr_at_tpr99']:.1f}",
+            " ".join(str(number) for number, name in enumerate(FLAGS, 1) if name in row["flags"].split(";")),
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

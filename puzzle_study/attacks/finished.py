@@ -1,0 +1,94 @@
+"""Attacks on detectors that lie in folders, each on the test images of its own task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from puzzle_study import config, datasets
+from puzzle_study.attacks import table
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.detectors import puzzle_ae
+from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.devices import default_device
+from puzzle_study.errors import UserError
+
+
+def find_detectors(folder: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that a table goes to and the detectors that are meant.
+
+    Args:
+        folder: a study's results, its best/, one detector or a folder of detectors.
+
+    Raises:
+        UserError: there is no detector.
+    """
+    if (folder / DESCRIPTION).is_file():
+        return folder, [folder]
+    for home in (folder / "best", folder):
+        if found := sorted(path.parent for path in home.glob(f"*/{DESCRIPTION}")):
+            return home, found
+    raise UserError(f"{folder} holds no detector; give results/NAME of a finished study or results/NAME/best/CLASS")
+
+
+def attack_finished(
+    folder: Path,
+    specs: Sequence[AttackSpec],
+    *,
+    data_root: Path | None,
+    max_images: int | None,
+    progress: Callable[[str], object],
+) -> list[dict[str, Any]]:
+    """Attack one detector on its own test images and return its rows of attacks.csv.
+
+    Args:
+        folder: the detector.
+        specs: the attacks.
+        data_root: where the original images are; None: where they were in training.
+        max_images: test images at most, drawn in proportion from each class; None: all.
+        progress: called with a line that says how far it is.
+
+    Raises:
+        UserError: detector or images are missing, damaged or do not belong together.
+    """
+    name = folder.resolve().name
+    content = puzzle_ae.read_description(folder)
+    detector = puzzle_ae.load(folder, device=default_device())
+    try:
+        data = config.Settings.model_validate(content["settings"]).data
+        spec = datasets.TaskSpec(**content["task"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
+        ) from error
+    if data_root is not None:
+        data = data.model_copy(update={"root": str(data_root)})
+    task = datasets.load_task(data, spec)
+    if task.test.shape[1:] != (detector.shape.channels, detector.shape.height, detector.shape.width):
+        raise UserError(f"{folder} was trained on images of another shape than those in {data.root}; use --data-root")
+    index = np.arange(len(task.test))
+    if max_images is not None and max_images < len(index):
+        index = datasets.stratified(task.test_classes, max_images, seed=0)
+    images, labels, done = task.test[index], task.labels[index], 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress(f"{name}: {done} of {len(specs)} attacks on {len(index)} images")
+
+    progress(f"{name}: 0 of {len(specs)} attacks on {len(index)} images")
+    validation_scores = detector.scores(detector.validation_NK)
+    results = run_attacks(detector, images, labels, validation_scores, specs, progress=advance, keep=0)
+    about = {
+        "detector": name,
+        "trial": str(content.get("trial", "")),
+        "dataset": spec.dataset,
+        "normal_class": spec.normal_class,
+        "seed": content.get("seed", ""),
+    }
+    score = detector.score
+    return [about | table.row(one, labels, aggregation=score.aggregation, error=score.error) for one in results]

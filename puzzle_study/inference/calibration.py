@@ -1,0 +1,58 @@
+"""What a score means: its place among the validation scores, and the threshold of a false-positive rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """The scores of the V validation images, normal images that the network was not trained on.
+
+    Attributes:
+        score_V: the scores in ascending order.
+    """
+
+    score_V: Scores
+
+    @staticmethod
+    def of(detector: PuzzleDetector) -> Calibration:
+        """Score a detector's validation errors under its own norm and aggregation."""
+        score_V = detector.scores(detector.validation_NK).double().cpu().numpy()
+        return Calibration(np.sort(score_V))
+
+    def __len__(self) -> int:
+        return len(self.score_V)
+
+    @property
+    def lowest_rate(self) -> float:
+        """The lowest false-positive rate that so many validation images can hold: 1 / (V + 1)."""
+        return 1 / (len(self) + 1)
+
+    def threshold(self, rate: float) -> float:
+        """Return the score above which an image is flagged.
+
+        It is the ⌈(V + 1)(1 - rate)⌉-th lowest validation score (split conformal prediction): a new normal image, drawn
+        like the validation images, scores above it with a probability of at most ``rate``, on average over
+        validation sets. The plain quantile would promise too much: of V = 20 images it lets one through for
+        a rate of 5 %, where a new image falls above it in 2 of 21 cases.
+
+        Args:
+            rate: false-positive rate in [0, 1). Below :attr:`lowest_rate` no score holds it and the highest validation
+                score is returned.
+        """
+        rank = math.ceil((len(self) + 1) * (1 - rate) - 1e-9)
+        return float(self.score_V[min(max(rank, 1), len(self)) - 1])
+
+    def percentile(self, score_N: Scores) -> Scores:
+        """Return how many per cent of the validation scores are at most each score, in [0, 100]."""
+        below_N = np.searchsorted(self.score_V, score_N, side="right")
+        return np.asarray(100 * below_N / len(self), dtype=np.float64)

@@ -1,0 +1,132 @@
+"""Scores of image files as a CSV table, row by row, with overlays beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.errors import UserError
+from puzzle_study.inference import overlay, streaming
+from puzzle_study.inference.calibration import Calibration
+from puzzle_study.inference.progress import Bar
+from puzzle_study.results import replacing
+
+COLUMNS = ("path", "score", "percentile", "flagged", "error")
+
+
+@dataclass
+class Outcome:
+    """How many images were scored, flagged, and could not be read."""
+
+    scored: int = 0
+    flagged: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True)
+class FileScorer:
+    """A detector that scores image files at one false-positive rate.
+
+    Args:
+        detector: a calibrated detector.
+        rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
+        overlays: folder for error maps over the images; None: none.
+    """
+
+    detector: PuzzleDetector
+    rate: float
+    overlays: Path | None = None
+    calibration: Calibration = field(init=False)
+    threshold: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calibration", Calibration.of(self.detector))
+        object.__setattr__(self, "threshold", self.calibration.threshold(self.rate))
+
+    def write(self, paths: Sequence[Path], table: TextIO, bar: Bar) -> Outcome:
+        """Write a row for every file, in order, as soon as it is scored.
+
+        A file that cannot be read has no score but a sentence in ``error``, which is also said on standard error.
+
+        Raises:
+            UserError: the detector reads no image files, or an overlay cannot be written.
+        """
+        sizing = streaming.sizing(self.detector)
+        pictures = overlay.targets(paths, self.overlays) if self.overlays else {}
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        outcome = Outcome()
+        for chunk in streaming.chunks(paths, sizing):
+            error_NK, maps = self._errors(chunk.images_NCHW)
+            score_N = self.detector.scores(error_NK).double().cpu().numpy()
+            flagged_N = score_N > self.threshold
+            if maps is not None:
+                self._draw(chunk.readable, maps, pictures)
+            judged = zip(
+                score_N.tolist(), self.calibration.percentile(score_N).tolist(), flagged_N.tolist(), strict=True
+            )
+            for path, error in zip(chunk.paths, chunk.errors, strict=True):
+                if error:
+                    bar.say(f"not scored: {error}")
+                    writer.writerow((path, "", "", "", error))
+                else:
+                    score, percentile, flagged = next(judged)
+                    writer.writerow((path, f"{score:.6g}", f"{percentile:.1f}", str(flagged).lower(), ""))
+            table.flush()
+            bar.advance(len(chunk.paths))
+            outcome.scored += len(score_N)
+            outcome.flagged += int(flagged_N.sum())
+            outcome.unreadable += len(chunk.paths) - len(score_N)
+        return outcome
+
+    def _errors(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if self.overlays is None:
+            return self.detector.error_matrix(images_NCHW), None
+        return overlay.errors_and_maps(self.detector, images_NCHW)
+
+    def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
+        squares = self.detector.score.error == "mse"
+
+        def draw(path: Path, map_HW: overlay.Map) -> None:
+            overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
+
+        # Pillow lets go of the interpreter while it scales and compresses.
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(draw, paths, maps_NHW.cpu().numpy()))
+
+
+@contextlib.contextmanager
+def table_file(output: Path | None) -> Iterator[TextIO]:
+    """Give standard output, or a file that is written whole or not at all, as UTF-8.
+
+    Names of files that are no text keep their bytes.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if output is None:
+        stream = io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8", errors="surrogateescape", newline="")
+        try:
+            yield stream
+            stream.flush()
+        finally:
+            stream.detach()
+        return
+    try:
+        with (
+            replacing(output) as temporary,
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
+            yield file
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror or error}); choose another --output") from error

@@ -1,0 +1,70 @@
+"""From the words of a command line to a detector's folder and the image files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from puzzle_study.datasets.images import is_image_name
+from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.errors import UserError
+
+BEST = "best"
+
+
+def find_detector(folder: Path) -> Path:
+    """Return the detector's folder: the folder itself, or the only detector in it or in its ``best``.
+
+    Raises:
+        UserError: there is no detector, or more than one to choose from.
+    """
+    if (folder / DESCRIPTION).is_file():
+        return folder
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give a detector's folder like results/NAME/best/CLASS")
+    for place in (folder, folder / BEST):
+        found = sorted(path.parent for path in place.glob(f"*/{DESCRIPTION}"))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UserError(f"{place} holds {len(found)} detectors; choose one: {', '.join(map(str, found))}")
+    raise UserError(
+        f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like results/NAME/best/CLASS"
+    )
+
+
+def find_images(words: Sequence[str]) -> list[Path]:
+    """Return the image files that files, folders (all that is below them) and glob patterns name, each once.
+
+    A file that is named is taken whatever its suffix; folders and patterns give what has an image's suffix.
+
+    Raises:
+        UserError: a word leads to no image.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            images = list(_below(path))
+            missing = f"{word} holds no image; PNG, JPEG, TIFF and their like are read"
+        elif path.exists() or not glob.has_magic(word):
+            images = [path] if path.exists() else []
+            missing = f"{word} does not exist; give image files, folders or glob patterns"
+        else:
+            # Path.glob takes no absolute patterns.
+            matches = map(Path, sorted(glob.glob(word, recursive=True)))  # noqa: PTH207
+            images = [path for path in matches if is_image_name(path) and path.is_file()]
+            missing = f"{word} matches no image; ** also matches the folders below"
+        if not images:
+            raise UserError(missing)
+        found |= dict.fromkeys(images)
+    return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder in order; hidden folders and links to folders are left out."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (path for path in (Path(place, name) for name in sorted(names)) if is_image_name(path))

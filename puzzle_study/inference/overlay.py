@@ -1,0 +1,125 @@
+"""Error maps over images: where a detector could not solve the puzzles, yellow to red, and how much it matters.
+
+Shape legend: N images, K permutations, C channels, H and W pixels of the detector's images, S pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from puzzle_study.datasets.images import decode
+from puzzle_study.datasets.records import Sizing
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
+from puzzle_study.errors import UserError
+from puzzle_study.results import replacing
+
+SIDE = 512
+RED_AT = 4.0
+STRONGEST = 0.8
+YELLOW, RED = np.array([255.0, 220.0, 0.0]), np.array([220.0, 0.0, 0.0])
+
+Map = npt.NDArray[np.float32]
+
+
+@torch.no_grad()
+def errors_and_maps(detector: PuzzleDetector, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the error matrix [N, K] and, for each image, the error map that makes up its score, [N, H, W].
+
+    A map is the one of the permutation that was the minimum or maximum, or the mean over permutations. Its mean over
+    all pixels (of the padded image) is the score, for the norm ``l2`` the root of the mean of its squares; 1 is the
+    error of a typical pixel of the validation images.
+
+    Args:
+        detector: a calibrated detector.
+        images_NCHW: uint8 images, or floats in [0, 1].
+    """
+    detector.network.eval()
+    height, width = detector.shape.height, detector.shape.width
+    error, how = detector.score.error, detector.score.aggregation
+    divisor_K = scoring.normalisation(detector.validation_NK, error)
+    errors, maps = [], []
+    for part in detector.chunks(len(images_NCHW)):
+        squared_NKCHW = detector.squared_errors(to_float(images_NCHW[part].to(detector.device)))
+        error_NK = squared_NKCHW.mean((2, 3, 4))
+        map_NKHW = scoring.normed(squared_NKCHW.mean(2)[..., :height, :width], error) / divisor_K[:, None, None]
+        if how == "avg":
+            maps.append(map_NKHW.mean(1))
+        else:
+            relative_NK = scoring.normed(error_NK, error) / divisor_K
+            k_N = relative_NK.argmin(1) if how == "min" else relative_NK.argmax(1)
+            maps.append(map_NKHW[torch.arange(len(k_N), device=k_N.device), k_N])
+        errors.append(error_NK)
+    if not errors:
+        return torch.empty(0, len(divisor_K)), torch.empty(0, height, width)
+    return torch.cat(errors), torch.cat(maps)
+
+
+def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Return the PNG file of each image's overlay: its path below what all images share, below ``folder``.
+
+    Raises:
+        UserError: an image lies in ``folder`` itself, where overlays would replace it or be scored the next time.
+    """
+    absolute = {path: path.absolute() for path in paths}
+    for path in paths:
+        if folder.resolve() in path.resolve().parents:
+            raise UserError(f"--overlay {folder} holds an image to be scored ({path}); choose another folder")
+    shared = Path(*_shared([place.parent.parts for place in absolute.values()]))
+    below = {path: place.relative_to(shared) for path, place in absolute.items()}
+    named = Counter(place.with_suffix(".png") for place in below.values())
+    # Where only the suffix tells two images apart, it stays: a.jpg.png beside a.bmp.png.
+    return {
+        path: folder / (place.with_suffix(".png") if named[place.with_suffix(".png")] == 1 else f"{place}.png")
+        for path, place in below.items()
+    }
+
+
+def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: bool) -> None:
+    """Write an image with its error map over it as PNG, a square of 512 pixels or the map's own size if larger.
+
+    A pixel is left as it is where its error is at most that of an image at the threshold; it turns yellow, then red
+    at four times this error. The scale is the same for all images of a detector.
+
+    Args:
+        path: the image file.
+        target: the PNG file.
+        map_HW: see :func:`errors_and_maps`.
+        threshold: the score above which an image is flagged.
+        squares: whether the map holds squares of errors (norm ``mse``).
+
+    Raises:
+        UserError: the image cannot be read, or the file not be written.
+    """
+    side = max(SIDE, *map_HW.shape)
+    picture = decode(path, Sizing(size=side, channels=3)).transpose(1, 2, 0).astype(np.float32)
+    relative_HW = map_HW / max(threshold, float(np.finfo(np.float32).tiny))
+    heat = Image.fromarray(np.sqrt(relative_HW) if squares else relative_HW)
+    relative_SS = np.asarray(heat.resize((side, side), Image.Resampling.BILINEAR))
+    strength_SS1 = np.clip((relative_SS - 1) / (RED_AT - 1), 0, 1)[..., None]
+    colour = YELLOW + (RED - YELLOW) * strength_SS1
+    opacity = STRONGEST * np.sqrt(strength_SS1)
+    mixed = ((1 - opacity) * picture + opacity * colour).round().astype(np.uint8)
+    try:
+        with replacing(target) as temporary:
+            Image.fromarray(mixed).save(temporary, format="PNG")
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror or error}); choose another --overlay") from error
+
+
+def _shared(places: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the parts that all places begin with."""
+    shared = []
+    for parts in zip(*places, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return shared

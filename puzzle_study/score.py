@@ -1,0 +1,122 @@
+"""``python -m puzzle_study.score``: score images with a finished detector, or export it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from puzzle_study.commands import command
+from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+
+EXAMPLE = """\b
+Examples:
+  python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv
+  python -m puzzle_study.score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
+  python -m puzzle_study.score --export bottle.onnx results/mvtec/best/bottle
+"""
+
+
+@command(epilog=EXAMPLE)
+@click.argument("detector", type=click.Path(path_type=Path))
+@click.argument("images", nargs=-1, type=click.Path())
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Share of normal images that may be flagged; the validation scores give the threshold.",
+)
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it standard output.")
+@click.option(
+    "--overlay", type=click.Path(path_type=Path, file_okay=False), help="Folder for error maps over the images (PNG)."
+)
+@click.option(
+    "--export",
+    "model",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the detector as an ONNX model: floats [N, C, H, W] in [0, 1] to scores [N].",
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+def main(
+    detector: Path,
+    images: tuple[str, ...],
+    fpr: float,
+    output: Path | None,
+    overlay: Path | None,
+    model: Path | None,
+    device: str,
+) -> int:
+    """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
+
+    Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
+    typical normal image. Files that cannot be read are listed and do no harm. Exit codes: 0 done, 1 no image could be
+    scored, 2 bad input, 130 interrupted.
+    """
+    if not images and model is None:
+        raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
+    if not images and (output or overlay):
+        raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
+    from puzzle_study.inference.locating import find_detector, find_images
+
+    folder = find_detector(detector)
+    paths = find_images(images)
+    from puzzle_study.detectors import puzzle_ae
+    from puzzle_study.inference.device import chosen_device
+
+    found = puzzle_ae.load(folder, device=chosen_device(device))
+    if model is not None:
+        _export(found, folder, model, fpr)
+    return _score(found, paths, fpr, output, overlay) if paths else 0
+
+
+def _score(detector: PuzzleDetector, paths: list[Path], rate: float, output: Path | None, overlay: Path | None) -> int:
+    """Write the table and say on standard error what it comes to."""
+    from puzzle_study.inference.files import FileScorer, table_file
+    from puzzle_study.inference.progress import Bar
+
+    scorer = FileScorer(detector, rate, overlay)
+    # Rows on the same terminal are progress enough.
+    shown = output is not None or not sys.stdout.isatty()
+    with table_file(output) as table, Bar("scoring", len(paths), shown=shown) as bar:
+        outcome = scorer.write(paths, table, bar)
+    calibration = scorer.calibration
+    click.echo(
+        f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
+        f"false-positive rate of {100 * rate:g} % by {len(calibration)} validation images"
+        + (f"; {outcome.unreadable} not scored" if outcome.unreadable else ""),
+        err=True,
+    )
+    if rate < calibration.lowest_rate:
+        click.echo(
+            f"note: {len(calibration)} validation images cannot hold a rate below "
+            f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",
+            err=True,
+        )
+    return 0 if outcome.scored else 1
+
+
+def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) -> None:
+    """Write the ONNX model and say what may surprise."""
+    from puzzle_study.detectors.puzzle_ae import read_description
+    from puzzle_study.export import write_onnx
+
+    write_onnx(detector, model, rate=rate, task=read_description(folder).get("task"))
+    click.echo(f"{model}: scores of {folder}", err=True)
+    if detector.precision != "float32":
+        click.echo(
+            f"note: the detector was calibrated in {detector.precision} and the model computes in float32; expect "
+            f"scores that differ by about 1 %",
+            err=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""``python -m puzzle_study.attack`` on saved detectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from puzzle_study import config, datasets
+from puzzle_study.attack import main
+from puzzle_study.attacks.finished import find_detectors
+from puzzle_study.errors import UserError
+
+from . import planted
+
+FAST = ("--attack", "attack1", "--method", "fgsm", "--method", "noise", "--max-images", "20")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like that of a finished study, with two detectors of digits."""
+    root = tmp_path_factory.mktemp("results") / "digits"
+    settings = config.Settings.model_validate({"data": {"name": "digits"}})
+    for digit in ("3", "8"):
+        spec = datasets.TaskSpec("digits", digit)
+        detector = planted.puzzle_detector(count=2)
+        detector.calibrate(datasets.load_task(settings.data, spec).validation[:20])
+        folder = root / "best" / digit
+        folder.mkdir(parents=True)
+        task = {"dataset": "digits", "normal_class": digit, "repeat": 0}
+        detector.save(folder, {"settings": settings.model_dump(mode="json", by_alias=True), "task": task, "seed": 4})
+    return root
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_a_study_is_attacked(study: Path) -> None:
+    result = call(study, *FAST, "--epsilon", "0.1", "--epsilon", "8/255")
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(study / "best" / "attacks.csv", keep_default_na=False, dtype={"detector": str})
+    assert not (study / "attacks.csv").exists()
+    assert list(zip(frame["detector"], frame["method"], frame["epsilon"].round(4), strict=True)) == [
+        (detector, method, epsilon)
+        for detector in ("3", "8")
+        for method in ("fgsm", "noise")
+        for epsilon in (0.1, 0.0314)
+    ]
+    assert (frame["seed"] == 4).all()
+    assert (frame["images"] < 20).all()
+    assert frame["auroc"].between(0, 1).all()
+    assert (frame["max_perturbation"] <= frame["epsilon"] + 1e-6).all()
+    assert "detector 3: clean AUROC" in result.output
+    assert "table: " in result.output
+
+
+def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    result = call(study / "best" / "8", *FAST, "--epsilon", "0.1", "--target", "both", "--output", table)
+    assert result.exit_code == 0, result.output
+    frame = pd.read_csv(table)
+    assert len(frame) == 2
+    assert (frame["images"] == 20).all()
+    assert (frame["target"] == "both").all()
+
+
+@pytest.mark.parametrize("where", ["", "best"])
+def test_detectors_are_found(study: Path, where: str) -> None:
+    home, found = find_detectors(study / where)
+    assert home == study / "best"
+    assert [folder.name for folder in found] == ["3", "8"]
+
+
+def test_no_detector_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no detector; give results/NAME of a finished study"):
+        find_detectors(tmp_path)
+    result = call(tmp_path)
+    assert result.exit_code == 2
+    assert "holds no detector" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epsilon", "3"), "3 is not between 0 and 1"),
+        (("--epsilon", "large"), "'large' is no number such as 0.1 or 8/255"),
+        (("--epsilon", "1/0"), "'1/0' is no number"),
+        (("--method", "deepfool"), "'deepfool' is not one of"),
+        (("--steps", "0"), "0 is not in the range"),
+    ],
+)
+def test_bad_options_are_sentences(study: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = call(study, *arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_a_damaged_description_is_a_sentence(study: Path, tmp_path: Path) -> None:
+    detector = planted.puzzle_detector(count=2)
+    detector.save(tmp_path, {})
+    result = call(tmp_path, *FAST)
+    assert result.exit_code == 2
+    assert "does not say which images it was trained for" in result.output

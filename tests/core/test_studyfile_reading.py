@@ -1,0 +1,346 @@
+"""Good study files: what their words mean, which layer wins, and the way back to YAML."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puzzle_study import config, defaults, studyfile
+
+from .tiny import examples
+
+
+def load(
+    folder: Path, text: str, *, name: str = "study.yaml", assignments: Sequence[str] = (), quick: bool = False
+) -> config.Study:
+    """The study that a file with this text resolves to."""
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return studyfile.load(path, assignments=assignments, quick=quick).study
+
+
+# Words of YAML
+
+
+@pytest.mark.parametrize(
+    "word", ["no", "yes", "on", "off", "y", "n", "No", "NO", "0x10", "1_000", "12:30", "2020-01-01", "=", "<<"]
+)
+def test_words_that_yaml_1_1_takes_for_something_else_stay_text(word: str, tmp_path: Path) -> None:
+    study = load(tmp_path, f"data: {{name: folder, normal_classes: [{word}]}}\n")
+    assert study.data.normal_classes == (word,)
+
+
+@pytest.mark.parametrize(("word", "value"), [("true", True), ("True", True), ("FALSE", False), ("false", False)])
+def test_true_and_false_are_booleans(word: str, value: bool, tmp_path: Path) -> None:
+    assert load(tmp_path, f"data: {{name: digits, grayscale: {word}}}\n").data.grayscale is value
+
+
+@pytest.mark.parametrize("word", ["null", "~", "Null", "NULL", ""])
+def test_nothing_is_null(word: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"data: {{name: digits, augment_to: {word}}}\n").data.augment_to is None
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("1E-3", 1e-3),
+        ("1.e-3", 1e-3),
+        (".001", 1e-3),
+        ("+1e-3", 1e-3),
+        ("0.001", 1e-3),
+        ("1", 1.0),
+        ("3e-05", 3e-5),
+    ],
+)
+def test_numbers_may_be_written_as_people_write_them(word: str, value: float, tmp_path: Path) -> None:
+    found = load(tmp_path, f"data: {{name: digits}}\ntrain: {{learning_rate: {word}}}\n").train.learning_rate
+    assert isinstance(found, float)
+    assert found == value
+
+
+@pytest.mark.parametrize(("word", "value"), [("010", 10), ("08", 8), ("007", 7), ("+5", 5), ("0", 0)])
+def test_whole_numbers_are_decimal_even_with_leading_zeros(word: str, value: int, tmp_path: Path) -> None:
+    assert load(tmp_path, f"data: {{name: digits}}\ntrain: {{epochs: {word}}}\n").train.epochs == value
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("8/255", 8 / 255), (" 10 / 255 ", 10 / 255), ("0.5/255", 0.5 / 255), ("0/255", 0.0)]
+)
+def test_a_perturbation_may_be_written_in_parts_of_255(word: str, value: float, tmp_path: Path) -> None:
+    text = f"data: {{name: digits}}\ntrain: {{adversary: {{epsilon: {word}}}}}\nattacks: {{epsilons: [{word}, 0.1]}}\n"
+    study = load(tmp_path, text)
+    assert study.train.adversary.epsilon == value
+    assert study.attacks is not None
+    assert study.attacks.epsilons == (value, 0.1)
+
+
+def test_a_search_axis_may_be_written_in_parts_of_255(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("data: {name: digits}\nsearch: {space: {train.adversary.epsilon: {choice: [8/255, 0.1]}}}\n")
+    file = studyfile.load(path)
+    assert file.configuration({"train.adversary.epsilon": "8/255"}).train.adversary.epsilon == 8 / 255
+
+
+# Names and layers
+
+
+def test_a_study_without_a_name_is_called_like_its_file(tmp_path: Path) -> None:
+    assert load(tmp_path, "data: {name: digits}\n", name="my-study.yaml").name == "my-study"
+    assert load(tmp_path, "data: {name: digits}\nname: other\n", name="my-study.yaml").name == "other"
+
+
+@pytest.mark.parametrize("name", get_args(config.DatasetName))
+def test_every_data_set_has_the_authors_defaults(name: str, tmp_path: Path) -> None:
+    study = load(tmp_path, f"data: {{name: {name}}}\n")
+    for dotted, value in defaults.leaves(defaults.DATASETS[name]).items():
+        assert setting(study, dotted) == value
+
+
+EPSILON = {
+    "mnist": 0.1,
+    "fashion_mnist": 0.07,
+    "head_ct": 0.07,
+    "brain_mri": 0.07,
+    "cifar10": 10 / 255,
+    "coil100": 10 / 255,
+    "mvtec": 0.01,
+}
+
+
+@pytest.mark.parametrize("name", EPSILON)
+def test_the_papers_defaults_are_those_of_the_design(name: str, tmp_path: Path) -> None:
+    study = load(tmp_path, f"data: {{name: {name}}}\n")
+    epochs = {"mnist": 600, "fashion_mnist": 600, "cifar10": 2000, "mvtec": 3000}.get(name, study.train.epochs)
+    medical_or_mvtec = name in ("mvtec", "head_ct", "brain_mri")
+    assert study.train.adversary.epsilon == EPSILON[name]
+    assert study.train.adversary.alpha == 2
+    assert study.train.lambda_ == 0.02
+    assert study.train.epochs == epochs
+    assert study.train.batch_size == (8 if medical_or_mvtec else 128)
+    assert study.train.learning_rate == 1e-3
+    assert study.train.discriminator_learning_rate == 2e-4
+    assert study.train.weight_decay == 1e-5
+    assert (study.train.plateau_factor, study.train.plateau_patience) == (0.8, 50)
+    assert (study.data.validation_fraction, study.data.validation_count) == (0.15, None)
+    assert study.score.aggregation == ("max" if name in ("mnist", "fashion_mnist") else "avg")
+    assert study.score.error == "l2"
+    assert study.model.base_channels == 64
+    assert study.train.adversary.noise == "once"
+    assert study.train.adversary.target == "clean"
+    assert not study.puzzle.per_batch
+    assert study.train.feature_loss == "batch_mean"
+    assert study.selection == "pseudo_anomalies"
+
+
+def test_the_authors_preset_sets_every_known_disagreement(tmp_path: Path) -> None:
+    study = load(tmp_path, "data: {name: mnist}\npreset: authors_code\n")
+    assert study.puzzle.per_batch
+    assert study.train.feature_loss == "elementwise"
+    assert (study.train.adversary.noise, study.train.adversary.target) == ("twice", "noisy")
+    assert (study.score.error, study.score.puzzle_set) == ("mse", "all")
+    assert (study.train.plateau_factor, study.train.plateau_patience) == (0.5, 30)
+    assert (study.data.validation_count, study.train.batch_size) == (851, 64)
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected"),
+    [
+        ("PAE", {"puzzle.hide": "none", "train.lambda_": 0.0}),
+        ("CPAE", {"puzzle.hide": "auto", "train.lambda_": 0.0}),
+        ("CPAE-G", {"puzzle.hide": "auto", "train.lambda_": 0.02}),
+        ("Rot-AE", {"puzzle.kind": "rotation", "train.lambda_": 0.02}),
+    ],
+)
+def test_variants_are_the_papers_ablations(variant: str, expected: dict[str, Any], tmp_path: Path) -> None:
+    study = load(tmp_path, f"data: {{name: mnist}}\nvariant: {variant}\n")
+    for name, value in expected.items():
+        section, _, field = name.partition(".")
+        assert getattr(getattr(study, section), field) == value
+
+
+def test_a_variant_and_the_same_setting_with_the_same_value_agree(tmp_path: Path) -> None:
+    study = load(tmp_path, "data: {name: mnist}\nvariant: PAE\ntrain: {lambda: 0}\npuzzle: {hide: none}\n")
+    assert study.train.lambda_ == 0
+
+
+LAYERS = ["", "preset: fast\n", "train: {batch_size: 50}\n", "quick: {train: {batch_size: 20}}\n"]
+
+
+def test_assignments_beat_quick_beats_the_file_beats_the_preset_beats_the_data_set(tmp_path: Path) -> None:
+    text = "data: {name: mnist}\n"
+    found = []
+    for layer in LAYERS:
+        text += layer
+        found.append(load(tmp_path, text, quick="quick" in text).train.batch_size)
+    found.append(load(tmp_path, text, quick=True, assignments=["train.batch_size=10"]).train.batch_size)
+    assert found == [128, 32, 50, 20, 10]
+
+
+def test_a_quick_section_counts_only_with_quick(tmp_path: Path) -> None:
+    text = "data: {name: mnist}\nquick: {train: {epochs: 2}, seeds: [5], data: {max_test_images: 50}}\n"
+    slow, fast = load(tmp_path, text), load(tmp_path, text, quick=True)
+    assert (slow.train.epochs, slow.seeds, slow.data.max_test_images) == (600, (0,), None)
+    assert (fast.train.epochs, fast.seeds, fast.data.max_test_images) == (2, (5,), 50)
+
+
+def test_an_assignment_may_set_a_list_a_text_and_a_section(tmp_path: Path) -> None:
+    wanted = ["seeds=[1, 2]", "data.normal_classes=[no]", "train.adversary={epsilon: 8/255}", "train.lambda=1e-3"]
+    study = load(tmp_path, "data: {name: folder}\n", assignments=wanted)
+    assert study.seeds == (1, 2)
+    assert study.data.normal_classes == ("no",)
+    assert study.train.adversary.epsilon == 8 / 255
+    assert study.train.lambda_ == 1e-3
+
+
+def test_the_last_of_two_assignments_wins(tmp_path: Path) -> None:
+    assignments = ["train.epochs=1", "train.epochs=2"]
+    assert load(tmp_path, "data: {name: digits}\n", assignments=assignments).train.epochs == 2
+
+
+def test_a_configuration_has_the_values_of_its_axes_and_the_studys_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "data: {name: digits}\ntrain: {epochs: 7}\n"
+        "search: {space: {train.lambda: {uniform: [0, 1]}, variant: {choice: [PAE, CPAE-G]}}}\n"
+    )
+    file = studyfile.load(path)
+    chosen = file.configuration({"train.lambda": 0.5})
+    assert (chosen.train.lambda_, chosen.train.epochs, chosen.train.batch_size) == (0.5, 7, 32)
+    assert file.configuration({}) == config.Settings.model_validate(
+        {name: getattr(file.study, name) for name in config.Settings.model_fields}
+    )
+    pae = file.configuration({"variant": "PAE", "train.lambda": 0.5})
+    assert (pae.train.lambda_, pae.puzzle.hide) == (0.0, "none")
+
+
+def test_settings_are_frozen(tmp_path: Path) -> None:
+    study = load(tmp_path, "data: {name: digits}\n")
+    with pytest.raises(ValueError, match="frozen"):
+        study.name = "other"  # type: ignore[misc]
+
+
+def test_every_setting_is_documented_and_named_once() -> None:
+    names = studyfile.setting_names()
+    assert len(names) == len(set(names))
+    assert {"data.name", "train.lambda", "train.adversary.epsilon", "search.space", "attacks.methods"} <= set(names)
+    sections: list[type[config.Section]] = [config.Study, config.Axis, config.Search, config.Attacks, config.Resources]
+    sections += [
+        config.Data,
+        config.Puzzle,
+        config.Model,
+        config.Train,
+        config.Adversary,
+        config.Score,
+        config.Evaluate,
+    ]
+    for section, (name, entry) in itertools.chain.from_iterable(
+        ((section, item) for item in section.model_fields.items()) for section in sections
+    ):
+        assert entry.description, f"{section.__name__}.{name}"
+
+
+# The way back
+
+
+WORDS = [
+    "no",
+    "yes",
+    "08",
+    "010",
+    "1e-3",
+    "1e5",
+    "-1",
+    "null",
+    "true",
+    "~",
+    "a: b",
+    "# c",
+    "ü",
+    "3",
+    "",
+    " x ",
+    "2020-01-01",
+    ".5",
+    "8/255",
+    "'",
+]
+texts = st.one_of(st.sampled_from(WORDS), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8))
+names = st.one_of(
+    st.sampled_from(["08", "1e3", "no", "1", "1.5", "a.b"]),
+    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
+)
+parts = st.floats(0, 1, exclude_min=True)
+
+AXES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "train.lambda": st.tuples(parts, st.floats(1.5, 100)).map(lambda pair: {"log_uniform": list(pair)}),
+    "train.epochs": st.tuples(st.integers(0, 5), st.integers(6, 100)).map(lambda pair: {"int_uniform": list(pair)}),
+    "score.aggregation": st.just({"choice": ["min", "max"]}),
+    "train.adversary.alpha": st.lists(st.floats(0.01, 10), min_size=1, max_size=3).map(lambda values: {"grid": values}),
+    "train.plateau_factor": st.just({"uniform": [0.1, 0.9], "when": {"train.schedule": ["plateau"]}}),
+}
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """A study file's content: some settings of every type, of any data set, preset and variant."""
+    document: dict[str, Any] = {
+        "data": {"name": draw(st.sampled_from(get_args(config.DatasetName)))},
+        "name": draw(names),
+    }
+    optional: dict[str, st.SearchStrategy[Any]] = {
+        "preset": st.sampled_from(["paper", "authors_code", "fast"]),
+        "variant": st.sampled_from(get_args(config.Variant)),
+        "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3),
+        "data.root": texts,
+        "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4),
+        "data.augment_to": st.none() | st.integers(1, 900),
+        "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
+        "data.validation_count": st.none() | st.integers(1, 900),
+        "puzzle.grid": st.sampled_from([2, 3]),
+        "puzzle.per_batch": st.booleans(),
+        "model.discriminator_channels": st.none() | st.integers(1, 256),
+        "train.learning_rate": parts,
+        "train.adversary.epsilon": st.one_of(st.floats(0, 1), st.sampled_from(["8/255", "10/255"])),
+        "score.permutations": st.one_of(st.just("all"), st.integers(1, 23)),
+        "attacks.epsilons": st.lists(st.one_of(st.floats(0, 1), st.just("8/255")), min_size=1, max_size=3),
+        "attacks.methods": st.lists(st.sampled_from(get_args(config.AttackMethod)), min_size=1, max_size=3),
+        "attacks": st.none(),
+        "references": st.lists(st.sampled_from(get_args(config.Reference)), max_size=3),
+        "resources.cpu": st.floats(0.1, 64),
+    }
+    for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
+        document = defaults.merge(document, defaults.nested(name, draw(optional[name])))
+    searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
+    if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
+        searched.remove("train.lambda")
+    if searched:
+        document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}
+    return document
+
+
+@examples(150)
+@given(document=documents())
+def test_what_is_dumped_is_read_back_as_the_same_study(
+    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
+) -> None:
+    study = config.Study.model_validate(studyfile.resolved_layers(document))
+    path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_text(studyfile.dump(study), encoding="utf-8")
+    again = studyfile.load(path).study
+    assert again == study
+    assert studyfile.dump(again) == studyfile.dump(study)
+
+
+def setting(study: config.Study, dotted: str) -> Any:
+    """The value of a setting by its dotted name."""
+    value: Any = study
+    for name in dotted.split("."):
+        value = getattr(value, "lambda_" if name == "lambda" else name)
+    return value

@@ -1,0 +1,223 @@
+"""Which settings name a trial: those that can change its training or its error matrices, and no others.
+
+What is called inert is held against trainings: two settings that share a key leave bit-equal weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from puzzle_study import config, studyfile
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.trial import TrialSpec, inert_settings, scoring_set
+
+from . import tiny
+
+Values = dict[str, Any]
+
+NINE = {"puzzle.grid": 3}
+PGD = {"train.adversary.method": "pgd"}
+
+MATTER: list[tuple[Values, Values]] = [
+    ({}, {"data.name": "mnist"}),
+    ({}, {"data.size": 28}),
+    ({}, {"data.validation_fraction": 0.2}),
+    ({}, {"data.validation_count": 20}),
+    ({}, {"data.train_fraction": 0.5}),
+    ({}, {"data.grayscale": True}),
+    ({}, {"data.max_train_images": 20}),
+    ({}, {"data.max_test_images": 20}),
+    ({}, {"data.augment_to": 100}),
+    ({}, {"data.split_seed": 1}),
+    ({}, {"puzzle.kind": "rotation"}),
+    ({}, {"puzzle.grid": 3}),
+    ({}, {"puzzle.permutations": "two_swapped"}),
+    (NINE, {"puzzle.count": 5}),
+    (NINE, {"puzzle.seed": 1}),
+    ({}, {"puzzle.hide": "none"}),
+    ({}, {"puzzle.per_batch": True}),
+    ({}, {"model.base_channels": 3}),
+    ({}, {"model.discriminator_channels": 3}),
+    ({}, {"model.initialisation": "he"}),
+    ({}, {"train.epochs": 3}),
+    ({}, {"train.batch_size": 3}),
+    ({}, {"train.learning_rate": 2e-3}),
+    ({}, {"train.discriminator_learning_rate": 1e-3}),
+    ({}, {"train.weight_decay": 0.0}),
+    ({}, {"train.schedule": "one_cycle"}),
+    ({}, {"train.plateau_factor": 0.5}),
+    ({}, {"train.plateau_patience": 1}),
+    ({}, {"train.lambda": 0.1}),
+    ({}, {"train.feature_loss": "elementwise"}),
+    ({}, {"train.convergence_epochs": 1}),
+    ({}, {"train.precision": "bfloat16"}),
+    ({}, {"train.adversary.method": "none"}),
+    ({}, {"train.adversary.epsilon": 0.2}),
+    ({}, {"train.adversary.alpha": 0.05}),
+    ({}, {"train.adversary.noise": "twice"}),
+    ({}, {"train.adversary.target": "noisy"}),
+    (PGD, {"train.adversary.steps": 3}),
+    (PGD, {"train.adversary.alpha": 1.0}),
+    ({}, {"score.permutations": 6}),
+    ({"puzzle.permutations": "two_swapped"}, {"score.puzzle_set": "all"}),
+    ({}, {"evaluate.every": 1}),
+    ({}, {"evaluate.max_images": 100}),
+]
+
+UNTRAINED: list[tuple[Values, Values]] = [
+    ({}, {"variant": "CPAE"}),
+    ({}, {"data.root": "/elsewhere"}),
+    ({}, {"data.normal_classes": [3, 5]}),
+    ({}, {"data.repeats": 5}),
+    ({}, {"score.error": "mse"}),
+    ({}, {"score.aggregation": "min"}),
+]
+
+WITHOUT = {"train.lambda": 0.0}
+CALM = {"train.adversary.method": "none"}
+INERT: list[tuple[Values, Values]] = [
+    (WITHOUT, {"train.feature_loss": "elementwise"}),
+    (WITHOUT, {"train.discriminator_learning_rate": 0.1}),
+    (WITHOUT, {"model.discriminator_channels": 5}),
+    (CALM, {"train.adversary.epsilon": 0.3}),
+    (CALM, {"train.adversary.alpha": 0.01}),
+    (CALM, {"train.adversary.steps": 2}),
+    (CALM, {"train.adversary.noise": "twice"}),
+    (CALM, {"train.adversary.target": "noisy"}),
+    ({}, {"train.adversary.steps": 2}),
+    ({}, {"train.adversary.alpha": 0.5}),
+    ({}, {"train.adversary.alpha": 0.2}),
+    ({"train.adversary.noise": "twice"}, {"train.adversary.alpha": 0.2}),
+    ({"train.adversary.target": "noisy", "train.adversary.epsilon": "10/255"}, {"train.adversary.alpha": 20 / 255}),
+    ({"train.schedule": "one_cycle"}, {"train.plateau_factor": 0.1}),
+    ({"train.schedule": "one_cycle"}, {"train.plateau_patience": 1}),
+    ({"train.schedule": "constant"}, {"train.plateau_factor": 0.1}),
+    ({"train.schedule": "constant"}, {"train.plateau_patience": 1}),
+    ({"puzzle.kind": "rotation"}, {"puzzle.grid": 3}),
+    ({"puzzle.kind": "rotation"}, {"puzzle.permutations": "two_swapped"}),
+    ({"puzzle.kind": "rotation"}, {"puzzle.count": 3}),
+    ({"puzzle.kind": "rotation"}, {"puzzle.seed": 3}),
+    ({}, {"puzzle.count": 3}),
+    ({}, {"puzzle.seed": 3}),
+    ({"puzzle.grid": 3, "puzzle.permutations": "two_swapped"}, {"puzzle.count": 3}),
+    ({"puzzle.grid": 3, "puzzle.permutations": "two_swapped"}, {"puzzle.seed": 3}),
+]
+
+
+def named(case: tuple[Values, Values]) -> str:
+    return "-".join(f"{name}={value}" for part in case for name, value in part.items())
+
+
+@pytest.mark.parametrize("case", MATTER, ids=named)
+def test_a_setting_that_matters_makes_another_trial(case: tuple[Values, Values]) -> None:
+    base, change = case
+    assert tiny.trial(base).key != tiny.trial(base | change).key
+    assert tiny.trial(base).configuration != tiny.trial(base | change).configuration
+    assert not set(change) & set(inert_settings(tiny.settings(base | change)))
+
+
+@pytest.mark.parametrize("case", UNTRAINED, ids=named)
+def test_what_is_no_part_of_training_makes_no_other_trial(case: tuple[Values, Values]) -> None:
+    base, change = case
+    assert tiny.trial(base).key == tiny.trial(base | change).key
+    assert tiny.trial(base).configuration == tiny.trial(base | change).configuration
+
+
+@pytest.mark.parametrize("case", INERT, ids=named)
+def test_an_inert_setting_makes_no_other_trial_and_is_told_with_its_reason(case: tuple[Values, Values]) -> None:
+    base, change = case
+    assert tiny.trial(base).key == tiny.trial(base | change).key
+    assert tiny.trial(base).configuration == tiny.trial(base | change).configuration
+    inert = inert_settings(tiny.settings(base | change))
+    assert set(change) <= set(inert)
+    assert all(inert[name] for name in change)
+
+
+@pytest.mark.parametrize("case", INERT, ids=named)
+def test_an_inert_setting_really_leaves_bit_equal_weights_losses_and_errors(case: tuple[Values, Values]) -> None:
+    base, change = case
+    data, test = tiny.images(6), tiny.images(2, seed=1)
+    found = []
+    for values in (base, base | change):
+        settings = tiny.settings({"model.initialisation": "he", "train.epochs": 1, **values})
+        trained, losses = tiny.train(settings, data)
+        detector = tiny.detector(scoring_set(settings, tiny.puzzle_set(settings)))
+        detector.network = trained.network
+        found.append((trained.network.state_dict(), losses, detector.error_matrix(test)))
+    assert tiny.same_state(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert torch.equal(found[0][2], found[1][2])
+
+
+def test_every_setting_of_a_configuration_is_in_a_table_above() -> None:
+    """A new setting needs the decision whether it names a trial."""
+    decided = {name for _, change in (*MATTER, *UNTRAINED, *INERT) for name in change}
+    assert set(studyfile.setting_names(config.Settings)) == decided
+
+
+SOME = {"score.permutations": 2}
+
+
+@pytest.mark.parametrize(
+    "base", [SOME, SOME | {"puzzle.kind": "rotation"}, SOME | {"puzzle.permutations": "two_swapped"}], ids=str
+)
+def test_the_puzzle_seed_matters_where_it_chooses_the_permutations_of_scoring(base: Values) -> None:
+    scored = [tiny.settings(base | {"puzzle.seed": seed}) for seed in range(8)]
+    sets = [scoring_set(settings, tiny.puzzle_set(settings)) for settings in scored]
+    keys = [tiny.trial(base | {"puzzle.seed": seed}).key for seed in range(8)]
+    assert len(set(sets)) > 1
+    for one in range(8):
+        for other in range(8):
+            assert sets[one] == sets[other] or keys[one] != keys[other]
+
+
+@pytest.mark.parametrize(("alpha", "epsilon"), [(0.19, 0.1), (0.1, 0.1), (0.001, 0.1)])
+def test_alpha_below_two_epsilon_matters(alpha: float, epsilon: float) -> None:
+    values = {"train.adversary.alpha": alpha, "train.adversary.epsilon": epsilon}
+    assert "train.adversary.alpha" not in inert_settings(tiny.settings(values))
+    assert tiny.trial(values).key != tiny.trial(values | {"train.adversary.alpha": 0.15}).key
+    assert tiny.trial(values).key != tiny.trial(values | {"train.adversary.alpha": 2.0}).key
+
+
+def test_seed_task_detector_and_images_name_a_trial() -> None:
+    one = tiny.trial()
+    others = [
+        tiny.trial(seed=1),
+        tiny.trial(kind="untrained"),
+        tiny.trial(kind="pca"),
+        TrialSpec(one.detector, one.settings, TaskSpec("digits", "4"), one.seed, one.fingerprint),
+        TrialSpec(one.detector, one.settings, TaskSpec("digits", "3", 1), one.seed, one.fingerprint),
+        TrialSpec(one.detector, one.settings, one.task, one.seed, "1" * 16),
+    ]
+    assert len({spec.key for spec in (one, *others)}) == 1 + len(others)
+
+
+def test_the_configuration_is_the_same_for_every_seed_and_task() -> None:
+    one = tiny.trial()
+    other = TrialSpec(one.detector, one.settings, TaskSpec("digits", "4"), 7, one.fingerprint)
+    assert one.configuration == other.configuration
+    assert tiny.trial(kind="pca").configuration == "pca"
+
+
+@pytest.mark.parametrize("reference", ["pca", "nearest_neighbour", "one_class_svm"])
+def test_a_reference_depends_on_the_data_section_alone(reference: str) -> None:
+    base = tiny.trial(kind=reference).key
+    assert base == tiny.trial({"train.epochs": 9, "puzzle.grid": 3, "model.base_channels": 5}, kind=reference).key
+    assert base != tiny.trial({"data.split_seed": 1}, kind=reference).key
+
+
+def test_a_trial_survives_the_way_to_a_worker() -> None:
+    spec = tiny.trial({"data.normal_classes": [3, "5"], "train.adversary.epsilon": "8/255", "score.permutations": 6})
+    sent = TrialSpec.from_json(spec.to_json())
+    assert sent == spec
+    assert sent.key == spec.key
+
+
+def test_keys_do_not_change_from_one_version_to_the_next_unnoticed() -> None:
+    """Finished trials are found again by these names; a change here means RECORD_FORMAT + 1."""
+    assert len(tiny.trial().key) == 12
+    assert len(tiny.trial().configuration) == 8
+    assert tiny.trial().key == tiny.trial().key

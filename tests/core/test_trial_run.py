@@ -1,0 +1,197 @@
+"""Whole trials on the digits: interrupted and resumed, failed, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from puzzle_study import datasets, trial
+from puzzle_study.detectors import checkpoint, puzzle_ae
+from puzzle_study.detectors.training import Trainer
+from puzzle_study.results import Results
+from puzzle_study.trial import TrialSpec
+
+from . import tiny
+from .tiny import CPU
+
+EPOCHS = 3
+VALUES: dict[str, Any] = {
+    "train.epochs": EPOCHS,
+    "train.batch_size": 8,
+    "data.max_train_images": 24,
+    "data.max_test_images": 20,
+    "evaluate.every": 2,
+    "evaluate.max_images": 10,
+    "puzzle.permutations": "two_swapped",
+}
+TIMES = ("seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUZZLE_STUDY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without its times."""
+    return {name: value for name, value in record.items() if name not in TIMES}
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process."""
+
+
+def interrupt_after(epoch: int) -> Callable[[dict[str, float]], None]:
+    def on_epoch(row: dict[str, float]) -> None:
+        if row["epoch"] == epoch:
+            raise Interrupted
+
+    return on_epoch
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialSpec, Results, dict[str, Any]]:
+    """A trial that ran through."""
+    spec, results = tiny.trial(VALUES), Results(tmp_path_factory.mktemp("whole"))
+    return spec, results, trial.run(spec, results, device=CPU)
+
+
+def same_errors(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_trial_gives_the_same_record_and_errors_twice(
+    whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
+) -> None:
+    spec, results, record = whole
+    again = trial.run(spec, Results(tmp_path), device=CPU)
+    assert numbers(again) == numbers(record)
+    assert same_errors(Results(tmp_path).errors(spec.key), results.errors(spec.key))
+
+
+@pytest.mark.parametrize("cut", range(1, EPOCHS + 1))
+def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(
+    cut: int, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
+) -> None:
+    spec, results, record = whole
+    interrupted = Results(tmp_path)
+    with pytest.raises(Interrupted):
+        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
+    assert interrupted.record(spec.key) is None
+    seen: list[float] = []
+    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    assert seen == list(range(cut + 1, EPOCHS + 1))
+    assert numbers(resumed) == numbers(record)
+    assert same_errors(interrupted.errors(spec.key), results.errors(spec.key))
+
+
+def test_a_trial_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
+    whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, _, record = whole
+    interrupted = Results(tmp_path)
+    with pytest.raises(Interrupted):
+        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
+    newest = checkpoint.checkpoints(interrupted.checkpoints(spec.key))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    seen: list[float] = []
+    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    assert seen == [2, 3]
+    assert str(newest) in caplog.text
+    assert numbers(resumed) == numbers(record)
+
+
+def test_the_record_is_whole_and_plain_json(whole: tuple[TrialSpec, Results, dict[str, Any]]) -> None:
+    spec, results, record = whole
+    assert (record["status"], record["error"], record["epochs"], record["trial"]) == ("finished", "", EPOCHS, spec.key)
+    assert json.loads(json.dumps(record, allow_nan=False)) == results.record(spec.key)
+    assert TrialSpec.from_json(record) == spec
+    assert record["history"]["epoch"] == [1, 2, 3]
+    evaluated = [value is not None for value in record["history"]["auroc_max_l2"]]
+    assert evaluated == [False, True, True], "every second epoch and the last one"
+
+
+def test_a_finished_trial_leaves_its_detector_and_no_checkpoint(
+    whole: tuple[TrialSpec, Results, dict[str, Any]],
+) -> None:
+    spec, results, _ = whole
+    assert not results.checkpoints(spec.key).exists()
+    detector = puzzle_ae.load(results.detector(spec.key), device=CPU)
+    task = datasets.load_task(spec.settings.data, spec.task)
+    errors = results.errors(spec.key)
+    assert np.array_equal(detector.error_matrix(task.test).numpy(), errors["test"])
+    assert np.array_equal(detector.error_matrix(task.validation).numpy(), errors["validation"])
+    assert torch.equal(detector.validation_NK, torch.from_numpy(errors["validation"]))
+    assert np.array_equal(errors["labels"], task.labels.numpy())
+
+
+@pytest.mark.parametrize("error", ["l2", "mse"])
+@pytest.mark.parametrize("aggregation", ["min", "avg", "max"])
+def test_recorded_metrics_follow_from_the_error_matrices(
+    error: str, aggregation: str, whole: tuple[TrialSpec, Results, dict[str, Any]]
+) -> None:
+    """The AUROC is counted pair by pair from the files alone, by eqs. 6 and 7."""
+    spec, results, record = whole
+    files = results.errors(spec.key)
+    rows = {name: files[name] if error == "mse" else np.sqrt(files[name]) for name in ("validation", "pseudo", "test")}
+    mean_K = rows["validation"].mean(0)
+    reduce: Any = {"min": np.min, "avg": np.mean, "max": np.max}[aggregation]
+    scores = {name: reduce(values / mean_K, axis=1) for name, values in rows.items()}
+
+    def auroc(normal: Any, anomalous: Any) -> float:
+        return float(np.mean([(a > n) + 0.5 * (a == n) for a in anomalous for n in normal]))
+
+    test = scores["test"]
+    found = record["metrics"][error][aggregation]
+    assert found["auroc"] == pytest.approx(auroc(test[~files["labels"]], test[files["labels"]]), abs=0.02)
+    assert found["selection"] == pytest.approx(auroc(scores["validation"], scores["pseudo"]), abs=0.02)
+
+
+def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer._step
+
+    def explode(self: Trainer, x_NCHW: torch.Tensor) -> torch.Tensor:
+        return original(self, x_NCHW) * (math.nan if self.epochs_done == 1 else 1)
+
+    monkeypatch.setattr(Trainer, "_step", explode)
+    spec, results = tiny.trial(VALUES), Results(tmp_path)
+    record = trial.run(spec, results, device=CPU)
+    assert record["status"] == "failed"
+    assert record["error"].startswith("the loss is not finite after epoch 2 (reconstruction nan")
+    assert results.record(spec.key) == record
+    assert not results.checkpoints(spec.key).exists()
+
+
+def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentence(tmp_path: Path) -> None:
+    spec = tiny.trial(VALUES | {"score.permutations": 7})
+    record = trial.run(spec, Results(tmp_path), device=CPU)
+    assert record["status"] == "failed"
+    assert record["error"] == "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
+
+
+def test_zero_epochs_score_with_the_untrained_network(tmp_path: Path) -> None:
+    spec = tiny.trial(VALUES | {"train.epochs": 0})
+    record = trial.run(spec, Results(tmp_path), device=CPU)
+    assert (record["status"], record["epochs"], record["history"]) == ("finished", 0, {})
+
+
+@pytest.mark.parametrize("reference", ["nearest_neighbour", "pca", "one_class_svm"])
+def test_references_leave_a_record_of_the_same_form(
+    reference: str, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
+) -> None:
+    spec = tiny.trial(VALUES, kind=reference)
+    record = trial.run(spec, Results(tmp_path), device=CPU)
+    assert record.keys() == whole[2].keys()
+    assert record["status"] == "finished"
+    assert Results(tmp_path).errors(spec.key).keys() == whole[1].errors(whole[0].key).keys()

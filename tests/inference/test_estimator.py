@@ -1,0 +1,304 @@
+"""``PuzzleAE`` and ``puzzle_study.load`` on arrays and tensors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+import puzzle_study
+from puzzle_study import PuzzleAE, config, defaults
+from puzzle_study.detectors import puzzle_ae
+from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.errors import UserError
+from puzzle_study.inference import parameters
+from puzzle_study.inference.calibration import Calibration
+
+from ..core import tiny
+
+SMALL: dict[str, Any] = {
+    "base_channels": 2,
+    "epochs": 1,
+    "batch_size": 8,
+    "precision": "float32",
+    "permutations": "two_swapped",
+    "random_state": 0,
+}
+IMAGES = tiny.images(24).numpy()
+NEW = tiny.images(6, seed=9).numpy()
+
+
+@pytest.fixture(scope="module")
+def fitted() -> PuzzleAE:
+    return PuzzleAE(**SMALL).fit(IMAGES)
+
+
+@pytest.mark.parametrize("path", ["puzzle", "model", "train", "score"])
+def test_every_setting_of_a_configuration_is_a_parameter_with_the_same_default(path: str) -> None:
+    section = getattr(config.Settings.model_validate({"data": {"name": "folder"}}), path)
+    wanted = defaults.leaves({path: section.model_dump(by_alias=True)})
+    names = {dotted: name for name, dotted in parameters.SETTINGS.items()}
+    given = inspect.signature(PuzzleAE).parameters
+    assert {dotted: given[names[dotted]].default for dotted in wanted} == wanted
+
+
+def test_parameters_survive_the_way_to_a_configuration_and_back() -> None:
+    values = PuzzleAE(**SMALL, grid=3, epsilon=0.02, lambda_=0.0).set_params(permutations="drawn").get_params()
+    back = parameters.from_settings(parameters.to_settings(values, channels=3))
+    assert back == {name: values[name] for name in parameters.SETTINGS}
+
+
+def test_numbers_of_numpy_are_taken_as_a_grid_search_gives_them() -> None:
+    drawn = {"base_channels": np.int64(4), "epsilon": np.float64(0.1), "per_batch": np.bool_(True)}
+    values = PuzzleAE().set_params(**drawn).get_params()
+    assert parameters.to_settings(values, channels=1).model.base_channels == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"grid": 5}, "grid must be 2 or 3, got 5"),
+        ({"epochs": -1}, "epochs must be greater than or equal to 0, got -1"),
+        ({"lambda_": -0.5}, r"lambda_ must be greater than or equal to 0, got -0\.5"),
+        ({"adversary": "square"}, "adversary must be 'fgsm', 'pgd' or 'none', got 'square'"),
+        ({"scored_permutations": 0}, "^scored_permutations must be `all` or at least 1$"),
+        ({"scored_permutations": "few"}, "^scored_permutations must be .*, got 'few'$"),
+        ({"contamination": 0.7}, r"contamination must be in \(0, 0\.5\], got 0\.7"),
+        ({"aggregation": "median"}, "aggregation must be 'min', 'avg' or 'max', got 'median'"),
+    ],
+)
+def test_a_parameter_out_of_its_range_is_named_when_fitting(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        PuzzleAE(**{**SMALL, **values}).fit(IMAGES)
+
+
+def test_fitting_is_the_training_of_a_trial() -> None:
+    """The same images and seed as a bare Trainer give the same network, to the bit."""
+    estimator = PuzzleAE(**SMALL).fit(IMAGES)
+    settings = parameters.to_settings(estimator.get_params(), channels=1)
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    order = np.random.default_rng([seed, 1]).permutation(24)
+    train, validation = (torch.from_numpy(IMAGES[np.sort(part)]) for part in (order[4:], order[:4]))
+    trainer, losses = tiny.train(settings, train, seed=seed)
+    assert tiny.same_state(trainer.network.state_dict(), estimator.detector_.network.state_dict())
+    assert estimator.loss_curve_ == [loss.loss_rec for loss in losses]
+    assert torch.equal(estimator.detector_.validation_NK, estimator.detector_.error_matrix(validation))
+
+
+def test_all_forms_of_the_same_images_have_the_same_scores(fitted: PuzzleAE) -> None:
+    expected = fitted.score_samples(NEW)
+    assert expected.shape == (6,)
+    assert expected.dtype == np.float64
+    assert (expected < 0).all()
+    floats = NEW.astype(np.float32) / 255
+    read_only = NEW.copy()
+    read_only.flags.writeable = False
+    for form in (
+        torch.from_numpy(NEW),
+        NEW[:, 0],
+        torch.from_numpy(NEW[:, 0]),
+        floats,
+        floats[:, 0],
+        torch.from_numpy(floats).requires_grad_(),
+        NEW.reshape(6, -1),
+        torch.from_numpy(NEW.reshape(6, -1)),
+        floats.reshape(6, -1),
+        floats.reshape(6, -1).tolist(),
+        np.asfortranarray(NEW),
+        NEW[:, :, ::-1][:, :, ::-1],
+        floats.astype(">f4"),
+        read_only,
+    ):
+        np.testing.assert_array_equal(fitted.score_samples(form), expected)
+    np.testing.assert_allclose(fitted.score_samples(NEW / 255), expected, rtol=1e-5)
+
+
+def test_scores_are_computed_in_batches_that_do_not_change_them(
+    fitted: PuzzleAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fitted.score_samples(NEW)
+    monkeypatch.setattr("puzzle_study.inference.arrays.AT_ONCE", 4)
+    np.testing.assert_allclose(fitted.score_samples(NEW), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 16, 20)])
+def test_colour_and_oblong_images_are_taken_as_arrays_and_as_rows_with_a_shape(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, *shape), dtype=np.uint8)
+    one = PuzzleAE(**SMALL).fit(images)
+    other = PuzzleAE(**SMALL, image_shape=shape).fit(images.reshape(6, -1))
+    assert one.image_shape_ == other.image_shape_ == shape
+    assert one.n_features_in_ == other.n_features_in_ == np.prod(shape)
+    np.testing.assert_array_equal(one.score_samples(images), other.score_samples(images))
+    np.testing.assert_array_equal(one.score_samples(images), other.score_samples(images.reshape(6, -1)))
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (np.zeros((4, 8, 8), np.uint8), r"at least 16×16 pixels, got shape \(C, H, W\) = \(1, 8, 8\)"),
+        (np.zeros((4, 16, 16, 3), np.uint8), r"\[N, H, W, C\] is not read: move the channels to the front"),
+        (np.zeros((4, 300), np.uint8), r"n_features = 300 are no square image .* set image_shape=\(C, H, W\)"),
+        (np.zeros((1, 16, 16), np.uint8), "at least 2 images are needed, .* n_samples = 1"),
+        (np.zeros((0, 16, 16), np.uint8), "0 samples"),
+        (np.full((4, 16, 16), 255.0), r"float pixels must be finite and in \[0, 1\], got 255 to 255"),
+        (np.full((4, 16, 16), np.nan), "float pixels must be finite"),
+        (np.zeros((4, 16, 16), np.int64), r"pixels must be uint8, or floats in \[0, 1\], got .*int64"),
+        (torch.zeros(4, 16, 16, dtype=torch.bool), r"pixels must be uint8, or floats in \[0, 1\], got torch.bool"),
+        (np.zeros((4, 16, 16), complex), "got complex128"),
+    ],
+)
+def test_images_that_cannot_be_taken_are_refused_in_one_sentence(images: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        PuzzleAE(**SMALL).fit(images)
+
+
+def test_images_of_another_shape_than_the_fitted_are_refused(fitted: PuzzleAE) -> None:
+    with pytest.raises(ValueError, match=r"shape \(1, 20, 20\), but PuzzleAE was fitted on \(1, 16, 16\)"):
+        fitted.score_samples(np.zeros((2, 20, 20), np.uint8))
+    with pytest.raises(ValueError, match="X has 400 features, but PuzzleAE is expecting 256 features"):
+        fitted.score_samples(np.zeros((2, 400), np.uint8))
+
+
+def test_predictions_flag_what_is_below_the_offset(fitted: PuzzleAE) -> None:
+    images = np.concatenate([NEW, np.random.default_rng(0).integers(0, 256, (6, 1, 16, 16), dtype=np.uint8)])
+    decision = fitted.decision_function(images)
+    np.testing.assert_array_equal(decision, fitted.score_samples(images) - fitted.offset_)
+    np.testing.assert_array_equal(fitted.predict(images), np.where(decision < 0, -1, 1))
+    assert set(fitted.predict(images)) == {-1, 1}
+    assert -fitted.offset_ == Calibration.of(fitted.detector_).threshold(0.05)
+
+
+def test_contamination_norm_and_aggregation_need_no_training(fitted: PuzzleAE) -> None:
+    estimator = clone(fitted).fit(IMAGES)
+    weights = {name: tensor.clone() for name, tensor in estimator.detector_.network.state_dict().items()}
+    before, offset = estimator.score_samples(NEW), estimator.offset_
+    estimator.set_params(contamination=0.5)
+    assert estimator.offset_ > offset
+    estimator.set_params(aggregation="min")
+    assert (estimator.score_samples(NEW) > before).all()
+    estimator.set_params(aggregation="max", error="mse")
+    assert not np.allclose(estimator.score_samples(NEW), before)
+    assert tiny.same_state(weights, estimator.detector_.network.state_dict())
+    with pytest.raises(ValueError, match="aggregation min, avg or max; got 'l2' and 'median'"):
+        estimator.set_params(error="l2", aggregation="median").score_samples(NEW)
+
+
+def test_the_same_seed_gives_the_same_detector_and_another_seed_another(fitted: PuzzleAE) -> None:
+    np.testing.assert_array_equal(PuzzleAE(**SMALL).fit(IMAGES).score_samples(NEW), fitted.score_samples(NEW))
+    other = PuzzleAE(**{**SMALL, "random_state": 1}).fit(IMAGES)
+    assert not np.allclose(other.score_samples(NEW), fitted.score_samples(NEW))
+
+
+def test_fitting_and_scoring_leave_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    expected = torch.get_rng_state(), np.random.random_sample()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    PuzzleAE(**SMALL).fit(IMAGES).predict(NEW)
+    assert torch.equal(torch.get_rng_state(), expected[0])
+    assert np.random.random_sample() == expected[1]  # noqa: NPY002
+
+
+def test_nine_pieces_and_rotations_can_be_fitted() -> None:
+    for values in (
+        {"grid": 3, "permutations": "drawn", "permutation_count": 3, "scored_permutations": 2},
+        {"kind": "rotation", "permutations": "auto"},
+    ):
+        estimator = PuzzleAE(**{**SMALL, **values}).fit(IMAGES)
+        assert np.isfinite(estimator.score_samples(NEW)).all()
+
+
+def test_before_fitting_there_are_no_scores() -> None:
+    estimator = PuzzleAE()
+    for method in (estimator.score_samples, estimator.decision_function, estimator.predict):
+        with pytest.raises(NotFittedError):
+            method(NEW)
+    with pytest.raises(NotFittedError):
+        estimator.save("nowhere")
+    assert not hasattr(estimator, "offset_")
+
+
+def test_a_saved_estimator_is_the_same_after_loading(fitted: PuzzleAE, tmp_path: Path) -> None:
+    estimator = clone(fitted).fit(IMAGES).set_params(contamination=0.3, aggregation="avg")
+    estimator.save(tmp_path / "models" / "mine")
+    assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == ["detector.json", "weights.pt"]
+    loaded = puzzle_study.load(tmp_path / "models" / "mine")
+    np.testing.assert_array_equal(loaded.score_samples(NEW), estimator.score_samples(NEW))
+    np.testing.assert_array_equal(loaded.predict(NEW), estimator.predict(NEW))
+    for name in (*parameters.SETTINGS, "contamination", "image_shape"):
+        assert getattr(loaded, name) == getattr(estimator, name), name
+    loaded.save(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / DESCRIPTION).read_text()) == json.loads(
+        (tmp_path / "models" / "mine" / DESCRIPTION).read_text()
+    )
+    clone(loaded).fit(IMAGES)
+
+
+def test_saving_replaces_its_own_files_and_no_others(fitted: PuzzleAE, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    fitted.save(tmp_path)
+    fitted.save(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detector.json", "notes.txt", "weights.pt"]
+    with pytest.raises(UserError, match=r"notes\.txt cannot be written \(.*\); save elsewhere"):
+        fitted.save(tmp_path / "notes.txt")
+
+
+def test_a_detector_of_a_study_is_loaded_with_its_settings(best: Path) -> None:
+    loaded = puzzle_study.load(best)
+    detector = puzzle_ae.load(best / "3", device=tiny.CPU)
+    expected = detector.scores(detector.error_matrix(torch.from_numpy(NEW))).double().numpy()
+    np.testing.assert_array_equal(loaded.score_samples(NEW), -expected)
+    assert (loaded.base_channels, loaded.epochs, loaded.random_state, loaded.n_features_in_) == (2, 2, 0, 256)
+    np.testing.assert_array_equal(loaded.score_samples(NEW.reshape(6, -1)), -expected)
+
+
+@pytest.mark.parametrize("name", ["settings", "seed"])
+def test_a_description_without_its_settings_is_damaged(name: str, best: Path) -> None:
+    path = best / "3" / DESCRIPTION
+    content = json.loads(path.read_text())
+    del content[name]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"detector\.json is damaged \(.*\); restore it or train again"):
+        puzzle_study.load(best)
+
+
+def test_a_pickled_estimator_scores_alike(fitted: PuzzleAE) -> None:
+    again = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(again.score_samples(NEW), fitted.score_samples(NEW))
+
+
+@pytest.mark.parametrize(
+    ("device", "sentence"),
+    [("tpu", "device tpu is unknown"), ("meta", "device meta is not supported"), ("cuda", "device cuda is not there")],
+)
+def test_a_device_that_is_not_there_is_one_sentence(
+    device: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=f"{sentence}.*; use auto"):
+        PuzzleAE(**SMALL, device=device).fit(IMAGES)
+
+
+def test_importing_the_package_is_light_and_lists_the_estimator() -> None:
+    code = (
+        "import sys, puzzle_study\n"
+        "assert {'PuzzleAE', 'load'} <= set(dir(puzzle_study))\n"
+        "heavy = {'torch', 'numpy', 'sklearn', 'pydantic', 'click'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "try:\n    puzzle_study.nothing\n"
+        "except AttributeError as error:\n    assert 'nothing' in str(error)\n"
+        "assert puzzle_study.PuzzleAE().grid == 2\n"
+        "assert not {'ray', 'torchvision', 'seaborn'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr

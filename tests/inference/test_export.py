@@ -1,0 +1,154 @@
+"""The ONNX model and the detector give the same scores."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from puzzle_study import config
+from puzzle_study.config import Aggregation, ErrorNorm
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.errors import UserError
+from puzzle_study.export import write_onnx
+from puzzle_study.inference.calibration import Calibration
+from puzzle_study.puzzles import PuzzleSet, all_permutations, drawn_permutations, transpositions
+from puzzle_study.score import main
+
+from ..core import tiny
+
+NINE = PuzzleSet("jigsaw", 3, drawn_permutations(4, 0))
+CASES = {
+    "grid 2": (PuzzleSet("jigsaw", 2, all_permutations()), 1, 16),
+    "grid 2, odd pieces in the network": (PuzzleSet("jigsaw", 2, transpositions(4)), 1, 46),
+    "grid 2, padded, colour": (PuzzleSet("jigsaw", 2, transpositions(4)), 3, 21),
+    "grid 3, padded": (NINE, 1, 28),
+    "grid 3, colour": (NINE, 3, 18),
+    "rotation": (PuzzleSet("rotation", 1, ((1,), (2,), (3,))), 1, 19),
+}
+
+
+def calibrated(in_play: PuzzleSet, channels: int = 1, side: int = 16) -> PuzzleDetector:
+    """A detector with validation errors."""
+    detector = tiny.detector(in_play, channels=channels, side=side).eval()
+    detector.calibrate(tiny.images(4, channels=channels, side=side, seed=1))
+    return detector
+
+
+def session(path: Path) -> Any:
+    """A runtime of one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: Any, x_NCHW: Tensor) -> Tensor:
+    """Scores by the runtime."""
+    return torch.from_numpy(model.run(["score"], {"image": x_NCHW.numpy()})[0])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_model_scores_batches_of_any_size_as_the_detector_does(case: str, tmp_path: Path) -> None:
+    in_play, channels, side = CASES[case]
+    detector = calibrated(in_play, channels, side)
+    write_onnx(detector, tmp_path / "model.onnx")
+    model = session(tmp_path / "model.onnx")
+    images = tiny.float_images(7, channels=channels, side=side, seed=2)
+    with torch.no_grad():
+        expected = detector(images)
+    assert expected.std() > 0.01
+    for count in (1, 2, 7):
+        found = run(model, images[:count])
+        assert found.shape == (count,)
+        torch.testing.assert_close(found, expected[:count], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("error", "aggregation"), [*itertools.product(scoring.ERROR_NORMS, scoring.AGGREGATIONS)])
+def test_every_norm_and_aggregation_is_exported(error: ErrorNorm, aggregation: Aggregation, tmp_path: Path) -> None:
+    base = calibrated(CASES["grid 2"][0])
+    images = tiny.float_images(5, seed=2)
+    detector = base.with_score(config.Score(error=error, aggregation=aggregation)).eval()
+    write_onnx(detector, tmp_path / "model.onnx")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            run(session(tmp_path / "model.onnx"), images), detector(images), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_model_says_what_its_score_is_and_gives_a_threshold(tmp_path: Path) -> None:
+    detector = calibrated(NINE)
+    write_onnx(detector, tmp_path / "model.onnx", rate=0.25, task={"dataset": "digits", "normal_class": "3"})
+    model = session(tmp_path / "model.onnx")
+    (image,), (score,) = model.get_inputs(), model.get_outputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(float)", ["N", 1, 16, 16])
+    assert (score.name, score.type, score.shape) == ("score", "tensor(float)", ["N"])
+    found = model.get_modelmeta().custom_metadata_map
+    assert float(found["threshold"]) == Calibration.of(detector).threshold(0.25)
+    assert {name: found[name] for name in ("normal_class", "error", "aggregation", "false_positive_rate")} == {
+        "normal_class": "3",
+        "error": "l2",
+        "aggregation": "max",
+        "false_positive_rate": "0.25",
+    }
+
+
+def test_a_second_export_gives_the_same_bytes(tmp_path: Path) -> None:
+    detector = calibrated(NINE)
+    for name in ("one", "two"):
+        write_onnx(detector, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert onnx.load(tmp_path / "one").ir_version <= 8
+
+
+def test_without_onnx_the_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(
+        UserError, match=r"^--export needs the package onnx; install it with: pip install 'puzzle-study"
+    ):
+        write_onnx(calibrated(NINE), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UserError, match=r"model\.onnx cannot be written \(.*\); choose another --export"):
+        write_onnx(calibrated(NINE), tmp_path / "taken" / "model.onnx")
+
+
+def test_the_command_exports_and_scores_in_one_go(best: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["--export", str(tmp_path / "model.onnx"), str(best)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    assert result.stderr == f"{tmp_path / 'model.onnx'}: scores of {best / '3'}\n"
+    scores = run(session(tmp_path / "model.onnx"), tiny.float_images(2))
+    assert np.isfinite(scores.numpy()).all()
+
+
+def test_neither_export_nor_scoring_imports_torchvision(best: Path, tmp_path: Path) -> None:
+    """A planted torchvision that cannot be imported without a trace."""
+    planted, marker = tmp_path / "planted" / "torchvision", tmp_path / "imported"
+    planted.mkdir(parents=True)
+    (planted / "__init__.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    code = (
+        "import sys; from puzzle_study.score import main\n"
+        f"main(['--export', {str(tmp_path / 'model.onnx')!r}, {str(best)!r}])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(planted.parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model.onnx").exists()
+    assert not marker.exists()

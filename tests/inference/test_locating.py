@@ -1,0 +1,76 @@
+"""Which detector and which images the words of a command line mean."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from puzzle_study.errors import UserError
+from puzzle_study.inference.locating import find_detector, find_images
+
+from .conftest import save_detector
+from .pictures import write_all_kinds, write_many
+
+
+def test_a_detector_is_found_in_its_folder_in_best_and_in_the_study(best: Path) -> None:
+    for folder in (best / "3", best, best.parent):
+        assert find_detector(folder) == best / "3"
+
+
+def test_several_detectors_are_listed_to_choose_from(best: Path) -> None:
+    save_detector(best / "8")
+    for folder in (best, best.parent):
+        with pytest.raises(UserError) as caught:
+            find_detector(folder)
+        assert str(caught.value) == f"{best} holds 2 detectors; choose one: {best / '3'}, {best / '8'}"
+
+
+def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no detector \(detector\.json is missing\); give a folder like results"):
+        find_detector(tmp_path)
+    with pytest.raises(UserError, match="nowhere is no folder; give a detector's folder like results"):
+        find_detector(tmp_path / "nowhere")
+
+
+def test_files_folders_and_patterns_give_each_image_once_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_many(Path("images/deep"), 2)
+    write_many(Path("images/.hidden"), 1)
+    write_all_kinds(Path("kinds"))
+    Path("images/notes.txt").write_text("no image")
+    found = find_images(["images/deep/01.png", "images", "**/0*.png", "kinds/[ab]_*", str(tmp_path / "kinds" / "c_*")])
+    assert [str(path) for path in found] == [
+        "images/deep/01.png",
+        "images/deep/00.png",
+        "kinds/a_16bit.png",
+        "kinds/b_rgba.png",
+        str(tmp_path / "kinds" / "c_palette.gif"),
+    ]
+    assert len(find_images(["kinds"])) == 7
+
+
+def test_a_file_is_taken_whatever_its_suffix_and_even_if_its_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    strange = tmp_path / "scan[1].dcm"
+    strange.write_bytes(b"")
+    assert find_images([str(strange)]) == [strange]
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("nowhere", "nowhere does not exist; give image files, folders or glob patterns"),
+        ("empty", "empty holds no image; PNG, JPEG, TIFF and their like are read"),
+        ("empty/*.png", "empty/*.png matches no image; ** also matches the folders below"),
+    ],
+)
+def test_a_word_that_leads_to_no_image_is_a_mistake(
+    word: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=f"^{re.escape(sentence)}$"):
+        find_images([word])
