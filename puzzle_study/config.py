@@ -277,8 +277,16 @@ class Search(Section):
 class Attacks(Section):
     """The test-time attacks of a study (paper, section 4.3)."""
 
-    configurations: Many[Literal["winner", "default"]] = Field(
-        ("winner", "default"), min_length=1, description="Which configurations are attacked."
+    configurations: Many[Literal["winner", "default", "all"]] = Field(
+        ("winner", "default"),
+        min_length=1,
+        description="Which configurations are attacked: the winner under the reading (error, aggregation) that won; "
+        "the default, or every one that is complete (`all`), under the study's own `score`.",
+    )
+    top: int | None = Field(
+        None,
+        ge=1,
+        description="Besides them the n best by selection, each under the reading that it was ranked by; null: none.",
     )
     attacks: Many[AttackName] = Field(
         ("attack1", "attack2"),
@@ -302,6 +310,22 @@ class Attacks(Section):
     )
     max_images: int | None = Field(None, ge=2, description="Test images attacked, in proportion by class; null: all.")
     seed: int = Field(0, ge=0, description="Seed of random starts and of the noise.")
+    matrix: bool = Field(
+        False,
+        description="Also attack each aggregation and score by each: aggregation_matrix.csv, by attack1, the first "
+        "of `methods` that is not noise and the largest ε.",
+    )
+    transfer: bool = Field(
+        False,
+        description="Also score what was made against one attacked configuration by the others, on the same task and "
+        "seed: transfer.csv, by the same attack as `matrix`.",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_transfer(self) -> Attacks:
+        if (self.matrix or self.transfer) and set(self.methods) == {"noise"}:
+            raise ValueError("matrix and transfer need a method besides noise")
+        return self
 
 
 class Resources(Section):

@@ -172,11 +172,12 @@ class Puzzler:
         """Put each puzzle n, made by permutation k_N[n], back in order, shape [N, C, H, W]."""
         return self._gather(puzzle_NCHW, self.target_KL[k_N])
 
-    def shuffle_all(self, x_NCHW: Tensor) -> Tensor:
-        """Return every puzzle of every image, shape [N, K, C, H, W]."""
+    def shuffle_all(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
+        """Return every puzzle of every image, or those of some permutations, shape [N, K, C, H, W]."""
         images, channels = x_NCHW.shape[:2]
-        flat = x_NCHW.reshape(images, channels, -1).index_select(2, self.source_KL.reshape(-1))
-        return flat.reshape(images, channels, len(self), self.height, self.width).transpose(1, 2)
+        source_KL = self.source_KL[permutations]
+        flat = x_NCHW.reshape(images, channels, -1).index_select(2, source_KL.reshape(-1))
+        return flat.reshape(images, channels, len(source_KL), self.height, self.width).transpose(1, 2)
 
     def unshuffle_all(self, puzzle_NKCHW: Tensor) -> Tensor:
         """Put every puzzle of every image back in order, shape [N, K, C, H, W]."""

@@ -80,6 +80,8 @@ class Results:
     trials_file = property(lambda self: self.root / "trials.csv")
     epochs_file = property(lambda self: self.root / "epochs.parquet")
     attacks_file = property(lambda self: self.root / "attacks.csv")
+    matrix_file = property(lambda self: self.root / "aggregation_matrix.csv")
+    transfer_file = property(lambda self: self.root / "transfer.csv")
     summary_file = property(lambda self: self.root / "summary.csv")
     best = property(lambda self: self.root / "best")
     report = property(lambda self: self.root / "report")
@@ -104,7 +106,7 @@ class Results:
         return self.root / "detectors" / trial
 
     def attack_file(self, key: str) -> Path:
-        """Return where the record of one attack on one trial is."""
+        """Return where the record of one unit of the attack stage is."""
         return self.root / "attacks" / f"{key}.json"
 
     def record(self, trial: str) -> dict[str, Any] | None:
@@ -112,7 +114,7 @@ class Results:
         return _read_record(self.record_file(trial))
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of an attack, or None where there is none that can be read whole."""
+        """Return the record of a unit of the attack stage, or None where there is none that can be read whole."""
         return _read_record(self.attack_file(key))
 
     def errors(self, trial: str) -> dict[str, np.ndarray]:
@@ -150,6 +152,7 @@ class Results:
         import pandas as pd
 
         names = ("trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags")
+        names += ("source_trial", "source_configuration", "source_label")
         try:
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)
@@ -160,7 +163,7 @@ class Results:
             ) from error
         except pd.errors.EmptyDataError:
             return pd.DataFrame()
-        for name in ("label", "flags"):
+        for name in ("label", "source_label", "flags"):
             if name in frame:
                 frame[name] = frame[name].fillna("")
         return frame

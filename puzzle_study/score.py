@@ -113,7 +113,7 @@ def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) ->
     if detector.precision != "float32":
         click.echo(
             f"note: the detector was calibrated in {detector.precision} and the model computes in float32; expect "
-            f"scores that differ by about 1 %",
+            f"scores that differ by up to about 1 %",
             err=True,
         )
 

@@ -53,13 +53,19 @@ def main(
 
 def _dry_run(file: object, results: Path) -> str:
     """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
-    from puzzle_study import studyfile
+    from puzzle_study import datasets, studyfile
+    from puzzle_study.errors import UserError
     from puzzle_study.results import Results
     from puzzle_study.study import space
-    from puzzle_study.study.engine import make_plan
+    from puzzle_study.study.plan import Plan
 
     assert isinstance(file, studyfile.StudyFile)
-    plan = make_plan(file, Results(results / file.study.name))
+    tasks = datasets.task_specs(file.study.data)
+    try:
+        data = f"data are there, fingerprint {datasets.fingerprint(file.study.data)}"
+    except UserError as error:
+        data = f"data are not there yet: {error}"
+    plan = Plan(file, tasks, "", Results(results / file.study.name))
     tasks = ", ".join(dict.fromkeys(task.normal_class for task in plan.tasks))
     left = sum(1 for _ in plan.references) + plan.wanted * len(plan.tasks) * len(file.study.seeds)
     lines = [
@@ -69,6 +75,7 @@ def _dry_run(file: object, results: Path) -> str:
         f"# dataset {file.study.data.name}, normal: {tasks}",
         f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
         f"batch {file.study.train.batch_size}",
+        f"# {data}",
         f"# results would go to {results / file.study.name}",
     ]
     if file.study.search is not None:

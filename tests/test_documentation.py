@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from puzzle_study import config, defaults, documentation, studyfile
+from puzzle_study.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
@@ -144,7 +145,7 @@ def test_the_schema_refuses_what_the_reader_refuses(case: str, validator: Any, t
     assert list(validator.iter_errors(read(BAD[case])))
     path = tmp_path / "study.yaml"
     path.write_text(BAD[case], encoding="utf-8")
-    with pytest.raises(studyfile.UserError, match=str(path)):
+    with pytest.raises(UserError, match=str(path)):
         studyfile.load(path, quick="quick" in BAD[case])
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from puzzle_study import config, datasets
 from puzzle_study.attacks import table
+from puzzle_study.attacks.images import chosen_images
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.detectors import puzzle_ae
@@ -70,17 +69,15 @@ def attack_finished(
     task = datasets.load_task(data, spec)
     if task.test.shape[1:] != (detector.shape.channels, detector.shape.height, detector.shape.width):
         raise UserError(f"{folder} was trained on images of another shape than those in {data.root}; use --data-root")
-    index = np.arange(len(task.test))
-    if max_images is not None and max_images < len(index):
-        index = datasets.stratified(task.test_classes, max_images, seed=0)
-    images, labels, done = task.test[index], task.labels[index], 0
+    images, labels = chosen_images(task, max_images)
+    done = 0
 
     def advance() -> None:
         nonlocal done
         done += 1
-        progress(f"{name}: {done} of {len(specs)} attacks on {len(index)} images")
+        progress(f"{name}: {done} of {len(specs)} attacks on {len(images)} images")
 
-    progress(f"{name}: 0 of {len(specs)} attacks on {len(index)} images")
+    progress(f"{name}: 0 of {len(specs)} attacks on {len(images)} images")
     validation_scores = detector.scores(detector.validation_NK)
     results = run_attacks(detector, images, labels, validation_scores, specs, progress=advance, keep=0)
     about = {

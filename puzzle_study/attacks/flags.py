@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.specs import AttackSpec
@@ -21,6 +22,28 @@ FLAGS: Mapping[str, str] = {
     "not_monotone_steps": "fewer steps of the same size of ball move scores more",
     "undone_by_rounding": "rounding to 8 bits takes away more than half of the effect",
 }
+
+
+def control(spec: AttackSpec) -> AttackSpec:
+    """Return the random signs that an attack is held to: one draw of the same ε, target and seed.
+
+    They have max|δ| and root mean square ε, so that one control serves both balls, and every attack.
+    """
+    return replace(spec, attack="attack1", method="noise", steps=1, step_size=1.0, restarts=1)
+
+
+def compared(found: Sequence[tuple[AttackSpec, float, Iterable[str]]], noise: Sequence[float]) -> list[tuple[str, ...]]:
+    """Return for each attack its flags, with those that follow from comparing strengths, in the order of FLAGS.
+
+    Args:
+        found: attacks on one detector and one score, each with its strength and the flags that it has by itself.
+        noise: for each the strength of its :func:`control`.
+    """
+    more = comparing_flags([spec for spec, _, _ in found], [strength for _, strength, _ in found], noise)
+    return [
+        tuple(name for name in FLAGS if name in {*own, *others})
+        for (_, _, own), others in zip(found, more, strict=True)
+    ]
 
 
 def comparing_flags(specs: Sequence[AttackSpec], strengths: Sequence[float], noise: Sequence[float]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.ball import ROUNDING, Ball
 from puzzle_study.attacks.isolation import child_seed, differentiable, evaluating
 from puzzle_study.attacks.methods import METHODS
-from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.specs import AttackSpec, measured_as
 from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
 from puzzle_study.attacks.template import attack_batch, require_methods
 from puzzle_study.detectors.puzzle_ae import to_float
@@ -33,6 +33,8 @@ class AttackResult:
         perturbed: float32 [A, C, H, W] in [0, 1], the attacked images, the first ``keep`` of them.
         indices: int64 [A], which images were attacked; ``perturbed[i]`` belongs to ``indices[i]``.
         max_perturbation: largest max|δ| (root mean square of δ for methods in the L2 ball) that was measured.
+        strength: mean change of the attacked images' scores in the direction that the attack wants, in standard
+            deviations of the validation scores; what flags compare.
         flags: keys of :data:`puzzle_study.attacks.flags.FLAGS`.
         seconds: how long the attack took, its scoring included.
     """
@@ -43,16 +45,9 @@ class AttackResult:
     perturbed: Tensor
     indices: Tensor
     max_perturbation: float
+    strength: float
     flags: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Unflagged:
-    """A result before it was compared with others; ``strength`` is the mean change in units of the spread."""
-
-    result: AttackResult
-    strength: float
 
 
 def run_attacks(
@@ -65,6 +60,7 @@ def run_attacks(
     progress: Callable[[], None] | None = None,
     at_once: int | None = None,
     keep: int | None = None,
+    compare: bool = True,
 ) -> list[AttackResult]:
     """Attack a detector's scores, each attack on its own, and compare them.
 
@@ -82,6 +78,8 @@ def run_attacks(
         at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
             The results do not depend on it.
         keep: how many perturbed images each result keeps; None: all.
+        compare: whether flags say how attacks compare with each other and with random signs, which are run for
+            it; False where the caller compares strengths itself.
 
     Raises:
         UserError: the detector makes no puzzles for attack2, or the installed torchattacks lacks a method.
@@ -94,15 +92,15 @@ def run_attacks(
     with differentiable(), evaluating(detector):
         runner.prepare()
         for spec in specs:
-            controls.append(runner.control(spec).strength)
+            if compare:
+                controls.append(runner.noise(flagging.control(spec)).strength)
             found.append(runner.run(spec))
             if progress is not None:
                 progress()
-    compared = flagging.comparing_flags(specs, [one.strength for one in found], controls)
-    return [
-        replace(one.result, flags=tuple(name for name in flagging.FLAGS if name in {*one.result.flags, *more}))
-        for one, more in zip(found, compared, strict=True)
-    ]
+    if not compare:
+        return found
+    flags = flagging.compared([(one.spec, one.strength, one.flags) for one in found], controls)
+    return [replace(one, flags=more) for one, more in zip(found, flags, strict=True)]
 
 
 def _check(images_NCHW: Tensor) -> None:
@@ -130,7 +128,7 @@ class _Runner:
         self.at_once = at_once or default_at_once(detector)
         self.device = device_of(detector)
         self.scale = Centre.of(validation_scores).scale
-        self.controls: dict[AttackSpec, _Unflagged] = {}
+        self.noises: dict[AttackSpec, AttackResult] = {}
         self.clean_N = torch.empty(0)
 
     def prepare(self) -> None:
@@ -142,26 +140,22 @@ class _Runner:
         ]
         self.clean_N = torch.cat(scores) if scores else torch.empty(0)
 
-    def control(self, spec: AttackSpec) -> _Unflagged:
-        """Return random signs in the ball of an attack; computed once for all attacks of the same ε."""
-        # Signs of size ε have max|δ| and root mean square ε: one control serves both balls.
-        restarts = spec.restarts if spec.method == "noise" else 1
-        key = replace(spec, attack="attack1", method="noise", steps=1, step_size=1.0, restarts=restarts)
-        if key not in self.controls:
-            self.controls[key] = self._attack(key)
-        return self.controls[key]
+    def noise(self, spec: AttackSpec) -> AttackResult:
+        """Return what random signs do; computed once where specs are equal."""
+        if spec not in self.noises:
+            self.noises[spec] = self._attack(spec)
+        return self.noises[spec]
 
-    def run(self, spec: AttackSpec) -> _Unflagged:
-        """Run one attack; noise is the same for attack1 and attack2."""
+    def run(self, spec: AttackSpec) -> AttackResult:
+        """Run one attack."""
         if spec.method != "noise":
             return self._attack(spec)
-        control = self.control(spec)
-        return replace(control, result=replace(control.result, spec=spec))
+        return replace(self.noise(measured_as(spec)), spec=spec)
 
     def _surface(self, attack: str) -> Surface:
         return Surface.of(self.detector, attack, self.validation_scores, at_once=self.at_once)
 
-    def _attack(self, spec: AttackSpec) -> _Unflagged:
+    def _attack(self, spec: AttackSpec) -> AttackResult:
         begin = time.perf_counter()
         surface, ball = self._surface(spec.attack), Ball(METHODS[spec.method].norm, spec.epsilon)
         score_N, rounded_N = self.clean_N.clone(), self.clean_N.clone()
@@ -198,17 +192,17 @@ class _Runner:
             *(["undone_by_rounding"] if strength > flagging.TOLERANCE and rounded < strength / 2 else []),
         ]
         shape = self.images_NCHW.shape[1:]
-        result = AttackResult(
+        return AttackResult(
             spec=spec,
             scores=score_N,
             clean_scores=self.clean_N,
             perturbed=torch.stack([perturbed[i] for i in sorted(kept)]) if kept else torch.empty(0, *shape),
             indices=every_A,
             max_perturbation=largest,
+            strength=strength,
             flags=tuple(flags),
             seconds=seconds,
         )
-        return _Unflagged(result, strength)
 
     def _batches(self, target: str, surface: Surface) -> list[tuple[Tensor, int]]:
         """Return indices and direction of the batches that a target asks for."""

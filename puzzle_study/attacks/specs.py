@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from puzzle_study import config
 from puzzle_study.attacks.methods import METHODS, REFUSED
@@ -84,6 +84,11 @@ def attack_spec(
         target=target,
         seed=seed,
     )
+
+
+def measured_as(spec: AttackSpec) -> AttackSpec:
+    """Return the spec that is run for another one: random signs on the image are those of every attack."""
+    return replace(spec, attack="attack1") if spec.method == "noise" else spec
 
 
 def _refusal(method: str) -> str:

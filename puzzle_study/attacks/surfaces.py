@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from puzzle_study import puzzles
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, OwnPuzzle, ThroughPuzzles, WholeScore, normalised
-from puzzle_study.detectors.puzzle_ae import PUZZLES_PER_CHUNK, PuzzleDetector
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.errors import UserError
 
 # Numbers in one copy of the rows of a batch. Batches do not depend on memory, so that random starts do not either.
 NUMBERS_PER_BATCH = 2**23
 # Share of the free memory that activations may take, and how many numbers a U-Net keeps per pixel and base channel.
+IMAGES_AT_ONCE = {"cpu": 192, "cuda": 8192}
 MEMORY_SHARE = 0.5
 CPU_BYTES = 2**30
 ACTIVATIONS = 14
@@ -120,10 +121,9 @@ def device_of(detector: nn.Module) -> torch.device:
 def default_at_once(detector: nn.Module) -> int:
     """Return how many puzzles, or images of another detector, are differentiated together."""
     device = device_of(detector)
-    most = PUZZLES_PER_CHUNK["cuda" if device.type == "cuda" else "cpu"]
     if not isinstance(detector, PuzzleDetector):
-        return most
+        return IMAGES_AT_ONCE[device.type]
     shape = detector.shape
     puzzle_bytes = ACTIVATIONS * 4 * shape.height * shape.width * max(shape.base_channels, shape.channels)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else CPU_BYTES / MEMORY_SHARE
-    return max(1, min(most, int(MEMORY_SHARE * free) // puzzle_bytes))
+    return max(1, min(detector.puzzles_at_once, int(MEMORY_SHARE * free) // puzzle_bytes))

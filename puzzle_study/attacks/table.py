@@ -1,4 +1,4 @@
-"""Attack results as rows: what attacks.csv and the table on the screen are made of."""
+"""Attack results as rows: what the tables of a study and the table on the screen are made of."""
 
 from __future__ import annotations
 
@@ -13,31 +13,48 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from puzzle_study.attacks.running import AttackResult
+    from puzzle_study.attacks.specs import AttackSpec
 
 
 def row(result: AttackResult, labels_N: Tensor, *, aggregation: str, error: str) -> dict[str, Any]:
-    """Return one row of attacks.csv.
+    """Return one row of attacks.csv, without what says which detector it is about.
 
-    The AUROC, its 95 % bootstrap interval and the FPR at 99 % TPR are those of all N images after the attack;
-    ``images`` counts the attacked ones. They are NaN where the images are all normal or all anomalous.
+    ``images`` counts the attacked ones.
     """
-    label_N = labels_N.cpu().numpy()
-    clean_N, attacked_N = result.clean_scores.numpy(), result.scores.numpy()
-    both = 0 < int(label_N.sum()) < len(label_N) and bool(np.isfinite(attacked_N).all() and np.isfinite(clean_N).all())
-    evaluation = metrics.evaluate(attacked_N, label_N) if both else None
-    spec = asdict(result.spec)
-    spec["attack_seed"] = spec.pop("seed")
     return {
-        **spec,
+        **named(result.spec),
         "aggregation": aggregation,
         "error": error,
-        "auroc": evaluation.auroc if evaluation else np.nan,
-        "auroc_low": evaluation.auroc_low if evaluation else np.nan,
-        "auroc_high": evaluation.auroc_high if evaluation else np.nan,
-        "auroc_clean": metrics.auroc(clean_N, label_N) if both else np.nan,
-        "fpr_at_tpr99": evaluation.fpr_at_tpr99 if evaluation else np.nan,
+        **judged(result.clean_scores, result.scores, labels_N),
         "images": len(result.indices),
         "seconds": result.seconds,
         "max_perturbation": result.max_perturbation,
+        "strength": result.strength,
         "flags": ";".join(result.flags),
+    }
+
+
+def named(spec: AttackSpec) -> dict[str, Any]:
+    """Return the columns that name an attack; its seed is ``attack_seed``, ``seed`` being that of a training."""
+    columns = asdict(spec)
+    columns["attack_seed"] = columns.pop("seed")
+    return columns
+
+
+def judged(clean_N: Tensor, attacked_N: Tensor, labels_N: Tensor) -> dict[str, float]:
+    """Return the AUROC, its 95 % bootstrap interval and the FPR at 99 % TPR of all N images after an attack.
+
+    ``auroc_clean`` is that of the same images before it. All are NaN where the images are all normal or all
+    anomalous, or a score is not finite.
+    """
+    label_N = labels_N.cpu().numpy()
+    clean, attacked = clean_N.cpu().numpy(), attacked_N.cpu().numpy()
+    both = 0 < int(label_N.sum()) < len(label_N) and bool(np.isfinite(attacked).all() and np.isfinite(clean).all())
+    evaluation = metrics.evaluate(attacked, label_N) if both else None
+    return {
+        "auroc": evaluation.auroc if evaluation else np.nan,
+        "auroc_low": evaluation.auroc_low if evaluation else np.nan,
+        "auroc_high": evaluation.auroc_high if evaluation else np.nan,
+        "auroc_clean": metrics.auroc(clean, label_N) if both else np.nan,
+        "fpr_at_tpr99": evaluation.fpr_at_tpr99 if evaluation else np.nan,
     }

@@ -30,6 +30,7 @@ class MatrixCell:
         scoring: aggregation of the scores; the attack is adaptive where both are the same.
         scores: [N] after the attack; images that were not attacked keep their clean score.
         clean_scores: [N] under ``scoring``.
+        images: how many were attacked.
         flags: of the attack.
     """
 
@@ -38,6 +39,7 @@ class MatrixCell:
     scoring: Aggregation
     scores: Tensor
     clean_scores: Tensor
+    images: int
     flags: tuple[str, ...]
 
 
@@ -73,12 +75,18 @@ def aggregation_matrix(
             for name, judge in judges.items():
                 scores = clean[name].clone()
                 scores[result.indices] = score_all(judge, result.perturbed, at_once=at_once)
-                rows.append((number, MatrixCell(result.spec, seen, name, scores, clean[name], result.flags)))
+                cell = MatrixCell(result.spec, seen, name, scores, clean[name], len(result.indices), result.flags)
+                rows.append((number, cell))
     return [cell for _, cell in sorted(rows, key=lambda row: row[0])]
 
 
 def transferred(
-    result: AttackResult, detector: nn.Module, images_NCHW: Tensor, *, at_once: int | None = None
+    result: AttackResult,
+    detector: nn.Module,
+    images_NCHW: Tensor,
+    *,
+    clean_scores: Tensor | None = None,
+    at_once: int | None = None,
 ) -> Tensor:
     """Return another detector's scores [N] of images that were perturbed against the one of ``result``.
 
@@ -86,6 +94,7 @@ def transferred(
         result: an attack that kept all its perturbed images.
         detector: the other detector, on images of the same shape.
         images_NCHW: the images that ``result`` was made from; those not attacked are scored as they are.
+        clean_scores: the other detector's scores of them, where they are known already.
         at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
 
     Raises:
@@ -95,7 +104,7 @@ def transferred(
         raise ValueError(
             f"{len(result.indices)} images were attacked and {len(result.perturbed)} kept; run with keep=None"
         )
-    scores = score_all(detector, images_NCHW, at_once=at_once)
+    scores = score_all(detector, images_NCHW, at_once=at_once) if clean_scores is None else clean_scores.clone()
     scores[result.indices] = score_all(detector, result.perturbed, at_once=at_once)
     return scores
 

@@ -19,7 +19,9 @@ from puzzle_study.errors import UserError, suggestion
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
     """See :func:`puzzle_study.datasets.task_specs`."""
-    chosen = _normal_classes(data, finding.units(data.name, data.root))
+    # Where the catalogue knows the classes, the files need not be there yet: a dry run works without them.
+    named = DATASETS[data.name].protocol != "given"
+    chosen = _normal_classes(data, {} if named else finding.units(data.name, data.root))
     if DATASETS[data.name].protocol == "protocol1":
         drawn = protocols.objects(chosen, data.repeats, data.split_seed)
         return [TaskSpec(data.name, name, repeat) for repeat, name in enumerate(drawn)]

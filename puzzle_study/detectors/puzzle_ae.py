@@ -22,7 +22,8 @@ from puzzle_study.networks import UNet
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.pt", "detector.json"
-PUZZLES_PER_CHUNK = {"cpu": 192, "cuda": 8192}
+# Numbers of the U-Net's widest feature map for one chunk of puzzles: about 8 MNIST images × 23 at base 64 on a CPU.
+CHUNK_NUMBERS = {"cpu": 10_000_000, "cuda": 400_000_000}
 
 
 def to_float(images_NCHW: Tensor) -> Tensor:
@@ -104,18 +105,19 @@ class PuzzleDetector(nn.Module):
             reconstruction: Tensor = self.network(puzzle_NCHW.contiguous(memory_format=torch.channels_last))
         return reconstruction.float()
 
-    def errors(self, x_NCHW: Tensor) -> Tensor:
+    def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
         """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
 
         Args:
             x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
+            permutations: which of the K permutations.
         """
-        return self.squared_errors(x_NCHW).mean((2, 3, 4))
+        return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
 
-    def squared_errors(self, x_NCHW: Tensor) -> Tensor:
+    def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
         """Return the differentiable square error of every pixel, padding included, shape [N, K, C, H, W]."""
         padded = puzzles.pad(x_NCHW, self.grid)
-        puzzle_NKCHW = self.puzzler.shuffle_all(padded)
+        puzzle_NKCHW = self.puzzler.shuffle_all(padded, permutations)
         solved = self.reconstruct(puzzle_NKCHW.flatten(0, 1)).reshape(puzzle_NKCHW.shape)
         return (solved - padded[:, None]).square()
 
@@ -128,17 +130,25 @@ class PuzzleDetector(nn.Module):
         return self.scores(self.errors(x_NCHW))
 
     def chunks(self, images: int) -> Iterator[slice]:
-        """Yield slices of images whose puzzles fit the cache or the GPU together."""
-        step = max(1, PUZZLES_PER_CHUNK[self.device.type] // len(self.puzzle_set))
-        for start in range(0, images, step):
-            yield slice(start, min(start + step, images))
+        """Yield slices of images whose puzzles fit the cache or the GPU together; of one image at least."""
+        yield from _slices(images, max(1, self.puzzles_at_once // len(self.puzzle_set)))
+
+    @property
+    def puzzles_at_once(self) -> int:
+        """How many puzzles are reconstructed together without their feature maps outgrowing the cache or the GPU."""
+        numbers = self.puzzler.height * self.puzzler.width * self.shape.base_channels
+        return max(1, CHUNK_NUMBERS[self.device.type] // numbers)
 
     @torch.no_grad()
     def error_matrix(self, images_NCHW: Tensor) -> Tensor:
         """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device."""
         self.network.eval()
-        parts = [self.errors(to_float(images_NCHW[part].to(self.device))) for part in self.chunks(len(images_NCHW))]
-        return torch.cat(parts) if parts else torch.empty(0, len(self.puzzle_set), device=self.device)
+        error_NK = torch.empty(len(images_NCHW), len(self.puzzle_set), device=self.device)
+        for part in self.chunks(len(images_NCHW)):
+            x_NCHW = to_float(images_NCHW[part].to(self.device))
+            for permutations in _slices(len(self.puzzle_set), self.puzzles_at_once):
+                error_NK[part, permutations] = self.errors(x_NCHW, permutations)
+        return error_NK
 
     def calibrate(self, validation_NCHW: Tensor) -> None:
         """Measure the validation errors that eq. 6 divides by."""
@@ -170,6 +180,11 @@ class PuzzleDetector(nn.Module):
             **description,
         }
         (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 def load(folder: Path, *, device: torch.device) -> PuzzleDetector:

@@ -5,6 +5,7 @@ Shape legend: N images, K permutations, C channels, H and W pixels of the detect
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     Raises:
         UserError: an image lies in ``folder`` itself, where overlays would replace it or be scored the next time.
     """
-    absolute = {path: path.absolute() for path in paths}
+    # With `..` left in a path, its overlay would leave the folder.
+    absolute = {path: Path(os.path.normpath(path.absolute())) for path in paths}
     for path in paths:
         if folder.resolve() in path.resolve().parents:
             raise UserError(f"--overlay {folder} holds an image to be scored ({path}); choose another folder")

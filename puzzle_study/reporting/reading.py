@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,8 @@ def load(results: Results) -> StudyData:
     Raises:
         UserError: trials.csv or summary.csv is missing.
     """
-    trials = results.table(results.trials_file)
-    summary = results.table(results.summary_file)
+    trials = _table(results, results.trials_file)
+    summary = _table(results, results.summary_file)
     if not len(trials) or not len(summary):
         raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
     if "repeat" not in trials:
@@ -50,6 +51,15 @@ def load(results: Results) -> StudyData:
     )
 
 
+def _table(results: Results, path: Path) -> pd.DataFrame:
+    """Read a table, or say which one is damaged."""
+    try:
+        return results.table(path)
+    except (OSError, ValueError) as error:
+        sentence = f"{path} is damaged; delete it and write it anew from the records with tune STUDY.yaml --resume"
+        raise UserError(sentence) from error
+
+
 def _study(results: Results) -> config.Study | None:
     return studyfile.load(results.study_file).study if results.study_file.exists() else None
 
@@ -65,7 +75,7 @@ def _environment(results: Results) -> dict[str, Any]:
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:
     path = getattr(results, name)
-    frame = results.table(path) if path.exists() else None
+    frame = _table(results, path) if path.exists() else None
     return frame if frame is not None and len(frame) else None
 
 

@@ -6,7 +6,7 @@ because the tasks do, and within a stratum only by the seed. All intervals are 9
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 TAIL = 0.025
 WITHIN = "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials), 95 %"
 BETWEEN = "bootstrap over classes with one seed each (n − 1 of n drawn, widened for few trials), 95 %"
-NO_INTERVAL = "no interval: fewer than three trials"
+NO_INTERVAL = "none where there are too few trials"
 IMAGES = "bootstrap over test images, combined over classes, 95 % (too few trials for one over seeds)"
 FREEDOM = 2
-NO_SPREAD = "no interval where the seeds change nothing"
+NO_SPREAD = "none where the seeds change nothing"
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,12 @@ def paired_difference(
 def smallest_p(pairs: int) -> float:
     """Return the smallest two-sided p-value that Wilcoxon's test can give on so many pairs, 2 / 2^pairs."""
     return min(1.0, 2.0 ** (1 - pairs))
+
+
+def method_note(methods: Iterable[str]) -> str:
+    """Return the sentence that says in a table's note how its intervals were had."""
+    found = sorted(set(methods), key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
+    return f"Interval: {'; '.join(found)}." if found else "No interval."
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,181 +1,285 @@
-"""The attack stage: test-time attacks on finished detectors, one record per detector and attack, spread over Ray."""
+"""The attack stage: test-time attacks on the finished detectors of chosen configurations, spread over Ray."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import torch
 
-from puzzle_study import config, datasets, metrics
-from puzzle_study.attacks import AttackSpec, attack_specs, run_attacks
-from puzzle_study.detectors import puzzle_ae
+from puzzle_study import config
+from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
+from puzzle_study.attacks.flags import compared, control
+from puzzle_study.attacks.specs import measured_as
 from puzzle_study.devices import default_device
-from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import Reading
 from puzzle_study.trial import TrialSpec
 
-EXAMPLES = 4
-
 
 @dataclass(frozen=True)
-class AttackUnit:
-    """All methods and ε of one attack on one detector: what is compared with one another for its flags.
+class Victim:
+    """A configuration that is attacked, under one reading.
 
     Attributes:
-        label: ``winner``, ``default`` or both, joined by ``;``.
-        trial: the detector's trial.
-        reading: how its errors are read.
-        specs: the attacks, all with the same ``attack``.
-        max_images: test images attacked at most.
+        label: ``winner``, ``default``, both joined by ``;``, or nothing.
+        trials: its detectors.
+        reading: how their errors are read.
     """
 
     label: str
-    trial: TrialSpec
+    trials: tuple[TrialSpec, ...]
     reading: Reading
-    specs: tuple[AttackSpec, ...]
-    max_images: int | None
 
     @property
-    def key(self) -> str:
-        """Name of the unit's record."""
-        return content_key(
-            {
-                "format": RECORD_FORMAT,
-                "trial": self.trial.key,
-                "reading": self.reading.values,
-                "specs": [asdict(spec) for spec in self.specs],
-                "max_images": self.max_images,
-            }
-        )
+    def configuration(self) -> str:
+        """Name of the configuration."""
+        return self.trials[0].configuration
 
 
-def attack_units(plan: Plan) -> list[AttackUnit]:
-    """Return what the study file asks to be attacked; configurations without all of their detectors are left out."""
+def victims(plan: Plan) -> list[Victim]:
+    """Return what the study file asks to be attacked, each configuration once under each of its readings.
+
+    Configurations without all of their detectors are left out.
+    """
     attacks = plan.study.attacks
     if attacks is None:
         return []
-    chosen: dict[tuple[str, Reading], tuple[Planned, list[str]]] = {}
     default = Reading(plan.study.score.error, plan.study.score.aggregation)
-    winner = plan.winner()
+    best = _ranked(plan)
+    winner = [(planned.configuration, reading) for planned, reading in best[:1]]
+    asked: list[tuple[Planned, Reading]] = []
     for name in attacks.configurations:
-        planned, reading = (winner[0], winner[1]) if name == "winner" and winner else (plan.configurations[0], default)
-        if plan.worth(planned) is not None:
-            chosen.setdefault((planned.configuration, reading), (planned, []))[1].append(name)
+        if name == "winner":
+            asked += best[:1]
+        else:
+            planned = plan.configurations[:1] if name == "default" else plan.configurations
+            asked += [(one, default) for one in planned if plan.worth(one) is not None]
+    asked += best[: attacks.top or 0]
+    found: dict[tuple[str, Reading], Victim] = {}
+    for planned, reading in asked:
+        key = planned.configuration, reading
+        labels = ["winner"] * (key in winner) + ["default"] * (planned.number == 0 and reading == default)
+        found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
+    return list(found.values())
+
+
+def attack_units(plan: Plan) -> list[Unit]:
+    """Return what there is to run, each thing once."""
+    attacks = plan.study.attacks
+    if attacks is None:
+        return []
+    attacked = victims(plan)
+    units: list[Unit] = [
+        MethodUnit(trial, victim.reading, specs, attacks.max_images)
+        for victim in attacked
+        for trial in victim.trials
+        for specs in _measured(attacks)
+    ]
+    units += [unit for _, _, unit in _matrix_units(attacks, attacked)]
+    units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
+    return list({unit.key: unit for unit in units}.values())
+
+
+def example_keys(plan: Plan) -> list[str]:
+    """Return the records of the winner beside which perturbed images lie."""
+    attacks = plan.study.attacks
+    if attacks is None:
+        return []
     return [
-        AttackUnit(";".join(dict.fromkeys(labels)), trial, reading, tuple(specs), attacks.max_images)
-        for (_, reading), (planned, labels) in chosen.items()
-        for trial in planned.trials
-        for _, specs in groupby(attack_specs(attacks), key=lambda spec: spec.attack)
+        MethodUnit(trial, victim.reading, specs, attacks.max_images).key
+        for victim in victims(plan)
+        if "winner" in victim.label
+        for trial in victim.trials
+        for specs in _measured(attacks)
     ]
 
 
-def run_unit(unit: AttackUnit, results: Results, device: torch.device) -> dict[str, Any]:
-    """Attack one detector and write the unit's record, with a few perturbed images beside it."""
-    task = datasets.load_task(unit.trial.settings.data, unit.trial.task)
-    score = unit.trial.settings.score.model_copy(
-        update={"error": unit.reading.error, "aggregation": unit.reading.aggregation}
-    )
-    detector = puzzle_ae.load(results.detector(unit.trial.key), device=device).with_score(score)
-    index = np.arange(len(task.test))
-    if unit.max_images is not None and unit.max_images < len(index):
-        index = datasets.stratified(task.test_classes, unit.max_images, seed=0)
-    images, labels = task.test[index], task.labels[index]
-    validation_scores = detector.scores(detector.validation_NK)
-    rows = []
-    examples: dict[str, list[Any]] = {name: [] for name in EXAMPLE_FIELDS}
-    strongest = max(spec.epsilon for spec in unit.specs)
-    for result in run_attacks(detector, images, labels, validation_scores, unit.specs, keep=EXAMPLES):
-        clean, attacked = result.clean_scores.cpu().numpy(), result.scores.cpu().numpy()
-        evaluation = metrics.evaluate(attacked, labels.numpy())
-        rows.append(
-            {
-                **asdict(result.spec),
-                "aggregation": unit.reading.aggregation,
-                "error": unit.reading.error,
-                "auroc": evaluation.auroc,
-                "auroc_low": evaluation.auroc_low,
-                "auroc_high": evaluation.auroc_high,
-                "auroc_clean": metrics.auroc(clean, labels.numpy()),
-                "fpr_at_tpr99": evaluation.fpr_at_tpr99,
-                "images": len(result.indices),
-                "seconds": result.seconds,
-                "max_perturbation": result.max_perturbation,
-                "flags": ";".join(result.flags),
-            }
-        )
-        if result.spec.epsilon == strongest:
-            _collect(examples, result, images)
-    if examples["attacked"]:
-        with replacing(results.attack_file(unit.key).with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **{name: np.stack(values) for name, values in examples.items()})  # type: ignore[arg-type]
-    record = {"format": RECORD_FORMAT, "trial": unit.trial.key, "rows": rows}
-    write_json(results.attack_file(unit.key), record)
-    return record
-
-
-EXAMPLE_FIELDS = (
-    "attacked_original",
-    "attacked",
-    "attacked_attack",
-    "attacked_method",
-    "attacked_epsilon",
-    "attacked_score_before",
-    "attacked_score_after",
-)
-
-
-def _collect(examples: dict[str, list[Any]], result: Any, images: torch.Tensor) -> None:
-    for image, index in zip(result.perturbed, result.indices[: len(result.perturbed)].tolist(), strict=True):
-        values = (
-            images[index].numpy(),
-            (image.cpu() * 255).round().byte().numpy(),
-            np.array(result.spec.attack),
-            np.array(result.spec.method),
-            np.array(result.spec.epsilon),
-            np.array(float(result.clean_scores[index])),
-            np.array(float(result.scores[index])),
-        )
-        for name, value in zip(EXAMPLE_FIELDS, values, strict=True):
-            examples[name].append(value)
-
-
 def run_attack_stage(
-    units: Sequence[AttackUnit], results: Results, resources: config.Resources, done: Callable[[], None]
+    units: Sequence[Unit], results: Results, resources: config.Resources, done: Callable[[], None]
 ) -> None:
-    """Run the units that have no record yet as Ray tasks; ``done`` is called after each."""
+    """Run the units that have no record yet as Ray tasks; ``done`` is called after each.
+
+    Raises:
+        UserError: an attack cannot be run on these images, or a detector is missing or damaged.
+    """
     import ray
+    from ray.exceptions import RayTaskError
 
     @ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=3)
-    def remote(unit: AttackUnit, root: str) -> None:
+    def remote(unit: Unit, root: str) -> None:
         torch.set_num_threads(max(1, int(resources.cpu)))
-        run_unit(unit, Results(Path(root)), default_device())
+        unit.run(Results(Path(root)), default_device())
 
     waiting = [remote.remote(unit, str(results.root)) for unit in units if results.attack_record(unit.key) is None]
     while waiting:
         ready, waiting = ray.wait(waiting)
-        ray.get(ready)
+        try:
+            ray.get(ready)
+        except RayTaskError as error:
+            if isinstance(error.cause, UserError):
+                raise error.cause from None
+            raise
         done()
 
 
-def attack_rows(units: Sequence[AttackUnit], results: Results) -> list[dict[str, Any]]:
-    """Return the rows of attacks.csv of every unit that has a record."""
+def write_attack_tables(plan: Plan, results: Results) -> None:
+    """Write attacks.csv, and aggregation_matrix.csv and transfer.csv where the study asks for them, from records."""
+    attacks = plan.study.attacks
+    attacked = victims(plan)
+    results.write_table(results.attacks_file, pd.DataFrame(attack_rows(plan, results)))
+    for wanted, path, rows in (
+        (attacks is not None and attacks.matrix, results.matrix_file, _matrix_rows),
+        (attacks is not None and attacks.transfer, results.transfer_file, _transfer_rows),
+    ):
+        if attacks is not None and wanted:
+            results.write_table(path, pd.DataFrame(rows(attacks, attacked, results)))
+        else:
+            path.unlink(missing_ok=True)
+
+
+def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
+    """Return the rows of attacks.csv of everything that has a record, with the flags that compare records."""
+    attacks = plan.study.attacks
+    if attacks is None:
+        return []
+    rows = []
+    for victim in victims(plan):
+        for trial in victim.trials:
+            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in _measured(attacks)]
+            measured = {
+                spec: row for unit in units for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
+            }
+            rows += [_about(victim, trial) | row for row in _flagged(attack_specs(attacks), measured)]
+    return rows
+
+
+def _flagged(specs: Sequence[AttackSpec], measured: Mapping[AttackSpec, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the row of each spec that was measured, with the flags that follow from the others' strengths."""
+    there = [spec for spec in dict.fromkeys(specs) if measured_as(spec) in measured and control(spec) in measured]
+    found = [measured[measured_as(spec)] for spec in there]
+    flags = compared(
+        [(spec, row["strength"], row["flags"].split(";")) for spec, row in zip(there, found, strict=True)],
+        [measured[control(spec)]["strength"] for spec in there],
+    )
+    for spec, row, names in zip(there, found, flags, strict=True):
+        yield {**row, "attack": spec.attack, "flags": ";".join(names)}
+
+
+def _measured(attacks: config.Attacks) -> list[tuple[AttackSpec, ...]]:
+    """Return what is run on each detector: every method of every attack, and random signs for all of them once."""
+    specs = attack_specs(attacks)
+    once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
+    return [tuple(group) for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))]
+
+
+def _strongest(attacks: config.Attacks) -> AttackSpec:
+    """Return the attack of matrix and transfer: attack1 by the first method that is one, at the largest ε."""
+    return attack_spec(
+        "attack1",
+        next(method for method in attacks.methods if method != "noise"),
+        epsilon=max(attacks.epsilons),
+        steps=attacks.steps,
+        queries=attacks.queries,
+        step_size=attacks.step_size,
+        restarts=attacks.restarts,
+        target=attacks.target,
+        seed=attacks.seed,
+    )
+
+
+def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, TrialSpec, MatrixUnit]]:
+    """Return the units of the matrix, one for each detector and error norm, with the victim that they are about."""
+    if not attacks.matrix:
+        return []
+    groups: dict[tuple[str, str], list[Victim]] = {}
+    for victim in attacked:
+        groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
+    found = []
+    for same in groups.values():
+        labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
+        whole = Victim(";".join(labels), same[0].trials, same[0].reading)
+        found += [
+            (whole, trial, MatrixUnit(trial, whole.reading.error, _strongest(attacks), attacks.max_images))
+            for trial in whole.trials
+        ]
+    return found
+
+
+def _matrix_rows(attacks: config.Attacks, attacked: Sequence[Victim], results: Results) -> list[dict[str, Any]]:
+    return [
+        _about(victim, trial) | dict(row)
+        for victim, trial, unit in _matrix_units(attacks, attacked)
+        for row in _rows(results, unit)
+    ]
+
+
+def _transfer_units(
+    attacks: config.Attacks, attacked: Sequence[Victim]
+) -> list[tuple[Victim, list[Victim], TransferUnit]]:
+    """Return the units of transfer, each with the attacked victim and those that score, itself among them."""
+    if not attacks.transfer or len({victim.configuration for victim in attacked}) < 2:
+        return []
+    found = []
+    for source in attacked:
+        judges = [victim for victim in attacked if victim is source or victim.configuration != source.configuration]
+        for trial in source.trials:
+            targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
+            unit = TransferUnit(trial, source.reading, _strongest(attacks), attacks.max_images, targets)
+            found.append((source, judges, unit))
+    return found
+
+
+def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results: Results) -> list[dict[str, Any]]:
     return [
         {
-            "configuration": unit.trial.configuration,
-            "label": unit.label,
-            "trial": unit.trial.key,
-            "dataset": unit.trial.task.dataset,
-            "normal_class": unit.trial.task.normal_class,
-            "seed": unit.trial.seed,
-            **{name: value for name, value in row.items() if name != "seed"},
-            "attack_seed": row["seed"],
+            "source_configuration": source.configuration,
+            "source_label": source.label,
+            "source_trial": unit.trial.key,
+            "source_aggregation": source.reading.aggregation,
+            "source_error": source.reading.error,
+            **_about(judge, trial),
+            **row,
         }
-        for unit in units
-        for row in (results.attack_record(unit.key) or {"rows": []})["rows"]
+        for source, judges, unit in _transfer_units(attacks, attacked)
+        for judge, (trial, _), row in zip(judges, unit.targets, _rows(results, unit), strict=False)
+        if row
     ]
+
+
+def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
+    """Return a victim's trial of the same task and seed."""
+    return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
+
+
+def _ranked(plan: Plan) -> list[tuple[Planned, Reading]]:
+    """Return the complete configurations from best to worst, each with the reading that it is best under."""
+    ranked = []
+    for planned in plan.configurations:
+        worth = plan.worth(planned)
+        if worth:
+            reading = max(worth, key=lambda name: worth[name])
+            ranked.append((-worth[reading], planned.number, planned, reading))
+    return [(planned, reading) for _, _, planned, reading in sorted(ranked, key=lambda entry: entry[:2])]
+
+
+def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
+    return {
+        "configuration": victim.configuration,
+        "label": victim.label,
+        "trial": trial.key,
+        "dataset": trial.task.dataset,
+        "normal_class": trial.task.normal_class,
+        "seed": trial.seed,
+    }
+
+
+def _rows(results: Results, unit: Unit) -> list[dict[str, Any]]:
+    return list((results.attack_record(unit.key) or {"rows": []})["rows"])

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import pandas as pd
 from rich.console import Console
 
 from puzzle_study import datasets, defaults, environment, studyfile
@@ -124,12 +123,11 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
                 soft_wrap=True,
             )
             return TERMINATED if received else INTERRUPTED
-    results.write_table(results.attacks_file, pd.DataFrame(attacking.attack_rows(units, results)))
+    attacking.write_attack_tables(plan, results)
     winner = plan.winner()
     if winner is not None:
         _write_best(plan, results)
-        keys = [unit.key for unit in units if "winner" in unit.label]
-        write_gallery(winner[0].trials, winner[1], keys, results, default_device())
+        write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results, default_device())
     leave(finished=_now())
     from puzzle_study.reporting import build_report
 
@@ -209,7 +207,7 @@ def _existing(results: Results, changes: list[str]) -> str:
     )
 
 
-def _finished(results: Results, units: list[attacking.AttackUnit]) -> bool:
+def _finished(results: Results, units: list[attacking.Unit]) -> bool:
     return (
         _environment(results).get("finished") is not None
         and (results.report / "index.html").exists()

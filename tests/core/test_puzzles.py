@@ -223,6 +223,8 @@ def test_shuffle_all_is_shuffle_for_every_permutation(case: tuple[Tensor, Puzzle
     for k in range(len(chosen)):
         assert torch.equal(every[:, k], fast.shuffle(whole, torch.full((len(images),), k)))
     assert torch.equal(fast.unshuffle_all(every), whole[:, None].expand_as(every))
+    for part in (slice(1), slice(1, None), slice(1, 3)):
+        assert torch.equal(fast.shuffle_all(whole, part), every[:, part])
 
 
 @examples(40)

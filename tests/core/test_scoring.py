@@ -14,6 +14,7 @@ from torch import Tensor
 from puzzle_study import config, puzzles
 from puzzle_study.config import Aggregation, ErrorNorm
 from puzzle_study.detectors import puzzle_ae, scoring
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.puzzles import PuzzleSet
 
 from . import reference, tiny
@@ -105,21 +106,30 @@ def test_a_network_that_solves_every_validation_puzzle_gives_no_nan() -> None:
     assert not found.isnan().any()
 
 
-@pytest.mark.parametrize("puzzles_at_once", [1, 22, 23, 46, 47, 10_000])
+def numbers_for(detector: PuzzleDetector, puzzles_at_once: int) -> int:
+    """The limit of a chunk that lets so many puzzles through together."""
+    return puzzles_at_once * detector.puzzler.height * detector.puzzler.width * detector.shape.base_channels
+
+
+@pytest.mark.parametrize("puzzles_at_once", [1, 5, 22, 23, 46, 47, 10_000])
 def test_the_error_matrix_does_not_depend_on_its_chunks(puzzles_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether images are taken one by one or together, and even the puzzles of one image in parts."""
     detector, images = tiny.detector(ALL), tiny.images(5)
     expected = detector.error_matrix(images)
-    monkeypatch.setitem(puzzle_ae.PUZZLES_PER_CHUNK, "cpu", puzzles_at_once)
+    monkeypatch.setitem(puzzle_ae.CHUNK_NUMBERS, "cpu", numbers_for(detector, puzzles_at_once))
+    assert detector.puzzles_at_once == puzzles_at_once
     torch.testing.assert_close(detector.error_matrix(images), expected, rtol=1e-5, atol=0)
 
 
 @examples(30)
 @given(images=st.integers(0, 50), at_once=st.integers(1, 300))
 def test_chunks_cover_every_image_once_in_order(images: int, at_once: int) -> None:
+    detector = tiny.detector(SETS["rotations"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(puzzle_ae.PUZZLES_PER_CHUNK, "cpu", at_once)
-        parts = list(tiny.detector(SETS["rotations"]).chunks(images))
+        patch.setitem(puzzle_ae.CHUNK_NUMBERS, "cpu", numbers_for(detector, at_once))
+        parts = list(detector.chunks(images))
     assert [i for part in parts for i in range(images)[part]] == list(range(images))
+    assert all(len(range(images)[part]) * 3 <= max(at_once, 3) for part in parts)
 
 
 def test_uint8_images_and_the_same_in_floats_have_equal_errors() -> None:

@@ -124,6 +124,13 @@ def test_the_plateau_schedule_multiplies_by_its_factor_after_patience_epochs_wit
     assert rates == [1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4]
 
 
+def test_the_smallest_new_minimum_is_no_plateau() -> None:
+    trainer = tiny.trainer(tiny.settings({"train.plateau_patience": 1}))
+    for step in range(6):
+        trainer.plateau.step(1 - 1e-6 * step)
+    assert trainer.optimiser.param_groups[0]["lr"] == 1e-3
+
+
 def test_one_cycle_ends_near_zero_and_peaks_at_the_learning_rate() -> None:
     values = {"train.schedule": "one_cycle", "train.epochs": 20, "train.learning_rate": 0.01, "train.lambda": 0.0}
     _, losses = tiny.train(tiny.settings(values), DATA)

@@ -52,67 +52,71 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.grad.clone() for name, tensor in module.named_parameters() if tensor.grad is not None}
 
 
-def reference_epoch(trainer: Trainer, values: dict[str, Any], data: Tensor) -> tuple[nn.Module, nn.Module | None, Any]:
-    """One step on all images by the reference, from copies of the trainer's networks and of its random state.
+class Reference:
+    """The reference's side of a training: copies of a trainer's networks with plain optimisers.
 
-    The draws come in the trainer's order: images, permutations, hidden pieces, start noise.
+    Args:
+        trainer: whose networks and random state are copied before anything is trained.
+        values: the trainer's configuration.
     """
-    configuration = tiny.settings(values)
-    puzzle, adversary = configuration.puzzle, configuration.train.adversary
-    in_play = tiny.puzzle_set(configuration)
-    draw = torch.Generator()
-    draw.set_state(trainer.generator.get_state())
-    order = torch.randperm(len(data), generator=draw)
-    x_NCHW = torch.stack([reference.padded(data[i].float() / 255, in_play.grid) for i in order])
 
-    count = 1 if puzzle.per_batch else len(data)
-    ks = torch.randint(len(in_play), (count,), generator=draw).tolist() * (len(data) // count)
-    how = {"auto": "black" if data.shape[1] == 1 else "gray"}.get(puzzle.hide, puzzle.hide)
-    concealed = list(x_NCHW)
-    if how != "none":
-        pieces = 2 if puzzle.kind == "rotation" else puzzle.grid
-        numbers = torch.randint(pieces**2, (count,), generator=draw).tolist() * (len(data) // count)
-        concealed = [reference.hidden(x, pieces, n, how) for x, n in zip(x_NCHW, numbers, strict=True)]
-    made = [
-        reference.puzzle_of(x, in_play.kind, in_play.grid, in_play.permutations[k])
-        for x, k in zip(concealed, ks, strict=True)
-    ]
-    input_NCHW = torch.stack(made)
+    def __init__(self, trainer: Trainer, values: dict[str, Any]) -> None:
+        self.settings = tiny.settings(values)
+        train = self.settings.train
+        self.draw = torch.Generator()
+        self.draw.set_state(trainer.generator.get_state())
+        self.network, self.discriminator = copy.deepcopy((trainer.network, trainer.discriminator))
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
+        )
+        self.discriminator_optimiser = None
+        if self.discriminator is not None:
+            self.discriminator_optimiser = torch.optim.Adam(
+                self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), foreach=False
+            )
 
-    network, discriminator = copy.deepcopy(trainer.network), copy.deepcopy(trainer.discriminator)
-    if adversary.method != "none":
-        noise = torch.empty_like(input_NCHW).uniform_(-adversary.epsilon, adversary.epsilon, generator=draw)
-        input_NCHW = reference.adversarial(
+    def epoch(self, data: Tensor) -> reference.Step:
+        """One step on all images; the draws come in the trainer's order: images, permutations, pieces, noise."""
+        puzzle, adversary, draw = self.settings.puzzle, self.settings.train.adversary, self.draw
+        in_play = tiny.puzzle_set(self.settings)
+        order = torch.randperm(len(data), generator=draw)
+        x_NCHW = torch.stack([reference.padded(data[i].float() / 255, in_play.grid) for i in order])
+
+        count = 1 if puzzle.per_batch else len(data)
+        ks = torch.randint(len(in_play), (count,), generator=draw).tolist() * (len(data) // count)
+        how = {"auto": "black" if data.shape[1] == 1 else "gray"}.get(puzzle.hide, puzzle.hide)
+        concealed = list(x_NCHW)
+        if how != "none":
+            pieces = 2 if puzzle.kind == "rotation" else puzzle.grid
+            numbers = torch.randint(pieces**2, (count,), generator=draw).tolist() * (len(data) // count)
+            concealed = [reference.hidden(x, pieces, n, how) for x, n in zip(x_NCHW, numbers, strict=True)]
+        made = [
+            reference.puzzle_of(x, in_play.kind, in_play.grid, in_play.permutations[k])
+            for x, k in zip(concealed, ks, strict=True)
+        ]
+        input_NCHW = torch.stack(made)
+        if adversary.method != "none":
+            noise = torch.empty_like(input_NCHW).uniform_(-adversary.epsilon, adversary.epsilon, generator=draw)
+            input_NCHW = reference.adversarial(
+                input_NCHW,
+                self.network,
+                noise,
+                epsilon=adversary.epsilon,
+                alpha=adversary.alpha,
+                steps=adversary.steps if adversary.method == "pgd" else 1,
+                noise=adversary.noise,
+                target=adversary.target,
+            )
+        return reference.training_step(
             input_NCHW,
-            network,
-            noise,
-            epsilon=adversary.epsilon,
-            alpha=adversary.alpha,
-            steps=adversary.steps if adversary.method == "pgd" else 1,
-            noise=adversary.noise,
-            target=adversary.target,
+            x_NCHW,
+            self.network,
+            self.optimiser,
+            self.discriminator,
+            self.discriminator_optimiser,
+            lambda_=self.settings.train.lambda_,
+            how=self.settings.train.feature_loss,
         )
-        network.zero_grad()
-    train = configuration.train
-    optimiser = torch.optim.Adam(
-        network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, foreach=False
-    )
-    discriminator_optimiser = None
-    if discriminator is not None:
-        discriminator_optimiser = torch.optim.Adam(
-            discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), foreach=False
-        )
-    step = reference.training_step(
-        input_NCHW,
-        x_NCHW,
-        network,
-        optimiser,
-        discriminator,
-        discriminator_optimiser,
-        lambda_=train.lambda_,
-        how=train.feature_loss,
-    )
-    return network, discriminator, step
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -122,7 +126,8 @@ def test_a_training_step_equals_the_reference(case: str) -> None:
     channels = values.pop("channels", 1)
     data = tiny.images(IMAGES, channels=channels)
     trainer = tiny.trainer(tiny.settings(values), channels=channels)
-    network, discriminator, step = reference_epoch(trainer, values, data)
+    slow = Reference(trainer, values)
+    step, network, discriminator = slow.epoch(data), slow.network, slow.discriminator
     losses = trainer.epoch(data)
 
     assert losses.loss_rec == pytest.approx(step.loss_rec, rel=1e-4)
@@ -137,6 +142,30 @@ def test_a_training_step_equals_the_reference(case: str) -> None:
         torch.testing.assert_close(gradients(trained), gradients(expected), rtol=2e-3, atol=2e-5 * largest)
         difference = max((weights(trained)[n] - weights(expected)[n]).abs().max().item() for n in weights(expected))
         assert difference <= 0.05 * learning_rate
+
+
+@pytest.mark.parametrize("how", ["batch_mean", "elementwise"])
+def test_many_training_steps_equal_the_reference(how: str) -> None:
+    """Moments and weight decay of Adam show from the second step on; a strong λ ties both networks together."""
+    values = {
+        "model.initialisation": "he",
+        "train.batch_size": IMAGES,
+        "train.epochs": 8,
+        "train.lambda": 0.5,
+        "train.weight_decay": 0.1,
+        "train.adversary.method": "none",
+        "train.feature_loss": how,
+        "train.discriminator_learning_rate": 1e-2,
+    }
+    data = tiny.images(IMAGES)
+    trainer = tiny.trainer(tiny.settings(values))
+    slow = Reference(trainer, values)
+    expected = [slow.epoch(data) for _ in range(8)]
+    found = [trainer.epoch(data) for _ in range(8)]
+    for name in ("loss_rec", "loss_adv", "loss_d"):
+        assert [getattr(row, name) for row in found] == pytest.approx(
+            [getattr(row, name) for row in expected], rel=5e-3
+        )
 
 
 def test_the_last_batch_of_an_epoch_counts_by_its_images() -> None:
@@ -187,6 +216,13 @@ def test_one_cycle_warms_up_linearly_to_its_peak_and_ends_at_zero() -> None:
     assert one_cycle(0.1) == pytest.approx(1)
     assert one_cycle(0.55) == pytest.approx(0.5)
     assert one_cycle(1) == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_moves_with_every_batch() -> None:
+    values = {"train.schedule": "one_cycle", "train.epochs": 4, "train.batch_size": 2, "train.learning_rate": 0.01}
+    _, losses = tiny.train(tiny.settings(values), tiny.images(6))
+    expected = [0.01 * one_cycle((epoch + 2 / 3) / 4) for epoch in range(4)]
+    assert [row.lr for row in losses] == pytest.approx(expected)
 
 
 @examples(60)

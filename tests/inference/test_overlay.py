@@ -81,6 +81,13 @@ def test_each_image_has_an_overlay_of_its_own_below_the_folder(tmp_path: Path) -
     ]
 
 
+def test_an_overlay_never_leaves_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = overlay.targets([Path("a/1.png"), Path("../b/2.png")], Path("maps"))
+    assert list(found.values()) == [Path("maps/here/a/1.png"), Path("maps/b/2.png")]
+
+
 def test_overlays_never_go_where_the_images_are(tmp_path: Path) -> None:
     paths = write_many(tmp_path / "images", 2)
     for folder in (tmp_path / "images", tmp_path):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
 from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
@@ -193,6 +194,22 @@ def test_several_detectors_are_offered_to_choose_from(best: Path, tmp_path: Path
     result = score(best, tmp_path / "images")
     assert result.exit_code == 2
     assert result.stderr == f"error: {best} holds 2 detectors; choose one: {best / '3'}, {best / '8'}\n"
+
+
+def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_many(tmp_path / "images", 2)
+    write_damaged(tmp_path / "images")
+    plain = score(best, tmp_path / "images")
+    monkeypatch.setattr(Console, "is_terminal", property(lambda console: True))
+    monkeypatch.setenv("COLUMNS", "60")
+    result = score(best, tmp_path / "images")
+    assert result.stdout == plain.stdout
+    assert "scoring" in result.stderr
+    assert "5/5" in result.stderr
+    for row in rows(result.stdout)[2:]:
+        assert f"not scored: {row['error']}\n" in result.stderr
 
 
 def test_a_process_of_its_own_writes_a_clean_table_even_for_names_that_are_no_text(best: Path, tmp_path: Path) -> None:

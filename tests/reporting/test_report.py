@@ -259,3 +259,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
     copy.gallery_file.write_bytes(b"PK\x03\x04 not an archive")
     with pytest.raises(UserError, match=r"gallery.npz is damaged; delete it"):
         build_report(copy)
+    copy.gallery_file.unlink()
+    copy.epochs_file.write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"epochs.parquet is damaged; delete it"):
+        build_report(copy)

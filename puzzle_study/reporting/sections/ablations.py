@@ -22,6 +22,7 @@ from puzzle_study.reporting.blocks import (
     section,
     word,
 )
+from puzzle_study.reporting.statistics import method_note
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _variant_table(data: StudyData) -> Table:
             Column("trials", "Trials (n)"),
         ),
         tuple(rows),
-        "AUROC, mean over classes and seeds. Interval: " + "; ".join(sorted(found)) + ". Where other settings were "
+        f"AUROC, mean over classes and seeds. {method_note(found)} Where other settings were "
         "searched too, each variant stands with its configuration of the best rank (selection: "
         f"{data.selection_title})."
         + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else ""),
@@ -147,9 +148,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
             Column("trials", "Trials (n)"),
         ),
         tuple(rows),
-        "Mean over classes and seeds. Interval: "
-        + "; ".join(sorted(found))
-        + ". Where other settings were searched too, "
+        f"Mean over classes and seeds. {method_note(found)} Where other settings were searched too, "
         f"each value stands with its configuration of the best rank (selection: {data.selection_title})."
         + (f" The paper's at 1/12 of the training images (Table 9, mean over ten classes): {beside}." if paper else ""),
     )

@@ -82,9 +82,7 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             Column("commit", "Commit", numeric=False),
         ),
         tuple(rows),
-        "AUROC: mean over classes and seeds. Interval: "
-        + "; ".join(sorted(methods))
-        + ". Studies of other classes, images "
+        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} Studies of other classes, images "
         "or budgets are not comparable by their means; see Settings of each.",
     )
 
@@ -150,9 +148,9 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             )
             for (title, one), p_value in zip(found, corrected, strict=True)
         ),
-        f"{own_title} minus the other, on the tasks and seeds that both ran. Interval: "
-        + "; ".join(sorted({one.mean.method for _, one in found}))
-        + f". p: Wilcoxon's signed-rank test, two-sided; Holm-corrected for {len(found)} comparisons.",
+        f"{own_title} minus the other, on the tasks and seeds that both ran. "
+        f"{statistics.method_note(one.mean.method for _, one in found)} p: Wilcoxon's "
+        f"signed-rank test, two-sided; Holm-corrected for {len(found)} comparisons.",
     )
 
 

@@ -98,7 +98,7 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         tuple(columns),
         tuple(cells),
-        "AUROC: mean over classes and seeds. Interval: " + "; ".join(sorted(methods)) + ". "
+        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} "
         f"Rank: by selection ({data.selection_title}), among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
@@ -146,7 +146,8 @@ def differences_table(data: StudyData) -> Table | None:
         if statistics.smallest_p(pairs) * len(compared) > 0.05
         else ""
     )
-    methods = sorted({difference.mean.method for _, difference, _ in compared})
+    methods = [difference.mean.method for _, difference, _ in compared]
+    chances = [chance.method for _, _, chance in compared]
     return Table(
         "paired_differences",
         "The winner against the others, on the same tasks and seeds",
@@ -161,8 +162,9 @@ def differences_table(data: StudyData) -> Table | None:
             Column("probability", "P(winner better) % [95 %]"),
         ),
         rows,
-        "Difference: winner minus other. Interval: " + "; ".join(methods) + ". p: Wilcoxon's signed-rank test, "
-        f"two-sided; Holm-corrected for {len(rows)} comparisons. Trials of one class are alike, so that p-values over "
+        f"Difference: winner minus other. {statistics.method_note(methods)} P(winner better): the chance that it wins "
+        f"a trial on the same task. {statistics.method_note(chances)} p: Wilcoxon's signed-rank test, two-sided; "
+        f"Holm-corrected for {len(rows)} comparisons. Trials of one class are alike, so that p-values over "
         "several seeds of few classes are too small." + weak,
         collapsed=len(rows) > 8,
     )

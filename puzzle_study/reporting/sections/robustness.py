@@ -202,14 +202,14 @@ def attack_table(found: list[AttackCell]) -> Table:
         )
         for cell in found
     )
-    methods = "; ".join(sorted({cell.auroc.method for cell in found}))
+    methods = statistics.method_note(cell.auroc.method for cell in found)
     target = f" Attacked: {found[0].target} images." if not several_targets else ""
     return Table(
         "robustness",
         "AUROC under attack",
         columns,
         rows,
-        f"Mean over trials. Interval: {methods}. Clean: the same images without an attack. ε bounds every pixel of "
+        f"Mean over trials. {methods} Clean: the same images without an attack. ε bounds every pixel of "
         f"images in [0, 1].{target} Flags are doubts that the attack code itself raised, with the number of trials "
         f"that carry them; noise is random signs of size ε, the control.{_meanings(found)}",
     )

@@ -1,0 +1,23 @@
+"""Which test images are attacked: the same ones for every attack and every detector of a task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from puzzle_study import datasets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def chosen_images(task: datasets.Task, max_images: int | None) -> tuple[Tensor, Tensor]:
+    """Return the test images of a task that are attacked, and their labels.
+
+    Args:
+        task: the task; what is chosen depends on its test images alone.
+        max_images: so many at most, in proportion from each class; None: all.
+    """
+    if max_images is None or max_images >= len(task.test):
+        return task.test, task.labels
+    index = datasets.stratified(task.test_classes, max_images, seed=0)
+    return task.test[index], task.labels[index]
