@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The newest torchattacks without what it requires: constraints.txt has the last one that requires nothing.
+NEWEST := $(VENV)/torchattacks-3.5.1
 # As an environment variable it binds the build environment too, which -c does not.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,8 +22,9 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev $(NEWEST)/.installed
 	$(BIN)/pytest
+	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "puzzle_study needs Python 3.10 or newer; set PYTHON=python3.x")'
@@ -33,6 +36,10 @@ $(VENV)/.installed-study: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed-study
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(NEWEST)/.installed: $(VENV)/.installed-dev
+	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(NEWEST) torchattacks==3.5.1
 	touch $@
 
 clean:

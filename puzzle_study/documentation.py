@@ -63,6 +63,7 @@ UNITS: dict[str, str] = {
     "search.lookahead": "configurations",
     "search.startup": "configurations",
     "search.seed": "seed",
+    "attacks.top": "configurations",
     "attacks.epsilons": "pixel value",
     "attacks.steps": "steps",
     "attacks.step_size": "share of ε",

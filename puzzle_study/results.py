@@ -151,8 +151,8 @@ class Results:
         """
         import pandas as pd
 
-        names = ("trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags")
-        names += ("source_trial", "source_configuration", "source_label")
+        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags"]
+        names += ["source_trial", "source_configuration", "source_label"]
         try:
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)

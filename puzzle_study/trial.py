@@ -192,7 +192,7 @@ def resolve_reference(name: str, settings: config.Settings) -> config.Settings:
     """Return the configuration that a reference stands beside; the untrained network is trained for 0 epochs."""
     if name != UNTRAINED:
         return settings
-    train = settings.train.model_copy(update={"epochs": 0, "lambda_": 0.0, "precision": "float32"})
+    train = settings.train.model_copy(update={"epochs": 0, "lambda_": 0.0})
     return settings.model_copy(update={"train": train})
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from puzzle_study.commands import command
+
+if TYPE_CHECKING:
+    from puzzle_study.studyfile import StudyFile
 
 EXAMPLE = """\b
 Examples:
@@ -51,7 +55,7 @@ def main(
     return run_study(file, results, resume=resume, console=Console(quiet=quiet))
 
 
-def _dry_run(file: object, results: Path) -> str:
+def _dry_run(file: StudyFile, results: Path) -> str:
     """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
     from puzzle_study import datasets, studyfile
     from puzzle_study.errors import UserError
@@ -59,20 +63,19 @@ def _dry_run(file: object, results: Path) -> str:
     from puzzle_study.study import space
     from puzzle_study.study.plan import Plan
 
-    assert isinstance(file, studyfile.StudyFile)
     tasks = datasets.task_specs(file.study.data)
     try:
         data = f"data are there, fingerprint {datasets.fingerprint(file.study.data)}"
     except UserError as error:
         data = f"data are not there yet: {error}"
     plan = Plan(file, tasks, "", Results(results / file.study.name))
-    tasks = ", ".join(dict.fromkeys(task.normal_class for task in plan.tasks))
-    left = sum(1 for _ in plan.references) + plan.wanted * len(plan.tasks) * len(file.study.seeds)
+    normal = ", ".join(dict.fromkeys(task.normal_class for task in tasks))
+    trials = len(plan.references) + plan.wanted * len(tasks) * len(file.study.seeds)
     lines = [
         studyfile.dump(file.study),
-        f"# {left} trials: {plan.wanted} configurations × {len(plan.tasks)} tasks × {len(file.study.seeds)} seeds, "
+        f"# {trials} trials: {plan.wanted} configurations × {len(tasks)} tasks × {len(file.study.seeds)} seeds, "
         f"and {len(plan.references)} references",
-        f"# dataset {file.study.data.name}, normal: {tasks}",
+        f"# dataset {file.study.data.name}, normal: {normal}",
         f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
         f"batch {file.study.train.batch_size}",
         f"# {data}",

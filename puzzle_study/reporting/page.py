@@ -31,6 +31,7 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["bound"] = _bound
+    environment.filters["breakable"] = _breakable
     style, script = _template("style.css"), _template("sort.js")
     return environment.get_template("report.html.jinja").render(
         title=title,
@@ -47,6 +48,11 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
 def _bound(text: str) -> str:
     """Return text in which no line ends between a number and its sign."""
     return re.sub(r" (?=[%=]|±|\(n\))|(?<=[=±]) (?=[\d−])", "\u00a0", text)
+
+
+def _breakable(title: str) -> str:
+    """Return a heading in which the dotted name of a setting may break after its dots."""
+    return re.sub(r"(?<=[a-z]\.)(?=[a-z])", "\u200b", title)
 
 
 def _template(name: str) -> str:

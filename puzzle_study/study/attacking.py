@@ -60,8 +60,8 @@ def victims(plan: Plan) -> list[Victim]:
         if name == "winner":
             asked += best[:1]
         else:
-            planned = plan.configurations[:1] if name == "default" else plan.configurations
-            asked += [(one, default) for one in planned if plan.worth(one) is not None]
+            those = plan.configurations[:1] if name == "default" else plan.configurations
+            asked += [(planned, default) for planned in those if plan.worth(planned) is not None]
     asked += best[: attacks.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:

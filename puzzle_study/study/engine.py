@@ -21,6 +21,8 @@ from puzzle_study.devices import default_device, resolve_precision
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, space
+from puzzle_study.study.attack_units import Unit
+from puzzle_study.study.cluster import local_ray
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
@@ -94,12 +96,12 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
         described["wall_seconds"] = before.get("wall_seconds", 0.0) + time.monotonic() - started
         write_json(results.environment_file, described | more)
 
-    from puzzle_study.study.cluster import local_ray
-    from puzzle_study.study.runner import run_trials, sigterm_as_sigint
-
     with contextlib.ExitStack() as stack:
         if plan.next() is not None or file.study.attacks is not None:
             stack.enter_context(local_ray(file.study.resources))
+            # Ray reads its environment when it is imported, so nothing imports it before local_ray has set that.
+            from puzzle_study.study.runner import run_trials, sigterm_as_sigint
+
             received = stack.enter_context(sigterm_as_sigint())
         try:
             if plan.next() is not None:
@@ -207,7 +209,7 @@ def _existing(results: Results, changes: list[str]) -> str:
     )
 
 
-def _finished(results: Results, units: list[attacking.Unit]) -> bool:
+def _finished(results: Results, units: list[Unit]) -> bool:
     return (
         _environment(results).get("finished") is not None
         and (results.report / "index.html").exists()

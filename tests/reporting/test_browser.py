@@ -10,6 +10,7 @@ import pytest
 from tests.reporting.browser import Browser, find_chromium
 
 CHROMIUM = find_chromium()
+SIZES = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
 
@@ -88,7 +89,7 @@ def test_empty_cells_stay_at_the_end(browser: Browser, report: Path) -> None:
 def test_page_does_not_scroll_sideways(browser: Browser, report: Path, width: int, dark: bool) -> None:
     browser.open(report, width=width, height=844, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach((element) => { element.open = true; })")
-    inside, outside = browser.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    inside, outside = browser.evaluate(SIZES)
     assert inside <= outside
 
 
@@ -101,7 +102,10 @@ def test_dark_page_is_dark(browser: Browser, report: Path) -> None:
 
 
 def test_page_prints(browser: Browser, report: Path) -> None:
-    browser.open(report)
+    browser.open(report, width=1032)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    inside, outside = browser.evaluate(SIZES)
+    assert inside <= outside, "a table does not fit on A4 landscape"
     printed = browser.print_pdf()
     assert printed.startswith(b"%PDF")
     assert len(printed) > 50_000

@@ -105,10 +105,12 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
         if _kind(data, name) == "log_uniform" and len(x) and (x > 0).all():
             place.set_xscale("log")
     else:
-        levels = [str(value) for value in sorted(known[name].unique())]
+        levels = [_level(value) for value in sorted(known[name].unique())]
         generator = np.random.default_rng(0)
         # Spread sideways so that configurations of one level do not hide each other.
-        x = known[name].astype(str).map(levels.index).to_numpy(dtype=float) + generator.uniform(-0.15, 0.15, len(known))
+        x = known[name].map(lambda value: levels.index(_level(value))).to_numpy(dtype=float) + generator.uniform(
+            -0.15, 0.15, len(known)
+        )
         place.set_xticks(range(len(levels)), levels)
         place.set_xlim(-0.6, len(levels) - 0.4)
     y = 100 * known["_auroc"].to_numpy(dtype=float)
@@ -123,6 +125,10 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
         if mask.any():
             place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
     place.set_xlabel(name)
+
+
+def _level(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _kind(data: StudyData, name: str) -> str:

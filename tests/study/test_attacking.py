@@ -1,0 +1,444 @@
+"""The attack stage: who is attacked, what a killed stage loses, and the tables that its records make."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from puzzle_study import datasets, metrics, studyfile, trial
+from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
+from puzzle_study.attacks.images import chosen_images
+from puzzle_study.detectors import puzzle_ae, scoring
+from puzzle_study.errors import UserError
+from puzzle_study.results import RECORD_FORMAT, Results
+from puzzle_study.study import attack_units, attacking
+from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
+from puzzle_study.study.engine import make_plan
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.selection import Reading
+from tests.study.conftest import Tune
+from tests.study.test_end_to_end import start, wait_for
+
+CPU = torch.device("cpu")
+STUDY = """
+name: robust
+data: {name: digits, normal_classes: [3], max_train_images: 80, max_test_images: 60}
+model: {base_channels: 2}
+train: {epochs: 1, batch_size: 32, precision: float32}
+evaluate: {every: 1, max_images: 20}
+references: []
+search:
+  algorithm: grid
+  space:
+    train.adversary.epsilon: {grid: [0.02, 0.05]}
+    score.aggregation: {choice: [min, avg, max]}
+attacks: {configurations: [all, winner], methods: [fgsm, pgd, noise], epsilons: [0.05, 0.1], steps: 3, max_images: 30,
+  matrix: true, transfer: true}
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def plan_of(folder: Path, results: Path, **changes: Any) -> Plan:
+    """The plan of the study, with changes in its section attacks."""
+    path = folder / "robust.yaml"
+    path.write_text(STUDY, encoding="utf-8")
+    file = studyfile.load(path)
+    assert file.study.attacks is not None
+    attacks = type(file.study.attacks).model_validate(file.study.attacks.model_dump() | changes)
+    return make_plan(replace(file, study=file.study.model_copy(update={"attacks": attacks})), Results(results))
+
+
+def complete(plan: Plan, worth: dict[int, dict[str, float]] | None = None) -> Plan:
+    """Run a plan's trials, or pretend that each configuration, by number, is worth what is given."""
+    while (spec := plan.take()) is not None:
+        if worth is None:
+            record = trial.run(spec, plan.results, device=CPU)
+        else:
+            number = next(one.number for one in plan.configurations if spec in one.trials)
+            reading = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
+            status = "finished" if number in worth else "failed"
+            record = {"format": RECORD_FORMAT, "status": status, "error": "", "metrics": {"l2": reading}}
+        plan.done(spec.key, record)
+    assert plan.complete
+    return plan
+
+
+def run(units: list[Unit], results: Results) -> int:
+    """Run what has no record; returns how many that were."""
+    waiting = [unit for unit in units if results.attack_record(unit.key) is None]
+    for unit in waiting:
+        unit.run(results, CPU)
+    return len(waiting)
+
+
+WORTH = {
+    0: {"min": 0.5, "avg": 0.6, "max": 0.7},
+    1: {"min": 0.9, "avg": 0.8, "max": 0.7},
+    2: {"min": 0.1, "avg": 0.8, "max": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "worth", "expected"),
+    [
+        ({"configurations": ["winner"]}, WORTH, [("winner", 1, "min")]),
+        ({"configurations": ["winner", "default"]}, WORTH, [("winner", 1, "min"), ("default", 0, "max")]),
+        ({"configurations": ["default", "default"]}, WORTH, [("default", 0, "max")]),
+        ({"configurations": ["all"]}, WORTH, [("default", 0, "max"), ("", 1, "max"), ("", 2, "max")]),
+        (
+            {"configurations": ["winner", "all"]},
+            WORTH,
+            [("winner", 1, "min"), ("default", 0, "max"), ("", 1, "max"), ("", 2, "max")],
+        ),
+        (
+            {"configurations": ["default"], "top": 2},
+            WORTH,
+            [("default", 0, "max"), ("winner", 1, "min"), ("", 2, "avg")],
+        ),
+        # The default is the last of the three, under the reading that it is attacked under anyway.
+        (
+            {"configurations": ["default"], "top": 9},
+            WORTH,
+            [("default", 0, "max"), ("winner", 1, "min"), ("", 2, "avg")],
+        ),
+        (
+            {"configurations": ["winner", "default", "all"], "top": 1},
+            {0: {"min": 0.1, "avg": 0.2, "max": 0.9}, 1: {"min": 0.1, "avg": 0.9, "max": 0.9}},
+            [("winner;default", 0, "max"), ("", 1, "max")],
+        ),
+        ({"configurations": ["winner", "default"], "top": 3}, {2: WORTH[2]}, [("winner", 2, "avg")]),
+        ({"configurations": ["all"], "top": 3}, {}, []),
+    ],
+)
+def test_who_is_attacked_and_under_which_reading(
+    tmp_path: Path,
+    changes: dict[str, Any],
+    worth: dict[int, dict[str, float]],
+    expected: list[tuple[str, int, str]],
+) -> None:
+    plan = complete(plan_of(tmp_path, tmp_path / "results", **changes), worth)
+    numbers = {planned.configuration: planned.number for planned in plan.configurations}
+    found = [
+        (victim.label, numbers[victim.configuration], victim.reading.aggregation) for victim in attacking.victims(plan)
+    ]
+    assert found == expected
+    keys = [unit.key for unit in attacking.attack_units(plan)]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_unit_is_one_method_and_random_signs_are_drawn_once(tmp_path: Path) -> None:
+    worth = {0: WORTH[0]}
+    for methods, restarts, expected in (
+        (("pgd", "noise"), 1, ["attack1 pgd", "attack1 noise", "attack2 pgd"]),
+        # The control is one draw; with restarts the study's own noise is another.
+        (("pgd", "noise"), 2, ["attack1 pgd", "attack1 noise", "attack2 pgd", "attack1 noise"]),
+        (("pgd",), 1, ["attack1 pgd", "attack2 pgd", "attack1 noise"]),
+    ):
+        changes = {"configurations": ["default"], "matrix": False, "methods": methods, "restarts": restarts}
+        units = attacking.attack_units(complete(plan_of(tmp_path, tmp_path / "results", **changes), worth))
+        assert all(isinstance(unit, MethodUnit) for unit in units)
+        found = [unit for unit in units if isinstance(unit, MethodUnit)]
+        assert [f"{unit.specs[0].attack} {unit.specs[0].method}" for unit in found] == expected
+        assert all([spec.epsilon for spec in unit.specs] == [0.05, 0.1] for unit in found)
+
+
+@pytest.mark.parametrize("name", ["matrix", "transfer"])
+def test_noise_alone_makes_no_matrix_and_no_transfer(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(f"data: {{name: digits}}\nattacks: {{methods: [noise], {name}: true}}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="matrix and transfer need a method besides noise"):
+        studyfile.load(path)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A study of three configurations, trained for real and attacked within this process."""
+    folder = tmp_path_factory.mktemp("attacked")
+    plan = complete(plan_of(folder, folder / "results"))
+    units = attacking.attack_units(plan)
+    assert run(units, plan.results) == len(units)
+    attacking.write_attack_tables(plan, plan.results)
+    return plan
+
+
+def table(plan: Plan, name: str = "attacks_file") -> pd.DataFrame:
+    frame = plan.results.table(getattr(plan.results, name))
+    return frame.drop(columns="seconds") if "seconds" in frame else frame
+
+
+def test_every_configuration_is_attacked_by_every_method(attacked: Plan) -> None:
+    attacks = table(attacked)
+    assert set(attacks["configuration"]) == {planned.configuration for planned in attacked.configurations}
+    winner = attacked.winner()
+    assert winner is not None
+    for _, rows in attacks.groupby(["configuration", "aggregation"]):
+        found = list(zip(rows["attack"], rows["method"], rows["epsilon"], strict=True))
+        assert found == [
+            (attack, method, epsilon)
+            for attack in ("attack1", "attack2")
+            for method in ("fgsm", "pgd", "noise")
+            for epsilon in (0.05, 0.1)
+        ]
+    own = attacks["label"].str.contains("winner")
+    assert set(attacks.loc[own, "configuration"]) == {winner[0].configuration}
+    assert set(attacks.loc[own, "aggregation"]) == {winner[1].aggregation}
+    assert set(attacks.loc[~own, "aggregation"]) <= {attacked.study.score.aggregation}
+    assert (attacks["max_perturbation"] <= attacks["epsilon"] + 1e-6).all()
+
+
+def test_all_configurations_are_attacked_on_the_same_images_and_compared_with_them_clean(attacked: Plan) -> None:
+    spec = attacked.configurations[0].trials[0]
+    task = datasets.load_task(spec.settings.data, spec.task)
+    images, labels = chosen_images(task, 30)
+    index = datasets.stratified(task.test_classes, 30, seed=0)
+    assert torch.equal(images, task.test[index])
+    # Every class is there, in about the proportion of the whole.
+    assert len(images) == 30
+    assert {task.test_classes[i] for i in index} == set(task.test_classes)
+    assert abs(float(labels.float().mean() - task.labels.float().mean())) < 0.05
+    attacks = table(attacked)
+    assert set(attacks["images"]) == {int((~labels).sum())}
+    for (key, aggregation), rows in attacks.groupby(["trial", "aggregation"]):
+        arrays = attacked.results.errors(str(key))
+        scores = scoring.scores(
+            torch.from_numpy(arrays["test"][index]),
+            torch.from_numpy(arrays["validation"]),
+            error="l2",
+            aggregation=aggregation,
+        )
+        clean = metrics.auroc(scores.numpy(), labels.numpy())
+        np.testing.assert_allclose(rows["auroc_clean"], clean, rtol=0, atol=1e-9)
+    kept = []
+    for unit in attacking.attack_units(attacked):
+        if isinstance(unit, MethodUnit):
+            with np.load(attacked.results.attack_file(unit.key).with_suffix(".npz")) as archive:
+                kept.append(archive["attacked_original"])
+    assert len(kept) > 10
+    normal = images[~labels][: attack_units.EXAMPLES].numpy()
+    assert all(np.array_equal(originals, normal) for originals in kept)
+
+
+def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan) -> None:
+    attacks = attacked.study.attacks
+    assert attacks is not None
+    spec = attacked.configurations[0].trials[0]
+    task = datasets.load_task(spec.settings.data, spec.task)
+    images, labels = chosen_images(task, attacks.max_images)
+    detector = puzzle_ae.load(attacked.results.detector(spec.key), device=CPU).with_score(spec.settings.score)
+    validation = detector.scores(detector.validation_NK)
+    whole = run_attacks(detector, images, labels, validation, attack_specs(attacks))
+    rows = table(attacked)
+    rows = rows[(rows["trial"] == spec.key) & (rows["aggregation"] == detector.score.aggregation)]
+    assert list(rows["flags"]) == [";".join(result.flags) for result in whole]
+    assert list(rows["strength"]) == [result.strength for result in whole]
+    # A flag that no method has by itself: it takes the noise to see it.
+    assert rows["flags"].str.contains("weaker_than_noise").any()
+
+
+def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root, results.root)
+    again = Plan(attacked.file, attacked.tasks, attacked.fingerprint, results)
+    again.records = dict(attacked.records)
+    assert again.complete
+    units = attacking.attack_units(again)
+    assert run(units, results) == 0
+    before = {path: path.stat().st_mtime_ns for path in (results.root / "attacks").glob("*.json")}
+    lost = [
+        next(unit for unit in units if isinstance(unit, MethodUnit) and unit.specs[0].method == "pgd"),
+        next(unit for unit in units if isinstance(unit, attack_units.MatrixUnit)),
+        next(unit for unit in units if isinstance(unit, TransferUnit)),
+    ]
+    results.attack_file(lost[0].key).unlink()
+    results.attack_file(lost[1].key).write_text('{"format": 1, "rows": [', encoding="utf-8")
+    results.attack_file(lost[2].key).unlink()
+    attacking.write_attack_tables(again, results)
+    assert len(table(again)) == len(table(attacked)) - 2
+    assert run(units, results) == 3
+    attacking.write_attack_tables(again, results)
+    for name in ("attacks_file", "matrix_file", "transfer_file"):
+        pd.testing.assert_frame_equal(table(again, name), table(attacked, name), check_exact=True, obj=name)
+    touched = {path for path, when in before.items() if path.stat().st_mtime_ns != when}
+    assert touched == {results.attack_file(unit.key) for unit in lost}
+
+
+def test_the_matrix_is_adaptive_on_its_diagonal(attacked: Plan) -> None:
+    matrix, attacks = table(attacked, "matrix_file"), table(attacked)
+    assert len(matrix) == 9 * len(attacked.configurations)
+    assert (matrix[["attack", "method", "epsilon"]] == ["attack1", "fgsm", 0.1]).all(axis=None)
+    assert set(matrix["label"].str.split(";").explode()) == {"winner", "default", ""}
+    same = attacks[(attacks["attack"] == "attack1") & (attacks["method"] == "fgsm") & (attacks["epsilon"] == 0.1)]
+    diagonal = matrix[matrix["attacked_aggregation"] == matrix["scoring_aggregation"]]
+    both = same.merge(
+        diagonal, left_on=["trial", "aggregation"], right_on=["trial", "scoring_aggregation"], suffixes=("", "_matrix")
+    )
+    assert len(both) == len(same)
+    for name in ("auroc", "auroc_low", "auroc_high", "auroc_clean", "fpr_at_tpr99", "images"):
+        np.testing.assert_allclose(both[name], both[f"{name}_matrix"], rtol=0, atol=1e-6)
+
+
+def test_transfer_pairs_each_attacked_configuration_with_each_other(attacked: Plan) -> None:
+    transfer, attacks = table(attacked, "transfer_file"), table(attacked)
+    victims = attacking.victims(attacked)
+    pairs = {
+        ((one.configuration, one.reading.aggregation), (other.configuration, other.reading.aggregation))
+        for one in victims
+        for other in victims
+        if one is other or one.configuration != other.configuration
+    }
+    found = list(
+        zip(
+            zip(transfer["source_configuration"], transfer["source_aggregation"], strict=True),
+            zip(transfer["configuration"], transfer["aggregation"], strict=True),
+            strict=True,
+        )
+    )
+    assert len(found) == len(set(found))
+    assert set(found) == pairs
+    assert transfer["normal_class"].eq("3").all()
+    # A detector against itself is the attack of attacks.csv, and clean numbers are the target's.
+    own = transfer[transfer["source_trial"] == transfer["trial"]]
+    same = attacks[(attacks["attack"] == "attack1") & (attacks["method"] == "fgsm") & (attacks["epsilon"] == 0.1)]
+    both = own.merge(same, on=["trial", "aggregation"], suffixes=("", "_own"))
+    assert len(both) == len(own)
+    np.testing.assert_allclose(both["auroc"], both["auroc_own"], rtol=0, atol=1e-6)
+    clean = transfer.groupby(["trial", "aggregation"])["auroc_clean"].nunique()
+    assert (clean == 1).all()
+
+
+def test_one_configuration_transfers_to_nobody(attacked: Plan, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, attacked.results.root, configurations=["default"])
+    assert plan.complete
+    assert not any(isinstance(unit, TransferUnit) for unit in attacking.attack_units(plan))
+
+
+def test_detectors_of_other_images_are_left_out_of_transfer(attacked: Plan, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root / "detectors", results.root / "detectors")
+    source = attacked.configurations[0].trials[0]
+    data = source.settings.data.model_copy(update={"max_test_images": 40})
+    other = replace(source, settings=source.settings.model_copy(update={"data": data}))
+    reading = Reading("l2", "avg")
+    targets = ((source, reading), (other, reading))
+    unit = TransferUnit(source, reading, attack_spec("attack1", "fgsm", epsilon=0.1), None, targets)
+    unit.run(results, CPU)
+    record = results.attack_record(unit.key)
+    assert record is not None
+    assert record["rows"][0]["auroc"] is not None
+    assert record["rows"][1] == {}
+
+
+def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(attacked: Plan, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root, results.root)
+    fewer = plan_of(tmp_path, results.root, matrix=False, transfer=False, methods=("fgsm",))
+    assert fewer.complete
+    assert run(attacking.attack_units(fewer), results) == 0
+    attacking.write_attack_tables(fewer, results)
+    assert set(table(fewer)["method"]) == {"fgsm"}
+    # The noise is not shown, and still what an attack is held to.
+    shown, whole = table(fewer), table(attacked)
+    whole = whole[whole["method"] == "fgsm"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(shown, whole)
+    assert not results.matrix_file.exists()
+    assert not results.transfer_file.exists()
+
+
+def test_images_of_one_kind_have_no_auroc(attacked: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root / "detectors", results.root / "detectors")
+
+    def normal_only(task: datasets.Task, max_images: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+        return task.test[~task.labels][:3], torch.zeros(3, dtype=torch.bool)
+
+    monkeypatch.setattr(attack_units, "chosen_images", normal_only)
+    spec = attack_spec("attack1", "fgsm", epsilon=0.1)
+    unit = MethodUnit(attacked.configurations[0].trials[0], Reading("l2", "avg"), (spec,), None)
+    unit.run(results, CPU)
+    record = results.attack_record(unit.key)
+    assert record is not None
+    (row,) = record["rows"]
+    assert row["auroc"] is None
+    assert row["images"] == 3
+
+
+SLOW = """
+name: slow
+data: {name: digits, normal_classes: [3], max_train_images: 80}
+model: {base_channels: 2}
+train: {epochs: 1, batch_size: 32, precision: float32}
+references: []
+search: {algorithm: grid, space: {train.lambda: {grid: [0.0, 0.02]}}}
+attacks: {configurations: [all], attacks: [attack1], methods: [pgd, bim, fgsm], epsilons: [0.1], steps: 10,
+  max_images: 100, matrix: true, transfer: true}
+"""
+TABLES = ("attacks.csv", "aggregation_matrix.csv", "transfer.csv")
+
+
+def read(folder: Path, name: str) -> pd.DataFrame:
+    frame = pd.read_csv(folder / name)
+    return frame.drop(columns="seconds") if "seconds" in frame else frame
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
+    """The folder of a real study whose driver was killed among the attacks, and that was then resumed."""
+    folder = tmp_path_factory.mktemp("killed")
+    study, results = folder / "slow.yaml", folder / "results" / "slow"
+    study.write_text(SLOW, encoding="utf-8")
+    process = start(study, "--results", folder / "results")
+    wait_for(lambda: any(results.glob("attacks/*.json")), process)
+    process.kill()
+    process.communicate()
+    time.sleep(0.5)
+    kept = {path: path.stat().st_mtime_ns for path in results.glob("attacks/*.json")}
+    assert not (results / "attacks.csv").exists()
+    done = tune(study, "--results", folder / "results", "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    return folder
+
+
+def test_a_killed_driver_resumes_among_the_attacks(resumed: Path) -> None:
+    results = Results(resumed / "results" / "slow")
+    plan = make_plan(studyfile.load(resumed / "slow.yaml"), results)
+    assert plan.complete
+    fresh = Results(resumed / "fresh")
+    for name in ("detectors", "records", "errors"):
+        shutil.copytree(results.root / name, fresh.root / name)
+    units = attacking.attack_units(plan)
+    # Two configurations; three methods and the control, a matrix and a transfer each.
+    assert len(units) == 2 * 6
+    assert run(units, fresh) == len(units)
+    attacking.write_attack_tables(plan, fresh)
+    for name in TABLES:
+        pd.testing.assert_frame_equal(read(results.root, name), read(fresh.root, name), obj=name)
+
+
+def test_what_stops_an_attack_in_a_worker_is_one_sentence(resumed: Path, tune: Tune, tmp_path: Path) -> None:
+    shutil.copytree(resumed / "results", tmp_path / "results")
+    for weights in (tmp_path / "results" / "slow" / "detectors").glob("*/weights.pt"):
+        weights.write_bytes(b"nothing")
+    refused = tune(
+        resumed / "slow.yaml", "--results", tmp_path / "results", "--resume", "--set", "attacks.epsilons=[0.2]"
+    )
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stderr
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+    assert "weights.pt" in line
