@@ -86,6 +86,7 @@ class Results:
     best = property(lambda self: self.root / "best")
     report = property(lambda self: self.root / "report")
     ray = property(lambda self: self.root / "ray")
+    optuna_file = property(lambda self: self.root / "optuna.journal")
     gallery_file = property(lambda self: self.root / "gallery.npz")
     lock_file = property(lambda self: self.root / ".lock")
 
@@ -127,13 +128,16 @@ class Results:
         Raises:
             UserError: the file is missing or damaged.
         """
+        import zipfile
+        import zlib
+
         import numpy as np
 
         path = self.errors_file(trial)
         try:
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
 
     def write_errors(self, trial: str, arrays: Mapping[str, np.ndarray]) -> None:

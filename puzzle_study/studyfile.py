@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from puzzle_study import config, defaults
 from puzzle_study.errors import UserError, suggestion
 
 MAX_BYTES = 1 << 20
+BOOLEANS = {"true": True, "false": False}
 Place = tuple[str | int, ...]
 
 
@@ -34,6 +36,41 @@ for tag, pattern, first in (
     ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
 ):
     StudyLoader.add_implicit_resolver(tag, re.compile(pattern), [*first, *([""] if tag.endswith("null") else [])])
+
+
+def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.ScalarNode], Any]:
+    """Return a constructor of values: 010 is ten, as in YAML 1.2; what does not fit its tag is an error."""
+
+    def construct(loader: StudyLoader, node: yaml.ScalarNode) -> Any:
+        text = str(loader.construct_scalar(node))
+        try:
+            return parse(text)
+        except (ValueError, KeyError) as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{text!r} does not fit its tag", node.start_mark
+            ) from error
+
+    return construct
+
+
+# Of the types of YAML only those of JSON: dates, sets and bytes are no settings.
+StudyLoader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rsplit(":", 1)[-1] in ("map", "seq", "str", "null")
+}
+StudyLoader.add_constructor("tag:yaml.org,2002:int", _strictly(int))
+StudyLoader.add_constructor("tag:yaml.org,2002:float", _strictly(float))
+StudyLoader.add_constructor("tag:yaml.org,2002:bool", _strictly(lambda text: BOOLEANS[text.lower()]))
+
+
+class StudyDumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else, such as the class names no, 08 and 1e3."""
+
+
+for first, resolvers in StudyLoader.yaml_implicit_resolvers.items():
+    for tag, pattern in resolvers:
+        StudyDumper.add_implicit_resolver(tag, pattern, [first])
 
 
 @dataclass(frozen=True)
@@ -141,7 +178,7 @@ def dump(study: config.Study) -> str:
     content = study.model_dump(mode="json", by_alias=True)
     if study.search is not None:
         content["search"] = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return yaml.dump(content, Dumper=StudyDumper, sort_keys=False, allow_unicode=True)
 
 
 def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
@@ -251,8 +288,8 @@ def _check_unknown(
             here = (*place, key)
             if key not in keys:
                 full = _dotted(here)
-                inside = [_dotted((*place, other)) for other in keys]
-                near = suggestion(full, inside) or next(
+                nearest = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
+                near = next((f"; did you mean {_dotted((*place, other))}?" for other in nearest), "") or next(
                     (f"; did you mean {name}?" for name in setting_names() if name.rsplit(".", 1)[-1] == key),
                     f"; allowed here: {', '.join(keys)}",
                 )
@@ -273,6 +310,10 @@ def _sentence(
     if first["type"] == "missing":
         annotation = _annotation(place)
         return f"`{_dotted(place)}` is missing{annotation} ({_where(place[:-1], source, lines, (), given)})"
+    if first["type"] == "extra_forbidden":  # only axes are not walked by _check_unknown
+        near = suggestion(str(first["loc"][-1]), config.Axis.model_fields)
+        near = near or f"; allowed here: {', '.join(config.Axis.model_fields)}"
+        return f"`{_dotted(place)}` is not a setting{near} ({_where(place, source, lines, (), given)})"
     allowed = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         allowed = suggestion(first["input"], re.findall(r"'([^']+)'", str(first["ctx"]["expected"])))
@@ -289,7 +330,7 @@ def _reason(first: Any) -> str:
     """Return what is wrong and what was given, in the words of the study file."""
     message = re.sub(r"^(Input should be|Value error,)\s*", "", first["msg"])
     message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a section")
-    message = re.sub(r"^(Tuple|Dictionary) should", "should", message).replace(" after validation", "")
+    message = re.sub(r"^(Tuple|Dictionary|String) should", "should", message).replace(" after validation", "")
     if first["type"] == "value_error":
         return f"is not right: {message}"
     if first["type"] in ("tuple_type", "list_type"):
@@ -330,7 +371,7 @@ def _where(place: Place, source: str, lines: Mapping[Place, int], prefix: Place,
 
 
 def _dotted(place: Place) -> str:
-    return ".".join(f"[{part}]" if isinstance(part, int) else part for part in place).replace(".[", "[")
+    return ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "[")
 
 
 def _kind(value: Any) -> str:
@@ -356,3 +397,6 @@ def _check_axes(file: StudyFile) -> None:
             raise UserError(f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` {where}")
         for value in axis.values:
             file.configuration({name: value})
+        for dotted, values in (axis.when or {}).items():
+            for value in values:
+                file.configuration({dotted: value})

@@ -141,10 +141,12 @@ def inert_settings(settings: config.Settings) -> dict[str, str]:
             mark("FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is", "train.adversary.alpha")
     if train.schedule != "plateau":
         mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
+    # The seed draws nine-piece permutations, and those of scoring where score.permutations is a number.
+    seed = ("puzzle.seed",) if settings.score.permutations == "all" else ()
     if settings.puzzle.kind == "rotation":
-        mark("images are turned, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", "puzzle.seed")
+        mark("images are turned, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", *seed)
     elif settings.puzzle.grid == 2 or settings.puzzle.permutations == "two_swapped":
-        mark("permutations are drawn for nine pieces only", "puzzle.count", "puzzle.seed")
+        mark("permutations are drawn for nine pieces only", "puzzle.count", *seed)
     return inert
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -155,3 +156,48 @@ def test_the_schema_accepts_what_the_reader_accepts(case: str, validator: Any, t
     path = tmp_path / "study.yaml"
     path.write_text(GOOD[case], encoding="utf-8")
     studyfile.load(path, quick="quick" in GOOD[case])
+
+
+# The written pages
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+SECTIONS = {key.name for key in documentation.keys(config.Study) if key.section is not None}
+
+
+def prose(path: Path) -> str:
+    """A page without its diagrams and examples."""
+    return re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)", prose(path)):
+        assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_settings_that_are_named_exist(path: Path) -> None:
+    known = {*studyfile.setting_names(), "train.adversary"}
+    for words in re.findall(r"`(?:--set )?([a-z_]+(?:\.[a-z_]+)+)[^`./]*`", prose(path)):
+        if words.partition(".")[0] in SECTIONS and not words.endswith(".py"):
+            assert words in known, words
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_modules_that_are_named_exist(path: Path) -> None:
+    for name in re.findall(r"`([\w/]+\.py)\b", prose(path)):
+        places = (ROOT, ROOT / "puzzle_study", ROOT / "puzzle_study" / "datasets", ROOT / "tests" / "attacks")
+        assert any((place / name).is_file() for place in places), name
+
+
+def test_every_study_of_the_paper_is_in_the_page_on_reproduction() -> None:
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    named_there = set(re.findall(r"`((?:table|figure)\w+\.yaml)`", page))
+    assert named_there == {path.name for path in STUDIES if path.parent.name == "paper"}
+
+
+def test_the_page_on_reproduction_has_every_setting_of_the_authors_preset() -> None:
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    layers = [defaults.PRESETS["authors_code"], *defaults.PRESETS_BY_DATASET["authors_code"].values()]
+    for name in {leaf for layer in layers for leaf in defaults.leaves(layer)}:
+        assert f"`{name}`" in page

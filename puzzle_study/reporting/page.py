@@ -47,7 +47,7 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 def _bound(text: str) -> str:
     """Return text in which no line ends between a number and its sign."""
-    return re.sub(r" (?=[%=]|±|\(n\))|(?<=[=±]) (?=[\d−])", "\u00a0", text)
+    return re.sub(r" (?=[%=]|±|\(n\))|(?<=[=±]) (?=[\d−])|(?<=,) (?=[\d+−.]+\])", "\u00a0", text)
 
 
 def _breakable(title: str) -> str:

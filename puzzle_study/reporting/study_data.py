@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config
-from puzzle_study.reporting import statistics
-from puzzle_study.reporting.statistics import Mean
+from puzzle_study import config, statistics
+from puzzle_study.statistics import Mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

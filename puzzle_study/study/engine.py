@@ -75,6 +75,8 @@ def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console:
     for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
         console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
+        # The same plan again, this time writing down for optuna-dashboard what it asks and tells.
+        plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
         return _run_locked(file, plan, results, console)
 
 
@@ -83,7 +85,7 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
     before = _environment(results)
     described = environment.describe() | {
         "seeds": {"search": file.study.search.seed if file.study.search else None, "training": file.study.seeds},
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": before.get("started") or _now(),
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
@@ -151,6 +153,8 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
             highlight=False,
             soft_wrap=True,
         )
+    if results.optuna_file.exists():
+        console.print(f"search: optuna-dashboard {_shown(results.optuna_file)}", highlight=False, soft_wrap=True)
     console.print(f"report: {_shown(page)}", highlight=False, soft_wrap=True)
     if failed:
         console.print(

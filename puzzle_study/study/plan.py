@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from puzzle_study import config
@@ -48,9 +49,18 @@ class Plan:
         tasks: its one-class problems.
         fingerprint: content of its data set.
         results: where records are; finished trials are taken from there.
+        journal: file in which Optuna's study is kept for `optuna-dashboard`.
     """
 
-    def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
+    def __init__(
+        self,
+        file: StudyFile,
+        tasks: Sequence[TaskSpec],
+        fingerprint: str,
+        results: Results,
+        *,
+        journal: Path | None = None,
+    ) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
         self.readings = readings(file.study)
@@ -62,7 +72,7 @@ class Plan:
         )
         self.configurations: list[Planned] = []
         self.exhausted = self.study.search is None
-        self._asker = space.make_asker(file, self.study.search) if self.study.search else None
+        self._asker = space.make_asker(file, self.study.search, journal) if self.study.search else None
         self._queue: list[TrialSpec] = list(self.references)
         self._running: dict[str, TrialSpec] = {}
         self._append({}, None)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
 from puzzle_study.study.selection import EVALUATION_AXES, Reading, readings
@@ -40,11 +43,17 @@ class Asker(Protocol):
         """Tell the worth of the study's own settings."""
 
 
-def make_asker(file: StudyFile, search: config.Search) -> Asker:
-    """Return the asker of a study's algorithm."""
+def make_asker(file: StudyFile, search: config.Search, journal: Path | None = None) -> Asker:
+    """Return the asker of a study's algorithm.
+
+    Args:
+        file: the study file.
+        search: its search.
+        journal: file in which Optuna's study is kept for `optuna-dashboard`; written anew, never read for results.
+    """
     if search.algorithm == "grid":
         return GridAsker(file, search)
-    return OptunaAsker(file, search)
+    return OptunaAsker(file, search, journal)
 
 
 def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
@@ -84,7 +93,7 @@ def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:
 class OptunaAsker:
     """Asks Optuna's TPE or random sampler; the same tells in the same order give the same suggestions."""
 
-    def __init__(self, file: StudyFile, search: config.Search) -> None:
+    def __init__(self, file: StudyFile, search: config.Search, journal: Path | None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = search
         self.readings = readings(file.study)
@@ -97,7 +106,13 @@ class OptunaAsker:
             sampler = optuna.samplers.TPESampler(
                 seed=search.seed, n_startup_trials=search.startup * len(self.readings), constant_liar=True
             )
-        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        storage = None
+        if journal is not None:
+            journal.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+        self.study = optuna.create_study(
+            study_name=file.study.name, storage=storage, direction="maximize", sampler=sampler
+        )
 
     def ask(self) -> OptunaSuggestion:
         """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""

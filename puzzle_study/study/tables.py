@@ -12,6 +12,7 @@ import pandas as pd
 from puzzle_study import config
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
+from puzzle_study.statistics import mean_interval
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import EVALUATION_AXES, Reading, configuration_value
 from puzzle_study.study.space import setting_of
@@ -45,8 +46,6 @@ PLAIN = (
     "n_anomalies",
 )
 LAST = 20
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
 def write_tables(plan: Plan, results: Results) -> None:
@@ -169,25 +168,17 @@ def _summary_row(
     }
     values = [record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records]
     if values:
-        low, high = _mean_interval(np.asarray(values))
+        strata = [(record["task"]["normal_class"], record["task"]["repeat"]) for record in records]
+        mean = mean_interval(values, strata, bounds=(0, 1))
         row |= {
             "auroc_mean": float(np.mean(values)),
             "auroc_std": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-            "auroc_low": low,
-            "auroc_high": high,
+            "auroc_low": mean.low,
+            "auroc_high": mean.high,
+            "interval": mean.method,
             "selection_mean": configuration_value(records, reading, plan.study.selection),
         }
     return row
-
-
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Percentile bootstrap over trials; of one trial there is no interval."""
-    if len(values) < 2:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(values[drawn].mean(1), [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:

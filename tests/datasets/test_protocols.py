@@ -152,8 +152,8 @@ def test_a_fixed_count_keeps_copies_together() -> None:
 @pytest.mark.parametrize(("count", "limit"), [(40, None), (851, None), (10, 10)])
 def test_a_fixed_count_that_leaves_no_training_image_is_refused(count: int, limit: int | None) -> None:
     sentence = (
-        f"somewhere: data.validation_count {count} leaves none of the {limit or 40} training images of class a; lower it, "
-        "or set it to null for data.validation_fraction"
+        f"somewhere: data.validation_count {count} leaves none of the {limit or 40} training images of class a; "
+        "lower it, or set it to null for data.validation_fraction"
     )
     with pytest.raises(UserError, match=sentence):
         split(OFFICIAL, "official", settings={"validation_count": count, "max_train_images": limit})

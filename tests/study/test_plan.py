@@ -6,7 +6,10 @@ import random
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import studyfile
 from puzzle_study.datasets import TaskSpec
@@ -106,6 +109,22 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations(tmp_path: Path
         part.done(spec.key, record_of(spec))
     rest = make_plan(tmp_path)
     assert run_out(rest, workers=3, seed=5) == whole
+
+
+def test_the_search_is_kept_for_optuna_dashboard_and_written_anew_by_a_resumed_study(tmp_path: Path) -> None:
+    journal = tmp_path / "optuna.journal"
+    kept = []
+    for _ in range(2):
+        plan = make_plan(tmp_path)
+        plan = Plan(plan.file, TASKS, "0" * 16, plan.results, journal=journal)
+        run_out(plan, workers=2, seed=0, write=True)
+        study = optuna.load_study(study_name="plan", storage=JournalStorage(JournalFileBackend(str(journal))))
+        kept.append([(trial.params, trial.value, trial.state.name) for trial in study.trials])
+    assert kept[0] == kept[1]
+    assert {state for _, _, state in kept[0]} <= {"COMPLETE", "RUNNING"}
+    winner = plan.winner()
+    assert winner is not None
+    assert study.best_value == pytest.approx(winner[2])
 
 
 def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from puzzle_study.reporting.blocks import (
     section,
     word,
 )
-from puzzle_study.reporting.statistics import method_note
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
+from puzzle_study.statistics import method_note
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData

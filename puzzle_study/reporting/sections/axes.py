@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from puzzle_study.reporting import drawing, importance, statistics
+from puzzle_study import statistics
+from puzzle_study.reporting import drawing, importance
 from puzzle_study.reporting.blocks import (
     Block,
     Cell,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from puzzle_study.reporting import drawing, statistics
+from puzzle_study import statistics
+from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Block,
     Cell,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from puzzle_study.reporting import statistics
+from puzzle_study import statistics
 from puzzle_study.reporting.blocks import (
     Block,
     Cell,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study.reporting import drawing, statistics
+from puzzle_study import statistics
+from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Column,
     Figure,
@@ -26,8 +27,8 @@ from puzzle_study.reporting.blocks import (
 )
 
 if TYPE_CHECKING:
-    from puzzle_study.reporting.statistics import Mean
     from puzzle_study.reporting.study_data import StudyData
+    from puzzle_study.statistics import Mean
 
 GROUP = ["label", "configuration", "target", "attack", "method", "epsilon"]
 NOISE = "noise"

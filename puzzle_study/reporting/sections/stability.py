@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.reporting import scores, statistics
+from puzzle_study import statistics
+from puzzle_study.reporting import scores
 from puzzle_study.reporting.blocks import Column, Section, Table, absent, count, percent, section, word
 from puzzle_study.reporting.study_data import TASK
 

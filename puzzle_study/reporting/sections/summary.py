@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study.reporting import paper_values, statistics
+from puzzle_study import statistics
+from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, section, share, significant
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
 
 if TYPE_CHECKING:
-    from puzzle_study.reporting.statistics import Mean
     from puzzle_study.reporting.study_data import Choice, StudyData
+    from puzzle_study.statistics import Mean
 
 
 def build(data: StudyData) -> Section:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puzzle_study.reporting import statistics
+from puzzle_study import statistics
 
 BALANCED = [index // 3 for index in range(30)]
 
