@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -10,6 +11,7 @@ import click
 
 from puzzle_study import config
 from puzzle_study.commands import command
+from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +112,8 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     from puzzle_study.results import Results
 
     home, detectors = find_detectors(folder)
+    table = output or home / TABLE
+    _require_writable(table)
     specs = attack_specs(config.Attacks.model_validate(options))
     console = Console()
     rows: list[dict[str, Any]] = []
@@ -125,9 +129,18 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     legend = ["FPR99 %: share of normal images flagged when 99 % of the anomalies are caught"]
     legend += [f"flag {i}, {name}: {meaning}" for i, (name, meaning) in enumerate(FLAGS.items(), 1) if name in seen]
     console.print("\n".join(legend), highlight=False, soft_wrap=True)
-    table = output or home / TABLE
     Results(home).write_table(table, frame)
     console.print(f"table: {table}", highlight=False, soft_wrap=True)
+
+
+def _require_writable(table: Path) -> None:
+    """Find out before the attacks whether their table can be written after them."""
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=table.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{table} cannot be written ({error.strerror}); choose another place with --output") from error
 
 
 def _print(frame: pd.DataFrame, console: Console) -> None:

@@ -16,6 +16,7 @@ from puzzle_study import config, defaults
 from puzzle_study.errors import UserError, suggestion
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
 BOOLEANS = {"true": True, "false": False}
 Place = tuple[str | int, ...]
 
@@ -195,6 +196,7 @@ def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
         raise UserError(f"study file {path} is larger than 1 MiB; that is no study file")
     try:
         text = raw.decode("utf-8")
+        _check_depth(text, path)
         root = yaml.compose(text, Loader=StudyLoader)
         lines = {(): 1} | dict(_lines(root, (), path)) if root is not None else {}
         document = yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
@@ -208,11 +210,21 @@ def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
             tag = problem.rsplit(" ", 1)[-1]
             raise UserError(f"YAML tag {tag} is not allowed: a study file is plain data ({path}{where})") from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be a study file") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {_kind(document)}")
     return document, lines
+
+
+def _check_depth(text: str, path: Path) -> None:
+    """Refuse deep nesting by the parser's events, one at a time: composing it takes time and stack without bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=StudyLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise UserError(f"{path} is nested too deeply to be a study file")
 
 
 def _lines(node: yaml.Node, place: Place, path: Path) -> Iterable[tuple[Place, int]]:
@@ -233,7 +245,7 @@ def _lines(node: yaml.Node, place: Place, path: Path) -> Iterable[tuple[Place, i
             yield from _lines(value, (*place, name), path)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            if item.start_mark.index < node.start_mark.index:
+            if item.start_mark.index <= node.start_mark.index:
                 raise UserError(f"`{_dotted(place)}` holds a YAML alias; write the value out ({path})")
             yield (*place, index), item.start_mark.line + 1
             yield from _lines(item, (*place, index), path)

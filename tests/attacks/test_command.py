@@ -82,6 +82,15 @@ def test_no_detector_is_a_sentence(tmp_path: Path) -> None:
     assert "holds no detector" in result.output
 
 
+@pytest.mark.parametrize("place", ["attacks.csv", "/proc"])
+def test_a_table_that_cannot_be_written_is_said_before_the_attacks(study: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "attacks.csv").write_text("a file, no folder\n", encoding="utf-8")
+    result = call(study, "--output", tmp_path / place / "mine.csv")
+    assert result.exit_code == 2
+    assert "mine.csv cannot be written (" in result.output
+    assert "choose another place with --output" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
