@@ -20,7 +20,8 @@ from puzzle_study.reporting import paper_values
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial import PUZZLE_AE, TrialSpec, run, scoring_set
+from puzzle_study.trial import run, scoring_set
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 from .datasets.conftest import SHARED, Layouts
 

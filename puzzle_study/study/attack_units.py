@@ -26,7 +26,7 @@ from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json
 from puzzle_study.study.selection import Reading
-from puzzle_study.trial import TrialSpec
+from puzzle_study.trial_spec import TrialSpec
 
 EXAMPLES = 4
 EXAMPLE_FIELDS = (

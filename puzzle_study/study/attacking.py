@@ -21,7 +21,7 @@ from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import Reading
-from puzzle_study.trial import TrialSpec
+from puzzle_study.trial_spec import TrialSpec
 
 
 @dataclass(frozen=True)

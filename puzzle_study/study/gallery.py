@@ -13,7 +13,7 @@ from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import to_float
 from puzzle_study.results import Results, replacing
 from puzzle_study.study.selection import Reading
-from puzzle_study.trial import TrialSpec
+from puzzle_study.trial_spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4

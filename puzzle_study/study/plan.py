@@ -18,7 +18,7 @@ from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.selection import Reading, configuration_value, readings
 from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial import PUZZLE_AE, TrialSpec, resolve_reference
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, resolve_reference
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20

@@ -18,7 +18,8 @@ from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.searcher import PlanSearcher
-from puzzle_study.trial import TrialSpec, run
+from puzzle_study.trial import run
+from puzzle_study.trial_spec import TrialSpec
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3

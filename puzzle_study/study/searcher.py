@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial import failed_record
+from puzzle_study.trial_spec import failed_record
 
 
 class PlanSearcher(Searcher):

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from puzzle_study import config
 from puzzle_study.study.selection import EVALUATION_AXES, Reading, readings
 from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial import inert_settings
+from puzzle_study.trial_spec import inert_settings
 
 Values = dict[str, config.Scalar]
 

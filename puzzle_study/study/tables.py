@@ -16,7 +16,7 @@ from puzzle_study.statistics import mean_interval
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import EVALUATION_AXES, Reading, configuration_value
 from puzzle_study.study.space import setting_of
-from puzzle_study.trial import PUZZLE_AE, TrialSpec
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 METRICS = (
     "auroc",

@@ -12,7 +12,8 @@ import torch
 
 from puzzle_study import config, studyfile
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.trial import TrialSpec, inert_settings, scoring_set
+from puzzle_study.trial import scoring_set
+from puzzle_study.trial_spec import TrialSpec, inert_settings
 
 from . import tiny
 

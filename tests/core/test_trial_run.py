@@ -16,7 +16,7 @@ from puzzle_study import datasets, trial
 from puzzle_study.detectors import checkpoint, puzzle_ae
 from puzzle_study.detectors.training import Trainer
 from puzzle_study.results import Results
-from puzzle_study.trial import TrialSpec
+from puzzle_study.trial_spec import TrialSpec
 
 from . import tiny
 from .tiny import CPU

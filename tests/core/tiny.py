@@ -15,7 +15,7 @@ from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
 from puzzle_study.detectors.training import EpochLosses, Trainer
 from puzzle_study.networks import UNet, initialise_unet
-from puzzle_study.trial import TrialSpec
+from puzzle_study.trial_spec import TrialSpec
 
 CPU = torch.device("cpu")
 SIDE = 16

@@ -17,7 +17,7 @@ from puzzle_study.results import RECORD_FORMAT, Results, write_json
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes
-from puzzle_study.trial import PUZZLE_AE, TrialSpec
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 STUDY = """
 data: {{name: digits}}
