@@ -27,7 +27,6 @@ from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
 from puzzle_study.results import Results, write_json
 from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec, describe
 
-PSEUDO_PER_IMAGE = 5
 log = logging.getLogger(__name__)
 
 EpochCallback = Callable[[dict[str, float]], None]
@@ -126,7 +125,7 @@ def _run_puzzle_ae(
         if on_epoch is not None:
             on_epoch(row)
     started = time.perf_counter()
-    pseudo = make_pseudo_anomalies(validation, per_image=PSEUDO_PER_IMAGE, seed=settings.data.split_seed)
+    pseudo = make_pseudo_anomalies(validation, seed=settings.data.split_seed)
     detector.calibrate(validation)
     errors = {
         "validation": detector.validation_NK,
@@ -161,7 +160,7 @@ def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, A
     score = fit_reference(spec.detector, task.train.numpy())
     train_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    pseudo = make_pseudo_anomalies(task.validation, per_image=PSEUDO_PER_IMAGE, seed=spec.settings.data.split_seed)
+    pseudo = make_pseudo_anomalies(task.validation, seed=spec.settings.data.split_seed)
     arrays = {
         name: score(images.numpy()).astype(np.float32)[:, None]
         for name, images in (("validation", task.validation), ("pseudo", pseudo.images), ("test", task.test))

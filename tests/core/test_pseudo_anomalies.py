@@ -41,6 +41,11 @@ def test_each_image_is_spoiled_in_each_way_and_stays_uint8(
     assert made.kinds == tuple(kind for kind in KINDS for _ in range(count * per_image))
 
 
+@pytest.mark.parametrize(("images", "made"), [(18, 18 * 5 * 3), (60, 60 * 3 * 3), (150, 150 * 3), (500, 200 * 3)])
+def test_a_few_hundred_are_made_however_many_validation_images_there_are(images: int, made: int) -> None:
+    assert len(make_pseudo_anomalies(tiny.images(images), seed=0).kinds) == made
+
+
 def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
     images = tiny.images(4)
     one, again, other = (make_pseudo_anomalies(images, per_image=2, seed=seed) for seed in (1, 1, 2))
