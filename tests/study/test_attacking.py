@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +26,7 @@ from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
-from tests.study.conftest import Tune
-from tests.study.test_end_to_end import start, wait_for
+from tests.study.test_end_to_end import wait_for
 
 CPU = torch.device("cpu")
 STUDY = """
@@ -414,67 +414,67 @@ def test_images_of_one_kind_have_no_auroc(attacked: Plan, tmp_path: Path, monkey
     assert row["images"] == 3
 
 
-SLOW = """
-name: slow
-data: {name: digits, normal_classes: [3], max_train_images: 80, max_test_images: 40}
-model: {base_channels: 2}
-train: {epochs: 1, batch_size: 32, precision: float32}
-references: []
-search: {algorithm: grid, space: {train.lambda: {grid: [0.0, 0.02]}}}
-attacks: {configurations: [all], attacks: [attack1], methods: [pgd, bim, fgsm], epsilons: [0.1], steps: 5,
-  max_images: 30, matrix: true, transfer: true}
+STAGE = """
+import sys
+from pathlib import Path
+
+from puzzle_study import studyfile
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study import attacking
+from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.engine import make_plan
+
+plan = make_plan(studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
+assert plan.complete
+units, resources = attacking.attack_units(plan), plan.study.resources
+try:
+    with local_ray(resources):
+        attacking.run_attack_stage(units, plan.results, resources, lambda: None)
+except UserError as error:
+    sys.exit(f"error: {error}")
 """
-TABLES = ("attacks.csv", "aggregation_matrix.csv", "transfer.csv")
 
 
-def read(folder: Path, name: str) -> pd.DataFrame:
-    frame = pd.read_csv(folder / name)
-    return frame.drop(columns="seconds") if "seconds" in frame else frame
+def start_stage(study: Path, results: Path) -> subprocess.Popen[str]:
+    """Start the attack stage on Ray in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", STAGE, str(study), str(results)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
-@pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
-    """The folder of a real study whose driver was killed among the attacks, and that was then resumed."""
-    folder = tmp_path_factory.mktemp("killed")
-    study, results = folder / "slow.yaml", folder / "results" / "slow"
-    study.write_text(SLOW, encoding="utf-8")
-    process = start(study, "--results", folder / "results")
-    wait_for(lambda: any(results.glob("attacks/*.json")), process)
+def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
+    again = plan_of(tmp_path, results.root)
+    assert again.complete
+    process = start_stage(tmp_path / "robust.yaml", results.root)
+    wait_for(lambda: any(results.root.glob("attacks/*.json")), process)
     process.kill()
     process.communicate()
-    time.sleep(0.5)
-    kept = {path: path.stat().st_mtime_ns for path in results.glob("attacks/*.json")}
-    assert not (results / "attacks.csv").exists()
-    done = tune(study, "--results", folder / "results", "--resume")
-    assert done.returncode == 0, done.stdout + done.stderr
+    kept = {path: path.stat().st_mtime_ns for path in results.root.glob("attacks/*.json")}
+    units = attacking.attack_units(again)
+    assert 0 < len(kept) < len(units)
+    assert 0 < run(units, results) <= len(units) - len(kept)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    return folder
+    attacking.write_attack_tables(again, results)
+    for name in ("attacks_file", "matrix_file", "transfer_file"):
+        pd.testing.assert_frame_equal(table(again, name), table(attacked, name), obj=name)
 
 
-def test_a_killed_driver_resumes_among_the_attacks(resumed: Path) -> None:
-    results = Results(resumed / "results" / "slow")
-    plan = make_plan(studyfile.load(resumed / "slow.yaml"), results)
-    assert plan.complete
-    fresh = Results(resumed / "fresh")
-    for name in ("detectors", "records", "errors"):
-        shutil.copytree(results.root / name, fresh.root / name)
-    units = attacking.attack_units(plan)
-    # Two configurations; three methods and the control, a matrix and a transfer each.
-    assert len(units) == 2 * 6
-    assert run(units, fresh) == len(units)
-    attacking.write_attack_tables(plan, fresh)
-    for name in TABLES:
-        pd.testing.assert_frame_equal(read(results.root, name), read(fresh.root, name), obj=name)
-
-
-def test_what_stops_an_attack_in_a_worker_is_one_sentence(resumed: Path, tune: Tune, tmp_path: Path) -> None:
-    shutil.copytree(resumed / "results", tmp_path / "results")
-    for weights in (tmp_path / "results" / "slow" / "detectors").glob("*/weights.pt"):
+def test_what_stops_an_attack_in_a_worker_is_one_sentence(attacked: Plan, tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
+    for weights in results.root.glob("detectors/*/weights.pt"):
         weights.write_bytes(b"nothing")
-    refused = tune(
-        resumed / "slow.yaml", "--results", tmp_path / "results", "--resume", "--set", "attacks.epsilons=[0.2]"
-    )
-    assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert "Traceback" not in refused.stderr
-    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
-    assert "weights.pt" in line
+    plan_of(tmp_path, results.root)
+    process = start_stage(tmp_path / "robust.yaml", results.root)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, out + err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "holds a damaged detector" in line
