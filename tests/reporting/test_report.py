@@ -263,3 +263,16 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
     copy.epochs_file.write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"epochs.parquet is damaged; delete it"):
         build_report(copy)
+
+
+def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_by_what_was_searched(
+    tmp_path: Path,
+) -> None:
+    recipe = Recipe(classes=("0",), seeds=(0,), configurations=3, gallery=False, epochs=False, matrices=False, failed=0)
+    results = write_study(tmp_path / "x", recipe)
+    attacks = pd.read_csv(results.attacks_file)
+    attacks.loc[attacks["label"] == "default", "label"] = ""
+    attacks.to_csv(results.attacks_file, index=False)
+    names = {row["label"] for row in table(build_report(results), "robustness")}
+    assert "winner" in names
+    assert any(name.startswith("lambda ") and ", epsilon " in name for name in names), names

@@ -84,7 +84,7 @@ def cells(data: StudyData) -> list[AttackCell]:
         label, configuration, target, attack, method, _ = key
         found.append(
             AttackCell(
-                label=str(label).replace(";", " and "),
+                label=str(label).replace(";", " and ") or _settings(data, str(configuration)),
                 configuration=str(configuration),
                 target=str(target),
                 attack=str(attack),
@@ -112,6 +112,17 @@ def cells(data: StudyData) -> list[AttackCell]:
             cell.epsilon,
         ),
     )
+
+
+def _settings(data: StudyData, configuration: str) -> str:
+    """Name a configuration that is neither winner nor default by what was searched in it."""
+    values = data.values_of(configuration)
+    shown = (
+        f"{name.rsplit('.', 1)[-1]} {value if isinstance(value, str) else significant(value)}"
+        for name, value in values.items()
+        if value == value
+    )
+    return ", ".join(shown) or f"configuration {configuration}"
 
 
 def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Paragraph]:
