@@ -204,6 +204,7 @@ def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(
     plain = score(best, tmp_path / "images")
     monkeypatch.setattr(Console, "is_terminal", property(lambda console: True))
     monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
     result = score(best, tmp_path / "images")
     assert result.stdout == plain.stdout
     assert "scoring" in result.stderr
