@@ -118,6 +118,10 @@ class Results:
         """Return the record of a unit of the attack stage, or None where there is none that can be read whole."""
         return _read_record(self.attack_file(key))
 
+    def environment(self) -> dict[str, Any]:
+        """Return what environment.json says, or nothing where it cannot be read whole."""
+        return _read_json(self.environment_file) or {}
+
     def errors(self, trial: str) -> dict[str, np.ndarray]:
         """Return the error matrices of a trial.
 
@@ -183,8 +187,13 @@ class Results:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     """Return a record, or None: what is damaged counts as not done."""
+    content = _read_json(path)
+    return content if content is not None and content.get("format") == RECORD_FORMAT else None
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == RECORD_FORMAT else None
+    return content if isinstance(content, dict) else None

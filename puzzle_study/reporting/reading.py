@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -42,7 +41,7 @@ def load(results: Results) -> StudyData:
     return StudyData(
         results=results,
         study=_study(results),
-        environment=_environment(results),
+        environment=results.environment(),
         trials=trials,
         summary=summary,
         epochs=_optional(results, "epochs_file"),
@@ -62,15 +61,6 @@ def _table(results: Results, path: Path) -> pd.DataFrame:
 
 def _study(results: Results) -> config.Study | None:
     return studyfile.load(results.study_file).study if results.study_file.exists() else None
-
-
-def _environment(results: Results) -> dict[str, Any]:
-    """Return environment.json; a damaged one is worth no failed report."""
-    try:
-        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:

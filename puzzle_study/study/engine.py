@@ -82,7 +82,7 @@ def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console:
 
 def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console: Console) -> int:
     started = time.monotonic()
-    before = _environment(results)
+    before = results.environment()
     described = environment.describe() | {
         "seeds": {"search": file.study.search.seed if file.study.search else None, "training": file.study.seeds},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -215,18 +215,10 @@ def _existing(results: Results, changes: list[str]) -> str:
 
 def _finished(results: Results, units: list[Unit]) -> bool:
     return (
-        _environment(results).get("finished") is not None
+        results.environment().get("finished") is not None
         and (results.report / "index.html").exists()
         and all(results.attack_record(unit.key) is not None for unit in units)
     )
-
-
-def _environment(results: Results) -> dict[str, Any]:
-    try:
-        content = json.loads(results.environment_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 @contextlib.contextmanager
