@@ -7,24 +7,23 @@ The classes are frozen, refuse unknown keys and are validated once, where a stud
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import Field, model_validator
 
-Item = TypeVar("Item")
-Many = Annotated[tuple[Item, ...], Strict(False)]
+from puzzle_study.config_search import AXIS_KINDS as AXIS_KINDS
+from puzzle_study.config_search import LABEL_FREE
+from puzzle_study.config_search import NEED_TEST_LABELS as NEED_TEST_LABELS
+from puzzle_study.config_search import Axis as Axis
+from puzzle_study.config_search import Objective as Objective
+from puzzle_study.config_search import Racing as Racing
+from puzzle_study.config_search import Search as Search
+from puzzle_study.config_search import Stopping as Stopping
+from puzzle_study.config_types import MOST_EPOCHS as MOST_EPOCHS
+from puzzle_study.config_types import Fraction, Many, Perturbation
+from puzzle_study.config_types import Scalar as Scalar
+from puzzle_study.config_types import Section as Section
 
-
-def _quotient(value: Any) -> Any:
-    """Read ``8/255`` as the number it stands for."""
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([1-9]\d*)\s*", value)):
-        return float(match[1]) / float(match[2])
-    return value
-
-
-Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
-Perturbation = Annotated[float, Field(ge=0, le=1), BeforeValidator(_quotient)]
 Aggregation = Literal["min", "avg", "max"]
 ErrorNorm = Literal["l2", "mse"]
 DatasetName = Literal[
@@ -55,13 +54,6 @@ AttackMethod = Literal[
     "spsa",
     "noise",
 ]
-Scalar = bool | int | float | str
-
-
-class Section(BaseModel):
-    """A part of the study file: frozen, strict about types, closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Data(Section):
@@ -160,7 +152,7 @@ class Adversary(Section):
 class Train(Section):
     """Losses, optimisers, schedule and stopping of a training."""
 
-    epochs: int = Field(600, ge=0, le=100_000, description="Epochs at most; 0 leaves the network untrained.")
+    epochs: int = Field(600, ge=0, le=MOST_EPOCHS, description="Epochs at most; 0 leaves the network untrained.")
     batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate for the U-Net.")
     discriminator_learning_rate: float = Field(2e-4, gt=0, le=1, description="Adam's for the discriminator (β₁ = 0.5).")
@@ -214,64 +206,21 @@ class Evaluate(Section):
     max_images: int | None = Field(
         500, ge=2, description="Test images of an evaluation, drawn in proportion from each class; null: all."
     )
-
-
-class Axis(Section):
-    """One search axis: exactly one kind of range, and the condition under which the axis matters."""
-
-    choice: Many[Scalar] | None = Field(None, min_length=1, description="One of these values.")
-    grid: Many[Scalar] | None = Field(None, min_length=1, description="Each of these values (for `algorithm: grid`).")
-    uniform: Many[float] | None = Field(None, min_length=2, max_length=2, description="From low to high, evenly.")
-    log_uniform: Many[float] | None = Field(
-        None, min_length=2, max_length=2, description="From low to high, evenly in the logarithm."
+    selection: bool = Field(
+        False, description="Also follow the label-free selection criterion along training; `search.stopping` needs it."
     )
-    int_uniform: Many[int] | None = Field(None, min_length=2, max_length=2, description="Whole numbers, low to high.")
-    when: dict[str, Many[Scalar]] | None = Field(
-        None, description="Searched only where these settings have one of these values."
+    robust: Robust | None = Field(
+        None, description="Attack at the end of training: `robust_auroc` and `robust_selection`; left out: none."
     )
 
-    @property
-    def kind(self) -> str:
-        """Name of the one range that is given."""
-        return next(name for name in AXIS_KINDS if getattr(self, name) is not None)
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """The listed values, or (low, high)."""
-        return tuple(getattr(self, self.kind))
+class Robust(Section):
+    """A small attack at the end of every training, so that a search can ask for robustness."""
 
-    @model_validator(mode="after")
-    def _one_range(self) -> Axis:
-        given = [name for name in AXIS_KINDS if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"an axis has exactly one of {', '.join(AXIS_KINDS)}, got {', '.join(given) or 'none'}")
-        if given[0] in ("uniform", "log_uniform", "int_uniform"):
-            low, high = self.values
-            if not low < high:
-                raise ValueError(f"{given[0]} wants low < high, got {low} and {high}")
-            if given[0] == "log_uniform" and low <= 0:
-                raise ValueError(f"log_uniform wants low > 0, got {low}")
-        return self
-
-
-AXIS_KINDS = ("choice", "grid", "uniform", "log_uniform", "int_uniform")
-
-
-class Search(Section):
-    """Which settings are searched, and how."""
-
-    algorithm: Literal["optuna", "random", "grid"] = Field(
-        "optuna", description="Optuna's TPE, Optuna's random sampler, or every combination of the axes' values."
-    )
-    configurations: int | None = Field(
-        None, ge=1, description="Trained configurations besides the default; null: 20 (for grid: every combination)."
-    )
-    lookahead: int = Field(
-        4, ge=1, description="Configurations in flight: number i is asked for once i - lookahead has been told."
-    )
-    startup: int = Field(5, ge=1, description="Configurations that TPE draws at random before it models.")
-    seed: int = Field(0, ge=0, description="Seed of the search.")
-    space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting they vary.")
+    method: Literal["fgsm", "pgd"] = Field("fgsm", description="attack1 by one step, or by `steps` steps.")
+    epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1].")
+    steps: int = Field(10, ge=1, le=1000, description="Steps of PGD.")
+    max_images: int = Field(64, ge=2, description="Images attacked, of the test and of the validation images each.")
 
 
 class Attacks(Section):
@@ -372,4 +321,31 @@ class Study(Settings):
     )
     attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
     resources: Resources = Field(Resources(), description="What one trial occupies.")
-    max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null: as many as the resources allow.")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="Trials and attack units at once; null: as many as the resources allow."
+    )
+    loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        (), description="Ray's loggers that follow every trial; each wants its own package installed."
+    )
+    storage: str | None = Field(
+        None,
+        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder.",
+    )
+
+    @model_validator(mode="after")
+    def _measured(self) -> Study:
+        search = self.search
+        if search is None:
+            return self
+        objectives = search.objectives or ()
+        labelled = [name for name in objectives if name in NEED_TEST_LABELS]
+        if labelled and self.selection != "oracle":
+            raise ValueError(
+                f"search.objectives {labelled[0]} uses test labels; say selection: oracle, or use "
+                f"{LABEL_FREE.get(labelled[0], 'selection')}"
+            )
+        if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:
+            raise ValueError("robust objectives need evaluate.robust, for example {epsilon: 0.1}")
+        if search.stopping is not None and not self.evaluate.selection:
+            raise ValueError("search.stopping needs evaluate.selection: true, which it compares")
+        return self

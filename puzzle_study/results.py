@@ -32,12 +32,20 @@ def content_key(content: Mapping[str, Any], length: int = 12) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure."""
+def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure.
+
+    Args:
+        path: the file.
+        lasting: have the disk itself hold it first, for what a machine that loses its power must not lose.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
+        if lasting:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    with replacing(path) as temporary:
+    with replacing(path, lasting=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -58,11 +66,15 @@ def replace_folder(source: Path, target: Path) -> None:
     """Copy a folder into place whole: an existing target is moved aside first and then removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    shutil.copytree(source, staged / "new")
-    if target.exists():
-        target.replace(staged / "old")
-    (staged / "new").replace(target)
-    shutil.rmtree(staged)
+    try:
+        shutil.copytree(source, staged / "new")
+        if target.exists():
+            target.replace(staged / "old")
+        (staged / "new").replace(target)
+    finally:
+        # A full disk gets its room back; what was moved aside is kept where nothing took its place.
+        if target.exists() or not (staged / "old").exists():
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 class Results:
@@ -88,6 +100,7 @@ class Results:
     ray = property(lambda self: self.root / "ray")
     optuna_file = property(lambda self: self.root / "optuna.journal")
     gallery_file = property(lambda self: self.root / "gallery.npz")
+    logs = property(lambda self: self.root / "logs")
     lock_file = property(lambda self: self.root / ".lock")
 
     def record_file(self, trial: str) -> Path:
@@ -99,12 +112,16 @@ class Results:
         return self.root / "errors" / f"{trial}.npz"
 
     def checkpoints(self, trial: str) -> Path:
-        """Return the folder of a running trial's checkpoints and log."""
+        """Return the folder of a running trial's checkpoints."""
         return self.root / "checkpoints" / trial
 
     def detector(self, trial: str) -> Path:
         """Return the folder of a finished trial's detector."""
         return self.root / "detectors" / trial
+
+    def log_file(self, trial: str) -> Path:
+        """Return where what happened to a trial is told; it stays when the trial has ended."""
+        return Path(self.logs / f"{trial}.log")
 
     def attack_file(self, key: str) -> Path:
         """Return where the record of one unit of the attack stage is."""
@@ -113,6 +130,12 @@ class Results:
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record, or None where there is none that can be read whole."""
         return _read_record(self.record_file(trial))
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield every trial's record that can be read whole, those of earlier study files among them."""
+        for path in sorted((self.root / "records").glob("*.json")):
+            if (record := _read_record(path)) is not None:
+                yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
         """Return the record of a unit of the attack stage, or None where there is none that can be read whole."""
@@ -148,7 +171,7 @@ class Results:
         """Write the error matrices of a trial."""
         import numpy as np
 
-        with replacing(self.errors_file(trial)) as temporary, temporary.open("wb") as file:
+        with replacing(self.errors_file(trial), lasting=True) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     def table(self, path: Path) -> pd.DataFrame:

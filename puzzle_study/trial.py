@@ -18,6 +18,7 @@ from torch import Tensor
 from puzzle_study import config, datasets, metrics, puzzles
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors import checkpoint, scoring
+from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
 from puzzle_study.detectors.references import fit_reference
 from puzzle_study.detectors.training import Trainer, TrainingDiverged
@@ -25,6 +26,7 @@ from puzzle_study.devices import resolve_precision
 from puzzle_study.errors import UserError
 from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
 from puzzle_study.results import Results, write_json
+from puzzle_study.trial_log import trial_log
 from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec, describe
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ def run(
 ) -> dict[str, Any]:
     """Run a trial, from its last checkpoint where there is one, and write its record.
 
-    Error matrices and the detector are written before the record, which makes the trial count as finished.
+    Error matrices and the detector are written before the record, which makes the trial count as finished. What
+    happens on the way is written to the trial's log.
 
     Args:
         spec: the trial.
@@ -46,11 +49,29 @@ def run(
         on_epoch: called after every epoch with its row of epochs.parquet.
 
     Returns:
-        The record. A training that diverged or a setting that does not fit the images gives a record of a
-        failed trial; other exceptions are not the trial's and go on to the caller.
+        The record. A training that diverged, a setting that does not fit the images or too little memory gives
+        a record of a failed trial; other exceptions are not the trial's and go on to the caller.
     """
+    with trial_log(results.log_file(spec.key)):
+        try:
+            return _run_logged(spec, results, device=device, on_epoch=on_epoch)
+        except Exception:
+            log.exception("trial %s stopped", spec.key)
+            raise
+
+
+def _run_logged(
+    spec: TrialSpec, results: Results, *, device: torch.device, on_epoch: EpochCallback | None
+) -> dict[str, Any]:
     started = time.perf_counter()
     base = describe(spec)
+    log.info(
+        "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
+        *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
+        *(spec.seed, device),
+    )
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         task = _load(spec.settings.data, spec.task, spec.fingerprint)
         if spec.detector in (PUZZLE_AE, UNTRAINED):
@@ -58,11 +79,15 @@ def run(
         else:
             outcome = _run_reference(spec, task, results)
         record = base | {"status": "finished", "error": ""} | outcome
-    except (TrainingDiverged, UserError, torch.OutOfMemoryError) as error:
-        record = base | {"status": "failed", "error": _sentence(error, spec)}
-        log.error("trial %s failed: %s", spec.key, record["error"])
+    except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
+            raise
+        sentence = _sentence(error, spec, device)
+        log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
+        record = base | {"status": "failed", "error": f"{sentence} (see logs/{spec.key}.log)"}
     record["seconds"] = time.perf_counter() - started
     write_json(results.record_file(spec.key), record)
+    log.info("trial %s %s after %.1f s", spec.key, record["status"], record["seconds"])
     shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
     return record
 
@@ -98,13 +123,16 @@ def _run_puzzle_ae(
         precision=precision,
     ).to(device)
     train, validation = task.train.to(device), task.validation.to(device)
+    pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     evaluation = _EvaluationSubset.of(task, settings.evaluate.max_images, device)
+    followed = pseudo.images.to(device) if settings.evaluate.selection else None
     folder = results.checkpoints(spec.key)
     history: list[dict[str, float]] = []
     train_seconds = evaluation_seconds = 0.0
     if (state := checkpoint.load_newest(folder, device)) is not None:
         trainer.restore(state["trainer"])
         history = list(state["history"])
+        log.info("going on after epoch %d", trainer.epochs_done)
         train_seconds, evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
     while not trainer.finished:
         started = time.perf_counter()
@@ -112,7 +140,7 @@ def _run_puzzle_ae(
         train_seconds += time.perf_counter() - started
         if trainer.epochs_done % settings.evaluate.every == 0 or trainer.finished:
             started = time.perf_counter()
-            row |= evaluation.auroc(detector, validation)
+            row |= evaluation.auroc(detector, validation, followed)
             evaluation_seconds += time.perf_counter() - started
         history.append(row)
         state = {
@@ -122,10 +150,15 @@ def _run_puzzle_ae(
             "evaluation_seconds": evaluation_seconds,
         }
         checkpoint.save(folder, trainer.epochs_done, state)
+        log.info(
+            "%s",
+            ", ".join(
+                f"{name} {value:.6g}" for name, value in row.items() if not name.startswith(("auroc_", "selection_"))
+            ),
+        )
         if on_epoch is not None:
             on_epoch(row)
     started = time.perf_counter()
-    pseudo = make_pseudo_anomalies(validation, seed=settings.data.split_seed)
     detector.calibrate(validation)
     errors = {
         "validation": detector.validation_NK,
@@ -151,6 +184,14 @@ def _run_puzzle_ae(
         "permutations": detector.puzzle_set.permutations,
         "history": _columns(history),
     } | _finish(spec, task, arrays, pseudo.kinds, results)
+    if settings.evaluate.robust is not None:
+        # torchattacks is imported only where a trial attacks.
+        from puzzle_study.robustness import measure_robustness
+
+        for (error, aggregation), values in measure_robustness(
+            detector, task, arrays, settings.evaluate.robust
+        ).items():
+            outcome["metrics"][error][aggregation] |= values
     _save_detector(spec, detector, results)
     return outcome
 
@@ -205,15 +246,25 @@ class _EvaluationSubset:
             index = torch.as_tensor(datasets.stratified(task.test_classes, max_images, seed=0))
         return _EvaluationSubset(task.test[index].to(device), task.labels[index].numpy())
 
-    def auroc(self, detector: PuzzleDetector, validation: Tensor) -> dict[str, float]:
-        """Return the AUROC by error norm and aggregation, NaN where the errors are not finite."""
-        validation_NK, test_NK = detector.error_matrix(validation), detector.error_matrix(self.images)
+    def auroc(self, detector: PuzzleDetector, validation: Tensor, pseudo: Tensor | None) -> dict[str, float]:
+        """Return the AUROC by error norm and aggregation, NaN where the errors are not finite.
+
+        With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
+        """
+        validation_NK = detector.error_matrix(validation)
+        followed = {"auroc": (detector.error_matrix(self.images), self.labels)}
+        if pseudo is not None:
+            matrix = torch.cat((validation_NK, detector.error_matrix(pseudo)))
+            followed["selection"] = matrix, np.repeat([False, True], [len(validation), len(pseudo)])
         values = {}
-        for error in scoring.ERROR_NORMS:
-            for aggregation in scoring.AGGREGATIONS:
-                score_N = scoring.scores(test_NK, validation_NK, error=error, aggregation=aggregation).cpu().numpy()
-                finite = bool(np.isfinite(score_N).all())
-                values[f"auroc_{aggregation}_{error}"] = metrics.auroc(score_N, self.labels) if finite else math.nan
+        for name, (error_NK, labels) in followed.items():
+            for error in scoring.ERROR_NORMS:
+                for aggregation in scoring.AGGREGATIONS:
+                    score_N = scoring.scores(error_NK, validation_NK, error=error, aggregation=aggregation).cpu()
+                    finite = bool(score_N.isfinite().all())
+                    values[f"{name}_{aggregation}_{error}"] = (
+                        metrics.auroc(score_N.numpy(), labels) if finite else math.nan
+                    )
         return values
 
 
@@ -269,11 +320,12 @@ def _columns(history: list[dict[str, float]]) -> dict[str, list[float | None]]:
     }
 
 
-def _sentence(error: BaseException, spec: TrialSpec) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
+def _sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+    if is_out_of_memory(error):
+        settings = spec.settings
         return (
-            f"training with train.batch_size {spec.settings.train.batch_size} and model.base_channels "
-            f"{spec.settings.model.base_channels} does not fit the GPU's memory ({str(error).splitlines()[0]}); "
-            f"lower one of them"
+            f"training with train.batch_size {settings.train.batch_size} and model.base_channels "
+            f"{settings.model.base_channels} does not fit the memory: it needed at least "
+            f"{needed_gib(error, device):.1f} GiB ({first_line(error)}); lower one of them, or run fewer trials at once"
         )
     return str(error)

@@ -6,6 +6,7 @@ Imports no torch, so that plans and dry runs stay light.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from puzzle_study import config
@@ -52,14 +53,14 @@ class TrialSpec:
         task = TaskSpec(**content["task"])
         return TrialSpec(content["detector"], settings, task, content["seed"], content["fingerprint"])
 
-    @property
+    @cached_property
     def configuration(self) -> str:
         """Name of the configuration: the hash of what determines training, or the name of the reference."""
         if self.detector != PUZZLE_AE:
             return self.detector
         return content_key(trained_settings(self.settings), length=8)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Name of the trial, under which everything it leaves is kept."""
         settings = trained_settings(self.settings)
@@ -121,6 +122,8 @@ def inert_settings(settings: config.Settings) -> dict[str, str]:
         mark("one step has no number of steps", "train.adversary.steps")
         if adversary.alpha >= 2 * adversary.epsilon:
             mark("FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is", "train.adversary.alpha")
+    if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":
+        mark("one step has no number of steps", "evaluate.robust.steps")
     if train.schedule != "plateau":
         mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
     # The seed draws nine-piece permutations, and those of scoring where score.permutations is a number.

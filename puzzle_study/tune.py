@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from puzzle_study.commands import command
+from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
     from puzzle_study.studyfile import StudyFile
@@ -17,6 +18,7 @@ Examples:
   python -m puzzle_study.tune studies/digits.yaml
   python -m puzzle_study.tune studies/mnist.yaml --quick --set data.root=data/mnist
   python -m puzzle_study.tune studies/cifar10.yaml --dry-run
+  python -m puzzle_study.tune studies/digits.yaml --address auto --set storage=/shared/results
 """
 
 
@@ -27,41 +29,58 @@ Examples:
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Folder in which the study's own folder goes.",
+    help="Folder in which the study's own folder goes.  [default: `storage` where it is a folder, else results]",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; no finished trial is run again.")
+@click.option(
+    "--address",
+    metavar="auto|HOST:PORT",
+    help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine is a node of.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the resolved study and what would be trained; start nothing.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and where the report is.")
+@click.option("--verbose", is_flag=True, help="Also print what trials write to their logs, and Ray's own messages.")
 def main(
-    study: Path, quick: bool, assignments: tuple[str, ...], results: Path, resume: bool, dry_run: bool, quiet: bool
+    study: Path,
+    quick: bool,
+    assignments: tuple[str, ...],
+    results: Path | None,
+    resume: bool,
+    address: str | None,
+    dry_run: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     """Run STUDY, a YAML file: search, train, attack, report.
 
-    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input,
-    130 or 143 interrupted.
+    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input or
+    a results folder that cannot be written (disk full), 130 or 143 interrupted.
     """
     from rich.console import Console
 
     from puzzle_study import studyfile
 
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose contradict each other; leave one out")
     file = studyfile.load(study, quick=quick, assignments=assignments)
+    from puzzle_study.study.storage import results_folder
+
+    folder = results_folder(results, file.study.storage)
     if dry_run:
-        click.echo(_dry_run(file, results))
+        click.echo(_dry_run(file, folder))
         return 0
     from puzzle_study.study.engine import run_study
 
-    return run_study(file, results, resume=resume, console=Console(quiet=quiet))
+    return run_study(file, folder, resume=resume, console=Console(quiet=quiet), address=address, verbose=verbose)
 
 
 def _dry_run(file: StudyFile, results: Path) -> str:
     """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
     from puzzle_study import datasets, studyfile
-    from puzzle_study.errors import UserError
     from puzzle_study.results import Results
     from puzzle_study.study import space
     from puzzle_study.study.plan import Plan
+    from puzzle_study.study.storage import is_url
 
     tasks = datasets.task_specs(file.study.data)
     try:
@@ -79,7 +98,8 @@ def _dry_run(file: StudyFile, results: Path) -> str:
         f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
         f"batch {file.study.train.batch_size}",
         f"# {data}",
-        f"# results would go to {results / file.study.name}",
+        f"# results would go to {results / file.study.name}"
+        + (f" and {file.study.storage}" if is_url(file.study.storage) else ""),
     ]
     if file.study.search is not None:
         lines += [

@@ -177,7 +177,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_settings_that_are_named_exist(path: Path) -> None:
-    known = {*studyfile.setting_names(), "train.adversary"}
+    sections = {"train.adversary", "evaluate.robust", "search.racing", "search.stopping"}
+    known = {*studyfile.setting_names(), *sections}
     for words in re.findall(r"`(?:--set )?([a-z_]+(?:\.[a-z_]+)+)[^`./]*`", prose(path)):
         if words.partition(".")[0] in SECTIONS and not words.endswith(".py"):
             assert words in known, words

@@ -12,7 +12,7 @@ permutation, C channels, H and W pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from puzzle_study import puzzles
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.memory import AtOnce, halving
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 
 
@@ -28,13 +29,14 @@ class Objective(nn.Module, ABC):
 
     Args:
         rows: R, how many rows the attack works on.
-        rows_at_once: how many of them are in memory together.
+        at_once: how many puzzles, or rows, are in memory together; halved where memory runs out.
+        puzzles_per_row: how many of those a row stands for.
     """
 
-    def __init__(self, *, rows: int, rows_at_once: int) -> None:
+    def __init__(self, *, rows: int, at_once: AtOnce, puzzles_per_row: int = 1) -> None:
         super().__init__()
         self.rows = rows
-        self.rows_at_once = max(1, rows_at_once)
+        self.at_once, self.puzzles_per_row = at_once, puzzles_per_row
 
     @abstractmethod
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,27 +51,37 @@ class Objective(nn.Module, ABC):
     def values(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is pushed and what ranks, each [B], chunk by chunk without gradients."""
         with torch.no_grad():
-            parts = [self.evaluate(x_BCHW[part], row_B) for part, row_B in self._chunks(x_BCHW)]
+            parts = self._by_chunks(self.evaluate, x_BCHW)
         value, rank = zip(*parts, strict=True)
         return torch.cat(value), torch.cat(rank)
 
     def gradients(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return :meth:`values` and the gradient of the first [B, C, H, W], chunk by chunk."""
         with torch.enable_grad():
-            parts = [self.differentiate(x_BCHW[part], row_B) for part, row_B in self._chunks(x_BCHW)]
+            parts = self._by_chunks(self.differentiate, x_BCHW)
         value, rank, slope = zip(*parts, strict=True)
         return torch.cat(value), torch.cat(rank), torch.cat(slope)
 
-    def _chunks(self, x_BCHW: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def _by_chunks(
+        self, work: Callable[[Tensor, Tensor], tuple[Tensor, ...]], x_BCHW: Tensor
+    ) -> list[tuple[Tensor, ...]]:
+        """Return what ``work`` finds for chunk after chunk, with smaller chunks from where memory runs out."""
         count = len(x_BCHW)
         if count == 0 or count % self.rows:
             raise RuntimeError(
                 f"an attack asked about {count} rows of {self.rows}: it no longer says which row is which"
             )
         row_B = torch.arange(count, device=x_BCHW.device) % self.rows
-        for start in range(0, count, self.rows_at_once):
-            part = slice(start, min(start + self.rows_at_once, count))
-            yield part, row_B[part]
+        done, parts = 0, []
+
+        def next_chunk() -> tuple[int, tuple[Tensor, ...]]:
+            part = slice(done, min(done + max(1, self.at_once.count // self.puzzles_per_row), count))
+            return part.stop, work(x_BCHW[part], row_B[part])
+
+        while done < count:
+            done, found = halving(self.at_once, next_chunk)
+            parts.append(found)
+        return parts
 
 
 class WholeScore(Objective):
@@ -79,8 +91,8 @@ class WholeScore(Objective):
         detector: module from images to scores.
     """
 
-    def __init__(self, detector: nn.Module, *, rows: int, rows_at_once: int) -> None:
-        super().__init__(rows=rows, rows_at_once=rows_at_once)
+    def __init__(self, detector: nn.Module, *, rows: int, at_once: AtOnce) -> None:
+        super().__init__(rows=rows, at_once=at_once)
         self.detector = detector
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,11 +114,10 @@ class ThroughPuzzles(Objective):
     """
 
     def __init__(
-        self, detector: PuzzleDetector, *, rows: int, puzzles_at_once: int, true_NCHW: Tensor | None = None
+        self, detector: PuzzleDetector, *, rows: int, at_once: AtOnce, true_NCHW: Tensor | None = None
     ) -> None:
-        super().__init__(rows=rows, rows_at_once=puzzles_at_once // len(detector.puzzle_set))
+        super().__init__(rows=rows, at_once=at_once, puzzles_per_row=len(detector.puzzle_set))
         self.detector = detector
-        self.puzzles_at_once = max(1, puzzles_at_once)
         self.true_NCHW = None if true_NCHW is None else puzzles.pad(true_NCHW, detector.grid)
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,7 +127,7 @@ class ThroughPuzzles(Objective):
     def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the numbers and the gradient, in two passes unless every puzzle fits and matters."""
         rows, count = len(x_BCHW), len(self.detector.puzzle_set)
-        if rows * count <= self.puzzles_at_once and self._every_puzzle_matters:
+        if rows * count <= self.at_once.count and self._every_puzzle_matters:
             return super().differentiate(x_BCHW, row_B)
         with torch.no_grad():
             loss_BK, true_BK = self._all_errors(x_BCHW, row_B)
@@ -126,8 +137,8 @@ class ThroughPuzzles(Objective):
         leaf_BCHW = x_BCHW.detach().requires_grad_()
         slope_BCHW = torch.zeros_like(leaf_BCHW)
         pair_P2 = weight_BK.nonzero()
-        for start in range(0, len(pair_P2), self.puzzles_at_once):
-            b_P, k_P = pair_P2[start : start + self.puzzles_at_once].unbind(1)
+        for start in range(0, len(pair_P2), self.at_once.count):
+            b_P, k_P = pair_P2[start : start + self.at_once.count].unbind(1)
             loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, k_P)
             slope_BCHW += gradient((loss_P * weight_BK[b_P, k_P]).sum(), leaf_BCHW)
         return value_B.detach(), rank_B.detach(), slope_BCHW
@@ -148,9 +159,9 @@ class ThroughPuzzles(Objective):
         k_P = torch.arange(count, device=x_BCHW.device).repeat(rows)
         parts = [
             self._errors(
-                x_BCHW, row_B, b_P[start : start + self.puzzles_at_once], k_P[start : start + self.puzzles_at_once]
+                x_BCHW, row_B, b_P[start : start + self.at_once.count], k_P[start : start + self.at_once.count]
             )
-            for start in range(0, rows * count, self.puzzles_at_once)
+            for start in range(0, rows * count, self.at_once.count)
         ]
         loss, true = zip(*parts, strict=True)
         return torch.cat(loss).reshape(rows, count), torch.cat(true).reshape(rows, count)
@@ -175,9 +186,9 @@ class OwnPuzzle(Objective):
         true_NCHW: the true images.
     """
 
-    def __init__(self, detector: PuzzleDetector, true_NCHW: Tensor, *, puzzles_at_once: int) -> None:
+    def __init__(self, detector: PuzzleDetector, true_NCHW: Tensor, *, at_once: AtOnce) -> None:
         self.permutations = len(detector.puzzle_set)
-        super().__init__(rows=len(true_NCHW) * self.permutations, rows_at_once=puzzles_at_once)
+        super().__init__(rows=len(true_NCHW) * self.permutations, at_once=at_once)
         self.detector = detector
         self.true_NCHW = puzzles.pad(true_NCHW, detector.grid)
 

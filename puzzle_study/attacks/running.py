@@ -17,6 +17,7 @@ from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.specs import AttackSpec, measured_as
 from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
 from puzzle_study.attacks.template import attack_batch, require_methods
+from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae import to_float
 
 DIRECTIONS = (1, -1)
@@ -76,13 +77,14 @@ def run_attacks(
         specs: the attacks.
         progress: called after each attack.
         at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
-            The results do not depend on it.
+            The results do not depend on it. Where memory runs out, half as many from then on.
         keep: how many perturbed images each result keeps; None: all.
         compare: whether flags say how attacks compare with each other and with random signs, which are run for
             it; False where the caller compares strengths itself.
 
     Raises:
-        UserError: the detector makes no puzzles for attack2, or the installed torchattacks lacks a method.
+        UserError: the detector makes no puzzles for attack2, the installed torchattacks lacks a method, or memory
+            is too small for one puzzle with its gradient.
         ValueError: images are floats outside [0, 1].
     """
     _check(images_NCHW)
@@ -125,7 +127,7 @@ class _Runner:
     ) -> None:
         self.detector, self.images_NCHW, self.labels_N = detector, images_NCHW, labels_N
         self.validation_scores, self.keep = validation_scores, keep
-        self.at_once = at_once or default_at_once(detector)
+        self.at_once = AtOnce(at_once or default_at_once(detector))
         self.device = device_of(detector)
         self.scale = Centre.of(validation_scores).scale
         self.noises: dict[AttackSpec, AttackResult] = {}

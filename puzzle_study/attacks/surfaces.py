@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from puzzle_study import puzzles
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, OwnPuzzle, ThroughPuzzles, WholeScore, normalised
+from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.errors import UserError
 
@@ -42,10 +43,12 @@ class Surface:
     detector: nn.Module
     attack: str
     centre: Centre
-    at_once: int
+    at_once: AtOnce
 
     @classmethod
-    def of(cls, detector: nn.Module, attack: str, validation_scores: Tensor, *, at_once: int | None = None) -> Surface:
+    def of(
+        cls, detector: nn.Module, attack: str, validation_scores: Tensor, *, at_once: AtOnce | None = None
+    ) -> Surface:
         """Return the surface of an attack.
 
         Raises:
@@ -59,7 +62,7 @@ class Surface:
                 )
             error_NK = normalised(detector, detector.validation_NK)
             centre = Centre.of(error_NK if attack == "attack2" else error_NK.mean(1))
-        return cls(detector, attack, centre, at_once or default_at_once(detector))
+        return cls(detector, attack, centre, at_once or AtOnce(default_at_once(detector)))
 
     @property
     def rows_per_image(self) -> int:
@@ -89,11 +92,11 @@ class Surface:
     def objective(self, x_NCHW: Tensor) -> Objective:
         """Return what is pushed when these clean images are attacked."""
         if self.attack == "attack2":
-            return OwnPuzzle(self._puzzle_detector, x_NCHW, puzzles_at_once=self.at_once)
+            return OwnPuzzle(self._puzzle_detector, x_NCHW, at_once=self.at_once)
         if not isinstance(self.detector, PuzzleDetector):
-            return WholeScore(self.detector, rows=len(x_NCHW), rows_at_once=self.at_once)
+            return WholeScore(self.detector, rows=len(x_NCHW), at_once=self.at_once)
         true_NCHW = x_NCHW if self.attack == "attack2_averaged" else None
-        return ThroughPuzzles(self.detector, rows=len(x_NCHW), puzzles_at_once=self.at_once, true_NCHW=true_NCHW)
+        return ThroughPuzzles(self.detector, rows=len(x_NCHW), at_once=self.at_once, true_NCHW=true_NCHW)
 
     def score(self, x_NCHW: Tensor) -> Tensor:
         """Return the detector's scores of images in [0, 1], float32 [N], without gradients."""
@@ -105,11 +108,11 @@ class Surface:
 
 
 @torch.no_grad()
-def score_images(detector: nn.Module, x_NCHW: Tensor, *, at_once: int) -> Tensor:
+def score_images(detector: nn.Module, x_NCHW: Tensor, *, at_once: AtOnce) -> Tensor:
     """Return scores of images in [0, 1], float32 [N] on their device, as many at once as fit."""
     if isinstance(detector, PuzzleDetector):
-        return ThroughPuzzles(detector, rows=len(x_NCHW), puzzles_at_once=at_once).values(x_NCHW)[0].float()
-    return WholeScore(detector, rows=len(x_NCHW), rows_at_once=at_once).values(x_NCHW)[0].float()
+        return ThroughPuzzles(detector, rows=len(x_NCHW), at_once=at_once).values(x_NCHW)[0].float()
+    return WholeScore(detector, rows=len(x_NCHW), at_once=at_once).values(x_NCHW)[0].float()
 
 
 def device_of(detector: nn.Module) -> torch.device:

@@ -17,6 +17,7 @@ from puzzle_study.attacks.running import AttackResult, run_attacks
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.surfaces import default_at_once, device_of, score_images
 from puzzle_study.config import Aggregation
+from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
 from puzzle_study.detectors.scoring import AGGREGATIONS
 
@@ -115,7 +116,7 @@ def score_all(detector: nn.Module, images_NCHW: Tensor, *, at_once: int | None =
         return torch.empty(0)
     with evaluating(detector):
         x_NCHW = to_float(images_NCHW.to(device_of(detector)))
-        return score_images(detector, x_NCHW, at_once=at_once or default_at_once(detector)).cpu()
+        return score_images(detector, x_NCHW, at_once=AtOnce(at_once or default_at_once(detector))).cpu()
 
 
 def _aggregating(detector: PuzzleDetector, aggregation: Aggregation) -> PuzzleDetector:

@@ -25,9 +25,15 @@ class DamagedFile(Exception):
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
     """Write the checkpoint of an epoch and remove all but the newest two."""
     with replacing(folder / f"epoch-{epoch:06d}.pt") as temporary:
-        torch.save(state, temporary)
+        write(state, temporary)
     for old in checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
+
+
+def write(state: dict[str, Any], path: Path) -> None:
+    """Write tensors through a file of Python's, whose errors say why: PyTorch's own only say that writing failed."""
+    with path.open("wb") as file:
+        torch.save(state, file)
 
 
 def checkpoints(folder: Path) -> list[Path]:

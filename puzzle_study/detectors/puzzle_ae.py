@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from puzzle_study import config, puzzles
 from puzzle_study.detectors import checkpoint, scoring
+from puzzle_study.detectors.memory import first_line, halving
 from puzzle_study.devices import Precision, autocast, place
 from puzzle_study.errors import UserError
 from puzzle_study.networks import UNet
+from puzzle_study.results import replacing, write_text
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.pt", "detector.json"
@@ -75,6 +77,7 @@ class PuzzleDetector(nn.Module):
         self.grid = puzzle_set.grid
         self.register_buffer("validation_NK", torch.ones(1, len(puzzle_set)))
         self._puzzler: puzzles.Puzzler | None = None
+        self._halvings = 0
 
     @property
     def device(self) -> torch.device:
@@ -97,6 +100,7 @@ class PuzzleDetector(nn.Module):
         """Return a detector that shares this one's weights and aggregates differently."""
         other = PuzzleDetector(self.network, self.puzzle_set, shape=self.shape, score=score, precision=self.precision)
         other.validation_NK = self.validation_NK
+        other._halvings = self._halvings
         return other
 
     def reconstruct(self, puzzle_NCHW: Tensor) -> Tensor:
@@ -129,25 +133,44 @@ class PuzzleDetector(nn.Module):
         """Return the differentiable anomaly score of each image, shape [N]."""
         return self.scores(self.errors(x_NCHW))
 
-    def chunks(self, images: int) -> Iterator[slice]:
+    def chunks(self, images: int, start: int = 0) -> Iterator[slice]:
         """Yield slices of images whose puzzles fit the cache or the GPU together; of one image at least."""
-        yield from _slices(images, max(1, self.puzzles_at_once // len(self.puzzle_set)))
+        yield from _slices(images, max(1, self.puzzles_at_once // len(self.puzzle_set)), start)
 
     @property
     def puzzles_at_once(self) -> int:
         """How many puzzles are reconstructed together without their feature maps outgrowing the cache or the GPU."""
         numbers = self.puzzler.height * self.puzzler.width * self.shape.base_channels
-        return max(1, CHUNK_NUMBERS[self.device.type] // numbers)
+        return max(1, (CHUNK_NUMBERS[self.device.type] // numbers) >> self._halvings)
+
+    def halve(self) -> bool:
+        """Reconstruct half as many puzzles together from now on; False where it is one already."""
+        there = self.puzzles_at_once
+        self._halvings += 1
+        return there > 1
 
     @torch.no_grad()
     def error_matrix(self, images_NCHW: Tensor) -> Tensor:
-        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device."""
+        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device.
+
+        Where memory runs out it goes on with half as many puzzles at once.
+
+        Raises:
+            UserError: memory is too small for one puzzle.
+        """
         self.network.eval()
         error_NK = torch.empty(len(images_NCHW), len(self.puzzle_set), device=self.device)
-        for part in self.chunks(len(images_NCHW)):
+        done = 0
+
+        def some() -> int:
+            part = next(self.chunks(len(images_NCHW), done))
             x_NCHW = to_float(images_NCHW[part].to(self.device))
             for permutations in _slices(len(self.puzzle_set), self.puzzles_at_once):
                 error_NK[part, permutations] = self.errors(x_NCHW, permutations)
+            return int(part.stop)
+
+        while done < len(images_NCHW):
+            done = halving(self, some)
         return error_NK
 
     def calibrate(self, validation_NCHW: Tensor) -> None:
@@ -161,13 +184,12 @@ class PuzzleDetector(nn.Module):
             folder: where to; its two files are replaced.
             description: what else to record (settings, task, seed).
         """
-        torch.save(
-            {
-                "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
-                "validation_NK": self.validation_NK.cpu(),
-            },
-            folder / WEIGHTS,
-        )
+        state = {
+            "network": {name: tensor.cpu() for name, tensor in self.network.state_dict().items()},
+            "validation_NK": self.validation_NK.cpu(),
+        }
+        with replacing(folder / WEIGHTS, lasting=True) as temporary:
+            checkpoint.write(state, temporary)
         content = {
             "format": FORMAT,
             "channels": self.shape.channels,
@@ -179,11 +201,11 @@ class PuzzleDetector(nn.Module):
             "precision": self.precision,
             **description,
         }
-        (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
 
 
-def _slices(length: int, step: int) -> Iterator[slice]:
-    for start in range(0, length, step):
+def _slices(length: int, step: int, first: int = 0) -> Iterator[slice]:
+    for start in range(first, length, step):
         yield slice(start, min(start + step, length))
 
 
@@ -217,7 +239,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
             raise ValueError(f"its validation errors are not those of {len(puzzle_set)} permutations")
     except (checkpoint.DamagedFile, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{folder} holds a damaged detector ({_first_line(error)}); train it again or restore {WEIGHTS} and "
+            f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
         ) from error
     return detector.to(device)
@@ -250,11 +272,7 @@ def read_description(folder: Path) -> dict[str, Any]:
             f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like best/CLASS"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({_first_line(error)}); restore it or train again") from error
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it or train again") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path} was written by another version of puzzle_study; this one reads format {FORMAT}")
     return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

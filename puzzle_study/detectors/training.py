@@ -20,10 +20,12 @@ from puzzle_study.devices import Precision, autocast, place
 from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet
 
 WARM_UP = 0.1
+# Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
+DIVERGED = 1e6
 
 
 class TrainingDiverged(Exception):
-    """A loss that is not finite: the trial fails with its epoch and loss."""
+    """A loss that is not finite or beyond all pixels: the trial fails with its epoch and loss."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Trainer:
         """Train one epoch on uint8 images that are already on the device.
 
         Raises:
-            TrainingDiverged: a loss was not finite.
+            TrainingDiverged: a loss was not finite, or too large to come back.
         """
         self.network.train()
         order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
@@ -119,9 +121,10 @@ class Trainer:
         loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
         self.epochs_done += 1
         losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
-        if not all(map(math.isfinite, (loss_rec, loss_adv, loss_d))):
+        finite = all(map(math.isfinite, (loss_rec, loss_adv, loss_d)))
+        if not finite or loss_rec > DIVERGED:
             raise TrainingDiverged(
-                f"the loss is not finite after epoch {self.epochs_done} "
+                f"the loss {'diverges' if finite else 'is not finite'} after epoch {self.epochs_done} "
                 f"(reconstruction {loss_rec}, feature matching {loss_adv}, discriminator {loss_d}); "
                 f"lower train.learning_rate or train.lambda"
             )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from puzzle_study import config, statistics
 from puzzle_study.statistics import Mean
+from puzzle_study.study.selection import objectives
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,6 +110,16 @@ class StudyData:
     def selection_title(self) -> str:
         """The selection as it is written in sentences."""
         return self.selection.replace("pseudo_anomalies", "pseudo-anomalies")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The columns that configurations are compared by, the first of which ranks them."""
+        return objectives(self.study) if self.study else ("auroc" if self.selection == "oracle" else "selection",)
+
+    def objective_column(self, name: str) -> str:
+        """Return the column of the summary in which an objective's mean stands."""
+        criterion = "auroc" if self.selection == "oracle" else "selection"
+        return "selection_mean" if name == criterion else f"objective_{name}"
 
     @cached_property
     def searches_error(self) -> bool:

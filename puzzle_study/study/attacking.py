@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
+from itertools import groupby, islice
 from typing import Any
 
 import pandas as pd
@@ -15,12 +14,14 @@ from puzzle_study import config
 from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.flags import compared, control
 from puzzle_study.attacks.specs import measured_as
+from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.devices import default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import Reading
+from puzzle_study.study.storage import Place
 from puzzle_study.trial_spec import TrialSpec
 
 
@@ -103,31 +104,55 @@ def example_keys(plan: Plan) -> list[str]:
 
 
 def run_attack_stage(
-    units: Sequence[Unit], results: Results, resources: config.Resources, done: Callable[[], None]
+    units: Sequence[Unit],
+    results: Results,
+    resources: config.Resources,
+    done: Callable[[], None],
+    *,
+    place: Place | None = None,
+    max_concurrent: int | None = None,
 ) -> None:
-    """Run the units that have no record yet as Ray tasks; ``done`` is called after each.
+    """Run the units that have no record yet as Ray tasks.
+
+    Args:
+        units: what to run.
+        results: where detectors are and records go.
+        resources: what one unit occupies.
+        done: called after each.
+        place: where workers find and leave files; None: the results folder.
+        max_concurrent: how many run at once at most; None: as many as the resources allow.
 
     Raises:
-        UserError: an attack cannot be run on these images, or a detector is missing or damaged.
+        UserError: an attack cannot be run on these images, memory is too small, or a detector is missing or damaged.
+        OSError: a record could not be written.
     """
     import ray
     from ray.exceptions import RayTaskError
 
     @ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=3)
-    def remote(unit: Unit, root: str) -> None:
+    def remote(unit: Unit, place: Place) -> None:
         torch.set_num_threads(max(1, int(resources.cpu)))
-        unit.run(Results(Path(root)), default_device())
+        with place.unit() as results:
+            unit.run(results, default_device())
 
-    waiting = [remote.remote(unit, str(results.root)) for unit in units if results.attack_record(unit.key) is None]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
+    place = place or Place.of(results, None)
+    coming = (unit for unit in units if results.attack_record(unit.key) is None)
+    running = [remote.remote(unit, place) for unit in islice(coming, max_concurrent)]
+    while running:
+        ready, running = ray.wait(running)
         try:
             ray.get(ready)
         except RayTaskError as error:
-            if isinstance(error.cause, UserError):
+            if isinstance(error.cause, (UserError, OSError)):
                 raise error.cause from None
+            if is_out_of_memory(error.cause):
+                raise UserError(
+                    f"an attack does not fit the memory ({first_line(error.cause)}); lower attacks.max_images, or run "
+                    f"fewer at once (resources, max_concurrent)"
+                ) from None
             raise
         done()
+        running += [remote.remote(unit, place) for unit in islice(coming, len(ready))]
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:
@@ -261,13 +286,7 @@ def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
 
 def _ranked(plan: Plan) -> list[tuple[Planned, Reading]]:
     """Return the complete configurations from best to worst, each with the reading that it is best under."""
-    ranked = []
-    for planned in plan.configurations:
-        worth = plan.worth(planned)
-        if worth:
-            reading = max(worth, key=lambda name: worth[name])
-            ranked.append((-worth[reading], planned.number, planned, reading))
-    return [(planned, reading) for _, _, planned, reading in sorted(ranked, key=lambda entry: entry[:2])]
+    return [(planned, reading) for planned, reading, _ in plan.ranked()]
 
 
 def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:

@@ -16,16 +16,20 @@ from typing import Any
 import filelock
 from rich.console import Console
 
-from puzzle_study import datasets, defaults, environment, studyfile
+from puzzle_study import datasets, environment, studyfile
 from puzzle_study.devices import default_device, resolve_precision
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, space
 from puzzle_study.study.attack_units import Unit
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.changes import compare
+from puzzle_study.study.cluster import started_ray
+from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
+from puzzle_study.study.selection import chosen_by, shown
+from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 
 INTERRUPTED = 130
@@ -43,7 +47,15 @@ def make_plan(file: studyfile.StudyFile, results: Results) -> Plan:
     return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
 
-def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console: Console) -> int:
+def run_study(
+    file: studyfile.StudyFile,
+    folder: Path,
+    *,
+    resume: bool,
+    console: Console,
+    address: str | None = None,
+    verbose: bool = False,
+) -> int:
     """Run a study, or what is left of it.
 
     Args:
@@ -51,36 +63,60 @@ def run_study(file: studyfile.StudyFile, folder: Path, *, resume: bool, console:
         folder: where ``<name>/`` with the results goes.
         resume: go on with an interrupted study.
         console: where progress and the closing lines go.
+        address: a running Ray cluster, ``auto`` or HOST:PORT; None: Ray is started on this machine.
+        verbose: whether the logs of trials and Ray's messages go there too.
 
     Returns:
         The exit code: 0 all done, 1 trials failed, 130 or 143 interrupted.
 
     Raises:
-        UserError: the study cannot be run as asked; nothing was changed.
+        UserError: the study cannot be run as asked, or its folder cannot be written; nothing finished is damaged.
     """
     results = Results((folder / file.study.name).resolve())
+    try:
+        return _run_study(file, results, resume=resume, console=console, address=address, verbose=verbose)
+    except UserError:
+        raise
+    except Exception as error:
+        if (sentence := cannot_write(error, results.root)) is None:
+            raise
+        raise UserError(sentence) from error
+
+
+def _run_study(
+    file: studyfile.StudyFile, results: Results, *, resume: bool, console: Console, address: str | None, verbose: bool
+) -> int:
+    place = Place.of(results, file.study.storage)
+    place.fetch()
     plan = make_plan(file, results)
-    changes = _changes(results, file)
+    changes = compare(results, file, plan.tasks, plan.fingerprint)
     if changes is not None:
         units = attacking.attack_units(plan) if plan.complete else []
-        if plan.complete and not changes and _finished(results, units):
+        if plan.complete and not changes.settings and _finished(results, units):
             console.print(f"{file.study.name} is finished: {_shown(results.report / 'index.html')}", highlight=False)
             return 0
-        if not resume:
-            raise UserError(_existing(results, changes))
-        if changes:
-            console.print(
-                f"the study file changed: {'; '.join(changes)}", highlight=False, markup=False, soft_wrap=True
-            )
+        if (refusal := changes.refusal(_shown(results.root), resume=resume)) is not None:
+            raise UserError(refusal)
+        if changes.settings:
+            console.print(f"the study file changed: {changes}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
         console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
         # The same plan again, this time writing down for optuna-dashboard what it asks and tells.
         plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
-        return _run_locked(file, plan, results, console)
+        return _run_locked(file, plan, results, console, place, address, verbose=verbose)
 
 
-def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console: Console) -> int:
+def _run_locked(
+    file: studyfile.StudyFile,
+    plan: Plan,
+    results: Results,
+    console: Console,
+    place: Place,
+    address: str | None,
+    *,
+    verbose: bool,
+) -> int:
     started = time.monotonic()
     before = results.environment()
     described = environment.describe() | {
@@ -91,8 +127,6 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
     described["hardware"]["precision"] = resolve_precision(file.study.train.precision, default_device())
-    write_text(results.study_file, studyfile.dump(file.study))
-    write_json(results.environment_file, described)
 
     def leave(**more: Any) -> None:
         described["wall_seconds"] = before.get("wall_seconds", 0.0) + time.monotonic() - started
@@ -100,15 +134,20 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
 
     with contextlib.ExitStack() as stack:
         if plan.next() is not None or file.study.attacks is not None:
-            stack.enter_context(local_ray(file.study.resources))
-            # Ray reads its environment when it is imported, so nothing imports it before local_ray has set that.
+            stack.enter_context(started_ray(file.study, place, plan.fingerprint, address))
+            # Ray reads its environment when it is imported, so nothing imports it before started_ray has set that.
             from puzzle_study.study.runner import run_trials, sigterm_as_sigint
 
             received = stack.enter_context(sigterm_as_sigint())
+        # Only now: what the machine or the cluster cannot run leaves no begun study behind.
+        write_text(results.study_file, studyfile.dump(file.study))
+        write_json(results.environment_file, described)
+        place.publish(finished=False)
         try:
             if plan.next() is not None:
                 with StageProgress("trials", plan.total, done=plan.finished(), console=console) as progress:
-                    run_trials(plan, results, progress)
+                    run_trials(plan, results, progress, place, verbose=verbose)
+                place.collect()
             write_tables(plan, results)
             if not plan.complete:
                 raise KeyboardInterrupt
@@ -117,10 +156,17 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
             if done < len(units):
                 with StageProgress("attacks", len(units), done=done, console=console) as progress:
                     attacking.run_attack_stage(
-                        units, results, file.study.resources, lambda: progress.update(progress.completed + 1)
+                        units,
+                        results,
+                        file.study.resources,
+                        lambda: progress.update(progress.completed + 1),
+                        place=place,
+                        max_concurrent=file.study.max_concurrent,
                     )
+                place.collect()
         except KeyboardInterrupt:
             leave()
+            console.quiet = False  # what to do next is said to everybody
             console.print(
                 f"interrupted with {plan.finished()} of {plan.total} trials done; go on with --resume",
                 highlight=False,
@@ -136,6 +182,7 @@ def _run_locked(file: studyfile.StudyFile, plan: Plan, results: Results, console
     from puzzle_study.reporting import build_report
 
     page = build_report(results)
+    place.publish(finished=True)
     return _close(plan, results, page, console, time.monotonic() - started)
 
 
@@ -143,18 +190,19 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
     winner = plan.winner()
     failed = [key for key, record in plan.records.items() if record["status"] == "failed"]
     if winner is not None:
-        planned, reading, value = winner
+        planned, reading, worth = winner
         records = [plan.records[spec.key] for spec in planned.trials]
         auroc = sum(record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records) / len(records)
         label = "default" if planned.number == 0 else f"number {planned.number}"
         console.print(
             f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} %, n = {len(records)} "
-            f"(chosen by {plan.study.selection}, {100 * value:.1f} %), in {duration(seconds)}",
+            f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}",
             highlight=False,
             soft_wrap=True,
         )
     if results.optuna_file.exists():
         console.print(f"search: optuna-dashboard {_shown(results.optuna_file)}", highlight=False, soft_wrap=True)
+    console.quiet = False
     console.print(f"report: {_shown(page)}", highlight=False, soft_wrap=True)
     if failed:
         console.print(
@@ -187,32 +235,6 @@ def _folder_name(normal_class: str, repeat: int, seed: int, plan: Plan) -> str:
     return name + (f"-seed{seed}" if len(plan.study.seeds) > 1 else "")
 
 
-def _changes(results: Results, file: studyfile.StudyFile) -> list[str] | None:
-    """Return how the study file differs from the one that made the results, or None where there are none."""
-    if not results.study_file.exists():
-        return None
-    before = studyfile.load(results.study_file).study.model_dump(mode="json", by_alias=True)
-    now = file.study.model_dump(mode="json", by_alias=True)
-    old, new = defaults.leaves(before), defaults.leaves(now)
-    return [
-        f"{name} was {old.get(name)}, is {new.get(name)}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _existing(results: Results, changes: list[str]) -> str:
-    if changes:
-        shown = "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
-        return (
-            f"{_shown(results.root)} was made from another study file ({shown}); choose another place with --results, "
-            f"or keep what is equal and train the rest with --resume"
-        )
-    return (
-        f"{_shown(results.root)} holds an unfinished study; go on with --resume, or choose another place with --results"
-    )
-
-
 def _finished(results: Results, units: list[Unit]) -> bool:
     return (
         results.environment().get("finished") is not None
@@ -224,15 +246,12 @@ def _finished(results: Results, units: list[Unit]) -> bool:
 @contextlib.contextmanager
 def _locked(results: Results) -> Iterator[None]:
     """Hold the results folder; the lock goes with the process, however it ends."""
+    results.root.mkdir(parents=True, exist_ok=True)
     try:
-        results.root.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(results.lock_file, timeout=0)
-        with lock:
+        with filelock.FileLock(results.lock_file, timeout=0):
             yield
     except filelock.Timeout as error:
         raise UserError(f"{_shown(results.root)} is in use by another run; wait for it or use --results") from error
-    except PermissionError as error:
-        raise UserError(f"{_shown(results.root)} cannot be written ({error.strerror}); use --results DIR") from error
 
 
 def _shown(path: Path) -> str:

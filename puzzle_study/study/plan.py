@@ -1,38 +1,69 @@
 """The plan of a study: which trial comes next, as a pure function of what is finished.
 
 Nothing here knows Ray. Configurations are asked for in a fixed order: number i is asked for once number
-i - lookahead has been told, and worth is told in the order of asking. So the plan does not depend on which
-trial happens to finish first, and a study that is run again from its records asks for the same configurations.
+i - lookahead has been told, and worth is told in the order of asking. In a race a configuration is compared with
+the best that had been told when it was asked for. So the plan does not depend on which trial happens to finish
+first, and a study that is run again from its records asks for the same configurations.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from puzzle_study import config
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import space
-from puzzle_study.study.selection import Reading, configuration_value, readings
+from puzzle_study.study import racing, space
+from puzzle_study.study.selection import (
+    Reading,
+    Worth,
+    configuration_worth,
+    gain,
+    objectives,
+    readings,
+    trial_value,
+)
 from puzzle_study.studyfile import StudyFile
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, resolve_reference
 
+KEPT = ("finished", "stopped")
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
 
 
 @dataclass
 class Planned:
-    """A configuration with its trials; ``number`` 0 is the study's own, untouched default."""
+    """A configuration with its trials.
+
+    Attributes:
+        number: its place in the order of asking; 0 is the study's own, untouched default.
+        values: of the search axes.
+        settings: all of it.
+        trials: one for each task and seed.
+        suggestions: where its worth is told.
+        released: how many of the trials have been queued; the rest waits for the race.
+        rival: the configuration that it races against, with its best reading; None: it does not race.
+        given_up: why it gets no further trials; empty where it gets them all.
+        estimate: its worth where it was given up by the race, from its differences to the rival.
+        told: whether its worth has been told.
+    """
 
     number: int
     values: space.Values
     settings: config.Settings
     trials: tuple[TrialSpec, ...]
     suggestions: list[space.Suggestion] = field(default_factory=list)
+    released: int = 0
+    rival: tuple[Planned, Reading] | None = None
+    given_up: str = ""
+    estimate: dict[Reading, Worth] | None = None
     told: bool = False
 
     @property
@@ -63,7 +94,8 @@ class Plan:
     ) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
-        self.readings = readings(file.study)
+        self.readings, self.objectives = readings(file.study), objectives(file.study)
+        self.racing = file.study.search.racing if file.study.search else None
         self.records: dict[str, Mapping[str, Any]] = {}
         self.references = tuple(
             TrialSpec(name, resolve_reference(name, self._settings({})), task, 0, fingerprint)
@@ -71,13 +103,27 @@ class Plan:
             for task in self.tasks
         )
         self.configurations: list[Planned] = []
+        self._by_name: dict[str, Planned] = {}
+        self._of_trial: dict[str, Planned] = {}
+        self._worths: dict[int, dict[Reading, Worth]] = {}
+        self._winner: tuple[Planned, Reading, Worth] | None = None
+        self._best_told: tuple[Planned, Reading, Worth] | None = None
+        self._losers: list[Planned] = []
+        self._told = 0
+        self._unreleased: list[Planned] = []
         self.exhausted = self.study.search is None
         self._asker = space.make_asker(file, self.study.search, journal) if self.study.search else None
-        self._queue: list[TrialSpec] = list(self.references)
+        self._queue: deque[TrialSpec] = deque(self.references)
         self._running: dict[str, TrialSpec] = {}
+        if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
+            raise UserError(
+                f"search.racing tests a configuration after {self.racing.start} trials, but this study gives it "
+                f"{len(self.tasks) * len(self.study.seeds)} (classes × seeds); lower racing.start, add seeds, or leave "
+                f"racing out"
+            )
         self._append({}, None)
 
-    @property
+    @cached_property
     def wanted(self) -> int:
         """How many configurations are trained, the default included."""
         if self.study.search is None:
@@ -90,13 +136,19 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many trials the study has; a space that is exhausted early has fewer."""
-        configurations = len(self.configurations) if self.exhausted else self.wanted
-        return len(self.references) + configurations * len(self.tasks) * len(self.study.seeds)
+        """How many trials the study has; a space that is exhausted early, or a race that is lost, has fewer."""
+        each = len(self.tasks) * len(self.study.seeds)
+        unknown = 0 if self.exhausted else self.wanted - len(self.configurations)
+        never = sum(
+            spec.key not in self.records and spec.key not in self._running
+            for planned in self._losers
+            for spec in planned.trials
+        )
+        return len(self.references) + (len(self.configurations) + unknown) * each - never
 
     @property
     def complete(self) -> bool:
-        """Whether every trial has a record."""
+        """Whether every trial has a record, or will have none because its configuration was given up."""
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
@@ -104,72 +156,119 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                record = self.results.record(spec.key)
-                if record is None or record["status"] != "finished":
-                    if spec.key not in self.records:
+                planned = self._of_trial.get(spec.key)
+                if planned is None or not planned.given_up:
+                    record = self.results.record(spec.key)
+                    if record is not None and record["status"] in KEPT:
+                        self._take_in(spec.key, record)
+                    elif spec.key not in self.records:
                         return spec
-                else:
-                    self.records[spec.key] = record
-                self._queue.pop(0)
-            if not self._ask():
+                self._queue.popleft()
+            if not self._race() and not self._ask():
                 return None
 
     def take(self) -> TrialSpec | None:
         """Return the next trial and count it as running, or None where there is none now."""
         spec = self.next()
         if spec is not None:
-            self._queue.pop(0)
+            self._queue.popleft()
             self._running[spec.key] = spec
         return spec
 
     def done(self, key: str, record: Mapping[str, Any]) -> None:
-        """Take in the record of a trial that was running, finished or failed."""
+        """Take in the record of a trial that was running: finished, failed or stopped."""
         self._running.pop(key, None)
-        self.records[key] = record
+        self._take_in(key, record)
 
     def abandon(self, key: str) -> None:
         """Take back a trial that was stopped before it wrote a record."""
         spec = self._running.pop(key, None)
         if spec is not None:
-            self._queue.insert(0, spec)
+            self._queue.appendleft(spec)
+
+    def stoppable(self, key: str) -> bool:
+        """Return whether a trial may be stopped along its training: those of the default never are."""
+        planned = self._of_trial.get(key)
+        return planned is not None and planned.number > 0
+
+    def given_up(self, key: str) -> str:
+        """Return why a trial was given up before it was run, or nothing."""
+        planned = self._of_trial.get(key)
+        return planned.given_up if planned is not None else ""
 
     def finished(self) -> int:
-        """Return how many trials have a record, finished or failed."""
+        """Return how many trials have a record: finished, failed or stopped."""
         return len(self.records)
 
-    def worth(self, planned: Planned) -> dict[Reading, float] | None:
+    def worth(self, planned: Planned) -> dict[Reading, Worth] | None:
         """Return the worth of a configuration under every reading, or None where it is incomplete."""
-        records = [self.records.get(spec.key) for spec in planned.trials]
-        finished = [record for record in records if record is not None and record["status"] == "finished"]
-        if len(finished) < len(records):
-            return None
-        return {reading: configuration_value(finished, reading, self.study.selection) for reading in self.readings}
+        return self._worths.get(planned.number)
 
-    def winner(self) -> tuple[Planned, Reading, float] | None:
+    def ranked(self) -> list[tuple[Planned, Reading, Worth]]:
+        """Return complete configurations, each under the reading that it is best under, the best first.
+
+        The first objective ranks them, earlier ones win ties.
+        """
+        found = [self._best_reading(planned) for planned in self.configurations if planned.number in self._worths]
+        return sorted(found, key=lambda entry: -self._gain(entry[2]))
+
+    def winner(self) -> tuple[Planned, Reading, Worth] | None:
         """Return the best configuration with its reading and worth; earlier ones win ties."""
-        ranked = [
-            (value, planned, reading)
-            for planned in self.configurations
-            for reading, value in (self.worth(planned) or {}).items()
-        ]
-        if not ranked:
-            return None
-        value, planned, reading = max(ranked, key=lambda entry: entry[0])
-        return planned, reading, value
+        return self._winner
+
+    def _gain(self, worth: Worth) -> float:
+        return gain(self.objectives[0], worth[0])
+
+    def _best_reading(self, planned: Planned) -> tuple[Planned, Reading, Worth]:
+        worth = self._worths[planned.number]
+        reading = max(worth, key=lambda name: self._gain(worth[name]))
+        return planned, reading, worth[reading]
+
+    def _better(self, planned: Planned, best: tuple[Planned, Reading, Worth] | None) -> tuple[Planned, Reading, Worth]:
+        """Return the better of a complete configuration and the best so far, the earlier one where they are equal."""
+        found = self._best_reading(planned)
+        if best is None or (-self._gain(found[2]), planned.number) < (-self._gain(best[2]), best[0].number):
+            return found
+        return best
+
+    def _finished(self, trials: Sequence[TrialSpec]) -> list[Mapping[str, Any]]:
+        records = [self.records.get(spec.key) for spec in trials]
+        return [record for record in records if record is not None and record["status"] == "finished"]
+
+    def _take_in(self, key: str, record: Mapping[str, Any]) -> None:
+        self.records[key] = record
+        planned = self._of_trial.get(key)
+        if planned is None:
+            return
+        if record["status"] == "stopped" and not planned.given_up:
+            self._give_up(planned, f"trial {key} was stopped: {record['error']}")
+        finished = self._finished(planned.trials) if record["status"] == "finished" else []
+        if len(finished) == len(planned.trials):
+            self._worths[planned.number] = {
+                reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings
+            }
+            self._winner = self._better(planned, self._winner)
+
+    def _give_up(self, planned: Planned, reason: str) -> None:
+        planned.given_up = reason
+        self._losers.append(planned)
 
     def _settings(self, values: space.Values) -> config.Settings:
         return self.file.configuration(values)
 
     def _ask(self) -> bool:
         """Ask for the next configuration where its turn has come; returns whether the queue may have grown."""
-        if self._asker is None or self.exhausted or len(self.configurations) >= self.wanted:
-            self.exhausted = True
+        if self._asker is None:
             return False
         assert self.study.search is not None
-        turn = len(self.configurations) - self.study.search.lookahead
-        for planned in self.configurations[: turn + 1]:
-            if not self._tell(planned):
+        self.exhausted |= len(self.configurations) >= self.wanted
+        turn = len(self.configurations) - (1 if self.exhausted else self.study.search.lookahead)
+        while self._told <= turn:
+            if not self._tell(self.configurations[self._told]):
                 return False
+            self._told += 1
+        if self.exhausted:
+            return False
         for _ in range(REPEATED_SUGGESTIONS):
             suggestion = self._asker.ask()
             if suggestion is None:
@@ -179,19 +278,67 @@ class Plan:
         self.exhausted = True
         return False
 
+    def _race(self) -> bool:
+        """Test the configurations whose released trials have ended; returns whether the queue has grown."""
+        assert self.racing is not None or not self._unreleased
+        grown, waiting = False, []
+        for planned in self._unreleased:
+            released = planned.trials[: planned.released]
+            if any(spec.key not in self.records for spec in released):
+                waiting.append(planned)
+                continue
+            finished = self._finished(released)
+            if planned.rival is not None and self.racing is not None and len(finished) == len(released):
+                rival, reading = planned.rival
+                verdict = racing.compare(
+                    finished,
+                    self._finished(rival.trials[: planned.released]),
+                    self.readings,
+                    rival_reading=reading,
+                    objective=self.objectives[0],
+                    p=self.racing.p,
+                )
+                if verdict.lost:
+                    self._give_up(planned, f"after {len(finished)} trials worse than number {rival.number}: {verdict}")
+                    worth = self.worth(rival)
+                    assert worth is not None
+                    planned.estimate = {name: (worth[reading][0] + d,) for name, d in verdict.differences.items()}
+                    continue
+            self._queue.append(planned.trials[planned.released])
+            planned.released += 1
+            grown = True
+            if planned.released < len(planned.trials):
+                waiting.append(planned)
+        self._unreleased = waiting
+        return grown
+
     def _tell(self, planned: Planned) -> bool:
         """Tell a configuration's worth once all of its trials have ended; returns whether it has been told."""
         if planned.told:
             return True
-        if any(spec.key not in self.records for spec in planned.trials):
+        if not planned.given_up and any(spec.key not in self.records for spec in planned.trials):
             return False
-        worth = self.worth(planned)
+        worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
         if planned.number == 0 and worth is not None and self._asker is not None:
             self._asker.tell_default(worth)
+        if planned.number in self._worths:
+            self._best_told = self._better(planned, self._best_told)
         planned.told = True
         return True
+
+    def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
+        """Return what a configuration with a stopped trial had reached, so that the search learns from it."""
+        records = [record for spec in planned.trials if (record := self.records.get(spec.key)) is not None]
+        stopped = [float(record["selection"]) for record in records if record["status"] == "stopped"]
+        if self.objectives != ("selection",) or not stopped:
+            return None
+        finished = self._finished(planned.trials)
+        return {
+            reading: (fmean([*stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
+            for reading in self.readings
+        }
 
     def _append(self, values: space.Values, suggestion: space.Suggestion | None) -> bool:
         """Queue a configuration; one that trains the same as an earlier one shares its trials and is not counted."""
@@ -201,17 +348,26 @@ class Plan:
             for task in self.tasks
             for seed in self.study.seeds
         )
-        for earlier in self.configurations:
-            if earlier.configuration == trials[0].configuration:
-                if suggestion is not None:
-                    if earlier.told:
-                        suggestion.tell(self.worth(earlier))
-                    else:
-                        earlier.suggestions.append(suggestion)
-                return False
+        name = trials[0].configuration
+        earlier = self._by_name.get(name)
+        if earlier is not None:
+            if suggestion is not None:
+                if earlier.told:
+                    suggestion.tell(earlier.estimate or self.worth(earlier) or self._stopped_worth(earlier))
+                else:
+                    earlier.suggestions.append(suggestion)
+            return False
         planned = Planned(len(self.configurations), values, settings, trials, [suggestion] if suggestion else [])
+        if self.racing is not None and self._best_told is not None:
+            planned.rival = self._best_told[:2]
+            planned.released = self.racing.start
+            self._unreleased.append(planned)
+        else:
+            planned.released = len(trials)
         self.configurations.append(planned)
-        self._queue.extend(trials)
+        self._by_name[name] = planned
+        self._of_trial |= {spec.key: planned for spec in trials}
+        self._queue.extend(trials[: planned.released])
         return True
 
 

@@ -60,6 +60,10 @@ class StageProgress:
         if news and not self.console.is_terminal:
             self.console.print(f"{self.label} {completed}/{self.total}{self._note()}", highlight=False)
 
+    def say(self, line: str) -> None:
+        """Print a line of its own, above the live one."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def tick(self) -> None:
         """Refresh the time left."""
         self._refresh()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -13,23 +15,32 @@ from typing import Any
 import torch
 from ray import tune
 
+from puzzle_study import config
 from puzzle_study.devices import default_device
+from puzzle_study.errors import UserError
 from puzzle_study.results import Results
+from puzzle_study.study.disk import cannot_write
+from puzzle_study.study.following import LogFollower
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.searcher import PlanSearcher
+from puzzle_study.study.selection import shown
+from puzzle_study.study.stopping import METRIC, TaskwiseScheduler
+from puzzle_study.study.storage import Place
 from puzzle_study.trial import run
 from puzzle_study.trial_spec import TrialSpec
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
+CANNOT_WRITE = "cannot_write"
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 class ProgressCallback(tune.Callback):
     """Shows on the live line what the plan knows."""
 
-    def __init__(self, plan: Plan, progress: StageProgress) -> None:
-        self._plan, self._progress = plan, progress
+    def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
+        self._plan, self._progress, self._follower = plan, progress, follower
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave plan and screen out of Ray's snapshots."""
@@ -43,17 +54,45 @@ class ProgressCallback(tune.Callback):
         """Count a trial that failed."""
         self._show()
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that a worker is gone and its trial is not."""
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Keep the time left moving."""
         self._progress.tick()
+        if self._follower is not None:
+            self._follower.print_new()
 
     def _show(self) -> None:
         best = self._plan.winner()
-        shown = f"{100 * best[2]:.1f} % (number {best[0].number}, {best[1].aggregation})" if best else ""
-        self._progress.update(self._plan.finished(), total=self._plan.total, best=shown)
+        worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
+        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
 
-def run_trials(plan: Plan, results: Results, progress: StageProgress) -> None:
+class WriteFailure(tune.Stopper):
+    """Ends the run once a worker could not write: the next one could not either.
+
+    Attributes:
+        sentence: what it said, or None.
+    """
+
+    def __init__(self) -> None:
+        self.sentence: str | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return whether this trial could not write."""
+        self.sentence = self.sentence or result.get(CANNOT_WRITE)
+        return CANNOT_WRITE in result
+
+    def stop_all(self) -> bool:
+        """Return whether some trial could not write."""
+        return self.sentence is not None
+
+
+def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Place, *, verbose: bool = False) -> None:
     """Run every trial of a plan that has no record yet.
 
     When interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
@@ -62,19 +101,31 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress) -> None:
         plan: what to train.
         results: where records, checkpoints and Ray's own files go.
         progress: the live line.
+        place: where workers find and leave files.
+        verbose: whether the logs of trials and Ray's messages are printed.
+
+    Raises:
+        UserError: a worker could not write into the results folder.
     """
     study = plan.study
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # A worker that dies is told of in a line; Ray would print its own traceback with it.
+    logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    follower = LogFollower(results.logs, progress.say) if verbose else None
+    failure = WriteFailure()
     trainable = tune.with_resources(
-        tune.with_parameters(_trainable, root=str(results.root), cpu=study.resources.cpu),
+        tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
     )
     storage = results.ray.resolve()
     storage.mkdir(parents=True, exist_ok=True)
+    stopped: dict[str, dict[str, Any]] = {}
+    stopping = study.search.stopping if study.search else None
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=PlanSearcher(plan, results),
+            search_alg=PlanSearcher(plan, place.arriving(results), stopped),
+            scheduler=TaskwiseScheduler(stopping, stopped) if stopping else None,
             num_samples=-1,
             max_concurrent_trials=study.max_concurrent,
             reuse_actors=True,
@@ -84,15 +135,49 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress) -> None:
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(storage),
             verbose=0,
-            callbacks=[ProgressCallback(plan, progress)],
+            callbacks=[ProgressCallback(plan, progress, follower), *make_loggers(study, results)],
             failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            stop=failure,
         ),
     )
     tuner.fit()
+    if follower is not None:
+        follower.print_new()
+    if failure.sentence is not None:
+        raise UserError(failure.sentence)
 
 
-def _trainable(tune_config: dict[str, Any], root: str, cpu: float) -> None:
-    """What a Ray worker does: one trial, reporting at most once a second."""
+def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
+    """Return Ray's loggers that a study asks for.
+
+    Raises:
+        UserError: the package of one is not installed.
+    """
+    made: list[tune.Callback] = []
+    for name in study.loggers:
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(
+                f"loggers names {name}, but the package {PACKAGES[name]} is not installed; "
+                f"pip install {PACKAGES[name]}, or leave it out"
+            )
+        if name == "tensorboard":
+            from ray.tune.logger import TBXLoggerCallback
+
+            made.append(TBXLoggerCallback())
+        elif name == "mlflow":
+            from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.ray / 'mlflow.db'}"
+            made.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=study.name))
+        else:
+            from ray.air.integrations.wandb import WandbLoggerCallback
+
+            made.append(WandbLoggerCallback(project=study.name))
+    return made
+
+
+def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:
+    """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     torch.set_num_threads(max(1, int(cpu)))
     spec = TrialSpec.from_json(tune_config["spec"])
@@ -100,11 +185,22 @@ def _trainable(tune_config: dict[str, Any], root: str, cpu: float) -> None:
 
     def on_epoch(row: dict[str, float]) -> None:
         nonlocal last
-        if time.monotonic() - last >= REPORT_SECONDS:
+        saved()
+        criterion = row.get(f"selection_{spec.settings.score.aggregation}_{spec.settings.score.error}")
+        if criterion is not None:
+            row = row | {METRIC: criterion}
+        if criterion is not None or time.monotonic() - last >= REPORT_SECONDS:
             last = time.monotonic()
-            tune.report({"epoch": row["epoch"], "loss_rec": row["loss_rec"]})
+            tune.report(row)
 
-    record = run(spec, Results(Path(root)), device=default_device(), on_epoch=on_epoch)
+    try:
+        with place.trial(spec.key) as (results, saved):
+            record = run(spec, results, device=default_device(), on_epoch=on_epoch)
+    except Exception as error:
+        if (sentence := cannot_write(error, Path(place.root))) is None:
+            raise
+        tune.report({CANNOT_WRITE: sentence})
+        return
     tune.report({"epoch": record.get("epochs", 0), "trial": spec.key})
 
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from puzzle_study.results import Results
+from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import failed_record
+from puzzle_study.trial_spec import describe, failed_record
 
 
 class PlanSearcher(Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
 
     The plan's records are the truth: what Ray reports of a trial only says that it is time to read them.
+
+    Args:
+        plan: what to train.
+        results: where records are.
+        stopped: what a stopping rule stopped, by Ray's trial id; such trials get their record here.
     """
 
-    def __init__(self, plan: Plan, results: Results) -> None:
+    def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, dict[str, Any]]) -> None:
         super().__init__(metric=None, mode=None)
-        self._plan, self._results = plan, results
+        self._plan, self._results, self._stopped = plan, results, stopped
         self._specs: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -33,7 +40,7 @@ class PlanSearcher(Searcher):
         if spec is None:
             return Searcher.FINISHED if self._plan.complete else None
         self._specs[trial_id] = spec
-        return {"spec": spec.to_json()}
+        return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Take in the record that the trial wrote; a worker that died without one leaves a failed record."""
@@ -41,10 +48,15 @@ class PlanSearcher(Searcher):
         if spec is None:
             return
         record = self._results.record(spec.key)
+        if record is None and trial_id in self._stopped:
+            record = describe(spec) | {"status": "stopped"} | self._stopped[trial_id]
+            write_json(self._results.record_file(spec.key), record)
+            shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
         if record is None and not error:
             self._plan.abandon(spec.key)
             return
-        self._plan.done(spec.key, record or failed_record(spec, "its worker process died, see the log in ray/"))
+        reason = f"its worker died again and again, see logs/{spec.key}.log"
+        self._plan.done(spec.key, record or failed_record(spec, reason))
 
     def save(self, checkpoint_path: str) -> None:
         """Write nothing of worth: the plan is rebuilt from records."""

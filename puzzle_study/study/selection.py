@@ -1,9 +1,9 @@
-"""Selection criteria: how good a configuration is, without test labels unless the study says ``oracle``."""
+"""What a configuration is worth: the selection criterion, or the columns that a search names as its objectives."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -11,6 +11,22 @@ from typing import Any
 from puzzle_study import config
 
 EVALUATION_AXES = ("score.error", "score.aggregation")
+LOWER_IS_BETTER = frozenset(
+    {
+        "fpr_at_tpr95",
+        "fpr_at_tpr99",
+        "fpr_at_tpr995",
+        "val_error",
+        "images_seen",
+        "seconds",
+        "train_seconds",
+        "score_seconds",
+    }
+)
+SHARES = frozenset(config.NEED_TEST_LABELS) | {"selection", "robust_selection"}
+
+Worth = tuple[float, ...]
+"""Mean of each objective over the trials of a configuration, in the order of the objectives."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +50,48 @@ def readings(study: config.Study) -> list[Reading]:
     return [Reading(error, aggregation) for error, aggregation in itertools.product(errors, aggregations)]
 
 
-def trial_value(record: Mapping[str, Any], reading: Reading, selection: config.Selection) -> float:
-    """Return what a finished trial is worth, higher being better.
+def objectives(study: config.Study) -> tuple[config.Objective, ...]:
+    """Return the columns that configurations are compared by, the first of which ranks them.
 
-    ``pseudo_anomalies``: AUROC of its validation images against pseudo-anomalies made of them. ``oracle``: its test
-    AUROC.
+    By default the selection criterion: AUROC of validation images against pseudo-anomalies made of them, or the
+    test AUROC where the study says ``oracle``.
     """
-    metrics = record["metrics"][reading.error][reading.aggregation]
-    return float(metrics["auroc" if selection == "oracle" else "selection"])
+    if study.search is not None and study.search.objectives is not None:
+        return tuple(study.search.objectives)
+    return ("auroc",) if study.selection == "oracle" else ("selection",)
 
 
-def configuration_value(records: Iterable[Mapping[str, Any]], reading: Reading, selection: config.Selection) -> float:
-    """Return the mean over all trials of a configuration; the caller makes sure that none is missing."""
-    return fmean(trial_value(record, reading, selection) for record in records)
+def chosen_by(study: config.Study) -> str:
+    """Return by what the winner is chosen, for people."""
+    named = study.search is not None and study.search.objectives is not None
+    return objectives(study)[0] if named else study.selection
+
+
+def gain(objective: str, value: float) -> float:
+    """Return an objective's value, turned so that higher is better."""
+    return -value if objective in LOWER_IS_BETTER else value
+
+
+def shown(objective: str, value: float) -> str:
+    """Return an objective's value for people: a share in percent, else the number."""
+    return f"{100 * value:.1f} %" if objective in SHARES else f"{value:.4g}"
+
+
+def trial_value(record: Mapping[str, Any], reading: Reading, objective: str) -> float:
+    """Return a column of a finished trial under a reading of its error matrices."""
+    of_reading = record["metrics"][reading.error][reading.aggregation]
+    return float(of_reading[objective] if objective in of_reading else record[objective])
+
+
+def configuration_worth(records: Sequence[Mapping[str, Any]], reading: Reading, columns: Iterable[str]) -> Worth:
+    """Return the means over all trials of a configuration; the caller makes sure that none is missing."""
+    return tuple(fmean(trial_value(record, reading, column) for record in records) for column in columns)
+
+
+def pareto_front(worths: Sequence[Worth], columns: Sequence[str]) -> list[bool]:
+    """Return which points no other one is better than in an objective without being worse in another."""
+    gains = [tuple(gain(column, value) for column, value in zip(columns, worth, strict=True)) for worth in worths]
+    return [
+        not any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for other in gains)
+        for point in gains
+    ]

@@ -7,6 +7,7 @@ Optuna is told one value for a configuration, once all of its trials are done. A
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
-from puzzle_study.study.selection import EVALUATION_AXES, Reading, readings
+from puzzle_study.study.selection import (
+    EVALUATION_AXES,
+    LOWER_IS_BETTER,
+    Reading,
+    Worth,
+    objectives,
+    readings,
+)
 from puzzle_study.studyfile import StudyFile
 from puzzle_study.trial_spec import inert_settings
 
@@ -29,7 +37,7 @@ class Suggestion(Protocol):
 
     values: Values
 
-    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
         """Tell the worth under every reading, or None where the configuration failed."""
 
 
@@ -39,7 +47,7 @@ class Asker(Protocol):
     def ask(self) -> Suggestion | None:
         """Return the next suggestion, or None where the space is exhausted."""
 
-    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
         """Tell the worth of the study's own settings."""
 
 
@@ -91,7 +99,7 @@ def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:
 
 
 class OptunaAsker:
-    """Asks Optuna's TPE or random sampler; the same tells in the same order give the same suggestions."""
+    """Asks one of Optuna's samplers; the same tells in the same order give the same suggestions."""
 
     def __init__(self, file: StudyFile, search: config.Search, journal: Path | None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -99,20 +107,19 @@ class OptunaAsker:
         self.readings = readings(file.study)
         self.setting: Callable[[str], Any] = lambda name: setting_of(file.study, name)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
-        sampler: optuna.samplers.BaseSampler
-        if search.algorithm == "random":
-            sampler = optuna.samplers.RandomSampler(seed=search.seed)
-        else:
-            sampler = optuna.samplers.TPESampler(
-                seed=search.seed, n_startup_trials=search.startup * len(self.readings), constant_liar=True
-            )
         storage = None
         if journal is not None:
             journal.unlink(missing_ok=True)
             storage = JournalStorage(JournalFileBackend(str(journal)))
         self.study = optuna.create_study(
-            study_name=file.study.name, storage=storage, direction="maximize", sampler=sampler
+            study_name=file.study.name,
+            storage=storage,
+            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
+            sampler=make_sampler(search, startup=search.startup * len(self.readings)),
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(objectives(file.study)))
 
     def ask(self) -> OptunaSuggestion:
         """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""
@@ -123,14 +130,14 @@ class OptunaAsker:
                 values[name] = suggest(trial, name, axis)
         return OptunaSuggestion(self, trial, values)
 
-    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
         """Let Optuna know the default configuration where it lies in the space."""
         values = {
             name: self.setting(name) for name, axis in ordered_axes(self.search) if applies(axis, {}, self.setting)
         }
         self.add(values, worth)
 
-    def add(self, values: Values, worth: Mapping[Reading, float]) -> None:
+    def add(self, values: Values, worth: Mapping[Reading, Worth]) -> None:
         """Add finished trials that Optuna was not asked for, where the values lie in the space."""
         for reading, value in worth.items():
             params = values | {name: reading.values[name] for name in EVALUATION_AXES if name in values}
@@ -139,9 +146,27 @@ class OptunaAsker:
                     optuna.trial.create_trial(
                         params=params,
                         distributions={name: self.distributions[name] for name in params},
-                        value=value,
+                        values=value,
                     )
                 )
+
+
+def make_sampler(search: config.Search, *, startup: int) -> optuna.samplers.BaseSampler:
+    """Return the sampler of an algorithm.
+
+    Args:
+        search: names the algorithm and its seed.
+        startup: trials drawn at random before TPE and CMA-ES model; NSGA-II's population.
+    """
+    if search.algorithm == "random":
+        return optuna.samplers.RandomSampler(seed=search.seed)
+    if search.algorithm == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=search.seed, population_size=max(2, search.startup))
+    if search.algorithm == "cmaes":
+        return optuna.samplers.CmaEsSampler(
+            seed=search.seed, n_startup_trials=search.startup, warn_independent_sampling=False
+        )
+    return optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=startup, constant_liar=True)
 
 
 class OptunaSuggestion:
@@ -150,7 +175,7 @@ class OptunaSuggestion:
     def __init__(self, asker: OptunaAsker, trial: optuna.trial.Trial, values: Values) -> None:
         self.asker, self.trial, self.values = asker, trial, values
 
-    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
         """Tell Optuna the value under the suggested reading, and add the other readings as trials of their own."""
         if worth is None:
             self.asker.study.tell(self.trial, state=optuna.trial.TrialState.FAIL)
@@ -174,7 +199,7 @@ class GridAsker:
         """Return the next combination, or None after the last one."""
         return next(self._suggestions, None)
 
-    def tell_default(self, worth: Mapping[Reading, float]) -> None:
+    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
         """A grid learns nothing."""
 
     @staticmethod
@@ -197,7 +222,7 @@ class GridSuggestion:
     def __init__(self, values: Values) -> None:
         self.values = values
 
-    def tell(self, worth: Mapping[Reading, float] | None) -> None:
+    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
         """A grid learns nothing."""
 
 

@@ -14,7 +14,13 @@ from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import mean_interval
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import EVALUATION_AXES, Reading, configuration_value
+from puzzle_study.study.selection import (
+    EVALUATION_AXES,
+    Reading,
+    configuration_worth,
+    gain,
+    pareto_front,
+)
 from puzzle_study.study.space import setting_of
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
@@ -28,6 +34,8 @@ METRICS = (
     "fpr_at_tpr99",
     "fpr_at_tpr995",
     "selection",
+    "robust_auroc",
+    "robust_selection",
 )
 PLAIN = (
     "epochs",
@@ -54,7 +62,7 @@ def write_tables(plan: Plan, results: Results) -> None:
     error = plan.study.score.error
     rows, epochs = [], []
     for spec, settings in _specs(plan):
-        record = plan.records.get(spec.key)
+        record = plan.records.get(spec.key) or _never_run(plan, spec)
         if record is None:
             continue
         searched = {name: setting_of(settings, name) for name in axes} if spec.detector == PUZZLE_AE else {}
@@ -68,6 +76,12 @@ def write_tables(plan: Plan, results: Results) -> None:
         pd.concat(history, ignore_index=True) if history else pd.DataFrame(columns=columns),
     )
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
+
+
+def _never_run(plan: Plan, spec: TrialSpec) -> Mapping[str, Any] | None:
+    """Return what stands for a trial that was not run because its configuration was given up."""
+    reason = plan.given_up(spec.key)
+    return {"status": "stopped", "error": reason} if reason else None
 
 
 def training_axes(study: config.Study) -> list[str]:
@@ -99,7 +113,8 @@ def trial_row(
             values = record["metrics"][error][aggregation]
             for name in METRICS:
                 stem, _, end = name.partition("_") if name in ("auroc_low", "auroc_high") else (name, "", "")
-                row[f"{stem}_{aggregation}" + (f"_{end}" if end else "")] = values[name]
+                if name in values:
+                    row[f"{stem}_{aggregation}" + (f"_{end}" if end else "")] = values[name]
             last = _evaluated(record, aggregation, error)[-LAST:]
             row[f"last20_{aggregation}_mean"] = float(np.mean(last)) if last else math.nan
             row[f"last20_{aggregation}_std"] = float(np.std(last, ddof=1)) if len(last) > 1 else math.nan
@@ -114,8 +129,10 @@ def epoch_rows(spec: TrialSpec, record: Mapping[str, Any], error: config.ErrorNo
     frame = pd.DataFrame({"trial": spec.key, "epoch": np.asarray(history["epoch"], dtype=np.int64)})
     for name in ("loss_rec", "loss_adv", "loss_d", "lr"):
         frame[name] = np.asarray(history[name], dtype=np.float64)
-    for aggregation in AGGREGATIONS:
-        frame[f"auroc_{aggregation}"] = np.asarray(history[f"auroc_{aggregation}_{error}"], dtype=np.float64)
+    for followed in ("auroc", "selection"):
+        for aggregation in AGGREGATIONS:
+            if (column := history.get(f"{followed}_{aggregation}_{error}")) is not None:
+                frame[f"{followed}_{aggregation}"] = np.asarray(column, dtype=np.float64)
     return frame
 
 
@@ -137,18 +154,29 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
             row["number"] = planned.number
             row |= {name: setting_of(planned.settings, name) for name in axes}
             row["may_win"] = reading in plan.readings and row["complete"]
+            row["given_up"] = planned.given_up
             rows.append(row)
-    contenders = sorted(
-        (row for row in rows if row["may_win"]), key=lambda row: (-row["selection_mean"], row["number"])
-    )
-    for rank, row in enumerate(contenders, start=1):
-        row["rank"] = rank
+    _rank([row for row in rows if row["may_win"]], plan)
     for name in study.references:
         specs = [spec for spec in plan.references if spec.detector == name]
         rows.append(_summary_row(plan, name, name, specs, plan.readings[0]) | {"label": "", "aggregation": ""})
     for row in rows:
         row["selection"] = study.selection
     return rows
+
+
+def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
+    """Write ranks by the first objective, and which rows are on the Pareto front where there are several."""
+    columns = plan.objectives
+    worths = [tuple(row[_column(name, plan)] for name in columns) for row in contenders]
+    contenders_in_order = sorted(
+        zip(contenders, worths, strict=True), key=lambda pair: (-gain(columns[0], pair[1][0]), pair[0]["number"])
+    )
+    for rank, (row, _) in enumerate(contenders_in_order, start=1):
+        row["rank"] = rank
+    if len(columns) > 1:
+        for row, on_front in zip(contenders, pareto_front(worths, columns), strict=True):
+            row["pareto"] = on_front
 
 
 def _summary_row(
@@ -176,9 +204,21 @@ def _summary_row(
             "auroc_low": mean.low,
             "auroc_high": mean.high,
             "interval": mean.method,
-            "selection_mean": configuration_value(records, reading, plan.study.selection),
+            "selection_mean": configuration_worth(records, reading, [_criterion(plan)])[0],
         }
+        if detector == PUZZLE_AE:
+            worth = configuration_worth(records, reading, plan.objectives)
+            row |= {_column(name, plan): value for name, value in zip(plan.objectives, worth, strict=True)}
     return row
+
+
+def _criterion(plan: Plan) -> str:
+    return "auroc" if plan.study.selection == "oracle" else "selection"
+
+
+def _column(objective: str, plan: Plan) -> str:
+    """Return the column of summary.csv in which the mean of an objective stands."""
+    return "selection_mean" if objective == _criterion(plan) else f"objective_{objective}"
 
 
 def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:

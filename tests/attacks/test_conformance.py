@@ -17,6 +17,7 @@ from puzzle_study.attacks.methods import METHODS, REFUSED
 from puzzle_study.attacks.objectives import Objective
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.template import _run
+from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.errors import UserError
 
 from . import planted
@@ -87,7 +88,7 @@ class Spy(Objective):
     """Counts rows that look like another row's image."""
 
     def __init__(self, start_RCHW: Tensor) -> None:
-        super().__init__(rows=len(start_RCHW), rows_at_once=2)
+        super().__init__(rows=len(start_RCHW), at_once=AtOnce(2))
         self.start_RCHW, self.seen, self.wrong = start_RCHW, 0, 0
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.attacks.adapter import Centre, ScoreLogits
 from puzzle_study.attacks.ball import Ball
 from puzzle_study.attacks.objectives import WholeScore
+from puzzle_study.detectors.memory import AtOnce
 
 from . import planted
 
@@ -24,7 +25,7 @@ def logits_of(score_N: Tensor, *, validation: Tensor, direction: int, gain: floa
 
     x_NCHW = score_N.reshape(-1, 1, 1, 1).clone().requires_grad_()
     logits = ScoreLogits(
-        WholeScore(Pixel(), rows=len(x_NCHW), rows_at_once=2),
+        WholeScore(Pixel(), rows=len(x_NCHW), at_once=AtOnce(2)),
         x_NCHW.detach(),
         ball=Ball("linf", 0.1),
         centre=Centre.of(validation),

@@ -203,7 +203,7 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     "quick_in_quick": (
         DATA + "quick:\n  quick: {}\n",
         "`quick` is not a setting; allowed here: variant, data, puzzle, model, train, score, evaluate, name, preset, "
-        "seeds, search, selection, references, attacks, resources, max_concurrent (FILE, line 3)",
+        "seeds, search, selection, references, attacks, resources, max_concurrent, loggers, storage (FILE, line 3)",
     ),
     # variants
     "variant": (

@@ -66,6 +66,11 @@ MATTER: list[tuple[Values, Values]] = [
     ({"puzzle.permutations": "two_swapped"}, {"score.puzzle_set": "all"}),
     ({}, {"evaluate.every": 1}),
     ({}, {"evaluate.max_images": 100}),
+    ({}, {"evaluate.selection": True}),
+    ({}, {"evaluate.robust.epsilon": 0.2}),
+    ({"evaluate.robust.epsilon": 0.2}, {"evaluate.robust.method": "pgd"}),
+    ({"evaluate.robust.epsilon": 0.2}, {"evaluate.robust.max_images": 10}),
+    ({"evaluate.robust.method": "pgd"}, {"evaluate.robust.steps": 3}),
 ]
 
 UNTRAINED: list[tuple[Values, Values]] = [
@@ -88,6 +93,7 @@ INERT: list[tuple[Values, Values]] = [
     (CALM, {"train.adversary.steps": 2}),
     (CALM, {"train.adversary.noise": "twice"}),
     (CALM, {"train.adversary.target": "noisy"}),
+    ({"evaluate.robust.epsilon": 0.2}, {"evaluate.robust.steps": 2}),
     ({}, {"train.adversary.steps": 2}),
     ({}, {"train.adversary.alpha": 0.5}),
     ({}, {"train.adversary.alpha": 0.2}),

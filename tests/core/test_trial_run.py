@@ -156,19 +156,20 @@ def test_recorded_metrics_follow_from_the_error_matrices(
     assert found["selection"] == pytest.approx(auroc(scores["validation"], scores["pseudo"]), abs=0.02)
 
 
+@pytest.mark.parametrize(("factor", "what"), [(math.nan, "is not finite"), (1e9, "diverges")])
 def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    factor: float, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Trainer._step
 
     def explode(self: Trainer, x_NCHW: torch.Tensor) -> torch.Tensor:
-        return original(self, x_NCHW) * (math.nan if self.epochs_done == 1 else 1)
+        return original(self, x_NCHW) * (factor if self.epochs_done == 1 else 1)
 
     monkeypatch.setattr(Trainer, "_step", explode)
     spec, results = tiny.trial(VALUES), Results(tmp_path)
     record = trial.run(spec, results, device=CPU)
     assert record["status"] == "failed"
-    assert record["error"].startswith("the loss is not finite after epoch 2 (reconstruction nan")
+    assert record["error"].startswith(f"the loss {what} after epoch 2 (reconstruction ")
     assert results.record(spec.key) == record
     assert not results.checkpoints(spec.key).exists()
 
@@ -177,7 +178,8 @@ def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentenc
     spec = tiny.trial(VALUES | {"score.permutations": 7})
     record = trial.run(spec, Results(tmp_path), device=CPU)
     assert record["status"] == "failed"
-    assert record["error"] == "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
+    sentence = "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
+    assert record["error"] == f"{sentence} (see logs/{spec.key}.log)"
 
 
 def test_zero_epochs_score_with_the_untrained_network(tmp_path: Path) -> None:

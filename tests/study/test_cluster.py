@@ -1,4 +1,4 @@
-"""Ray on one machine: on loopback, with a private temporary folder and a token."""
+"""Ray on one machine is on loopback, with a private folder and a token; a cluster that cannot do is refused."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from puzzle_study import config
+from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
-from puzzle_study.study.cluster import check_resources
+from puzzle_study.results import Results
+from puzzle_study.study import cluster
+from puzzle_study.study.cluster import check_nodes, check_resources, package_digest
+from puzzle_study.study.storage import Place
 from tests.study.conftest import tune_command, tune_environment
 
 SESSION = """
@@ -85,5 +88,88 @@ def test_rays_folder_is_private_and_removed() -> None:
 
 def test_a_trial_that_no_node_can_run_is_refused_with_what_there_is() -> None:
     with pytest.raises(UserError, match=r"resources\.gpu asks for 2 GPUs a trial, but there are 1; lower it"):
-        check_resources(config.Resources(gpu=2.0), {"CPU": 8.0, "GPU": 1.0})
-    check_resources(config.Resources(gpu=0.25), {"CPU": 8.0, "GPU": 1.0})
+        check_resources(config.Resources(gpu=2.0), [{"CPU": 8.0, "GPU": 1.0}])
+    check_resources(config.Resources(gpu=0.25), [{"CPU": 8.0, "GPU": 1.0}])
+
+
+def test_a_trial_must_fit_one_node_and_not_all_of_them_together() -> None:
+    nodes = [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}]
+    with pytest.raises(UserError, match=r"resources\.cpu asks for 8 CPUs a trial, but no node has more than 4; lower"):
+        check_resources(config.Resources(cpu=8.0), nodes)
+    with pytest.raises(UserError, match="resources asks for 2 CPUs and 1 GPUs a trial, and no single node has both"):
+        check_resources(config.Resources(cpu=2.0, gpu=1.0), nodes)
+    check_resources(config.Resources(cpu=1.0, gpu=1.0), nodes)
+
+
+LIKE_HERE = {"node": "b (10.0.0.2)", "version": __version__, "sees": True, "error": None, "fingerprint": "f"}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"version": "9.9.9"}, rf"node b \(10.0.0.2\) has 9.9.9, this machine puzzle_study {__version__}; install the"),
+        ({"version": None}, r"node b \(10.0.0.2\) has no puzzle_study, this machine"),
+        ({"digest": "other"}, r"node b \(10.0.0.2\) has other source files of puzzle_study"),
+        (
+            {"sees": False},
+            r"/x is not the same folder on b \(10.0.0.2\); set `storage` to a folder that every node sees",
+        ),
+        ({"error": "no images"}, r"node b \(10.0.0.2\): no images"),
+        ({"fingerprint": "g"}, r"node b \(10.0.0.2\) has other images in data.root than this machine; copy the same"),
+    ],
+)
+def test_a_node_that_is_not_like_this_one_is_refused_and_named(change: dict[str, object], sentence: str) -> None:
+    like_here = LIKE_HERE | {"digest": package_digest()}
+    place = Place.of(Results(Path("/x")), None)
+    check_nodes(place, "f", [like_here])
+    with pytest.raises(UserError, match=sentence):
+        check_nodes(place, "f", [like_here, like_here | change])
+
+
+def test_a_token_that_is_missing_is_asked_for_and_one_that_others_can_read_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"no token for the cluster in .*/\.ray/auth_token; copy that file from the"):
+        cluster._mend_token()
+    path = tmp_path / ".ray" / "auth_token"
+    path.parent.mkdir()
+    path.write_text("token", encoding="utf-8")
+    path.chmod(0o644)
+    assert cluster._mend_token() == str(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "token")
+    assert cluster._mend_token() == "RAY_AUTH_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster answers at 127\.0\.0\.1:1 \("),
+        ("auto", r"no Ray cluster answers at .*:2 \("),
+        ("ray://127.0.0.1:10001", "--address must be auto or HOST:PORT, got ray://127.0.0.1:10001"),
+        ("somewhere", "--address must be auto or HOST:PORT, got somewhere"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_sentence(
+    address: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    with pytest.raises(UserError, match=sentence):
+        cluster._reachable(address)
+
+
+def test_a_study_that_finds_no_cluster_ends_with_that_sentence(tiny: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        tune_command(tiny, "--results", tmp_path / "results", "--address", "127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=tune_environment() | {"RAY_AUTH_TOKEN": "token"},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: no Ray cluster answers at 127.0.0.1:1 (")
+    assert done.stderr.count("\n") == 1

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from puzzle_study import statistics
+from puzzle_study.config import NEED_TEST_LABELS
 from puzzle_study.reporting.blocks import (
     Block,
     Cell,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 def build(data: StudyData) -> Section:
     """Return the section."""
-    blocks: list[Block | None] = [Paragraph(how_selected(data)), ranking_table(data)]
+    blocks: list[Block | None] = [Paragraph(how_selected(data)), _given_up(data), ranking_table(data)]
     if data.searched:
         blocks += [_one_standard_error(data), differences_table(data)]
     else:
@@ -44,6 +45,12 @@ def build(data: StudyData) -> Section:
 
 def how_selected(data: StudyData) -> str:
     """Return one sentence on how the winner was chosen."""
+    if data.objective_column(data.objectives[0]) != "selection_mean":
+        labels = data.objectives[0] in NEED_TEST_LABELS
+        return (
+            f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
+            + (": it needs test labels (oracle), is optimistic and cannot be had in practice." if labels else ".")
+        )
     if data.selection == "oracle":
         return (
             "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
@@ -52,6 +59,24 @@ def how_selected(data: StudyData) -> str:
     return (
         "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
         "made of them; test labels were not used."
+    )
+
+
+def _ranked_by(data: StudyData) -> str:
+    own = data.objective_column(data.objectives[0]) != "selection_mean"
+    return f"the objective {data.objectives[0]}" if own else f"selection ({data.selection_title})"
+
+
+def _given_up(data: StudyData) -> Paragraph | None:
+    """Return how many configurations a race or a stopping rule gave up; they are incomplete and cannot win."""
+    stopped = data.trials[data.trials["status"] == "stopped"]
+    if stopped.empty:
+        return None
+    begun = int(stopped["epochs"].notna().sum()) if "epochs" in stopped else 0
+    return Paragraph(
+        f"{stopped['configuration'].nunique()} configurations were given up: {len(stopped) - begun} of their trials "
+        f"were not run and {begun} were stopped along their training. They are incomplete and cannot win; trials.csv "
+        "says why."
     )
 
 
@@ -99,7 +124,7 @@ def ranking_table(data: StudyData) -> Table:
         tuple(columns),
         tuple(cells),
         f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} "
-        f"Rank: by selection ({data.selection_title}), among complete rows that may be selected. "
+        f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
         + " Trials: finished of planned.",

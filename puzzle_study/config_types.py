@@ -1,0 +1,30 @@
+"""What the sections of a study file are made of."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+MOST_EPOCHS = 100_000
+Item = TypeVar("Item")
+Many = Annotated[tuple[Item, ...], Strict(False)]
+
+
+def _quotient(value: Any) -> Any:
+    """Read ``8/255`` as the number it stands for."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([1-9]\d*)\s*", value)):
+        return float(match[1]) / float(match[2])
+    return value
+
+
+Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
+Perturbation = Annotated[float, Field(ge=0, le=1), BeforeValidator(_quotient)]
+Scalar = bool | int | float | str
+
+
+class Section(BaseModel):
+    """A part of the study file: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -1,0 +1,88 @@
+"""Memory that runs out: work goes on with half as much at once, and what does not fit at all is said in a sentence."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+
+from puzzle_study.errors import UserError
+
+Found = TypeVar("Found")
+# What PyTorch says where malloc fails; CUDA has a class of its own for it.
+CPU_ALLOCATOR = re.compile(
+    r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes"
+)
+GPU_ALLOCATOR = re.compile(r"Tried to allocate ([\d.]+) ([KMG])iB")
+GIB = {"K": 2.0**-20, "M": 2.0**-10, "G": 1.0}
+
+
+class Halves(Protocol):
+    """Something that works on so many puzzles at once, and can do with half as many."""
+
+    def halve(self) -> bool:
+        """Work on half as many from now on; False where it is one already."""
+
+
+@dataclass
+class AtOnce:
+    """How many puzzles, or images, are in memory together; halved for good where memory runs out."""
+
+    count: int
+
+    def halve(self) -> bool:
+        """Halve the count; False where it is one already."""
+        there, self.count = self.count, max(1, self.count // 2)
+        return there > 1
+
+
+def halving(how_many: Halves, work: Callable[[], Found]) -> Found:
+    """Return what ``work`` returns, tried again with half as many at once for as long as memory runs out.
+
+    Args:
+        how_many: what ``work`` looks at anew each time it is called, to know how much to do at once.
+        work: a piece of work that can be done again.
+
+    Raises:
+        UserError: memory is too small for one at a time.
+    """
+    while True:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            why = first_line(error)
+        # Only here, where the error and with it the tensors of its frames are gone, is there memory again.
+        torch.cuda.empty_cache()
+        if not how_many.halve():
+            raise UserError(
+                f"memory does not suffice for one puzzle or image at a time ({why}); lower model.base_channels or "
+                f"data.size, or run fewer trials at once (resources, max_concurrent)"
+            )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or not."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or CPU_ALLOCATOR.search(str(error)) is not None
+
+
+def needed_gib(error: BaseException, device: torch.device) -> float:
+    """Return how much memory would have been needed at least: the most that was held, and what was asked for then."""
+    asked = 0.0
+    if found := GPU_ALLOCATOR.search(str(error)):
+        asked = float(found[1]) * GIB[found[2]]
+    elif found := CPU_ALLOCATOR.search(str(error)):
+        asked = int(found[1]) / 2**30
+    if device.type == "cuda":
+        return asked + torch.cuda.max_memory_allocated(device) / 2**30
+    return asked + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error, or the name of its kind."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,58 @@
+"""Robustness at the end of a training, so that a search can have it as an objective.
+
+The attack stage of a study measures attacks in full, on the configurations that it is asked to; this is one small
+attack on every trained detector.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from puzzle_study import config, datasets, metrics
+from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.datasets import Task
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+
+
+def measure_robustness(
+    detector: PuzzleDetector, task: Task, errors: dict[str, np.ndarray], robust: config.Robust
+) -> dict[tuple[config.ErrorNorm, config.Aggregation], dict[str, float]]:
+    """Attack normal images upwards by attack1, under every error norm and aggregation.
+
+    Args:
+        detector: calibrated on the validation images.
+        task: images and labels.
+        errors: clean error matrices ``validation``, ``pseudo`` and ``test``.
+        robust: the attack.
+
+    Returns:
+        ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, both of a subset drawn in
+        proportion; ``robust_selection``: attacked validation images against clean pseudo-anomalies, without labels.
+    """
+    spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
+    test_index = torch.arange(len(task.test))
+    if robust.max_images < len(test_index):
+        test_index = torch.as_tensor(datasets.stratified(task.test_classes, robust.max_images, seed=0))
+    held_out = task.validation[: robust.max_images]
+    images = torch.cat((task.test[test_index], held_out))
+    labels = torch.cat((task.labels[test_index].bool(), torch.zeros(len(held_out), dtype=torch.bool)))
+    validation_NK, pseudo_NK = torch.from_numpy(errors["validation"]), torch.from_numpy(errors["pseudo"])
+    found: dict[tuple[config.ErrorNorm, config.Aggregation], dict[str, float]] = {}
+    for error in scoring.ERROR_NORMS:
+        for aggregation in scoring.AGGREGATIONS:
+            read = detector.with_score(detector.score.model_copy(update={"error": error, "aggregation": aggregation}))
+            clean, pseudo = (
+                scoring.scores(matrix, validation_NK, error=error, aggregation=aggregation)
+                for matrix in (validation_NK, pseudo_NK)
+            )
+            (attacked,) = run_attacks(read, images, labels, clean, [spec], keep=0, compare=False)
+            test, validation = attacked.scores.split([len(test_index), len(held_out)])
+            found[error, aggregation] = {
+                "robust_auroc": metrics.auroc(test.numpy(), labels[: len(test)].numpy()),
+                "robust_selection": metrics.auroc(
+                    torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
+                ),
+            }
+    return found

@@ -1,0 +1,155 @@
+"""A study file that is not the one that made the results: what changed, and what of the results it can still use.
+
+Nothing is compared but the file, the results' own study file and the records: no trial is run and nothing written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from puzzle_study import config, defaults, studyfile
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study import space
+from puzzle_study.study.selection import EVALUATION_AXES
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a study file differs from the one that made the results.
+
+    Attributes:
+        settings: what changed, a phrase for each setting.
+        finished: how many detectors the earlier study has trained to the end; references, which cost nothing, do
+            not count.
+        usable: how many of them the study file can ask for too.
+    """
+
+    settings: tuple[str, ...]
+    finished: int
+    usable: int
+
+    @property
+    def lose_everything(self) -> bool:
+        """Whether there is something to lose and all of it would be."""
+        return self.finished > 0 and self.usable == 0
+
+    def __str__(self) -> str:
+        """What changed and what is kept, in one line."""
+        kept = f"; {self.usable} of {self.finished} trained detectors can be kept" if self.finished else ""
+        return "; ".join(self.settings) + kept
+
+    def refusal(self, where: str, *, resume: bool) -> str | None:
+        """Return why the study cannot go on here, as one sentence, or None where it can."""
+        if not self.settings:
+            if resume:
+                return None
+            return f"{where} holds an unfinished study; go on with --resume, or choose another place with --results"
+        more = len(self.settings) - SHOWN
+        shown = "; ".join(self.settings[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        if self.lose_everything:
+            return (
+                f"{where} was made from another study file ({shown}) and none of its {self.finished} trained "
+                f"detectors is of use to this one; choose another place with --results or another `name`"
+            )
+        if resume:
+            return None
+        return (
+            f"{where} was made from another study file ({shown}); choose another place with --results, or keep what "
+            f"is equal ({self.usable} of {self.finished} trained detectors) and train the rest with --resume"
+        )
+
+
+def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
+    """Compare a study file with what is in its results folder; None where nothing is.
+
+    Args:
+        results: the folder.
+        file: the study file.
+        tasks: its one-class problems.
+        fingerprint: content of its data set.
+
+    Raises:
+        UserError: the study file of the results cannot be read.
+    """
+    if not results.study_file.exists():
+        return None
+    settings = changed_settings(studyfile.load(results.study_file).study, file.study)
+    if not settings:
+        return Changes((), 0, 0)
+    trained = [record for record in results.records() if is_trained(record)]
+    usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
+    return Changes(tuple(settings), len(trained), usable)
+
+
+def changed_settings(before: config.Study, now: config.Study) -> list[str]:
+    """Return a phrase for every setting that is not the same."""
+    old, new = (defaults.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
+    return [
+        f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
+        for name in dict.fromkeys([*old, *new])
+        if (name in old, old.get(name)) != (name in new, new.get(name))
+    ]
+
+
+def is_trained(record: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a detector that was trained to its end."""
+    return record.get("status") == "finished" and record.get("detector") == PUZZLE_AE
+
+
+def can_use(record: Mapping[str, Any], file: studyfile.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
+    """Whether a study may ask for the very trial of a record: its default, or a point of its search space.
+
+    Whether a search comes to that point is its own affair; if it does, nothing is trained.
+    """
+    try:
+        spec = TrialSpec.from_json(dict(record))
+    except (KeyError, TypeError, ValueError):  # another version's settings
+        return False
+    if spec.task not in set(tasks) or spec.seed not in file.study.seeds:
+        return False
+    return any(
+        TrialSpec(PUZZLE_AE, settings, spec.task, spec.seed, fingerprint).key == spec.key
+        for settings in _reachable(spec.settings, file)
+    )
+
+
+def _reachable(settings: config.Settings, file: studyfile.StudyFile) -> Iterable[config.Settings]:
+    """Yield the study's default, and the point of its search space that has the values of other settings."""
+    yield file.configuration({})
+    search = file.study.search
+    if search is None:
+        return
+    values: space.Values = {}
+    for name, axis in space.ordered_axes(search):
+        if not space.applies(axis, values, lambda dotted: space.setting_of(file.study, dotted)):
+            continue
+        value = space.setting_of(settings, name)
+        if name not in EVALUATION_AXES and not contains(axis, value):
+            return
+        values[name] = value
+    try:
+        yield file.configuration(values)
+    except UserError:
+        return
+
+
+def contains(axis: config.Axis, value: Any) -> bool:
+    """Whether a value is one of an axis."""
+    if axis.kind in ("choice", "grid"):
+        return value in axis.values
+    low, high = axis.values
+    return isinstance(value, (int, float)) and low <= value <= high
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    if name not in settings:
+        return "not there"
+    value = settings[name]
+    return "null" if value is None else str(value)

@@ -1,0 +1,51 @@
+"""A results folder that cannot be written: told apart from other errors, and said in one sentence."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+
+
+def cannot_write(error: BaseException, folder: Path) -> str | None:
+    """Return why a results folder could not be written, as one sentence, or None where the error is another.
+
+    Args:
+        error: what was raised; PyTorch and Ray hang the cause behind errors of their own.
+        folder: the results folder.
+    """
+    for one in _chain(error):
+        if not isinstance(one, OSError):
+            continue
+        if one.errno in FULL:
+            return (
+                f"the disk of {folder} is full ({one.strerror or one}); nothing that is finished is lost: make room "
+                f"and go on with --resume"
+            )
+        if one.errno in UNWRITABLE and _is_below(one, folder):
+            return f"{folder} cannot be written ({one.strerror or one}); mend that or use --results DIR"
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and everything that led to it, each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        # `cause` is where Ray keeps what was raised in a worker.
+        waiting += [getattr(one, "cause", None), one.__context__, one.__cause__]
+
+
+def _is_below(error: OSError, folder: Path) -> bool:
+    """Whether an error is about the folder, a file below it, or one of the folders above that are to hold it."""
+    if error.filename is None:
+        return False
+    path = Path(str(error.filename)).absolute()
+    return folder in (path, *path.parents) or path in folder.parents

@@ -1,0 +1,66 @@
+"""The race of a search: is a configuration worse than its rival on the trials that both have?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from puzzle_study.study.selection import Reading, gain, trial_value
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome of one test.
+
+    Attributes:
+        lost: whether the configuration is worse than its rival under every reading.
+        p: the largest p-value over the readings, one-sided.
+        differences: mean of the configuration's value minus the rival's, by reading.
+        objective: what was compared.
+    """
+
+    lost: bool
+    p: float
+    differences: Mapping[Reading, float]
+    objective: str
+
+    def __str__(self) -> str:
+        best = max(self.differences.values(), key=lambda value: gain(self.objective, value))
+        return f"{self.objective} {best:+.4g}, paired signed-rank p {self.p:.3f}"
+
+
+def compare(
+    records: Sequence[Mapping[str, Any]],
+    rival_records: Sequence[Mapping[str, Any]],
+    readings: Sequence[Reading],
+    *,
+    rival_reading: Reading,
+    objective: str,
+    p: float,
+) -> Verdict:
+    """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival.
+
+    As Optuna's WilcoxonPruner: a configuration that is no worse on average never loses, and zero differences are
+    split between the signs.
+
+    Args:
+        records: finished trials of the configuration.
+        rival_records: the rival's, of the same tasks and seeds in the same order.
+        readings: under which the configuration might still win.
+        rival_reading: under which the rival is best.
+        objective: the column that is compared.
+        p: level below which it loses.
+    """
+    rival = np.array([trial_value(record, rival_reading, objective) for record in rival_records])
+    differences, values = {}, []
+    for reading in readings:
+        change = np.array([trial_value(record, reading, objective) for record in records]) - rival
+        differences[reading] = float(change.mean())
+        gains = np.array([gain(objective, value) for value in change])
+        worse = gains.mean() < 0
+        values.append(float(stats.wilcoxon(gains, alternative="less", zero_method="zsplit").pvalue) if worse else 1.0)
+    return Verdict(max(values) < p, max(values), differences, objective)

@@ -1,0 +1,361 @@
+"""Where a study's results are when that is not one node's disk: a folder that every node sees, or a store at a URL.
+
+With a URL the results folder of the driver is a copy. A worker works in a private folder of its own and brings what a
+trial leaves to the store, the record last; the driver fetches it, and brings tables and the report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from puzzle_study import __version__
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results, replacing
+
+# Files below these folders are named by what determines them; the driver's own files are not.
+KEYED = ("records", "errors", "detectors", "attacks", "logs")
+REWRITTEN = ("best", "report")
+NOT_KEPT = ("ray", "checkpoints")
+
+
+def is_url(storage: str | None) -> bool:
+    """Whether a study's `storage` is a URL and not a folder."""
+    return storage is not None and "://" in storage
+
+
+def results_folder(given: Path | None, storage: str | None) -> Path:
+    """Return the folder in which the study's own goes: the command line's, else a shared folder, else results/."""
+    if given is not None:
+        return given
+    return Path(storage).expanduser() if storage is not None and not is_url(storage) else Path("results")
+
+
+class Store:
+    """The files of one study at a URL, by their names below it.
+
+    Args:
+        url: such as ``s3://bucket/folder`` or ``gs://bucket/folder``; ``file:///folder`` is one, too.
+        name: the study's own folder there.
+
+    Raises:
+        UserError: the URL is none that pyarrow knows.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        from pyarrow import fs
+
+        self.url = url
+        try:
+            self._fs, path = fs.FileSystem.from_uri(url)
+        except (OSError, ValueError) as error:
+            raise self._unusable(error) from error
+        self._root = PurePosixPath(path) / name
+        self._fs_is_local = isinstance(self._fs, fs.LocalFileSystem)
+        self._selector, self._file = fs.FileSelector, fs.FileType.File
+
+    def files(self, folder: str = "") -> dict[str, int]:
+        """Return the names below a folder with their sizes, none where there is no such folder."""
+        selector = self._selector(str(self._root / folder), allow_not_found=True, recursive=True)
+        return {
+            str(PurePosixPath(info.path).relative_to(self._root)): info.size
+            for info in self._fs.get_file_info(selector)
+            if info.type == self._file and not info.base_name.endswith(".part")
+        }
+
+    def get(self, name: str, root: Path) -> None:
+        """Fetch one file to the same name below ``root``, whole or not at all."""
+        with (
+            replacing(root / name) as temporary,
+            self._fs.open_input_stream(str(self._root / name)) as source,
+            temporary.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target, 1 << 20)
+
+    def put(self, name: str, root: Path) -> None:
+        """Bring the file of that name below ``root``, whole or not at all."""
+        path = self._root / name
+        # An object of a store appears when it is complete; a file of a folder is renamed.
+        written = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if self._fs_is_local else path
+        if self._fs_is_local:
+            self._fs.create_dir(str(path.parent), recursive=True)
+        with (root / name).open("rb") as source, self._fs.open_output_stream(str(written)) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+        if written != path:
+            self._fs.move(str(written), str(path))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.delete_file(str(self._root / name))
+
+    def check(self) -> None:
+        """Write and remove a file.
+
+        Raises:
+            UserError: this machine may not, or cannot reach the store.
+        """
+        # Several nodes may do this at once, and several of one host name.
+        name = f".check-{secrets.token_hex(8)}"
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_text("puzzle_study\n", encoding="utf-8")
+            with self.explained():
+                self.put(name, Path(folder))
+                self.remove([name])
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what goes wrong between here and the store into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> UserError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return UserError(
+            f"storage {self.url} cannot be used from {socket.gethostname()} ({reason}); "
+            "check the address and the credentials of that machine"
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a study are, as driver and workers are told.
+
+    Attributes:
+        root: the results folder; without a URL every node sees it under this path.
+        url: the store that holds the truth, None where ``root`` does.
+        name: the study's own folder in the store.
+        version: puzzle_study's version on the driver.
+    """
+
+    root: str
+    url: str | None = None
+    name: str = ""
+    version: str = __version__
+
+    @staticmethod
+    def of(results: Results, storage: str | None) -> Place:
+        """Return the place of a study with these results and that `storage`."""
+        return Place(str(results.root), storage if is_url(storage) else None, results.root.name)
+
+    def store(self) -> Store:
+        """Return the store."""
+        assert self.url is not None
+        return Store(self.url, self.name)
+
+    # What the driver does.
+
+    def fetch(self) -> None:
+        """Bring the results folder up to what the store holds.
+
+        Raises:
+            UserError: the store cannot be used, or the folder holds another study than the store.
+        """
+        if self.url is None:
+            return
+        store, results = self.store(), Results(Path(self.root))
+        store.check()
+        with store.explained():
+            there = store.files()
+            if "study.yaml" in there and results.study_file.exists():
+                with tempfile.TemporaryDirectory() as folder:
+                    store.get("study.yaml", Path(folder))
+                    if (Path(folder) / "study.yaml").read_bytes() != results.study_file.read_bytes():
+                        raise UserError(
+                            f"{self.root} holds another study than {self.url}/{self.name}, which is the one that "
+                            f"counts; remove that folder, or use another with --results"
+                        )
+            self._get({name: size for name, size in there.items() if _part(name) not in NOT_KEPT}, store)
+
+    def collect(self) -> None:
+        """Fetch what trials and attacks have left in the store."""
+        if self.url is not None:
+            store = self.store()
+            with store.explained():
+                self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
+
+    def arriving(self, results: Results) -> Results:
+        """Return the results as whoever waits for a trial reads them: its record is fetched first."""
+        return results if self.url is None else _Arriving(results.root, self.store())
+
+    def publish(self, *, finished: bool) -> None:
+        """Bring what the driver wrote: the study and records of its own, and at the end everything."""
+        if self.url is None:
+            return
+        store, root = self.store(), Path(self.root)
+        here = {
+            path.relative_to(root).as_posix(): path.stat().st_size
+            for path in sorted(root.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        }
+        early = ("study.yaml", "environment.json")
+        with store.explained():
+            there = store.files()
+            for name, size in here.items():
+                if _part(name) in KEYED:
+                    wanted = there.get(name) != size
+                else:
+                    wanted = _part(name) not in NOT_KEPT and (finished or name in early)
+                if wanted:
+                    store.put(name, root)
+            if finished:
+                outdated = (*REWRITTEN, "checkpoints")
+                store.remove(name for name in there if _part(name) in outdated and name not in here)
+
+    def _get(self, wanted: dict[str, int], store: Store) -> None:
+        root = Path(self.root)
+        for name, size in wanted.items():
+            path = root / name
+            settled = _part(name) in (*KEYED, "best")
+            if not (settled and path.exists() and path.stat().st_size == size):
+                store.get(name, root)
+
+    # What workers do.
+
+    @contextlib.contextmanager
+    def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
+        """Give a worker the results in which it runs a trial, and what it calls after each checkpoint.
+
+        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker
+        that dies loses one finished epoch at most.
+
+        Raises:
+            UserError: this node has another version of the package, or does not see the results folder.
+        """
+        self._check_version()
+        if self.url is None:
+            results = Results(Path(self.root))
+            if not results.study_file.exists():
+                raise UserError(unseen(self.root, [socket.gethostname()]))
+            yield results, lambda: None
+            return
+        store = self.store()
+        with (
+            tempfile.TemporaryDirectory(prefix="puzzle_study_") as folder,
+            ThreadPoolExecutor(1) as uploader,
+        ):
+            results = Results(Path(folder))
+            log = results.log_file(key).relative_to(results.root).as_posix()
+            for name in [*store.files(f"checkpoints/{key}"), *(name for name in store.files("logs") if name == log)]:
+                store.get(name, results.root)
+            travelling: list[Future[None]] = []
+
+            def saved() -> None:
+                while travelling:
+                    travelling.pop().result()
+                names = [
+                    path.relative_to(results.root).as_posix() for path in sorted(results.checkpoints(key).glob("[!.]*"))
+                ]
+                travelling.append(uploader.submit(_renew, store, names, f"checkpoints/{key}", results.root))
+
+            try:
+                yield results, saved
+            finally:
+                if results.log_file(key).exists():
+                    store.put(log, results.root)
+            while travelling:
+                travelling.pop().result()
+            for part in ("errors", "detectors", "records"):
+                for path in sorted((results.root / part).rglob("[!.]*")):
+                    if path.is_file():
+                        store.put(path.relative_to(results.root).as_posix(), results.root)
+            store.remove(store.files(f"checkpoints/{key}"))
+
+    @contextlib.contextmanager
+    def unit(self) -> Iterator[Results]:
+        """Give a worker the results in which it runs a unit of the attack stage.
+
+        Raises:
+            UserError: this node has another version of the package.
+        """
+        self._check_version()
+        if self.url is None:
+            yield Results(Path(self.root))
+            return
+        store = self.store()
+        with tempfile.TemporaryDirectory(prefix="puzzle_study_") as folder:
+            results = _OnDemand(Path(folder), store)
+            yield results
+            left = sorted((results.root / "attacks").glob("[!.]*"), key=lambda path: path.suffix == ".json")
+            with store.explained():
+                for path in left:
+                    store.put(path.relative_to(results.root).as_posix(), results.root)
+
+    def _check_version(self) -> None:
+        """Refuse to work where another version is: on a node that joined after all others were looked at."""
+        if self.version != __version__:
+            raise UserError(
+                f"node {socket.gethostname()} has puzzle_study {__version__}, the study runs {self.version}; "
+                f"install that version on every node"
+            )
+
+
+class _Arriving(Results):
+    """Results whose records are fetched when they are asked for; records written here are brought there."""
+
+    def __init__(self, root: Path, store: Store) -> None:
+        super().__init__(root)
+        self._store = store
+        self._there = set(store.files("records"))
+
+    def record(self, trial: str) -> dict[str, Any] | None:
+        """Return a trial's record."""
+        for path in sorted((self.root / "records").glob("[!.]*.json")):
+            name = path.relative_to(self.root).as_posix()
+            if name not in self._there:
+                self._store.put(name, self.root)
+                self._there.add(name)
+        name = self.record_file(trial).relative_to(self.root).as_posix()
+        with contextlib.suppress(FileNotFoundError):
+            self._store.get(name, self.root)
+            self._there.add(name)
+        return super().record(trial)
+
+
+class _OnDemand(Results):
+    """Results whose detectors are fetched when they are asked for."""
+
+    def __init__(self, root: Path, store: Store) -> None:
+        super().__init__(root)
+        self._store = store
+
+    def detector(self, trial: str) -> Path:
+        """Return the folder of a detector."""
+        folder = super().detector(trial)
+        if not folder.exists():
+            with self._store.explained():
+                for name in self._store.files(f"detectors/{trial}"):
+                    self._store.get(name, self.root)
+        return folder
+
+
+def unseen(root: str, nodes: Iterable[str]) -> str:
+    """Return the sentence for nodes that do not see the results folder."""
+    return (
+        f"{root} is not the same folder on {', '.join(nodes)}; set `storage` to a folder that every node sees, "
+        f"or to an s3:// or gs:// URL"
+    )
+
+
+def _renew(store: Store, names: list[str], folder: str, root: Path) -> None:
+    """Bring the files of a folder that are not in the store yet, then remove the others from there."""
+    there = store.files(folder)
+    for name in names:
+        if name not in there:
+            store.put(name, root)
+    store.remove(name for name in there if name not in names)
+
+
+def _part(name: str) -> str:
+    return PurePosixPath(name).parts[0]

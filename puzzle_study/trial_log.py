@@ -1,0 +1,40 @@
+"""What happened to a trial, in a text file of its own that outlives it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that never stops a trial: what cannot be written is left out."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Drop the line; the disk that is full for it will be full for a checkpoint too, and that is said."""
+
+
+@contextlib.contextmanager
+def trial_log(path: Path) -> Iterator[None]:
+    """Append what the package logs to a file, from `info` upwards.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("puzzle_study")
+    level = logger.level
+    handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(FORMAT))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        with contextlib.suppress(OSError):
+            handler.close()

@@ -1,0 +1,204 @@
+"""Memory that runs out: scoring and attacks go on with less at once, and what does not fit is said in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from puzzle_study import config, puzzles, trial
+from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.attacks.transfer import aggregation_matrix
+from puzzle_study.detectors.memory import AtOnce, halving, needed_gib
+from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.training import Trainer
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+
+from . import tiny
+from .tiny import CPU
+
+GPU_ERROR = (
+    "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1.00 GiB is free."
+)
+
+
+class Small(nn.Module):
+    """A network on a GPU that has room for so many puzzles, or for so many fewer where gradients are wanted."""
+
+    def __init__(self, network: nn.Module, room: int, room_with_gradient: int | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.room, self.room_with_gradient = room, room if room_with_gradient is None else room_with_gradient
+        self.head = network.head
+        self.sizes: list[int] = []
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        self.sizes.append(len(x_NCHW))
+        if len(x_NCHW) > (self.room_with_gradient if x_NCHW.requires_grad else self.room):
+            raise torch.OutOfMemoryError(GPU_ERROR)
+        answer: Tensor = self.network(x_NCHW)
+        return answer
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def small(detector: PuzzleDetector, room: int, room_with_gradient: int | None = None) -> PuzzleDetector:
+    """The same detector where memory is short."""
+    network: Any = Small(detector.network, room, room_with_gradient)
+    other = PuzzleDetector(
+        network, detector.puzzle_set, shape=detector.shape, score=detector.score, precision="float32"
+    )
+    other.validation_NK = detector.validation_NK
+    return other
+
+
+def sizes_of(detector: PuzzleDetector) -> list[int]:
+    """How many puzzles its network was asked for each time."""
+    network: Any = detector.network
+    sizes: list[int] = network.sizes
+    return sizes
+
+
+def calibrated(aggregation: config.Aggregation = "avg") -> PuzzleDetector:
+    permutations = puzzles.all_permutations()[:7]
+    made = tiny.detector(puzzles.PuzzleSet("jigsaw", 2, permutations), score=config.Score(aggregation=aggregation))
+    made.calibrate(tiny.images(6, seed=3))
+    return made
+
+
+@pytest.mark.parametrize("room", [1, 3, 20, 50])
+def test_scoring_that_runs_out_of_memory_goes_on_with_half_as_much_and_the_same_numbers(room: int) -> None:
+    detector, images = calibrated(), tiny.images(30)
+    short = small(detector, room)
+    before = short.puzzles_at_once
+    found = short.error_matrix(images)
+    torch.testing.assert_close(found, detector.error_matrix(images), rtol=1e-5, atol=0)
+    assert before > room >= short.puzzles_at_once
+    sizes = sizes_of(short)
+    sizes.clear()
+    short.error_matrix(images)
+    assert max(sizes) <= room, "what did not fit is not tried again"
+
+
+def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence() -> None:
+    with pytest.raises(
+        UserError, match=r"one puzzle or image at a time \(CUDA out of memory.*lower model.base_channels"
+    ):
+        small(calibrated(), 0).error_matrix(tiny.images(2))
+
+
+@pytest.mark.parametrize("aggregation", ["avg", "max"])
+@pytest.mark.parametrize("attack", ["attack1", "attack2", "attack2_averaged"])
+def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_numbers(
+    attack: str, aggregation: config.Aggregation
+) -> None:
+    """Gradients need more room than values: they run out later, in the middle of an attack."""
+    detector, images = calibrated(aggregation), tiny.images(5)
+    labels = torch.zeros(len(images), dtype=torch.bool)
+    validation = detector.scores(detector.validation_NK)
+    specs = [attack_spec(attack, "fgsm", epsilon=0.05), attack_spec(attack, "pgdl2", epsilon=0.05, steps=2)]
+    expected = run_attacks(detector, images, labels, validation, specs, compare=False)
+    short = small(detector, 8, 3)
+    for one, other in zip(expected, run_attacks(short, images, labels, validation, specs, compare=False), strict=True):
+        torch.testing.assert_close(other.clean_scores, one.clean_scores, rtol=1e-5, atol=0)
+        torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
+        assert other.flags == one.flags
+    refused = sum(size > 8 for size in sizes_of(short))
+    assert 0 < refused <= 16, "halved once and for all, not for every batch"
+    with pytest.raises(UserError, match="one puzzle or image at a time"):
+        run_attacks(small(detector, 8, 0), images, labels, validation, specs, compare=False)
+
+
+def test_the_matrix_of_aggregations_is_measured_in_little_memory_too() -> None:
+    detector, images = calibrated(), tiny.images(4)
+    labels, spec = torch.zeros(4, dtype=torch.bool), attack_spec("attack1", "fgsm", epsilon=0.05)
+    expected = aggregation_matrix(detector, images, labels, [spec])
+    found = aggregation_matrix(small(detector, 5, 2), images, labels, [spec])
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
+
+
+def test_a_detector_that_makes_no_puzzles_is_attacked_with_fewer_images_at_once() -> None:
+    class Mean(nn.Module):
+        def forward(self, x_NCHW: Tensor) -> Tensor:
+            if len(x_NCHW) > 2:
+                raise torch.OutOfMemoryError(GPU_ERROR)
+            return x_NCHW.mean((1, 2, 3))
+
+    images, labels = tiny.images(7), torch.zeros(7, dtype=torch.bool)
+    (result,) = run_attacks(
+        Mean(), images, labels, torch.rand(20), [attack_spec("attack1", "fgsm", epsilon=0.05)], compare=False
+    )
+    assert bool((result.scores > result.clean_scores).all())
+
+
+def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
+    def broken() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        halving(AtOnce(8), broken)
+
+
+def test_the_memory_of_the_failed_try_is_free_before_the_next() -> None:
+    """The tensors of the failed try hang on its traceback: they must be gone when the work is tried again."""
+    alive: list[int] = []
+
+    class Counted:
+        def __init__(self) -> None:
+            alive.append(1)
+
+        def __del__(self) -> None:
+            alive.pop()
+
+    at_once = AtOnce(4)
+
+    def work() -> int:
+        assert not alive
+        held = Counted()
+        if at_once.count > 1:
+            raise torch.OutOfMemoryError(GPU_ERROR)
+        del held
+        return at_once.count
+
+    assert halving(at_once, work) == 1
+
+
+def test_a_training_that_does_not_fit_names_the_batch_size_and_the_memory_it_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once as the CPU's allocator says it, in earnest, once as a GPU's does."""
+    monkeypatch.setenv("PUZZLE_STUDY_CACHE", str(tmp_path / "cache"))
+    spec = tiny.trial({"train.batch_size": 8, "data.max_train_images": 24, "data.max_test_images": 20})
+
+    def too_much(self: Trainer, x_NCHW: Tensor) -> Tensor:
+        return torch.empty(2**50, dtype=torch.uint8)
+
+    def gpu(self: Trainer, x_NCHW: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError(GPU_ERROR)
+
+    for step, needed in ((too_much, "at least 104857"), (gpu, "at least ")):
+        monkeypatch.setattr(Trainer, "_step", step)
+        record = trial.run(spec, Results(tmp_path / needed), device=CPU)
+        assert record["status"] == "failed"
+        assert record["error"].startswith(
+            "training with train.batch_size 8 and model.base_channels 2 does not fit the memory: it needed " + needed
+        )
+        assert "GiB" in record["error"]
+
+
+def test_what_was_needed_is_what_was_held_and_what_was_asked_for() -> None:
+    held = needed_gib(MemoryError(), CPU)
+    assert held > 0
+    assert needed_gib(torch.OutOfMemoryError(GPU_ERROR), CPU) == pytest.approx(held + 1.5, abs=0.1)

@@ -1,0 +1,171 @@
+"""A study file that changed: what of the results the new one can use is kept, and no change loses all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from puzzle_study import defaults, studyfile
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.results import Results, write_json, write_text
+from puzzle_study.study.changes import Changes, can_use, compare
+from puzzle_study.study.plan import Plan
+from puzzle_study.trial_spec import TrialSpec, describe
+
+STUDY: dict[str, Any] = {
+    "name": "one",
+    "data": {"name": "digits", "normal_classes": [3]},
+    "train": {"epochs": 4},
+    "references": ["pca"],
+    "seeds": [0],
+    "search": {
+        "configurations": 2,
+        "space": {"train.lambda": {"uniform": [0.01, 0.1]}, "score.aggregation": {"choice": ["min", "max"]}},
+    },
+    "attacks": {"methods": ["fgsm"]},
+}
+FINGERPRINT = "0" * 16
+
+
+def load(folder: Path, changes: Mapping[str, Any] | None = None) -> studyfile.StudyFile:
+    layers = [defaults.nested(name, value) for name, value in (changes or {}).items()]
+    path = folder / "one.yaml"
+    path.write_text(yaml.safe_dump(defaults.merge(STUDY, *layers)), encoding="utf-8")
+    return studyfile.load(path)
+
+
+def tasks(file: studyfile.StudyFile) -> list[TaskSpec]:
+    return [TaskSpec(file.study.data.name, str(name)) for name in file.study.data.normal_classes or ()]
+
+
+def finish(spec: TrialSpec, results: Results) -> None:
+    values = {"selection": 0.5, "auroc": 0.5}
+    by_aggregation = dict.fromkeys(("min", "avg", "max"), values)
+    metrics = dict.fromkeys(("l2", "mse"), by_aggregation)
+    write_json(results.record_file(spec.key), describe(spec) | {"status": "finished", "error": "", "metrics": metrics})
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Results:
+    """A finished study: a reference, the default and two configurations."""
+    results, file = Results(tmp_path / "results"), load(tmp_path)
+    plan = Plan(file, tasks(file), FINGERPRINT, results)
+    while (spec := plan.take()) is not None:
+        finish(spec, results)
+        record = results.record(spec.key)
+        assert record is not None
+        plan.done(spec.key, record)
+    write_text(results.study_file, studyfile.dump(file.study))
+    return results
+
+
+def compared(folder: Path, results: Results, changes: Mapping[str, Any], *, fingerprint: str = FINGERPRINT) -> Changes:
+    file = load(folder, changes)
+    found = compare(results, file, tasks(file), fingerprint)
+    assert found is not None
+    return found
+
+
+KEPT: dict[str, tuple[dict[str, Any], int]] = {
+    "more configurations": ({"search.configurations": 9}, 3),
+    "fewer configurations": ({"search.configurations": 1}, 3),
+    "more seeds": ({"seeds": [0, 1, 2]}, 3),
+    "more classes": ({"data.normal_classes": [3, 8]}, 3),
+    "other attacks": ({"attacks.methods": ["pgd", "noise"], "attacks.max_images": 50}, 3),
+    "no attacks": ({"attacks": None}, 3),
+    "another selection": ({"selection": "oracle"}, 3),
+    "other references": ({"references": ["nearest_neighbour", "untrained"]}, 3),
+    "other resources": ({"resources": {"cpu": 2.0}, "max_concurrent": 1}, 3),
+    "another aggregation": ({"score.aggregation": "avg", "score.error": "mse"}, 3),
+    "another seed of the search": ({"search.seed": 5}, 3),
+    "another algorithm": ({"search.algorithm": "random"}, 3),
+    "a wider axis": ({"search.space": {"train.lambda": {"uniform": [0.001, 1.0]}}}, 3),
+    "an axis elsewhere": ({"search.space": {"train.lambda": {"uniform": [0.5, 1.0]}}}, 1),
+    "one more axis": ({"search.space": {"train.adversary.epsilon": {"uniform": [0.0, 0.5]}}}, 3),
+    "no search": ({"search": None}, 1),
+    "another default of a searched setting": ({"train.lambda": 0.05}, 3),
+}
+LOST: dict[str, dict[str, Any]] = {
+    "other epochs": {"train.epochs": 5},
+    "another width": {"model.base_channels": 4},
+    "other classes": {"data.normal_classes": [8]},
+    "other seeds": {"seeds": [7]},
+    "another data set": {"data.name": "mnist"},
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_a_change_does_not_touch_is_kept(name: str, done: Results, tmp_path: Path) -> None:
+    changes, usable = KEPT[name]
+    found = compared(tmp_path, done, changes)
+    assert found.settings
+    assert (found.finished, found.usable) == (3, usable)
+    assert found.refusal("results/one", resume=True) is None
+    refused = found.refusal("results/one", resume=False)
+    assert refused is not None
+    assert f"keep what is equal ({usable} of 3 trained detectors) and train the rest with --resume" in refused
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_changed(
+    name: str, done: Results, tmp_path: Path
+) -> None:
+    found = compared(tmp_path, done, LOST[name])
+    refused = found.refusal("results/one", resume=True)
+    assert refused is not None
+    assert "none of its 3 trained detectors is of use to this one; choose another place" in refused
+    assert next(iter(LOST[name])) + " was " in refused
+    assert found.refusal("results/one", resume=False) == refused
+
+
+def test_other_images_below_an_equal_study_file_lose_every_detector_only_where_settings_changed_too(
+    done: Results, tmp_path: Path
+) -> None:
+    assert compared(tmp_path, done, {"seeds": [0, 1]}, fingerprint="1" * 16).lose_everything
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_nothing_is_refused_where_nothing_was_trained_yet(name: str, done: Results, tmp_path: Path) -> None:
+    for record in list(done.records()):
+        if record["detector"] != "pca":
+            done.record_file(record["trial"]).unlink()
+    assert compared(tmp_path, done, LOST[name]).refusal("results/one", resume=True) is None
+
+
+def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {})
+    assert found.settings == ()
+    assert found.refusal("results/one", resume=True) is None
+    refused = found.refusal("results/one", resume=False)
+    assert refused == (
+        "results/one holds an unfinished study; go on with --resume, or choose another place with --results"
+    )
+
+
+def test_an_empty_folder_has_nothing_to_compare(tmp_path: Path) -> None:
+    file = load(tmp_path)
+    assert compare(Results(tmp_path / "nothing"), file, tasks(file), FINGERPRINT) is None
+
+
+def test_changes_are_told_by_name_with_both_values_and_many_are_counted(done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {"max_concurrent": 3, "seeds": [0, 1], "selection": "oracle", "train.epochs": 9})
+    assert "max_concurrent was null, is 3" in found.settings
+    assert "seeds was [0], is [0, 1]" in found.settings
+    assert str(found).endswith("; 0 of 3 trained detectors can be kept")
+    refused = found.refusal("results/one", resume=True)
+    assert refused is not None
+    assert "; and 1 more)" in refused
+
+
+def test_a_record_of_another_version_is_of_no_use_and_breaks_nothing(done: Results, tmp_path: Path) -> None:
+    file = load(tmp_path)
+    record = next(record for record in done.records() if record["detector"] == "puzzle_ae")
+    assert can_use(record, file, tasks(file), FINGERPRINT)
+    record["settings"]["train"]["a_setting_of_tomorrow"] = 1
+    assert not can_use(record, file, tasks(file), FINGERPRINT)
+    del record["settings"]
+    assert not can_use(record, file, tasks(file), FINGERPRINT)

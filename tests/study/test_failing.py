@@ -1,0 +1,315 @@
+"""What goes wrong in a real study: workers die, losses diverge, disks are full, folders cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+
+from puzzle_study import config, studyfile, trial
+from puzzle_study.detectors import checkpoint
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results, replace_folder, write_json
+from puzzle_study.study import attacking
+from puzzle_study.study.cluster import check_resources
+from puzzle_study.study.disk import cannot_write
+from puzzle_study.study.engine import run_study
+from puzzle_study.study.following import LogFollower
+from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.tune import main
+from tests.study.conftest import Tune, tune_command, tune_environment
+
+DIVERGING = """
+name: diverging
+data: {name: digits, normal_classes: [3], max_train_images: 60, max_test_images: 40}
+model: {base_channels: 8}
+train: {epochs: 12, batch_size: 8, learning_rate: 0.002, precision: float32}
+references: []
+max_concurrent: 1
+search:
+  algorithm: grid
+  space: {train.learning_rate: {choice: [1.0, 0.001]}}
+"""
+ROOM = """
+name: room
+data: {name: digits, normal_classes: [3], max_test_images: 40}
+model: {base_channels: 2}
+train: {epochs: 30, batch_size: 16, precision: float32}
+references: []
+max_concurrent: 1
+seeds: [0, 1]
+"""
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        tune_command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=tune_environment(),
+        start_new_session=True,
+    )
+
+
+def wait_until(there: Any, process: subprocess.Popen[str], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the study did not get that far in time"
+        time.sleep(0.02)
+
+
+def assert_as_undisturbed(record: dict[str, Any], results: Results, elsewhere: Path) -> None:
+    """Run a trial once more, alone and in this process, and compare its error matrices to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    again = Results(elsewhere)
+    trial.run(TrialSpec.from_json(record), again, device=torch.device("cpu"))
+    torch.set_num_threads(threads)
+    expected, found = again.errors(record["trial"]), results.errors(record["trial"])
+    assert expected.keys() == found.keys()
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.getuid() != 0 or not sys.platform.startswith("linux"):
+        pytest.skip("only root mounts a small disk, and only on Linux")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Fill a disk to its last byte."""
+    ballast = folder / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for block in (65536, 4096, 1):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(block))
+    return ballast
+
+
+def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(
+    tune: Tune, tmp_path: Path
+) -> None:
+    study, results = tmp_path / "diverging.yaml", Results(tmp_path / "results" / "diverging")
+    study.write_text(DIVERGING, encoding="utf-8")
+    process = start(study, "--results", tmp_path / "results")
+    wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-00000[3-9].pt")), process)
+    (running,) = results.root.glob("checkpoints/*")
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if " ".join(child.cmdline()).startswith("ray::ImplicitFunc"):
+            child.kill()
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, out + err
+    assert f"the worker of trial {running.name} stopped; the trial goes on (see logs/{running.name}.log)" in out
+    assert "Traceback" not in out + err
+    assert "1 trials failed" in out
+    trials = pd.read_csv(results.trials_file).set_index("train.learning_rate")
+    assert trials.status.to_dict() == {0.002: "finished", 1.0: "failed", 0.001: "finished"}
+    assert re.match(r"the loss (is not finite|diverges) after epoch \d+ \(reconstruction ", trials.error[1.0])
+    assert trials.error[1.0].endswith(f"(see logs/{trials.trial[1.0]}.log)")
+    log = results.log_file(running.name).read_text(encoding="utf-8")
+    went_on = re.search(r"going on after epoch (\d+)", log)
+    assert went_on is not None
+    assert int(went_on[1]) >= 3
+    assert len(re.findall(r"INFO epoch \d+,", log)) == 12, "no epoch is run twice but the one that was cut short"
+    record = results.record(running.name)
+    assert record is not None
+    assert_as_undisturbed(record, results, tmp_path / "alone")
+
+
+def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_room(
+    tune: Tune, small_disk: Path, tmp_path: Path
+) -> None:
+    """The second trial's worker finds the disk full; what the first one left is not touched."""
+    study, results = tmp_path / "room.yaml", Results(small_disk / "room")
+    study.write_text(ROOM, encoding="utf-8")
+    process = start(study, "--results", small_disk)
+    wait_until(lambda: list(results.records()) and any(results.root.glob("checkpoints/*/epoch-*.pt")), process)
+    ballast = fill(small_disk)
+    (first,) = results.records()
+    written = results.record_file(first["trial"]).stat().st_mtime_ns
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out + err
+    assert "Traceback" not in out + err
+    assert f"error: the disk of {results.root} is full" in err
+    assert "go on with --resume" in err
+    assert [record["trial"] for record in results.records()] == [first["trial"]]
+    assert not list(results.root.rglob(".*.part"))
+
+    started = time.monotonic()
+    refused = tune(study, "--results", small_disk, "--resume")
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert "is full" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert time.monotonic() - started < 60, "the driver itself notices, before anything is trained"
+
+    ballast.unlink()
+    resumed = tune(study, "--results", small_disk, "--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert results.record_file(first["trial"]).stat().st_mtime_ns == written
+    assert list(pd.read_csv(results.trials_file).status) == ["finished", "finished"]
+    (second,) = (record for record in results.records() if record["trial"] != first["trial"])
+    assert_as_undisturbed(second, results, tmp_path / "alone")
+
+
+def refused_in_process(results: Path, tmp_path: Path) -> str:
+    """The sentence with which a study refuses a results folder before it starts Ray."""
+    study = tmp_path / "room.yaml"
+    study.write_text(ROOM, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        run_study(studyfile.load(study), results, resume=False, console=Console(file=StringIO()))
+    return str(refused.value)
+
+
+def test_a_results_folder_on_a_read_only_disk_is_a_sentence(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert refused_in_process(small_disk, tmp_path).startswith(
+        f"{small_disk / 'room'} cannot be written (Read-only file system); mend that or use --results DIR"
+    )
+
+
+@pytest.mark.parametrize("where", ["results/room", "results"])
+def test_a_file_where_the_results_folder_should_be_is_a_sentence(where: str, tmp_path: Path) -> None:
+    file = tmp_path / where
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a file\n", encoding="utf-8")
+    assert f"{tmp_path / 'results' / 'room'} cannot be written" in refused_in_process(tmp_path / "results", tmp_path)
+    assert file.read_text(encoding="utf-8") == "a file\n"
+
+
+def test_errors_of_other_files_are_not_taken_for_the_results_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "room"
+    assert cannot_write(PermissionError(13, "Permission denied", "/etc/shadow"), folder) is None
+    assert cannot_write(FileNotFoundError(2, "No such file", str(folder / "x")), folder) is None
+    assert cannot_write(RuntimeError("shapes"), folder) is None
+    denied = PermissionError(13, "Permission denied", str(folder / "records"))
+    sentence = cannot_write(denied, folder)
+    assert sentence is not None
+    assert sentence.startswith(f"{folder} cannot be written (Permission denied)")
+
+
+def test_a_full_disk_is_found_behind_what_pytorch_makes_of_it(tmp_path: Path) -> None:
+    full = tmp_path / "weights.pt"
+    full.symlink_to("/dev/full")
+    with pytest.raises((RuntimeError, OSError)) as failed:
+        checkpoint.write({"weights": torch.zeros(100_000)}, full)
+    sentence = cannot_write(failed.value, tmp_path)
+    assert sentence is not None
+    assert sentence.startswith(f"the disk of {tmp_path} is full (No space left on device)")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_folder_that_cannot_be_copied_leaves_the_old_one_and_nothing_half_made(
+    there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.mkdir()
+        raise OSError(28, "No space left on device")
+
+    source, target = tmp_path / "source", tmp_path / "results" / "best"
+    source.mkdir()
+    (source / "weights.pt").write_text("new", encoding="utf-8")
+    if there:
+        replace_folder(source, target)
+        (source / "weights.pt").write_text("newer", encoding="utf-8")
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_folder(source, target)
+    assert [path.name for path in target.parent.iterdir()] == (["best"] if there else [])
+    assert not there or (target / "weights.pt").read_text(encoding="utf-8") == "new"
+
+
+def test_half_a_gpu_is_refused_where_there_is_none() -> None:
+    with pytest.raises(UserError, match=r"resources\.gpu asks for 0\.5 GPUs a trial, but there are 0; lower it"):
+        check_resources(config.Resources(gpu=0.5), [{"CPU": 8.0}])
+
+
+@pytest.mark.parametrize(("max_concurrent", "most"), [(1, 1), (3, 3), (None, 7)])
+def test_no_more_attacks_run_at_once_than_the_study_allows(
+    max_concurrent: int | None, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a stand-in for Ray that counts what was handed to it and has not been waited for."""
+    running: list[object] = []
+    seen: list[int] = []
+
+    class Remote:
+        def remote(self, unit: Any, place: Any) -> object:
+            task = object()
+            running.append(task)
+            seen.append(len(running))
+            write_json(Results(tmp_path).attack_file(unit.key), {"format": 1, "rows": []})
+            return task
+
+    def wait(tasks: list[object]) -> tuple[list[object], list[object]]:
+        running.remove(tasks[0])
+        return tasks[:1], tasks[1:]
+
+    fake = types.ModuleType("ray")
+    vars(fake).update(remote=lambda **options: lambda function: Remote(), wait=wait, get=lambda tasks: None)
+    errors = types.ModuleType("ray.exceptions")
+    vars(errors).update(RayTaskError=RuntimeError)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
+    units: list[Any] = [types.SimpleNamespace(key=f"unit{number}") for number in range(8)]
+    write_json(Results(tmp_path).attack_file("unit0"), {"format": 1, "rows": []})
+    done: list[None] = []
+    attacking.run_attack_stage(
+        units, Results(tmp_path), config.Resources(), lambda: done.append(None), max_concurrent=max_concurrent
+    )
+    assert len(done) == len(seen) == 7, "each once, and not what has a record"
+    assert max(seen) == most
+
+
+def test_the_follower_prints_whole_new_lines_behind_the_name_of_their_trial(tmp_path: Path) -> None:
+    (tmp_path / "old.log").write_text("before\n", encoding="utf-8")
+    said: list[str] = []
+    follower = LogFollower(tmp_path, said.append)
+    with (tmp_path / "old.log").open("a", encoding="utf-8") as log:
+        log.write("after\nhal")
+        log.flush()
+        (tmp_path / "new.log").write_text("first\n", encoding="utf-8")
+        follower.print_new()
+        assert said == ["new first", "old after"]
+        log.write("f\n")
+        log.flush()
+        follower.print_new()
+    follower.print_new()
+    assert said == ["new first", "old after", "old half"]
+
+
+def test_quiet_and_verbose_contradict_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("room.yaml").write_text(ROOM, encoding="utf-8")
+    result = CliRunner().invoke(main, ["room.yaml", "--quiet", "--verbose"])
+    assert (result.exit_code, result.output) == (
+        2,
+        "error: --quiet and --verbose contradict each other; leave one out\n",
+    )

@@ -1,0 +1,250 @@
+"""Searching: algorithms, objectives, the race, and how well it all searches."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from puzzle_study import studyfile
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.errors import UserError
+from puzzle_study.reporting import build_report
+from puzzle_study.results import RECORD_FORMAT, Results, write_text
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.racing import compare
+from puzzle_study.study.selection import Reading, pareto_front
+from puzzle_study.study.tables import summary_rows, training_axes, write_tables
+from puzzle_study.trial_spec import TrialSpec, failed_record
+
+TASKS = [TaskSpec("digits", str(number)) for number in range(5)]
+READING = Reading("l2", "max")
+
+
+def plan_of(folder: Path, *, search: str, more: str = "", tasks: list[TaskSpec] = TASKS) -> Plan:
+    path = folder / "searching.yaml"
+    path.write_text(
+        f"data: {{name: digits}}\nreferences: []\n{more}search:\n  space:\n"
+        "    train.lambda: {log_uniform: [0.001, 1]}\n"
+        f"    train.adversary.epsilon: {{uniform: [0.01, 0.2]}}\n"
+        + "".join(f"  {line}\n" for line in search.split("\n")),
+        encoding="utf-8",
+    )
+    return Plan(studyfile.load(path), tasks, "0" * 16, Results(folder / "results"))
+
+
+def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
+    """Clean AUROC is best at a small ε and robust AUROC at a large one; both are best at λ = 0.03."""
+    train = spec.settings.train
+    rng = random.Random(spec.key)
+    base = 0.95 - 0.02 * abs(np.log10(train.lambda_ / 0.03)) - 0.01 * int(spec.task.normal_class)
+    values = {
+        "selection": base - 0.3 * train.adversary.epsilon + rng.gauss(0, noise),
+        "robust_selection": base - 0.5 * (0.2 - train.adversary.epsilon) + rng.gauss(0, noise),
+        "auroc": base,
+        "auroc_low": base - 0.02,
+        "auroc_high": base + 0.02,
+        "inverted": False,
+        "average_precision": base,
+    } | dict.fromkeys(("fpr_at_tpr95", "fpr_at_tpr99", "fpr_at_tpr995"), 1 - base)
+    reading = dict.fromkeys(("min", "avg", "max"), values)
+    return {
+        "format": RECORD_FORMAT,
+        "status": "finished",
+        "error": "",
+        "seconds": 1.0,
+        "task": {"normal_class": spec.task.normal_class, "repeat": spec.task.repeat},
+        "metrics": {"l2": reading, "mse": reading},
+    }
+
+
+def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, noise: float = 0.01) -> int:
+    """Run a plan with workers that finish in a random order; returns how many trials were run."""
+    rng, running, count = random.Random(seed), list[TrialSpec](), 0
+    while True:
+        while len(running) < workers and (spec := plan.take()) is not None:
+            running.append(spec)
+        if not running:
+            break
+        spec = running.pop(rng.randrange(len(running)))
+        plan.done(spec.key, record_of(spec, noise=noise))
+        count += 1
+    assert plan.complete
+    assert plan.total == count == plan.finished()
+    return count
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "cmaes", "random"])
+def test_every_algorithm_is_repeatable_whatever_finishes_first(tmp_path: Path, algorithm: str) -> None:
+    asked = []
+    for workers in (1, 7):
+        plan = plan_of(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 14")
+        run_out(plan, workers=workers, seed=workers)
+        asked.append([planned.values for planned in plan.configurations])
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == 15
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "cmaes"])
+def test_a_model_finds_better_values_than_its_random_start(tmp_path: Path, algorithm: str) -> None:
+    plan = plan_of(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 40\nstartup: 8")
+    run_out(plan, noise=0.0)
+    worth = [plan.worth(planned) for planned in plan.configurations]
+    values = [found[READING][0] for found in worth if found is not None]
+    assert np.mean(values[-15:]) > np.mean(values[1:9]) + 0.005
+
+
+@pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "random"])
+def test_two_objectives_give_a_front_of_both_ends(tmp_path: Path, algorithm: str) -> None:
+    plan = plan_of(
+        tmp_path,
+        more="evaluate: {robust: {epsilon: 0.1}}\n",
+        search=f"algorithm: {algorithm}\nconfigurations: 30\nobjectives: [selection, robust_selection]",
+    )
+    run_out(plan, noise=0.0)
+    rows = summary_rows(plan, training_axes(plan.study))
+    front = [row for row in rows if row.get("pareto")]
+    epsilons = sorted(row["train.adversary.epsilon"] for row in front)
+    assert len(front) >= 3
+    assert epsilons[0] < 0.08
+    assert epsilons[-1] > 0.12
+    best = max(rows, key=lambda row: row.get("selection_mean", 0.0) if row["may_win"] else 0.0)
+    assert best["rank"] == 1
+    assert best["pareto"]
+    assert "winner" in best["label"]
+    assert {"objective_robust_selection"} <= set(best)
+
+
+def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
+    more = "evaluate: {robust: {epsilon: 0.1}}\n"
+    plan = plan_of(tmp_path, more=more, search="configurations: 6\nobjectives: [robust_selection, selection]")
+    for spec in iter(plan.take, None):
+        plan.done(spec.key, record_of(spec))
+    results = plan.results
+    write_text(results.study_file, studyfile.dump(plan.study))
+    write_tables(plan, results)
+    page = build_report(results).read_text(encoding="utf-8")
+    assert "rows are on the Pareto front of robust_selection, selection" in page
+    assert "best in the first objective of the search, robust_selection" in page
+    front = pd.read_csv(results.report / "tables" / "pareto.csv")
+    assert front["rank"].iloc[0] == 1
+    assert (results.report / "figures" / "pareto.png").exists()
+
+
+def test_an_objective_that_is_a_cost_is_made_small(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, search="algorithm: random\nconfigurations: 6\nobjectives: [val_error]")
+    while (spec := plan.take()) is not None:
+        plan.done(spec.key, record_of(spec) | {"val_error": spec.settings.train.lambda_})
+    winner = plan.winner()
+    assert winner is not None
+    assert winner[0].settings.train.lambda_ == min(other.settings.train.lambda_ for other in plan.configurations)
+
+
+POINT = st.tuples(st.integers(0, 5), st.integers(0, 5))
+
+
+@given(points=st.lists(POINT.map(lambda point: (float(point[0]), float(point[1]))), min_size=1, max_size=20))
+def test_the_front_holds_what_no_point_dominates(points: list[tuple[float, float]]) -> None:
+    front = pareto_front(points, ["selection", "val_error"])
+    for point, on_front in zip(points, front, strict=True):
+        dominated = any(other[0] >= point[0] and other[1] <= point[1] and other != point for other in points)
+        assert on_front is not dominated
+
+
+def test_a_race_saves_trials_and_does_not_depend_on_what_finishes_first(tmp_path: Path) -> None:
+    search = "algorithm: random\nconfigurations: 20\nracing: {p: 0.1, start: 4}"
+    more = "seeds: [0, 1]\n"
+    counts, asked = [], []
+    for workers in (1, 5):
+        plan = plan_of(tmp_path, search=search, more=more)
+        counts.append(run_out(plan, workers=workers, seed=workers))
+        asked.append([(planned.values, planned.given_up) for planned in plan.configurations])
+    assert asked[0] == asked[1]
+    assert counts[0] == counts[1] < 0.7 * 21 * 10
+    write_tables(plan, plan.results)
+    table = plan.results.table(plan.results.trials_file)
+    stopped = table[table["status"] == "stopped"]
+    assert len(table) == 210
+    assert len(stopped) == 210 - counts[0]
+    assert stopped["error"].str.contains("paired signed-rank p").all()
+    winner = plan.winner()
+    assert winner is not None
+    assert not winner[0].given_up
+
+
+def test_a_race_keeps_what_wins(tmp_path: Path) -> None:
+    more, search = "seeds: [0, 1]\n", "algorithm: random\nconfigurations: 20"
+    full = plan_of(tmp_path, search=search, more=more)
+    run_out(full)
+    raced = plan_of(tmp_path, search=search + "\nracing: {}", more=more)
+    run_out(raced)
+    expected, found = full.winner(), raced.winner()
+    assert expected is not None
+    assert found is not None
+    assert found[0].values == expected[0].values
+
+
+def test_a_race_that_can_never_be_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="after 4 trials, but this study gives it 2"):
+        plan_of(tmp_path, search="racing: {}", tasks=TASKS[:2])
+
+
+def test_a_configuration_that_is_better_on_average_never_loses() -> None:
+    def records(values: list[float]) -> list[dict[str, Any]]:
+        return [{"metrics": {"l2": {"max": {"selection": value}}}} for value in values]
+
+    rival = records([0.9] * 6)
+
+    def lost(values: list[float]) -> bool:
+        return compare(records(values), rival, [READING], rival_reading=READING, objective="selection", p=0.1).lost
+
+    assert lost([0.8, 0.81, 0.79, 0.8, 0.82, 0.8])
+    assert not lost([0.89, 0.89, 0.89, 0.89, 0.89, 1.0])
+    assert not lost([0.9] * 6)
+
+
+def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resumed_study(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, search="algorithm: optuna\nconfigurations: 6")
+    victims = set[str]()
+    while (spec := plan.take()) is not None:
+        if plan.stoppable(spec.key) and spec.settings.train.lambda_ > 0.1:
+            victims.add(spec.configuration)
+            record = failed_record(spec, "asha stopped it") | {"status": "stopped", "selection": 0.5}
+        else:
+            record = record_of(spec)
+        plan.results.record_file(spec.key).parent.mkdir(parents=True, exist_ok=True)
+        plan.results.record_file(spec.key).write_text(json.dumps(record), encoding="utf-8")
+        plan.done(spec.key, record)
+    assert victims
+    for planned in plan.configurations:
+        assert bool(planned.given_up) == (planned.configuration in victims)
+        if planned.given_up:
+            assert plan.worth(planned) is None
+            assert sum(spec.key in plan.records for spec in planned.trials) == 1
+    again = Plan(plan.file, TASKS, "0" * 16, plan.results)
+    assert again.complete
+    assert [p.values for p in again.configurations] == [p.values for p in plan.configurations]
+
+
+@pytest.mark.parametrize(
+    ("search", "more", "said"),
+    [
+        ("algorithm: cmaes\nobjectives: [selection, seconds]", "", "cmaes follows one objective"),
+        ("objectives: [auroc]", "", "uses test labels; say selection: oracle"),
+        ("objectives: [robust_auroc]", "", "or use robust_selection"),
+        ("objectives: [robust_selection]", "", "need evaluate.robust"),
+        ("objectives: [selection, selection]", "", "names a column twice"),
+        ("objectives: [selection, seconds]\nracing: {}", "", "compare by one objective"),
+        ("stopping: {rule: median}", "", "needs evaluate.selection: true"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, search: str, more: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan_of(tmp_path, search=search, more=more)
