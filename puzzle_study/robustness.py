@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from puzzle_study import config, datasets, metrics
+from puzzle_study import config, metrics
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.datasets import Task
+from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 
@@ -32,12 +33,10 @@ def measure_robustness(
         proportion; ``robust_selection``: attacked validation images against clean pseudo-anomalies, without labels.
     """
     spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
-    test_index = torch.arange(len(task.test))
-    if robust.max_images < len(test_index):
-        test_index = torch.as_tensor(datasets.stratified(task.test_classes, robust.max_images, seed=0))
+    tested, test_labels = chosen_images(task, robust.max_images)
     held_out = task.validation[: robust.max_images]
-    images = torch.cat((task.test[test_index], held_out))
-    labels = torch.cat((task.labels[test_index].bool(), torch.zeros(len(held_out), dtype=torch.bool)))
+    images = torch.cat((tested, held_out))
+    labels = torch.cat((test_labels.bool(), torch.zeros(len(held_out), dtype=torch.bool)))
     validation_NK, pseudo_NK = torch.from_numpy(errors["validation"]), torch.from_numpy(errors["pseudo"])
     found: dict[tuple[config.ErrorNorm, config.Aggregation], dict[str, float]] = {}
     for error in scoring.ERROR_NORMS:
@@ -48,9 +47,9 @@ def measure_robustness(
                 for matrix in (validation_NK, pseudo_NK)
             )
             (attacked,) = run_attacks(read, images, labels, clean, [spec], keep=0, compare=False)
-            test, validation = attacked.scores.split([len(test_index), len(held_out)])
+            test, validation = attacked.scores.split([len(tested), len(held_out)])
             found[error, aggregation] = {
-                "robust_auroc": metrics.auroc(test.numpy(), labels[: len(test)].numpy()),
+                "robust_auroc": metrics.auroc(test.numpy(), test_labels.numpy()),
                 "robust_selection": metrics.auroc(
                     torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
                 ),

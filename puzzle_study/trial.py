@@ -17,6 +17,7 @@ from torch import Tensor
 
 from puzzle_study import config, datasets, metrics, puzzles
 from puzzle_study.datasets import Task, TaskSpec
+from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
@@ -241,10 +242,8 @@ class _EvaluationSubset:
 
     @staticmethod
     def of(task: Task, max_images: int | None, device: torch.device) -> _EvaluationSubset:
-        index = torch.arange(len(task.test))
-        if max_images is not None and max_images < len(task.test):
-            index = torch.as_tensor(datasets.stratified(task.test_classes, max_images, seed=0))
-        return _EvaluationSubset(task.test[index].to(device), task.labels[index].numpy())
+        images, labels = chosen_images(task, max_images)
+        return _EvaluationSubset(images.to(device), labels.numpy())
 
     def auroc(self, detector: PuzzleDetector, validation: Tensor, pseudo: Tensor | None) -> dict[str, float]:
         """Return the AUROC by error norm and aggregation, NaN where the errors are not finite.

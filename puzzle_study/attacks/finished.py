@@ -8,9 +8,9 @@ from typing import Any
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks import table
-from puzzle_study.attacks.images import chosen_images
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.devices import default_device

@@ -12,7 +12,7 @@ import pandas as pd
 
 from puzzle_study import config, statistics
 from puzzle_study.statistics import Mean
-from puzzle_study.study.selection import objectives
+from puzzle_study.study.selection import criterion, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,12 +114,11 @@ class StudyData:
     @property
     def objectives(self) -> tuple[str, ...]:
         """The columns that configurations are compared by, the first of which ranks them."""
-        return objectives(self.study) if self.study else ("auroc" if self.selection == "oracle" else "selection",)
+        return objectives(self.study) if self.study else (criterion(self.selection),)
 
     def objective_column(self, name: str) -> str:
         """Return the column of the summary in which an objective's mean stands."""
-        criterion = "auroc" if self.selection == "oracle" else "selection"
-        return "selection_mean" if name == criterion else f"objective_{name}"
+        return summary_column(name, self.selection)
 
     @cached_property
     def searches_error(self) -> bool:

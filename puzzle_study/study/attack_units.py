@@ -18,10 +18,10 @@ from torch import Tensor
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks import AttackSpec, run_attacks
-from puzzle_study.attacks.images import chosen_images
 from puzzle_study.attacks.running import AttackResult
 from puzzle_study.attacks.table import judged, named, row
 from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
+from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json

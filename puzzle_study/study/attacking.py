@@ -54,7 +54,7 @@ def victims(plan: Plan) -> list[Victim]:
     if attacks is None:
         return []
     default = Reading(plan.study.score.error, plan.study.score.aggregation)
-    best = _ranked(plan)
+    best = [(planned, reading) for planned, reading, _ in plan.ranked()]
     winner = [(planned.configuration, reading) for planned, reading in best[:1]]
     asked: list[tuple[Planned, Reading]] = []
     for name in attacks.configurations:
@@ -282,11 +282,6 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
 def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
     """Return a victim's trial of the same task and seed."""
     return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
-
-
-def _ranked(plan: Plan) -> list[tuple[Planned, Reading]]:
-    """Return the complete configurations from best to worst, each with the reading that it is best under."""
-    return [(planned, reading) for planned, reading, _ in plan.ranked()]
 
 
 def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:

@@ -131,21 +131,13 @@ def _reachable(settings: config.Settings, file: studyfile.StudyFile) -> Iterable
         if not space.applies(axis, values, lambda dotted: space.setting_of(file.study, dotted)):
             continue
         value = space.setting_of(settings, name)
-        if name not in EVALUATION_AXES and not contains(axis, value):
+        if name not in EVALUATION_AXES and not space.contains(space.distribution(axis), value):
             return
         values[name] = value
     try:
         yield file.configuration(values)
     except UserError:
         return
-
-
-def contains(axis: config.Axis, value: Any) -> bool:
-    """Whether a value is one of an axis."""
-    if axis.kind in ("choice", "grid"):
-        return value in axis.values
-    low, high = axis.values
-    return isinstance(value, (int, float)) and low <= value <= high
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:

@@ -52,7 +52,6 @@ class Planned:
         rival: the configuration that it races against, with its best reading; None: it does not race.
         given_up: why it gets no further trials; empty where it gets them all.
         estimate: its worth where it was given up by the race, from its differences to the rival.
-        told: whether its worth has been told.
     """
 
     number: int
@@ -64,7 +63,6 @@ class Planned:
     rival: tuple[Planned, Reading] | None = None
     given_up: str = ""
     estimate: dict[Reading, Worth] | None = None
-    told: bool = False
 
     @property
     def configuration(self) -> str:
@@ -266,7 +264,6 @@ class Plan:
         while self._told <= turn:
             if not self._tell(self.configurations[self._told]):
                 return False
-            self._told += 1
         if self.exhausted:
             return False
         for _ in range(REPEATED_SUGGESTIONS):
@@ -314,8 +311,6 @@ class Plan:
 
     def _tell(self, planned: Planned) -> bool:
         """Tell a configuration's worth once all of its trials have ended; returns whether it has been told."""
-        if planned.told:
-            return True
         if not planned.given_up and any(spec.key not in self.records for spec in planned.trials):
             return False
         worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
@@ -325,7 +320,7 @@ class Plan:
             self._asker.tell_default(worth)
         if planned.number in self._worths:
             self._best_told = self._better(planned, self._best_told)
-        planned.told = True
+        self._told += 1
         return True
 
     def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
@@ -352,7 +347,7 @@ class Plan:
         earlier = self._by_name.get(name)
         if earlier is not None:
             if suggestion is not None:
-                if earlier.told:
+                if earlier.number < self._told:
                     suggestion.tell(earlier.estimate or self.worth(earlier) or self._stopped_worth(earlier))
                 else:
                     earlier.suggestions.append(suggestion)

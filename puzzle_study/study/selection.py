@@ -58,7 +58,17 @@ def objectives(study: config.Study) -> tuple[config.Objective, ...]:
     """
     if study.search is not None and study.search.objectives is not None:
         return tuple(study.search.objectives)
-    return ("auroc",) if study.selection == "oracle" else ("selection",)
+    return (criterion(study.selection),)
+
+
+def criterion(selection: str) -> config.Objective:
+    """Return the column that a selection compares: the test AUROC for ``oracle``."""
+    return "auroc" if selection == "oracle" else "selection"
+
+
+def summary_column(objective: str, selection: str) -> str:
+    """Return the column of summary.csv in which the mean of an objective stands."""
+    return "selection_mean" if objective == criterion(selection) else f"objective_{objective}"
 
 
 def chosen_by(study: config.Study) -> str:

@@ -141,7 +141,7 @@ class OptunaAsker:
         """Add finished trials that Optuna was not asked for, where the values lie in the space."""
         for reading, value in worth.items():
             params = values | {name: reading.values[name] for name in EVALUATION_AXES if name in values}
-            if all(_contains(self.distributions[name], params[name]) for name in params):
+            if all(contains(self.distributions[name], params[name]) for name in params):
                 self.study.add_trial(
                     optuna.trial.create_trial(
                         params=params,
@@ -247,7 +247,8 @@ def distribution(axis: config.Axis) -> BaseDistribution:
     return FloatDistribution(low, high, log=axis.kind == "log_uniform")
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def contains(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is one of a distribution's."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, (FloatDistribution, IntDistribution))

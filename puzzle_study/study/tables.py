@@ -18,8 +18,10 @@ from puzzle_study.study.selection import (
     EVALUATION_AXES,
     Reading,
     configuration_worth,
+    criterion,
     gain,
     pareto_front,
+    summary_column,
 )
 from puzzle_study.study.space import setting_of
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
@@ -168,7 +170,7 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
     """Write ranks by the first objective, and which rows are on the Pareto front where there are several."""
     columns = plan.objectives
-    worths = [tuple(row[_column(name, plan)] for name in columns) for row in contenders]
+    worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
     contenders_in_order = sorted(
         zip(contenders, worths, strict=True), key=lambda pair: (-gain(columns[0], pair[1][0]), pair[0]["number"])
     )
@@ -204,21 +206,15 @@ def _summary_row(
             "auroc_low": mean.low,
             "auroc_high": mean.high,
             "interval": mean.method,
-            "selection_mean": configuration_worth(records, reading, [_criterion(plan)])[0],
+            "selection_mean": configuration_worth(records, reading, [criterion(plan.study.selection)])[0],
         }
         if detector == PUZZLE_AE:
             worth = configuration_worth(records, reading, plan.objectives)
-            row |= {_column(name, plan): value for name, value in zip(plan.objectives, worth, strict=True)}
+            row |= {
+                summary_column(name, plan.study.selection): value
+                for name, value in zip(plan.objectives, worth, strict=True)
+            }
     return row
-
-
-def _criterion(plan: Plan) -> str:
-    return "auroc" if plan.study.selection == "oracle" else "selection"
-
-
-def _column(objective: str, plan: Plan) -> str:
-    """Return the column of summary.csv in which the mean of an objective stands."""
-    return "selection_mean" if objective == _criterion(plan) else f"objective_{objective}"
 
 
 def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:

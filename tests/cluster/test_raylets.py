@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.study.conftest import tune_command, tune_environment
+from tests.study.conftest import tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
 STUDY = """
@@ -143,11 +142,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, count: int) -> None:
     """Wait until a running study has left so many files."""
-    end = time.monotonic() + 200
-    while len(list(folder.glob(pattern))) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"no {pattern}"
-        time.sleep(0.02)
+    wait_until(lambda: len(list(folder.glob(pattern))) >= count, process, seconds=200)
 
 
 def assert_same_numbers(one: Path, other: Path) -> None:

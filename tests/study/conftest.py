@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +63,24 @@ def tune_command(*arguments: str | Path) -> list[str]:
 def tune_environment() -> dict[str, str]:
     """Return an environment without a terminal's width, so that no line of output is wrapped."""
     return os.environ | {"COLUMNS": "200"}
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Start a run that is to be disturbed, in a session of its own."""
+    return subprocess.Popen(
+        tune_command(*arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=tune_environment(),
+        start_new_session=True,
+    )
+
+
+def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, seconds: float = 120) -> None:
+    """Wait until a started run has got somewhere."""
+    end = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the study did not get that far in time"
+        time.sleep(0.02)

@@ -17,7 +17,7 @@ import torch
 
 from puzzle_study import datasets, metrics, studyfile, trial
 from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
-from puzzle_study.attacks.images import chosen_images
+from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import puzzle_ae, scoring
 from puzzle_study.errors import UserError
 from puzzle_study.results import RECORD_FORMAT, Results, write_json
@@ -26,7 +26,7 @@ from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
-from tests.study.test_end_to_end import wait_for
+from tests.study.conftest import wait_until
 
 CPU = torch.device("cpu")
 STUDY = """
@@ -453,7 +453,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
     again = plan_of(tmp_path, results.root)
     assert again.complete
     process = start_stage(tmp_path / "robust.yaml", results.root)
-    wait_for(lambda: any(results.root.glob("attacks/*.json")), process)
+    wait_until(lambda: any(results.root.glob("attacks/*.json")), process)
     process.kill()
     process.communicate()
     kept = {path: path.stat().st_mtime_ns for path in results.root.glob("attacks/*.json")}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.study.conftest import TINY, Tune, tune_command, tune_environment
+from tests.study.conftest import TINY, Tune, start, wait_until
 
 FILES = (
     "study.yaml",
@@ -99,32 +97,12 @@ def test_another_study_file_is_refused_and_named_before_it_overwrites_anything(f
     assert (finished / "results" / "tiny" / "study.yaml").read_bytes() == before
 
 
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "the study did not get that far in time"
-        time.sleep(0.02)
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        tune_command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=tune_environment(),
-        start_new_session=True,
-    )
-
-
 def test_a_killed_driver_resumes_without_ray_state_and_ends_with_the_same_tables(
     tiny: Path, tune: Tune, finished: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results" / "tiny"
     process = start(tiny, "--results", tmp_path / "results")
-    wait_for(lambda: len(list(results.glob("records/*.json"))) >= 2, process)
+    wait_until(lambda: len(list(results.glob("records/*.json"))) >= 2, process)
     process.kill()
     process.communicate()
     kept = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
@@ -145,7 +123,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
 ) -> None:
     results = tmp_path / "results" / "tiny"
     process = start(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000")
-    wait_for(lambda: any(results.glob("checkpoints/*/epoch-*.pt")), process)
+    wait_until(lambda: any(results.glob("checkpoints/*/epoch-*.pt")), process)
     process.send_signal(number)
     out, err = process.communicate(timeout=90)
     assert process.returncode == code, out + err
@@ -157,7 +135,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
 def test_two_drivers_on_one_folder_are_refused(tiny: Path, tune: Tune, tmp_path: Path) -> None:
     process = start(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000")
     try:
-        wait_for(lambda: (tmp_path / "results" / "tiny" / "study.yaml").exists(), process)
+        wait_until(lambda: (tmp_path / "results" / "tiny" / "study.yaml").exists(), process)
         second = tune(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000", "--resume", timeout=120)
         assert second.returncode == 2
         assert "in use by another run" in second.stderr

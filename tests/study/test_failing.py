@@ -33,7 +33,7 @@ from puzzle_study.study.engine import run_study
 from puzzle_study.study.following import LogFollower
 from puzzle_study.trial_spec import TrialSpec
 from puzzle_study.tune import main
-from tests.study.conftest import Tune, tune_command, tune_environment
+from tests.study.conftest import Tune, start, wait_until
 
 DIVERGING = """
 name: diverging
@@ -55,25 +55,6 @@ references: []
 max_concurrent: 1
 seeds: [0, 1]
 """
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        tune_command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=tune_environment(),
-        start_new_session=True,
-    )
-
-
-def wait_until(there: Any, process: subprocess.Popen[str], seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, "the study did not get that far in time"
-        time.sleep(0.02)
 
 
 def assert_as_undisturbed(record: dict[str, Any], results: Results, elsewhere: Path) -> None:
@@ -121,7 +102,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
     study, results = tmp_path / "diverging.yaml", Results(tmp_path / "results" / "diverging")
     study.write_text(DIVERGING, encoding="utf-8")
     process = start(study, "--results", tmp_path / "results")
-    wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-00000[3-9].pt")), process)
+    wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-00000[3-9].pt")), process, seconds=180)
     (running,) = results.root.glob("checkpoints/*")
     for child in psutil.Process(process.pid).children(recursive=True):
         if " ".join(child.cmdline()).startswith("ray::ImplicitFunc"):
@@ -152,7 +133,9 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_
     study, results = tmp_path / "room.yaml", Results(small_disk / "room")
     study.write_text(ROOM, encoding="utf-8")
     process = start(study, "--results", small_disk)
-    wait_until(lambda: list(results.records()) and any(results.root.glob("checkpoints/*/epoch-*.pt")), process)
+    wait_until(
+        lambda: list(results.records()) and any(results.root.glob("checkpoints/*/epoch-*.pt")), process, seconds=180
+    )
     ballast = fill(small_disk)
     (first,) = results.records()
     written = results.record_file(first["trial"]).stat().st_mtime_ns

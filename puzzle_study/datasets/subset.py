@@ -1,17 +1,19 @@
-"""Which test images are attacked: the same ones for every attack and every detector of a task."""
+"""Which test images are followed along training or attacked: the same for every detector of a task."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puzzle_study import datasets
+from puzzle_study.datasets.protocols import stratified
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from puzzle_study.datasets import Task
 
-def chosen_images(task: datasets.Task, max_images: int | None) -> tuple[Tensor, Tensor]:
-    """Return the test images of a task that are attacked, and their labels.
+
+def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
+    """Return the test images of a task that are used where not all are, and their labels.
 
     Args:
         task: the task; what is chosen depends on its test images alone.
@@ -19,5 +21,5 @@ def chosen_images(task: datasets.Task, max_images: int | None) -> tuple[Tensor, 
     """
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels
-    index = datasets.stratified(task.test_classes, max_images, seed=0)
+    index = stratified(task.test_classes, max_images, seed=0)
     return task.test[index], task.labels[index]
