@@ -208,7 +208,7 @@ def _trainer(size: Setting, device: torch.device, precision: Precision) -> Train
 def _detector(size: Setting, device: torch.device, precision: Precision) -> PuzzleDetector:
     trainer = _trainer(size, device, precision)
     detector = PuzzleDetector(
-        trainer.network,
+        trainer.solver,
         trainer.puzzler.puzzles,
         shape=Shape(size.channels, size.side, size.side, size.base),
         score=config.Score(aggregation="avg", error="mse"),

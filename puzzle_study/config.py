@@ -162,6 +162,12 @@ class Train(Section):
         description="Learning rate of the U-Net: × plateau_factor where the loss stands still (paper), one-cycle "
         "(10 % linear warm-up, cosine to 0) or constant.",
     )
+    averaging: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Decay, a step, of the moving average of the U-Net's weights that scores; 0: the last weights.",
+    )
     plateau_factor: float = Field(0.8, gt=0, lt=1, description="Factor on a plateau.")
     plateau_patience: int = Field(50, ge=1, description="Epochs without a new minimum that make a plateau.")
     lambda_: float = Field(

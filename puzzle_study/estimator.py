@@ -92,7 +92,7 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
                 losses.append(trainer.epoch(train).loss_rec)
                 bar.advance()
         detector = PuzzleDetector(
-            trainer.network,
+            trainer.solver,
             scoring_set(settings, in_training),
             shape=puzzle_ae.Shape(channels, height, width, settings.model.base_channels),
             score=settings.score,

@@ -117,7 +117,7 @@ def _run_puzzle_ae(
         precision=precision,
     )
     detector = PuzzleDetector(
-        trainer.network,
+        trainer.solver,
         scoring_set(settings, training_set),
         shape=Shape(channels, height, width, settings.model.base_channels),
         score=settings.score,

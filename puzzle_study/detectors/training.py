@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import swa_utils
 
 from puzzle_study import config, puzzles
 from puzzle_study.detectors.adversary import perturb
@@ -78,6 +79,10 @@ class Trainer:
             model, channels=channels, side=max(height, width), seed=seed, with_discriminator=train.lambda_ > 0
         )
         place(self.network, device)
+        self.averaged: swa_utils.AveragedModel | None = None
+        if train.averaging > 0:
+            decay = swa_utils.get_ema_multi_avg_fn(train.averaging)
+            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=decay)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
@@ -93,6 +98,11 @@ class Trainer:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.epochs_done = 0
         self.lowest_loss, self.epochs_since_lowest = math.inf, 0
+
+    @property
+    def solver(self) -> UNet:
+        """The network that scores: the one that is trained, or the average of its weights (``train.averaging``)."""
+        return self.network if self.averaged is None else cast(UNet, self.averaged.module)
 
     @property
     def finished(self) -> bool:
@@ -118,6 +128,8 @@ class Trainer:
                 learning_rate = self.settings.learning_rate * one_cycle(done / self.settings.epochs)
                 self.optimiser.param_groups[0]["lr"] = learning_rate
             sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
         loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
         self.epochs_done += 1
         losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
@@ -143,6 +155,7 @@ class Trainer:
             "lowest_loss": self.lowest_loss,
             "epochs_since_lowest": self.epochs_since_lowest,
             "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "discriminator_optimiser": (
@@ -157,6 +170,8 @@ class Trainer:
         self.epochs_done = state["epochs_done"]
         self.lowest_loss, self.epochs_since_lowest = state["lowest_loss"], state["epochs_since_lowest"]
         self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.discriminator is not None and self.discriminator_optimiser is not None:
             self.discriminator.load_state_dict(state["discriminator"])

@@ -31,6 +31,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         discriminator_learning_rate: Adam's for the discriminator.
         weight_decay: L2 penalty on the U-Net's weights.
         schedule: ``plateau``, ``one_cycle`` or ``constant``.
+        averaging: decay, a step, of the moving average of the weights that scores; 0: the last weights.
         plateau_factor: factor on the learning rate on a plateau.
         plateau_patience: epochs that make a plateau.
         lambda_: weight of the feature-matching loss; 0: no discriminator.
@@ -75,6 +76,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         discriminator_learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         schedule: str = "plateau",
+        averaging: float = 0.0,
         plateau_factor: float = 0.8,
         plateau_patience: int = 50,
         lambda_: float = 0.02,
@@ -114,6 +116,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         self.discriminator_learning_rate = discriminator_learning_rate
         self.weight_decay = weight_decay
         self.schedule = schedule
+        self.averaging = averaging
         self.plateau_factor = plateau_factor
         self.plateau_patience = plateau_patience
         self.lambda_ = lambda_

@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "plateau_at_every_epoch": {"train.plateau_patience": 1, "train.learning_rate": 0.05},
     "one_cycle": {"train.schedule": "one_cycle", "model.initialisation": "he"},
     "constant": {"train.schedule": "constant"},
+    "averaging": {"train.averaging": 0.5},
     "without_discriminator": {"train.lambda": 0.0},
     "nine_pieces": {"puzzle.grid": 3, "puzzle.count": 5},
     "rotations": {"puzzle.kind": "rotation"},
@@ -105,6 +106,22 @@ def test_a_training_resumed_after_every_single_epoch_is_the_same_to_the_bit(tmp_
     assert seen == losses
     assert tiny.same_state(trainer.state(), whole.state())
     assert trainer.finished
+
+
+def test_averaged_weights_are_the_moving_average_over_steps_and_leave_the_training_as_it_is() -> None:
+    plain, averaged = (
+        tiny.trainer(tiny.settings({"train.averaging": decay, "train.batch_size": 7})) for decay in (0.0, 0.75)
+    )
+    assert plain.solver is plain.network
+    expected: dict[str, torch.Tensor] = {}
+    for _ in range(EPOCHS):  # of one step each
+        assert plain.epoch(DATA) == averaged.epoch(DATA)
+        for name, weight in plain.network.named_parameters():
+            expected[name] = weight.detach().clone() if name not in expected else expected[name].lerp(weight, 0.25)
+    assert tiny.same_state(plain.network.state_dict(), averaged.network.state_dict())
+    for name, weight in averaged.solver.named_parameters():
+        torch.testing.assert_close(weight.detach(), expected[name].detach())
+        assert not torch.equal(weight, plain.network.get_parameter(name))
 
 
 def test_the_plateau_case_lowers_the_learning_rate() -> None:

@@ -49,6 +49,7 @@ MATTER: list[tuple[Values, Values]] = [
     ({}, {"train.discriminator_learning_rate": 1e-3}),
     ({}, {"train.weight_decay": 0.0}),
     ({}, {"train.schedule": "one_cycle"}),
+    ({}, {"train.averaging": 0.99}),
     ({}, {"train.plateau_factor": 0.5}),
     ({}, {"train.plateau_patience": 1}),
     ({}, {"train.lambda": 0.1}),
