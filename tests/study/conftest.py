@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from puzzle_study.study.plan import Plan
+from puzzle_study.trial_spec import TrialSpec
 
 TINY = """
 name: tiny
@@ -84,3 +89,18 @@ def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, s
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "the study did not get that far in time"
         time.sleep(0.02)
+
+
+def carry_out(plan: Plan, trial: Callable[[TrialSpec], dict[str, Any]], *, workers: int, seed: int) -> int:
+    """Run a plan with workers that finish in a random order; returns how many trials were run."""
+    rng, running, count = random.Random(seed), list[TrialSpec](), 0
+    while True:
+        while len(running) < workers and (spec := plan.take()) is not None:
+            running.append(spec)
+        if not running:
+            break
+        spec = running.pop(rng.randrange(len(running)))
+        plan.done(spec.key, trial(spec))
+        count += 1
+    assert plan.complete
+    return count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from tests.study.conftest import carry_out
 
 STUDY = """
 data: {{name: digits}}
@@ -66,18 +66,14 @@ def record_of(spec: TrialSpec, *, status: str = "finished") -> dict[str, Any]:
 
 
 def run_out(plan: Plan, *, workers: int, seed: int, write: bool = False) -> list[str]:
-    """Run a plan with workers that finish in a random order; returns the configurations' values in order."""
-    rng, running = random.Random(seed), list[TrialSpec]()
-    while True:
-        while len(running) < workers and (spec := plan.take()) is not None:
-            running.append(spec)
-        if not running:
-            break
-        spec = running.pop(rng.randrange(len(running)))
+    """Run a plan; returns the configurations' values in order."""
+
+    def trial(spec: TrialSpec) -> dict[str, Any]:
         if write:
             write_json(plan.results.record_file(spec.key), record_of(spec))
-        plan.done(spec.key, record_of(spec))
-    assert plan.complete
+        return record_of(spec)
+
+    carry_out(plan, trial, workers=workers, seed=seed)
     return [repr(planned.values) for planned in plan.configurations]
 
 
