@@ -25,6 +25,7 @@ from puzzle_study.reporting.sections import (
     stability,
     summary,
     training,
+    transfer,
 )
 from puzzle_study.reporting.write_tables import write_table
 from puzzle_study.results import write_text
@@ -66,7 +67,7 @@ def _remove_previous(output: Path) -> None:
 
 
 def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> list[Section]:
-    sections = [
+    sections: list[Section | None] = [
         summary.build(data),
         ranking.build(data),
         selection.build(data, figures),
@@ -78,6 +79,7 @@ def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> li
         ablations.build_variants(data),
         ablations.build_data(data, figures),
         robustness.build(data, figures),
+        transfer.build(data),
         gallery.build(data, figures),
         histograms.build(data, figures),
         cost.build(data, figures),
@@ -87,7 +89,7 @@ def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> li
     if others:
         # What was asked for by naming several folders stands right below the summary.
         sections.insert(1, comparison.build([data, *others], figures))
-    return sections
+    return [section for section in sections if section is not None]
 
 
 def _subtitle(data: StudyData) -> str:

@@ -46,6 +46,8 @@ def load(results: Results) -> StudyData:
         summary=summary,
         epochs=_optional(results, "epochs_file"),
         attacks=_optional(results, "attacks_file"),
+        aggregation_matrix=_optional(results, "matrix_file"),
+        transfer=_optional(results, "transfer_file"),
         gallery=_gallery(results),
     )
 

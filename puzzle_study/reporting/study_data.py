@@ -53,7 +53,7 @@ class Choice:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks`` and ``gallery`` are None where the study has none.
+    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer`` and ``gallery`` are None where the study has none.
     """
 
     results: Results
@@ -63,6 +63,8 @@ class StudyData:
     summary: pd.DataFrame
     epochs: pd.DataFrame | None
     attacks: pd.DataFrame | None
+    aggregation_matrix: pd.DataFrame | None
+    transfer: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
 
     @property

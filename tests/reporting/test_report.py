@@ -276,3 +276,49 @@ def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_b
     names = {row["label"] for row in table(build_report(results), "robustness")}
     assert "winner" in names
     assert any(name.startswith("lambda ") and ", epsilon " in name for name in names), names
+
+
+def test_whose_score_an_attack_breaks_is_told_where_the_study_asked_for_it(tmp_path: Path) -> None:
+    recipe = Recipe(classes=("0", "1"), seeds=(0,), configurations=3, gallery=False, epochs=False, matrices=False)
+    results = write_study(tmp_path / "x", recipe)
+    assert "Whose score" not in build_report(results).read_text(encoding="utf-8")
+    attacks = pd.read_csv(results.attacks_file, dtype={"configuration": str, "trial": str})
+    attacks = attacks[(attacks["attack"] == "attack1") & (attacks["method"] == "fgsm")]
+    attacks = attacks[attacks["epsilon"] == attacks["epsilon"].max()]
+    cells = [
+        attacks.assign(attacked_aggregation=attacked, scoring_aggregation=scoring, error="l2")
+        for attacked in ("min", "max")
+        for scoring in ("min", "max")
+    ]
+    pd.concat(cells).to_csv(results.matrix_file, index=False)
+    winner = attacks[attacks["label"] == "winner"]
+    other = attacks[attacks["label"] == "default"].assign(configuration="ffffffff")
+    pairs = [
+        judge.assign(
+            source_configuration=source["configuration"].iloc[0],
+            source_label=source["label"].iloc[0],
+            source_trial=source["trial"].iloc[0],
+            source_aggregation=source["aggregation"].iloc[0],
+            error="l2",
+        )
+        for source in (winner, other)
+        for judge in (winner, other)
+    ]
+    pd.concat(pairs).to_csv(results.transfer_file, index=False)
+    page = build_report(results)
+    matrix, transfer = table(page, "aggregation_matrix"), table(page, "transfer")
+    assert [
+        (row["attacked"], row["scoring"], row["adaptive"]) for row in matrix if row["configuration"] == "winner"
+    ] == [
+        ("min", "min", "yes"),
+        ("min", "max", "no"),
+        ("max", "min", "no"),
+        ("max", "max", "yes"),
+    ]
+    assert [(row["source"], row["configuration"], row["adaptive"]) for row in transfer] == [
+        ("winner", "winner", "yes"),
+        ("winner", "default", "no"),
+        ("default", "winner", "no"),
+        ("default", "default", "yes"),
+    ]
+    assert float(transfer[1]["auroc"]) == pytest.approx(other["auroc"].mean(), abs=1e-3)

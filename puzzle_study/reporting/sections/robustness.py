@@ -84,7 +84,7 @@ def cells(data: StudyData) -> list[AttackCell]:
         label, configuration, target, attack, method, _ = key
         found.append(
             AttackCell(
-                label=str(label).replace(";", " and ") or _settings(data, str(configuration)),
+                label=configuration_title(data, label, configuration),
                 configuration=str(configuration),
                 target=str(target),
                 attack=str(attack),
@@ -114,9 +114,11 @@ def cells(data: StudyData) -> list[AttackCell]:
     )
 
 
-def _settings(data: StudyData, configuration: str) -> str:
-    """Name a configuration that is neither winner nor default by what was searched in it."""
-    values = data.values_of(configuration)
+def configuration_title(data: StudyData, label: object, configuration: object) -> str:
+    """Return the labels of an attacked configuration; one that is neither winner nor default is named by its axes."""
+    if isinstance(label, str) and label:
+        return label.replace(";", " and ")
+    values = data.values_of(str(configuration))
     shown = (
         f"{name.rsplit('.', 1)[-1]} {value if isinstance(value, str) else significant(value)}"
         for name, value in values.items()

@@ -1,0 +1,111 @@
+"""Whose score an attack breaks: images made against one score, under another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from puzzle_study import statistics
+from puzzle_study.reporting.blocks import Cell, Column, Table, count, percent, section, significant, word
+from puzzle_study.reporting.sections.robustness import configuration_title
+
+if TYPE_CHECKING:
+    from puzzle_study.reporting.blocks import Section
+    from puzzle_study.reporting.study_data import StudyData
+
+AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
+
+
+def build(data: StudyData) -> Section | None:
+    """Return the section, or None where the study asked for neither table."""
+    tables = [_matrix(data.aggregation_matrix, data), _transfer(data.transfer, data)]
+    return section("transfer", "Whose score an attack breaks", tables) if any(tables) else None
+
+
+def _matrix(cells: pd.DataFrame | None, data: StudyData) -> Table | None:
+    if cells is None:
+        return None
+    return _table(
+        cells,
+        ["configuration", "label", "error", *AGGREGATIONS],
+        columns=(Column("attacked", "Attacked", numeric=False), Column("scoring", "Scored by", numeric=False)),
+        described=lambda row: (word(row["attacked_aggregation"]), word(row["scoring_aggregation"])),
+        adaptive=lambda row: row["attacked_aggregation"] == row["scoring_aggregation"],
+        name="aggregation_matrix",
+        title="Attacked and scoring aggregation",
+        data=data,
+    )
+
+
+def _transfer(pairs: pd.DataFrame | None, data: StudyData) -> Table | None:
+    if pairs is None:
+        return None
+    return _table(
+        pairs,
+        ["source_configuration", "source_label", "source_aggregation", "configuration", "label", "aggregation"],
+        columns=(Column("source", "Made against", numeric=False),),
+        described=lambda row: (word(configuration_title(data, row["source_label"], row["source_configuration"])),),
+        adaptive=lambda row: (
+            (row["source_configuration"], row["source_aggregation"]) == (row["configuration"], row["aggregation"])
+        ),
+        name="transfer",
+        title="Transfer between configurations",
+        data=data,
+    )
+
+
+def _table(
+    rows: pd.DataFrame,
+    keys: list[str],
+    *,
+    columns: Sequence[Column],
+    described: Callable[[pd.Series[str]], tuple[Cell, ...]],
+    adaptive: Callable[[pd.Series[str]], bool],
+    name: str,
+    title: str,
+    data: StudyData,
+) -> Table:
+    """Return the mean over trials of every pair, the adaptive ones marked."""
+    rows = rows.merge(data.trials[["trial", "repeat"]].drop_duplicates("trial"), on="trial", how="left")
+    found, methods = [], []
+    for _, group in rows.groupby(keys, sort=False, dropna=False):
+        first = group.iloc[0]
+        strata = list(group[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
+        values = group["auroc"].to_numpy()
+        mean = statistics.with_image_interval(
+            statistics.mean_interval(values, strata, bounds=(0, 1)),
+            *(values, group["auroc_low"].to_numpy(), group["auroc_high"].to_numpy(), strata),
+        )
+        methods.append(mean.method)
+        found.append(
+            (
+                *described(first),
+                word(configuration_title(data, first["label"], first["configuration"])),
+                word("yes" if adaptive(first) else "no"),
+                percent(mean.value, mean.low, mean.high, strong=adaptive(first)),
+                percent(float(group["auroc_clean"].mean())),
+                count(mean.n),
+                count(int(group["images"].sum())),
+            )
+        )
+    first = rows.iloc[0]
+    return Table(
+        name,
+        title,
+        (
+            *columns,
+            Column("configuration", "Configuration that scores", numeric=False),
+            Column("adaptive", "Adaptive", numeric=False),
+            Column("auroc", "AUROC % [95 %]"),
+            Column("clean", "Clean %"),
+            Column("trials", "Trials (n)"),
+            Column("images", "Attacked images (n)"),
+        ),
+        tuple(found),
+        f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
+        f"{statistics.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
+        f"attack saw the very score that is reported; a higher AUROC in the other rows is the attacker's ignorance and "
+        f"no robustness.",
+    )
