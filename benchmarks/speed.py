@@ -118,7 +118,7 @@ def score(setting: str, precision: Precision, pairs: int, images: int | None, th
 def attack(
     setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool
 ) -> None:
-    """attack1 by PGD through all 23 permutations."""
+    """attack1 by PGD through all 23 permutations, with the scores before and after it."""
     from puzzle_study.attacks import attack_spec, run_attacks
 
     size, device = _prepare(setting, threads)
@@ -131,13 +131,14 @@ def attack(
     labels = torch.zeros(count, dtype=torch.bool)
     validation = detector.scores(detector.validation_NK)
     measured = _measure(
-        lambda: run_attacks(detector, data, labels, validation, [spec]),
+        lambda: run_attacks(detector, data, labels, validation, [spec], compare=False),
         None if no_reference else lambda: reference.attack(data, ATTACK_STEPS),
         pairs,
         device,
         precision,
     )
-    work = 23 * 2 * ATTACK_STEPS * _unet(size)
+    # Forward and input gradient a step; forward for the clean, the returned, the kept and the rounded images.
+    work = 23 * (2 * ATTACK_STEPS + 4) * _unet(size)
     _print(f"attack1-PGD{ATTACK_STEPS} {setting} {precision}", measured, count, work, device)
 
 
