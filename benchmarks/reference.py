@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,24 @@ def make_puzzle(image: Tensor, order: tuple[int, ...], *, hide: int | None = Non
     return assemble([pieces[index] for index in order])
 
 
+class PlainUNet(UNet):
+    """The U-Net, whatever layout and gradients PyTorch gives it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the reconstruction."""
+        skips = [self.stem(x)]
+        for block in self.down:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))
+        y = skips.pop()
+        for block in self.up:
+            skip = skips.pop()
+            y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=True)
+            bottom, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
+            y = F.pad(y, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
+            y = block(torch.cat((skip, y), dim=1))
+        return cast(Tensor, self.head(y))
+
+
 class Reference:
     """Training and scoring by the book.
 
@@ -55,7 +74,7 @@ class Reference:
     def __init__(self, *, channels: int, side: int, base_channels: int, batch_size: int, device: torch.device) -> None:
         torch.manual_seed(0)
         random.seed(0)
-        self.network = UNet(channels=channels, base_channels=base_channels).to(device)
+        self.network = PlainUNet(channels=channels, base_channels=base_channels).to(device)
         self.discriminator = Discriminator(channels=channels, base_channels=base_channels, side=side).to(device)
         initialise_discriminator(self.discriminator)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-5)
@@ -96,7 +115,7 @@ class Reference:
         loss_d = loss_d + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
         loss_d.backward()
         self.discriminator_optimiser.step()
-        return float(loss_rec)
+        return float(loss_rec.detach())
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:

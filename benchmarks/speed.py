@@ -2,15 +2,19 @@
 
 Prints the median ratio with its spread, images a second, multiply-adds an image, the machine's measured
 convolution peak, and the fraction of the floor that ours reaches: multiply-adds that must be done, over that peak.
+The reference has a process of its own, without what ours sets there, and waits while ours is measured.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
@@ -22,7 +26,7 @@ from benchmarks.reference import Reference, multiply_adds
 from puzzle_study import config, puzzles
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
 from puzzle_study.detectors.training import Trainer
-from puzzle_study.devices import Precision, default_device
+from puzzle_study.devices import Precision, claim_cpus, default_device
 from puzzle_study.networks import Discriminator, UNet
 
 UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
@@ -37,14 +41,23 @@ class Setting:
     side: int
     base: int
     batch: int
-    scored: int
+
+    def images(self, device: torch.device) -> int:
+        """How many images one measurement takes."""
+        return self.batch * (1 if self.base == 64 and device.type == "cpu" else 8)
 
 
 SETTINGS = {
-    "mnist": Setting(1, 28, 64, 128, 16),
-    "cifar10": Setting(3, 32, 64, 128, 16),
-    "mvtec": Setting(3, 128, 64, 8, 1),
-    "digits": Setting(1, 16, 8, 32, 256),
+    "mnist": Setting(1, 28, 64, 128),
+    "cifar10": Setting(3, 32, 64, 128),
+    "mvtec": Setting(3, 128, 64, 8),
+    "digits": Setting(1, 16, 8, 32),
+}
+
+WORK: dict[str, Callable[[Reference, Tensor], object]] = {
+    "train": lambda reference, data: reference.train(data),
+    "score": lambda reference, data: reference.score(data),
+    "attack": lambda reference, data: reference.attack(data, ATTACK_STEPS),
 }
 
 
@@ -68,9 +81,8 @@ def options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--setting", type=click.Choice(list(SETTINGS)), default="mnist", show_default=True),
         click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
         click.option("--pairs", default=5, show_default=True, help="How often both are measured."),
-        click.option("--images", type=int, help="Images a measurement; default: a batch, or a few for scoring."),
+        click.option("--images", type=int, help="Images a measurement; default: a batch or some, for attacks few."),
         click.option("--threads", default=1, show_default=True, help="CPU threads."),
-        click.option("--no-reference", is_flag=True, help="Measure ours alone, for its memory."),
     ):
         function = option(function)
     return function
@@ -78,65 +90,53 @@ def options(function: Callable[..., None]) -> Callable[..., None]:
 
 @main.command()
 @options
-def train(setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool) -> None:
+def train(setting: str, precision: Precision, pairs: int, images: int | None, threads: int) -> None:
     """Training steps, whole batches."""
     size, device = _prepare(setting, threads)
-    count = images or size.batch * (1 if size.base == 64 and device.type == "cpu" else 8)
-    data = _images(size, count)
+    count = images or size.images(device)
+    data = _images(size, count).to(device)
     trainer = _trainer(size, device, precision)
-    reference = _reference(size, device)
-    moved = data.to(device)
     work = UNET_PASSES * _unet(size) + DISCRIMINATOR_PASSES * _discriminator(size)
-    measured = _measure(
-        lambda: trainer.epoch(moved), None if no_reference else lambda: reference.train(data), pairs, device, precision
-    )
+    with _reference("train", setting, count, threads) as reference:
+        measured = _measure(lambda: trainer.epoch(data), reference, pairs, device, precision)
     _print(f"train {setting} {precision}", measured, count, work, device)
 
 
 @main.command()
 @options
-def score(setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool) -> None:
+def score(setting: str, precision: Precision, pairs: int, images: int | None, threads: int) -> None:
     """Error matrices of all 23 permutations."""
     size, device = _prepare(setting, threads)
-    count = images or size.scored * (1 if device.type == "cpu" else 64)
-    data = _images(size, count)
+    count = images or size.images(device)
+    data = _images(size, count).to(device)
     detector = _detector(size, device, precision)
-    reference = _reference(size, device)
-    moved = data.to(device)
-    measured = _measure(
-        lambda: detector.error_matrix(moved),
-        None if no_reference else lambda: reference.score(data),
-        pairs,
-        device,
-        precision,
-    )
+    with _reference("score", setting, count, threads) as reference:
+        measured = _measure(lambda: detector.error_matrix(data), reference, pairs, device, precision)
     _print(f"score {setting} {precision}", measured, count, 23 * _unet(size), device)
 
 
 @main.command()
 @options
-def attack(
-    setting: str, precision: Precision, pairs: int, images: int | None, threads: int, no_reference: bool
-) -> None:
+def attack(setting: str, precision: Precision, pairs: int, images: int | None, threads: int) -> None:
     """attack1 by PGD through all 23 permutations, with the scores before and after it."""
     from puzzle_study.attacks import attack_spec, run_attacks
 
     size, device = _prepare(setting, threads)
-    count = images or max(1, size.scored // 4)
+    count = images or max(1, size.images(device) // 32)
     data = _images(size, count)
     detector = _detector(size, device, precision)
     detector.calibrate(data)
-    reference = _reference(size, device)
     spec = attack_spec("attack1", "pgd", epsilon=0.1, steps=ATTACK_STEPS)
     labels = torch.zeros(count, dtype=torch.bool)
     validation = detector.scores(detector.validation_NK)
-    measured = _measure(
-        lambda: run_attacks(detector, data, labels, validation, [spec], compare=False),
-        None if no_reference else lambda: reference.attack(data, ATTACK_STEPS),
-        pairs,
-        device,
-        precision,
-    )
+    with _reference("attack", setting, count, threads) as reference:
+        measured = _measure(
+            lambda: run_attacks(detector, data, labels, validation, [spec], compare=False),
+            reference,
+            pairs,
+            device,
+            precision,
+        )
     # Forward and input gradient a step; forward for the clean, the returned, the kept and the rounded images.
     work = 23 * (2 * ATTACK_STEPS + 4) * _unet(size)
     _print(f"attack1-PGD{ATTACK_STEPS} {setting} {precision}", measured, count, work, device)
@@ -171,7 +171,7 @@ def study(trials: int) -> None:
 
 
 def _prepare(setting: str, threads: int) -> tuple[Setting, torch.device]:
-    torch.set_num_threads(threads)
+    claim_cpus(threads)
     device = default_device()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {threads} thread(s)"
     click.echo(f"{name}, torch {torch.__version__}")
@@ -218,10 +218,37 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
     return detector.to(device).eval()
 
 
-def _reference(size: Setting, device: torch.device) -> Reference:
-    return Reference(
+@contextmanager
+def _reference(work: str, setting: str, images: int, threads: int) -> Iterator[Callable[[], float]]:
+    """Start the reference and give what measures its work in seconds."""
+    here, there = multiprocessing.Pipe()
+    arguments = (there, work, setting, images, threads)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments, daemon=True)
+    process.start()
+
+    def measure() -> float:
+        here.send(None)
+        return float(here.recv())
+
+    there.close()
+    try:
+        yield measure
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(pipe: Connection, work: str, setting: str, images: int, threads: int) -> None:
+    """What the process of the reference does: its work, each time it is told to."""
+    torch.set_num_threads(threads)
+    size, device = SETTINGS[setting], default_device()
+    reference = Reference(
         channels=size.channels, side=size.side, base_channels=size.base, batch_size=size.batch, device=device
     )
+    data = _images(size, images)
+    while True:
+        pipe.recv()
+        pipe.send(_timed(lambda: WORK[work](reference, data), device))
 
 
 def _unet(size: Setting) -> int:
@@ -244,7 +271,7 @@ def _timed(action: Callable[[], object], device: torch.device) -> float:
 
 def _measure(
     ours: Callable[[], object],
-    reference: Callable[[], object] | None,
+    reference: Callable[[], float],
     pairs: int,
     device: torch.device,
     precision: Precision,
@@ -252,16 +279,8 @@ def _measure(
     """Warm both up, then measure them in turn."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     ours()
-    if reference is not None:
-        reference()
-    return [
-        Pair(
-            _timed(ours, device),
-            _timed(reference, device) if reference is not None else float("nan"),
-            convolution_peak(device, dtype),
-        )
-        for _ in range(pairs)
-    ]
+    reference()
+    return [Pair(_timed(ours, device), reference(), convolution_peak(device, dtype)) for _ in range(pairs)]
 
 
 def _print(title: str, measured: list[Pair], images: int, work: int, device: torch.device) -> None:

@@ -109,8 +109,10 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     from puzzle_study.attacks import attack_specs
     from puzzle_study.attacks.finished import attack_finished, find_detectors
     from puzzle_study.attacks.flags import FLAGS
+    from puzzle_study.devices import keep_freed_memory
     from puzzle_study.results import Results
 
+    keep_freed_memory()
     home, detectors = find_detectors(folder)
     table = output or home / TABLE
     _require_writable(table)

@@ -69,8 +69,10 @@ def main(
     folder = find_detector(detector)
     paths = find_images(images)
     from puzzle_study.detectors import puzzle_ae
+    from puzzle_study.devices import keep_freed_memory
     from puzzle_study.inference.device import chosen_device
 
+    keep_freed_memory()
     found = puzzle_ae.load(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from puzzle_study import config, puzzles
 from puzzle_study.detectors import checkpoint, scoring
 from puzzle_study.detectors.memory import first_line, halving
-from puzzle_study.devices import Precision, autocast, place
+from puzzle_study.devices import Precision, autocast
 from puzzle_study.errors import UserError
-from puzzle_study.networks import UNet
+from puzzle_study.networks import UNet, place
 from puzzle_study.results import replacing, write_text
 
 FORMAT = 1
@@ -137,6 +137,10 @@ class PuzzleDetector(nn.Module):
         """Yield slices of images whose puzzles fit the cache or the GPU together; of one image at least."""
         yield from _slices(images, max(1, self.puzzles_at_once // len(self.puzzle_set)), start)
 
+    def permutation_chunks(self) -> Iterator[slice]:
+        """Yield slices of the permutations, for images of :meth:`chunks`: all at once but where memory is short."""
+        yield from _slices(len(self.puzzle_set), self.puzzles_at_once)
+
     @property
     def puzzles_at_once(self) -> int:
         """How many puzzles are reconstructed together without their feature maps outgrowing the cache or the GPU."""
@@ -165,7 +169,7 @@ class PuzzleDetector(nn.Module):
         def some() -> int:
             part = next(self.chunks(len(images_NCHW), done))
             x_NCHW = to_float(images_NCHW[part].to(self.device))
-            for permutations in _slices(len(self.puzzle_set), self.puzzles_at_once):
+            for permutations in self.permutation_chunks():
                 error_NK[part, permutations] = self.errors(x_NCHW, permutations)
             return int(part.stop)
 
@@ -227,7 +231,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
         detector = PuzzleDetector(
-            place(network, device).eval(),
+            place(network, device, side=max(shape.height, shape.width)).eval(),
             puzzle_set,
             shape=shape,
             score=config.Score.model_validate(content["score"]),

@@ -17,8 +17,8 @@ from torch.optim import swa_utils
 from puzzle_study import config, puzzles
 from puzzle_study.detectors.adversary import perturb
 from puzzle_study.detectors.puzzle_ae import to_float
-from puzzle_study.devices import Precision, autocast, place
-from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet
+from puzzle_study.devices import Precision, autocast
+from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet, place
 
 WARM_UP = 0.1
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
@@ -75,10 +75,11 @@ class Trainer:
         self.grid = puzzle_set.grid
         height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
         self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)
+        side = max(height, width)
         self.network, self.discriminator = _networks(
-            model, channels=channels, side=max(height, width), seed=seed, with_discriminator=train.lambda_ > 0
+            model, channels=channels, side=side, seed=seed, with_discriminator=train.lambda_ > 0
         )
-        place(self.network, device)
+        place(self.network, device, side=side)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
             decay = swa_utils.get_ema_multi_avg_fn(train.averaging)
@@ -88,7 +89,7 @@ class Trainer:
         )
         self.discriminator_optimiser: torch.optim.Adam | None = None
         if self.discriminator is not None:
-            place(self.discriminator, device)
+            place(self.discriminator, device, side=side)
             self.discriminator_optimiser = torch.optim.Adam(
                 self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
             )

@@ -8,14 +8,13 @@ from itertools import groupby, islice
 from typing import Any
 
 import pandas as pd
-import torch
 
 from puzzle_study import config
 from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.flags import compared, control
 from puzzle_study.attacks.specs import measured_as
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.devices import default_device
+from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
@@ -131,7 +130,7 @@ def run_attack_stage(
 
     @ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=3)
     def remote(unit: Unit, place: Place) -> None:
-        torch.set_num_threads(max(1, int(resources.cpu)))
+        claim_cpus(resources.cpu)
         with place.unit() as results:
             unit.run(results, default_device())
 

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
 from puzzle_study import config
-from puzzle_study.devices import default_device
+from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
@@ -105,7 +104,7 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         verbose: whether the logs of trials and Ray's messages are printed.
 
     Raises:
-        UserError: a worker could not write into the results folder.
+        UserError: a worker could not write into the results folder, or the store is not reached any more.
     """
     study = plan.study
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
@@ -140,7 +139,13 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
             stop=failure,
         ),
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        # Ray Tune puts an error of its own around what the searcher says of a store that is not reached any more.
+        if isinstance(error.__context__, UserError):
+            raise error.__context__ from None
+        raise
     if follower is not None:
         follower.print_new()
     if failure.sentence is not None:
@@ -179,7 +184,7 @@ def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
 def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:
     """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    torch.set_num_threads(max(1, int(cpu)))
+    claim_cpus(cpu)
     spec = TrialSpec.from_json(tune_config["spec"])
     last = time.monotonic()
 

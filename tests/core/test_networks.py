@@ -6,13 +6,15 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.reference import PlainUNet
 from puzzle_study.networks import (
     Discriminator,
     UNet,
     initialise_discriminator,
     initialise_unet,
+    place,
 )
 
 SIDES = (16, 18, 28, 30, 32, 128)
@@ -66,6 +68,31 @@ def test_each_corner_of_the_answer_sees_the_opposite_corner_of_the_image(side: i
     for rows, columns, other_rows, other_columns in [(near, near, far, far), (far, near, near, far)]:
         (gradient,) = torch.autograd.grad(network(x)[..., rows, columns].sum(), x)
         assert gradient[..., other_rows, other_columns].abs().sum() > 0
+
+
+@pytest.mark.parametrize("side", [16, 28, 30, 48, 64])
+def test_a_placed_unet_gives_the_answers_and_gradients_of_a_plain_one(side: int) -> None:
+    plain = PlainUNet(channels=1, base_channels=4)
+    plain.load_state_dict(he_unet(4).state_dict())
+    placed = place(he_unet(4), torch.device("cpu"), side=side)
+
+    def results(network: nn.Module) -> list[Tensor]:
+        x = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        answer = network(x)
+        return [answer, *torch.autograd.grad(answer.square().sum(), [x, *network.parameters()])]
+
+    for found, expected in zip(results(placed), results(plain), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "deep_last"), [(16, False), (32, False), (48, True), (128, True)])
+def test_only_blocks_on_a_few_pixels_are_laid_out_channel_by_channel(side: int, deep_last: bool) -> None:
+    network = place(UNet(channels=1, base_channels=2), torch.device("cpu"), side=side)
+    deep = {weight for block in network.deep for weight in block.parameters()}
+    for weight in network.parameters():
+        if weight.ndim == 4 and weight.shape[1] > 1 and weight.shape[2] > 1:
+            channels_last = weight.is_contiguous(memory_format=torch.channels_last)
+            assert channels_last == (deep_last or weight not in deep)
 
 
 @pytest.mark.parametrize(("side", "channels"), list(itertools.product(SIDES, (1, 3))))
