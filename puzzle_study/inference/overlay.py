@@ -1,6 +1,7 @@
 """Error maps over images: where a detector could not solve the puzzles, yellow to red, and how much it matters.
 
-Shape legend: N images, K permutations, C channels, H and W pixels of the detector's images, S pixels of a picture.
+Shape legend: N images, of which n are in memory together, K permutations, k likewise, C channels, H and W pixels of
+the detector's images, S pixels of a picture.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.memory import halving
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
 from puzzle_study.errors import UserError
 from puzzle_study.results import replacing
@@ -37,31 +39,44 @@ def errors_and_maps(detector: PuzzleDetector, images_NCHW: Tensor) -> tuple[Tens
 
     A map is the one of the permutation that was the minimum or maximum, or the mean over permutations. Its mean over
     all pixels (of the padded image) is the score, for the norm ``l2`` the root of the mean of its squares; 1 is the
-    error of a typical pixel of the validation images.
+    error of a typical pixel of the validation images. Where memory runs out it goes on with half as many puzzles at
+    once.
 
     Args:
         detector: a calibrated detector.
         images_NCHW: uint8 images, or floats in [0, 1].
+
+    Raises:
+        UserError: memory is too small for one puzzle.
     """
     detector.network.eval()
     height, width = detector.shape.height, detector.shape.width
     error, how = detector.score.error, detector.score.aggregation
     divisor_K = scoring.normalisation(detector.validation_NK, error)
-    errors, maps = [], []
-    for part in detector.chunks(len(images_NCHW)):
-        squared_NKCHW = detector.squared_errors(to_float(images_NCHW[part].to(detector.device)))
-        error_NK = squared_NKCHW.mean((2, 3, 4))
-        map_NKHW = scoring.normed(squared_NKCHW.mean(2)[..., :height, :width], error) / divisor_K[:, None, None]
+    error_NK = torch.empty(len(images_NCHW), len(divisor_K), device=detector.device)
+    map_NHW = torch.empty(len(images_NCHW), height, width, device=detector.device)
+    done = 0
+
+    def some() -> int:
+        part = next(detector.chunks(len(images_NCHW), done))
+        x_NCHW = to_float(images_NCHW[part].to(detector.device))
+        squared_nKHW = torch.empty(len(x_NCHW), len(divisor_K), height, width, device=detector.device)
+        for permutations in detector.permutation_chunks():
+            squared_nkCHW = detector.squared_errors(x_NCHW, permutations)
+            error_NK[part, permutations] = squared_nkCHW.mean((2, 3, 4))
+            squared_nKHW[:, permutations] = squared_nkCHW.mean(2)[..., :height, :width]
+        map_nKHW = scoring.normed(squared_nKHW, error) / divisor_K[:, None, None]
         if how == "avg":
-            maps.append(map_NKHW.mean(1))
+            map_NHW[part] = map_nKHW.mean(1)
         else:
-            relative_NK = scoring.normed(error_NK, error) / divisor_K
-            k_N = relative_NK.argmin(1) if how == "min" else relative_NK.argmax(1)
-            maps.append(map_NKHW[torch.arange(len(k_N), device=k_N.device), k_N])
-        errors.append(error_NK)
-    if not errors:
-        return torch.empty(0, len(divisor_K)), torch.empty(0, height, width)
-    return torch.cat(errors), torch.cat(maps)
+            relative_nK = scoring.normed(error_NK[part], error) / divisor_K
+            k_n = relative_nK.argmin(1) if how == "min" else relative_nK.argmax(1)
+            map_NHW[part] = map_nKHW[torch.arange(len(k_n), device=k_n.device), k_n]
+        return int(part.stop)
+
+    while done < len(images_NCHW):
+        done = halving(detector, some)
+    return error_NK, map_NHW
 
 
 def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:

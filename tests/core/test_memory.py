@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from puzzle_study.detectors.memory import AtOnce, halving, needed_gib
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.detectors.training import Trainer
 from puzzle_study.errors import UserError
+from puzzle_study.inference.overlay import errors_and_maps
 from puzzle_study.results import Results
 
 from . import tiny
@@ -43,14 +44,6 @@ class Small(nn.Module):
             raise torch.OutOfMemoryError(GPU_ERROR)
         answer: Tensor = self.network(x_NCHW)
         return answer
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(detector: PuzzleDetector, room: int, room_with_gradient: int | None = None) -> PuzzleDetector:
@@ -91,11 +84,28 @@ def test_scoring_that_runs_out_of_memory_goes_on_with_half_as_much_and_the_same_
     assert max(sizes) <= room, "what did not fit is not tried again"
 
 
-def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence() -> None:
+@pytest.mark.parametrize("aggregation", ["min", "avg"])
+@pytest.mark.parametrize("room", [1, 3, 20])
+def test_error_maps_in_little_memory_are_the_same(room: int, aggregation: config.Aggregation) -> None:
+    detector, images = calibrated(aggregation), tiny.images(9)
+    short = small(detector, room)
+    for found, expected in zip(errors_and_maps(short, images), errors_and_maps(detector, images), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    sizes = sizes_of(short)
+    assert max(sizes) > room
+    sizes.clear()
+    errors_and_maps(short, images)
+    assert max(sizes) <= room, "what did not fit is not tried again"
+
+
+@pytest.mark.parametrize("work", [PuzzleDetector.error_matrix, errors_and_maps])
+def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
+    work: Callable[[PuzzleDetector, Tensor], object],
+) -> None:
     with pytest.raises(
         UserError, match=r"one puzzle or image at a time \(CUDA out of memory.*lower model.base_channels"
     ):
-        small(calibrated(), 0).error_matrix(tiny.images(2))
+        work(small(calibrated(), 0), tiny.images(2))
 
 
 @pytest.mark.parametrize("aggregation", ["avg", "max"])
