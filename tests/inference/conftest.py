@@ -1,24 +1,14 @@
-"""One thread for every test here, and a finished detector in files."""
+"""A finished detector in files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from puzzle_study.puzzles import PuzzleSet, transpositions
 
 from ..core import tiny
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,14 +43,6 @@ search:
 attacks: {configurations: [all, winner], methods: [fgsm, pgd, noise], epsilons: [0.05, 0.1], steps: 2, max_images: 20,
   matrix: true, transfer: true}
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def plan_of(folder: Path, results: Path, **changes: Any) -> Plan:

@@ -1,4 +1,4 @@
-"""One thread: the networks are so small that more of them only wait for each other."""
+"""One thread: the networks of tests are so small that more only wait for each other, and sums differ with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
