@@ -1,8 +1,9 @@
-"""``python -m benchmarks.speed train|score|attack|study``: ours against the reference, in turn, within one run.
+"""``python -m benchmarks.speed train|score|attack|study|concurrent``: what the machine could do, and what ours does.
 
-Prints the median ratio with its spread, images a second, multiply-adds an image, the machine's measured
-convolution peak, and the fraction of the floor that ours reaches: multiply-adds that must be done, over that peak.
-The reference has a process of its own, without what ours sets there, and waits while ours is measured.
+The first three measure ours against the reference, in turn, within one run. Each prints the median ratio with its
+spread, images a second, multiply-adds an image, the machine's measured convolution peak, and the fraction of the floor
+that ours reaches: multiply-adds that must be done, over that peak. The reference has a process of its own, without what
+ours sets there, and waits while ours is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import click
@@ -31,6 +34,8 @@ from puzzle_study.networks import Discriminator, UNet
 
 UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
 ATTACK_STEPS = 4
+# Within which all of several trainings are warm; one that fails leaves the others waiting for it so long.
+START_SECONDS = 300
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,31 @@ def attack(setting: str, precision: Precision, pairs: int, images: int | None, t
 
 
 @main.command()
+@click.option("--setting", type=click.Choice(list(SETTINGS)), default="mnist", show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--trials", multiple=True, type=int, default=(1, 2, 4, 8), show_default=True, help="How many at once.")
+@click.option("--seconds", default=20.0, show_default=True, help="How long each number of trials is measured.")
+def concurrent(setting: str, precision: Precision, trials: tuple[int, ...], seconds: float) -> None:
+    """Images a second of several trainings at once on one GPU, or of one CPU thread each."""
+    _prepare(setting, 1)
+    context = multiprocessing.get_context("spawn")
+    for count in trials:
+        ready, rates = context.Barrier(count), context.SimpleQueue()
+        arguments = (setting, precision, seconds, ready, rates)
+        processes = [context.Process(target=_train_beside, args=arguments, daemon=True) for _ in range(count)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            if process.exitcode:
+                raise click.ClickException(f"a training of {count} ended with exit code {process.exitcode}")
+        each = [rates.get() for _ in processes]
+        click.echo(
+            f"train {setting} {precision}, {count} at once: {sum(each):.2f} images a second, each {_spread(each)}"
+        )
+
+
+@main.command()
 @click.option("--trials", default=20, show_default=True, help="Configurations of a digits study.")
 def study(trials: int) -> None:
     """Share of a digits study's worker time that is training, evaluation and scoring."""
@@ -216,6 +246,24 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
         precision=precision,
     )
     return detector.to(device).eval()
+
+
+def _train_beside(
+    setting: str, precision: Precision, seconds: float, ready: Barrier, rates: SimpleQueue[float]
+) -> None:
+    """What one process of several does: train from the moment when all are warm, and put its images a second."""
+    claim_cpus(1)
+    size, device = SETTINGS[setting], default_device()
+    data = _images(size, size.images(device)).to(device)
+    trainer = _trainer(size, device, precision)
+    trainer.epoch(data)
+    ready.wait(START_SECONDS)
+    images, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        trainer.epoch(data)
+        synchronise(device)
+        images += len(data)
+    rates.put(images / (time.perf_counter() - started))
 
 
 @contextmanager
