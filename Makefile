@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The newest torchattacks without what it requires: constraints.txt has the last one that requires nothing.
 NEWEST := $(VENV)/torchattacks-3.5.1
+# The servers of S3 and GCS that tests talk to, which do not go together with what the package's notebooks require.
+SERVERS := $(VENV)/store-servers
 # As an environment variable it binds the build environment too, which -c does not.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,7 +24,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: $(VENV)/.installed-dev $(NEWEST)/.installed
+check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed
 	$(BIN)/pytest
 	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
@@ -40,6 +42,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed-study
 
 $(NEWEST)/.installed: $(VENV)/.installed-dev
 	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(NEWEST) torchattacks==3.5.1
+	touch $@
+
+$(SERVERS)/.installed: $(VENV)/bin/python tests/cluster/store-servers.txt
+	$(PYTHON) -m venv $(SERVERS)
+	PIP_CONSTRAINT= $(SERVERS)/bin/python -m pip install --quiet --requirement tests/cluster/store-servers.txt
 	touch $@
 
 clean:

@@ -7,6 +7,7 @@ trial leaves to the store, the record last; the driver fetches it, and brings ta
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import shutil
 import socket
@@ -16,15 +17,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from puzzle_study import __version__
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replacing
+from puzzle_study.study.disk import FULL
 
 # Files below these folders are named by what determines them; the driver's own files are not.
 KEYED = ("records", "errors", "detectors", "attacks", "logs")
 REWRITTEN = ("best", "report")
 NOT_KEPT = ("ray", "checkpoints")
+# Google's client would try for a quarter of an hour.
+GCS_RETRY_SECONDS = 10
+AT_FIRST = "check the address and the credentials of that machine"
+MEANWHILE = "nothing that is finished is lost: see that it is reached and go on with --resume"
+# What the clients of S3 and GCS put around the cause.
+NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
 
 
 def is_url(storage: str | None) -> bool:
@@ -47,7 +56,7 @@ class Store:
         name: the study's own folder there.
 
     Raises:
-        UserError: the URL is none that pyarrow knows.
+        UserError: the URL is none that pyarrow knows, names no bucket, or holds a password.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -55,9 +64,19 @@ class Store:
 
         self.url = url
         try:
+            parts = urlsplit(url)
+            if parts.password is not None:
+                raise UserError(
+                    f"storage {parts.scheme}://…@{parts.hostname}{parts.path} holds a password, which would stay in "
+                    f"every copy of study.yaml; take it out and give each node its credentials"
+                )
+            if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
+                url += f"{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
             self._fs, path = fs.FileSystem.from_uri(url)
         except (OSError, ValueError) as error:
-            raise self._unusable(error) from error
+            raise self._unusable(error, AT_FIRST) from error
+        if not path:
+            raise UserError(f"storage {self.url} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
         self._root = PurePosixPath(path) / name
         self._fs_is_local = isinstance(self._fs, fs.LocalFileSystem)
         self._selector, self._file = fs.FileSelector, fs.FileType.File
@@ -82,13 +101,22 @@ class Store:
 
     def put(self, name: str, root: Path) -> None:
         """Bring the file of that name below ``root``, whole or not at all."""
+        from pyarrow import memory_map
+
         path = self._root / name
         # An object of a store appears when it is complete; a file of a folder is renamed.
         written = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if self._fs_is_local else path
         if self._fs_is_local:
             self._fs.create_dir(str(path.parent), recursive=True)
-        with (root / name).open("rb") as source, self._fs.open_output_stream(str(written)) as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        try:
+            with memory_map(str(root / name)) as source, self._fs.open_output_stream(str(written)) as target:
+                target.write(source.read_buffer())
+        except BaseException as error:
+            # What was interrupted is closed, and an object that is closed looks complete; what failed is not there.
+            if self._fs_is_local or not isinstance(error, OSError):
+                with contextlib.suppress(OSError):
+                    self._fs.delete_file(str(written))
+            raise
         if written != path:
             self._fs.move(str(written), str(path))
 
@@ -108,24 +136,24 @@ class Store:
         name = f".check-{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_text("puzzle_study\n", encoding="utf-8")
-            with self.explained():
+            with self.explained(AT_FIRST):
                 self.put(name, Path(folder))
                 self.remove([name])
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn what goes wrong between here and the store into a sentence."""
+    def explained(self, mend: str = MEANWHILE) -> Iterator[None]:
+        """Turn what goes wrong between here and the store into a sentence that ends with how to mend it."""
         try:
             yield
         except OSError as error:
-            raise self._unusable(error) from error
+            # A store elsewhere has no such number: this is the disk that files are fetched to.
+            if error.errno in FULL and not self._fs_is_local:
+                raise
+            raise self._unusable(error, mend) from error
 
-    def _unusable(self, error: Exception) -> UserError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return UserError(
-            f"storage {self.url} cannot be used from {socket.gethostname()} ({reason}); "
-            "check the address and the credentials of that machine"
-        )
+    def _unusable(self, error: Exception, mend: str) -> UserError:
+        reason = NOISE.sub("", (str(error).splitlines() or [type(error).__name__])[0])
+        return UserError(f"storage {self.url} cannot be used from {socket.gethostname()} ({reason}); {mend}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +194,7 @@ class Place:
             return
         store, results = self.store(), Results(Path(self.root))
         store.check()
-        with store.explained():
+        with store.explained(AT_FIRST):
             there = store.files()
             if "study.yaml" in there and results.study_file.exists():
                 with tempfile.TemporaryDirectory() as folder:
@@ -186,7 +214,11 @@ class Place:
                 self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
 
     def arriving(self, results: Results) -> Results:
-        """Return the results as whoever waits for a trial reads them: its record is fetched first."""
+        """Return the results as whoever waits for a trial reads them: its record is fetched first.
+
+        Raises:
+            UserError: here and whenever a record is asked for, where the store cannot be reached.
+        """
         return results if self.url is None else _Arriving(results.root, self.store())
 
     def publish(self, *, finished: bool) -> None:
@@ -307,19 +339,21 @@ class _Arriving(Results):
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
         self._store = store
-        self._there = set(store.files("records"))
+        with store.explained():
+            self._there = set(store.files("records"))
 
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record."""
-        for path in sorted((self.root / "records").glob("[!.]*.json")):
-            name = path.relative_to(self.root).as_posix()
-            if name not in self._there:
-                self._store.put(name, self.root)
+        with self._store.explained():
+            for path in sorted((self.root / "records").glob("[!.]*.json")):
+                name = path.relative_to(self.root).as_posix()
+                if name not in self._there:
+                    self._store.put(name, self.root)
+                    self._there.add(name)
+            name = self.record_file(trial).relative_to(self.root).as_posix()
+            with contextlib.suppress(FileNotFoundError):
+                self._store.get(name, self.root)
                 self._there.add(name)
-        name = self.record_file(trial).relative_to(self.root).as_posix()
-        with contextlib.suppress(FileNotFoundError):
-            self._store.get(name, self.root)
-            self._there.add(name)
         return super().record(trial)
 
 
