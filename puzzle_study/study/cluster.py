@@ -9,20 +9,24 @@ import secrets
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
 from puzzle_study.study.storage import Place, unseen
+from puzzle_study.study.watching import watched_ray
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_AUTH_MODE": "token",
-    "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TRAIN_V2_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -30,6 +34,8 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
 }
+# What a node says of itself, such as a page about every worker that dies, Ray prints whatever log_to_driver is.
+SILENT, VERBOSE = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}, {"RAY_DEDUP_LOGS": "0"}
 # The listeners of a single machine stay on 127.0.0.1; Ray knows this only as a switch for other systems.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # What Ray's workers on the nodes of a cluster, which have an environment of their own, must be told.
@@ -37,13 +43,38 @@ OF_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_V2_ENABLED")
 NAMESPACE = "puzzle_study"
 ANSWER_SECONDS = 120
 CONNECT_SECONDS = 10
+ASK_SECONDS = 15
+ASKING = """
+import sys
+from ray._raylet import GcsClient
+try:
+    GcsClient(address=sys.argv[1]).cluster_id
+except Exception as error:
+    sys.exit(type(error).__name__)
+"""
 
 
+@contextlib.contextmanager
 def started_ray(
-    study: config.Study, place: Place, fingerprint: str, address: str | None
-) -> contextlib.AbstractContextManager[None]:
-    """Return Ray for the time of a study: on this machine, or the cluster at an address."""
-    return local_ray(study.resources) if address is None else joined_ray(study, place, fingerprint, address)
+    study: config.Study, place: Place, fingerprint: str, address: str | None, console: Console, *, verbose: bool = False
+) -> Iterator[None]:
+    """Have Ray for the time of a study: on this machine, or the cluster at an address.
+
+    Args:
+        study: what will run there.
+        place: where its files are.
+        fingerprint: of its images.
+        address: ``auto`` or HOST:PORT; None: this machine alone.
+        console: where the study's progress is shown.
+        verbose: whether Ray's own messages are printed.
+
+    Raises:
+        UserError: see :func:`local_ray` and :func:`joined_ray`.
+    """
+    _set_environment(VERBOSE if verbose else SILENT)
+    started = local_ray(study.resources) if address is None else joined_ray(study, place, fingerprint, address)
+    with started, watched_ray(console):
+        yield
 
 
 @contextlib.contextmanager
@@ -93,6 +124,7 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
     _set_environment(QUIET)
     token = _mend_token() if os.environ["RAY_AUTH_MODE"] == "token" else None
     found = _reachable(address)
+    _ask_in(found, token)
     import ray
 
     try:
@@ -104,11 +136,6 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": {name: os.environ[name] for name in OF_WORKERS}},
             )
-        except ConnectionError as error:
-            raise UserError(
-                f"the Ray cluster at {found} does not let this machine in: it was started with another token than "
-                f"that of {token}; copy ~/.ray/auth_token from its head, or set RAY_AUTH_MODE as it was set there"
-            ) from error
         except RuntimeError as error:
             if "Version mismatch" not in str(error):
                 raise
@@ -258,6 +285,33 @@ def _reachable(address: str) -> str:
     return address
 
 
+def _ask_in(address: str, token: str | None) -> None:
+    """Ask the cluster once whether it lets this machine in, where Ray would ask for 20 s, or for 13 min what is no Ray.
+
+    Raises:
+        UserError: it does not, or it is no Ray cluster.
+    """
+    try:
+        # In a process of its own, which can be ended, and whose words on the screen are kept.
+        asked = subprocess.run(
+            [sys.executable, "-c", ASKING, address], capture_output=True, text=True, timeout=ASK_SECONDS, check=False
+        )
+        refused = asked.stderr.split()[-1:] if asked.returncode else None
+    except subprocess.TimeoutExpired:
+        refused = []
+    if refused == ["AuthenticationError"]:
+        mine = f"another token than that of {token}" if token else "a token, and RAY_AUTH_MODE turns it off here"
+        raise UserError(
+            f"the Ray cluster at {address} does not let this machine in: it was started with {mine}; "
+            f"copy ~/.ray/auth_token from its head, or set RAY_AUTH_MODE as it was set there"
+        )
+    if refused is not None:
+        raise UserError(
+            f"what listens at {address} does not answer as a Ray cluster does; give the address "
+            f"that `ray start --head` printed"
+        )
+
+
 def _claim(place: Place) -> Any:
     """Return an actor that lives as long as the driver and whose name is that of the results.
 
@@ -273,7 +327,8 @@ def _claim(place: Place) -> Any:
     try:
         return ray.remote(Claim).options(num_cpus=0, name=f"results {results}").remote()
     except ValueError as error:
-        raise UserError(f"{results} is in use by another run on this cluster; wait for it or use --results") from error
+        other = "another `storage`" if place.url else "--results"
+        raise UserError(f"{results} is in use by another run on this cluster; wait for it or use {other}") from error
 
 
 @contextlib.contextmanager

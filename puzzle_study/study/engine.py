@@ -134,7 +134,7 @@ def _run_locked(
 
     with contextlib.ExitStack() as stack:
         if plan.next() is not None or file.study.attacks is not None:
-            stack.enter_context(started_ray(file.study, place, plan.fingerprint, address))
+            stack.enter_context(started_ray(file.study, place, plan.fingerprint, address, console, verbose=verbose))
             # Ray reads its environment when it is imported, so nothing imports it before started_ray has set that.
             from puzzle_study.study.runner import run_trials, sigterm_as_sigint
 

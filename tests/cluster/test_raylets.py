@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Cluster:
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": str(folder),
         }
         self._log = (folder / "cluster.log").open("wb")
         self._process = subprocess.Popen(
@@ -92,14 +94,14 @@ class Cluster:
             self._process.communicate()
         self._log.close()
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start a study that joins."""
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start a study that joins, with its environment changed."""
         return subprocess.Popen(
             tune_command(*arguments, "--address", self.address),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=self.environment,
+            env=self.environment | environment,
         )
 
     def _tell(self) -> None:
@@ -156,6 +158,29 @@ def assert_same_numbers(one: Path, other: Path) -> None:
                 assert left[name].tobytes() == right[name].tobytes(), (trial, name)
 
 
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"RAY_AUTH_TOKEN": "f" * 64}, "another token than that of RAY_AUTH_TOKEN"),
+        ({"RAY_AUTH_MODE": "disabled"}, "a token, and RAY_AUTH_MODE turns it off here"),
+    ],
+)
+def test_who_has_not_the_clusters_token_is_refused_at_once(
+    environment: dict[str, str], reason: str, cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(STUDY, encoding="utf-8")
+    began = time.monotonic()
+    driver = cluster.start(tmp_path / "tiny.yaml", "--results", tmp_path / "results", **environment)
+    out, err = driver.communicate(timeout=60)
+    assert time.monotonic() - began < 20
+    assert (driver.returncode, out) == (2, "")
+    assert err == (
+        f"error: the Ray cluster at {cluster.address} does not let this machine in: it was started with {reason}; "
+        f"copy ~/.ray/auth_token from its head, or set RAY_AUTH_MODE as it was set there\n"
+    )
+    assert not (tmp_path / "results" / "tiny" / "study.yaml").exists()
+
+
 def test_a_driver_and_its_disk_are_lost_and_the_study_goes_on_from_the_store(
     cluster: Cluster, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -192,6 +217,7 @@ def test_a_node_lost_in_mid_study_changes_no_number(cluster: Cluster, undisturbe
     cluster.remove_node()
     out, err = driver.communicate(timeout=300)
     assert driver.returncode == 0, out + err
+    assert err == "", "nothing is said but our own lines"
     logs = [path.read_text(encoding="utf-8") for path in results.glob("logs/*.log")]
     assert any("going on after epoch" in log for log in logs), "no trial was on the node that was lost"
     assert_same_numbers(undisturbed, results)
