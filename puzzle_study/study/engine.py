@@ -26,6 +26,7 @@ from puzzle_study.study.changes import compare
 from puzzle_study.study.cluster import started_ray
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.gallery import write_gallery
+from puzzle_study.study.loggers import check_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.selection import chosen_by, shown
@@ -132,6 +133,8 @@ def _run_locked(
         described["wall_seconds"] = before.get("wall_seconds", 0.0) + time.monotonic() - started
         write_json(results.environment_file, described | more)
 
+    if plan.next() is not None:
+        check_loggers(file.study)
     with contextlib.ExitStack() as stack:
         if plan.next() is not None or file.study.attacks is not None:
             stack.enter_context(started_ray(file.study, place, plan.fingerprint, address, console, verbose=verbose))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -14,12 +12,12 @@ from typing import Any
 
 from ray import tune
 
-from puzzle_study import config
 from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.following import LogFollower
+from puzzle_study.study.loggers import make_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.searcher import PlanSearcher
@@ -32,7 +30,6 @@ from puzzle_study.trial_spec import TrialSpec
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
-PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 class ProgressCallback(tune.Callback):
@@ -150,35 +147,6 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         follower.print_new()
     if failure.sentence is not None:
         raise UserError(failure.sentence)
-
-
-def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
-    """Return Ray's loggers that a study asks for.
-
-    Raises:
-        UserError: the package of one is not installed.
-    """
-    made: list[tune.Callback] = []
-    for name in study.loggers:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(
-                f"loggers names {name}, but the package {PACKAGES[name]} is not installed; "
-                f"pip install {PACKAGES[name]}, or leave it out"
-            )
-        if name == "tensorboard":
-            from ray.tune.logger import TBXLoggerCallback
-
-            made.append(TBXLoggerCallback())
-        elif name == "mlflow":
-            from ray.air.integrations.mlflow import MLflowLoggerCallback
-
-            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.ray / 'mlflow.db'}"
-            made.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=study.name))
-        else:
-            from ray.air.integrations.wandb import WandbLoggerCallback
-
-            made.append(WandbLoggerCallback(project=study.name))
-    return made
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:

@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from puzzle_study import config, studyfile
-from puzzle_study.errors import UserError
+from puzzle_study import config
 from puzzle_study.results import Results
-from puzzle_study.study.runner import make_loggers
 from puzzle_study.study.stopping import TaskwiseScheduler
 from tests.study.conftest import Tune
 
@@ -91,13 +89,3 @@ def test_trials_are_compared_within_their_task_only(rule: str) -> None:
     assert follow(trial("default", "0", stoppable=False), 0.1) == TrialScheduler.CONTINUE
     assert list(stopped) == ["bad"]
     assert stopped["bad"]["selection"] == 0.7
-
-
-def test_a_logger_whose_package_is_missing_is_refused_in_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "logged.yaml"
-    path.write_text(STUDY.replace("[tensorboard]", "[wandb]"), encoding="utf-8")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install wandb, or leave it out"):
-        make_loggers(studyfile.load(path).study, Results(tmp_path))
