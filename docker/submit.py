@@ -132,8 +132,8 @@ def command_lines(word: str, cluster: str) -> str:
     """Return the commands that run a word on a cluster."""
     return (
         f"ray submit {shlex.quote(cluster)} {shlex.quote(shown(Path(__file__)))} {word}\n"
-        f"# or, where the cluster's job server is reached:\n"
-        f"ray job submit --working-dir {shlex.quote(shown(HERE))} -- python submit.py {word}"
+        f"# or, where the cluster's job server is reached, as by `ssh -L 8265:127.0.0.1:8265 HEAD`:\n"
+        f"RAY_AUTH_MODE=token ray job submit --working-dir {shlex.quote(shown(HERE))} -- python submit.py {word}"
     )
 
 
