@@ -32,8 +32,8 @@ STUDY = """
 name: tiny
 data: {name: digits, normal_classes: [3], max_train_images: 48, max_test_images: 40}
 model: {base_channels: 2}
-train: {epochs: 8, batch_size: 16, precision: float32}
-evaluate: {every: 4, max_images: 20}
+train: {epochs: 2, batch_size: 16, precision: float32}
+evaluate: {every: 2, max_images: 20}
 references: [nearest_neighbour]
 attacks: {configurations: [winner], attacks: [attack1], methods: [fgsm], epsilons: [0.1], max_images: 4}
 max_concurrent: 1

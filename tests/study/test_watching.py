@@ -18,8 +18,8 @@ STUDY = """
 name: watched
 data: {name: digits, normal_classes: [3], max_train_images: 60, max_test_images: 40}
 model: {base_channels: 2}
-train: {epochs: 300, batch_size: 16, precision: float32}
-evaluate: {every: 300, max_images: 20}
+train: {epochs: 100, batch_size: 16, precision: float32}
+evaluate: {every: 100, max_images: 20}
 references: []
 """
 WAITING = """
