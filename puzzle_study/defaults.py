@@ -72,8 +72,8 @@ PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
         "head_ct": {"data": {"validation_count": 5}},
         "brain_mri": {"data": {"validation_count": 5, "size": 128}},
     },
-    # MNIST's was chosen by a study of classes 3 and 8 (benchmarks/RESULTS.md); the others are guesses of 2,000 to 8,000
-    # steps. Digits, whose 40 epochs are 160 steps, keep them.
+    # MNIST's was chosen by a study of classes 3 and 8 and confirmed on others (benchmarks/RESULTS.md); the rest is
+    # guessed: 2,000 to 8,000 steps. Digits, whose 40 epochs are 160 steps, keep them.
     "fast": {
         "mnist": {"train": {"epochs": 40, "adversary": {"method": "none"}}},
         "fashion_mnist": {"train": {"epochs": 30}},
