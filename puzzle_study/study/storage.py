@@ -81,13 +81,18 @@ class Store:
         self._fs_is_local = isinstance(self._fs, fs.LocalFileSystem)
         self._selector, self._file = fs.FileSelector, fs.FileType.File
 
-    def files(self, folder: str = "") -> dict[str, int]:
-        """Return the names below a folder with their sizes, none where there is no such folder."""
+    def files(self, folder: str = "", *, half: bool = False) -> dict[str, int]:
+        """Return the names below a folder with their sizes, none where there is no such folder.
+
+        Args:
+            folder: below the study's own.
+            half: give instead what workers that were killed left half brought.
+        """
         selector = self._selector(str(self._root / folder), allow_not_found=True, recursive=True)
         return {
             str(PurePosixPath(info.path).relative_to(self._root)): info.size
             for info in self._fs.get_file_info(selector)
-            if info.type == self._file and not info.base_name.endswith(".part")
+            if info.type == self._file and info.base_name.endswith(".part") == half
         }
 
     def get(self, name: str, root: Path) -> None:
@@ -244,6 +249,7 @@ class Place:
             if finished:
                 outdated = (*REWRITTEN, "checkpoints")
                 store.remove(name for name in there if _part(name) in outdated and name not in here)
+                store.remove(store.files(half=True))
 
     def _get(self, wanted: dict[str, int], store: Store) -> None:
         root = Path(self.root)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results
+from puzzle_study.results import Results, write_text
 from puzzle_study.study import storage
 from puzzle_study.study.storage import Place, results_folder
-from tests.cluster.store_suite import StoreSuite
+from tests.cluster.store_suite import StoreSuite, leave_trial, stored
 
 
 @pytest.fixture
@@ -23,6 +23,17 @@ def place(tmp_path: Path) -> Place:
 
 class TestFolder(StoreSuite):
     """A store in a folder."""
+
+    def test_what_a_killed_worker_left_half_brought_is_removed_when_the_study_ends(self, place: Place) -> None:
+        store = Path(place.store().url.removeprefix("file://")) / "tiny"
+        for half in ("checkpoints/a/.epoch-000002.pt.e8444911.part", "errors/.a.npz.0123abcd.part"):
+            write_text(store / half, "ha")
+        with place.trial("a") as (results, _):
+            leave_trial(results, "a")
+        place.collect()
+        place.publish(finished=True)
+        assert [path.name for path in store.rglob("*.part")] == []
+        assert stored(place) == ["detectors/a/weights.pt", "errors/a.npz", "records/a.json"]
 
 
 @pytest.mark.parametrize(
