@@ -23,6 +23,7 @@ import torch
 
 from puzzle_study import studyfile, trial
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.devices import claim_cpus
 from puzzle_study.results import Results, write_json
 from puzzle_study.study import attacking
 from puzzle_study.study.engine import make_plan
@@ -96,7 +97,7 @@ def first_line_at(log: Path) -> float:
 
 def in_a_loop(plan: Plan) -> float:
     """Run a plan's trials one after the other; returns seconds a trial, the first left out."""
-    torch.set_num_threads(1)
+    claim_cpus(1)
     ends = []
     while (spec := plan.take()) is not None:
         plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))

@@ -118,7 +118,7 @@ def place(network: Network, device: torch.device, *, side: int) -> Network:
     Args:
         network: U-Net or discriminator.
         device: where to.
-        side: larger side of its images in pixels.
+        side: larger side of its images in pixels, padding included.
     """
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, UNet) and device.type == "cpu" and side // 8 <= FEW_PIXELS:

@@ -230,8 +230,9 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         state = checkpoint.read(folder / WEIGHTS, device)
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
+        side = puzzles.padded_side(max(shape.height, shape.width), puzzle_set.grid)
         detector = PuzzleDetector(
-            place(network, device, side=max(shape.height, shape.width)).eval(),
+            place(network, device, side=side).eval(),
             puzzle_set,
             shape=shape,
             score=config.Score.model_validate(content["score"]),

@@ -54,6 +54,20 @@ def assert_damaged(folder: Path) -> None:
         load(folder, device=CPU)
 
 
+@pytest.mark.parametrize("side", [16, 28, 39, 40, 48])
+def test_a_loaded_network_has_its_weights_in_the_layouts_of_the_trained_one(side: int, tmp_path: Path) -> None:
+    """Or sums run in another order; 39 pixels are padded to 40, where layouts change."""
+    trained = tiny.trainer(tiny.settings(), side=side)
+    shape = Shape(1, side, side, 2)
+    PuzzleDetector(trained.network, SETS["four_pieces"], shape=shape, score=config.Score(), precision="float32").save(
+        tmp_path, {}
+    )
+    loaded = load(tmp_path, device=CPU).network
+    assert [weight.stride() for weight in loaded.parameters()] == [
+        weight.stride() for weight in trained.network.parameters()
+    ]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", SETS)
 def test_a_trained_detector_has_bit_equal_errors_after_loading(name: str, channels: int, tmp_path: Path) -> None:
