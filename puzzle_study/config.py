@@ -160,7 +160,10 @@ class Train(Section):
     schedule: Literal["plateau", "one_cycle", "constant"] = Field(
         "plateau",
         description="Learning rate of the U-Net: × plateau_factor where the loss stands still (paper), one-cycle "
-        "(10 % linear warm-up, cosine to 0) or constant.",
+        "(linear warm-up, cosine to 0) or constant.",
+    )
+    warm_up: float = Field(
+        0.1, ge=0, lt=1, description="Share of the epochs over which one-cycle rises from a twentieth to its peak."
     )
     averaging: float = Field(
         0.0,

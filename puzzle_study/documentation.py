@@ -49,6 +49,7 @@ UNITS: dict[str, str] = {
     "train.learning_rate": "–",
     "train.discriminator_learning_rate": "–",
     "train.weight_decay": "–",
+    "train.warm_up": "share",
     "train.averaging": "a step",
     "train.plateau_factor": "–",
     "train.plateau_patience": "epochs",

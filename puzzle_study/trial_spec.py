@@ -126,6 +126,8 @@ def inert_settings(settings: config.Settings) -> dict[str, str]:
         mark("one step has no number of steps", "evaluate.robust.steps")
     if train.schedule != "plateau":
         mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
+    if train.schedule != "one_cycle":
+        mark(f"train.schedule is {train.schedule}", "train.warm_up")
     # The seed draws nine-piece permutations, and those of scoring where score.permutations is a number.
     seed = ("puzzle.seed",) if settings.score.permutations == "all" else ()
     if settings.puzzle.kind == "rotation":

@@ -20,7 +20,6 @@ from puzzle_study.detectors.puzzle_ae import to_float
 from puzzle_study.devices import Precision, autocast
 from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet, place
 
-WARM_UP = 0.1
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
 DIVERGED = 1e6
 
@@ -126,7 +125,9 @@ class Trainer:
         for number, index in enumerate(batches):
             if self.settings.schedule == "one_cycle":
                 done = self.epochs_done + number / len(batches)
-                learning_rate = self.settings.learning_rate * one_cycle(done / self.settings.epochs)
+                learning_rate = self.settings.learning_rate * one_cycle(
+                    done / self.settings.epochs, warm_up=self.settings.warm_up
+                )
                 self.optimiser.param_groups[0]["lr"] = learning_rate
             sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
             if self.averaged is not None:
@@ -246,15 +247,16 @@ def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
     return F.mse_loss(solved, real)
 
 
-def one_cycle(progress: float) -> float:
-    """Return the factor of the learning rate: linear warm-up over 10 % of the training, then a cosine to 0.
+def one_cycle(progress: float, *, warm_up: float) -> float:
+    """Return the factor of the learning rate: linear from 0.05 to 1 while it warms up, then a cosine to 0.
 
     Args:
         progress: share of the training that is done, in [0, 1].
+        warm_up: share of the training that warms up, in [0, 1).
     """
-    if progress < WARM_UP:
-        return 0.05 + 0.95 * progress / WARM_UP
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+    if progress < warm_up:
+        return 0.05 + 0.95 * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
 def _networks(

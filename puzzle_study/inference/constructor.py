@@ -31,6 +31,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         discriminator_learning_rate: Adam's for the discriminator.
         weight_decay: L2 penalty on the U-Net's weights.
         schedule: ``plateau``, ``one_cycle`` or ``constant``.
+        warm_up: share of the epochs over which ``one_cycle`` rises to its peak.
         averaging: decay, a step, of the moving average of the weights that scores; 0: the last weights.
         plateau_factor: factor on the learning rate on a plateau.
         plateau_patience: epochs that make a plateau.
@@ -76,6 +77,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         discriminator_learning_rate: float = 2e-4,
         weight_decay: float = 1e-5,
         schedule: str = "plateau",
+        warm_up: float = 0.1,
         averaging: float = 0.0,
         plateau_factor: float = 0.8,
         plateau_patience: int = 50,
@@ -116,6 +118,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         self.discriminator_learning_rate = discriminator_learning_rate
         self.weight_decay = weight_decay
         self.schedule = schedule
+        self.warm_up = warm_up
         self.averaging = averaging
         self.plateau_factor = plateau_factor
         self.plateau_patience = plateau_patience

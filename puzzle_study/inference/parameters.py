@@ -27,6 +27,7 @@ SETTINGS: dict[str, str] = {
     "discriminator_learning_rate": "train.discriminator_learning_rate",
     "weight_decay": "train.weight_decay",
     "schedule": "train.schedule",
+    "warm_up": "train.warm_up",
     "averaging": "train.averaging",
     "plateau_factor": "train.plateau_factor",
     "plateau_patience": "train.plateau_patience",

@@ -211,29 +211,41 @@ def test_the_reference_losses_are_pytorchs() -> None:
 
 
 def test_one_cycle_warms_up_linearly_to_its_peak_and_ends_at_zero() -> None:
-    assert one_cycle(0) == pytest.approx(0.05)
-    assert one_cycle(0.05) == pytest.approx((0.05 + 1) / 2)
-    assert one_cycle(0.1) == pytest.approx(1)
-    assert one_cycle(0.55) == pytest.approx(0.5)
-    assert one_cycle(1) == pytest.approx(0, abs=1e-12)
+    assert one_cycle(0, warm_up=0.1) == pytest.approx(0.05)
+    assert one_cycle(0.05, warm_up=0.1) == pytest.approx((0.05 + 1) / 2)
+    assert one_cycle(0.1, warm_up=0.1) == pytest.approx(1)
+    assert one_cycle(0.55, warm_up=0.1) == pytest.approx(0.5)
+    assert one_cycle(1, warm_up=0.1) == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_without_warm_up_starts_at_its_peak() -> None:
+    assert one_cycle(0, warm_up=0) == 1
+    assert one_cycle(0.5, warm_up=0) == pytest.approx(0.5)
 
 
 def test_one_cycle_moves_with_every_batch() -> None:
-    values = {"train.schedule": "one_cycle", "train.epochs": 4, "train.batch_size": 2, "train.learning_rate": 0.01}
+    values = {
+        "train.schedule": "one_cycle",
+        "train.epochs": 4,
+        "train.batch_size": 2,
+        "train.learning_rate": 0.01,
+        "train.warm_up": 0.5,
+    }
     _, losses = tiny.train(tiny.settings(values), tiny.images(6))
-    expected = [0.01 * one_cycle((epoch + 2 / 3) / 4) for epoch in range(4)]
+    expected = [0.01 * one_cycle((epoch + 2 / 3) / 4, warm_up=0.5) for epoch in range(4)]
     assert [row.lr for row in losses] == pytest.approx(expected)
 
 
 @examples(60)
-@given(progress=st.floats(0, 1), further=st.floats(0, 1))
-def test_one_cycle_rises_then_falls(progress: float, further: float) -> None:
+@given(progress=st.floats(0, 1), further=st.floats(0, 1), warm_up=st.floats(0, 0.99))
+def test_one_cycle_rises_then_falls(progress: float, further: float, warm_up: float) -> None:
     early, late = sorted((progress, further))
-    assert 0 <= one_cycle(early) <= 1
-    if late <= 0.1:
-        assert one_cycle(early) <= one_cycle(late)
-    elif early >= 0.1:
-        assert one_cycle(early) >= one_cycle(late)
+    first, second = (one_cycle(progress, warm_up=warm_up) for progress in (early, late))
+    assert 0 <= first <= 1
+    if late <= warm_up:
+        assert first <= second
+    elif early >= warm_up:
+        assert first >= second
 
 
 def test_padded_images_are_trained_on_with_their_padding() -> None:
