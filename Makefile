@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 NEWEST := $(VENV)/torchattacks-3.5.1
 # The servers of S3 and GCS that tests talk to, which do not go together with what the package's notebooks require.
 SERVERS := $(VENV)/store-servers
+# What Ray's job server requires beside the package, which a study does without.
+JOBS := $(VENV)/job-server
 # As an environment variable it binds the build environment too, which -c does not.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,7 +26,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed
+check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
 	$(BIN)/pytest
 	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
@@ -47,6 +49,10 @@ $(NEWEST)/.installed: $(VENV)/.installed-dev
 $(SERVERS)/.installed: $(VENV)/bin/python tests/cluster/store-servers.txt
 	$(PYTHON) -m venv $(SERVERS)
 	PIP_CONSTRAINT= $(SERVERS)/bin/python -m pip install --quiet --requirement tests/cluster/store-servers.txt
+	touch $@
+
+$(JOBS)/.installed: $(VENV)/.installed-dev docker/constraints-jobs.txt
+	PIP_CONSTRAINT= $(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(JOBS) -r docker/constraints-jobs.txt
 	touch $@
 
 clean:

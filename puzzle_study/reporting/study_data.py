@@ -210,7 +210,10 @@ class StudyData:
     def _metric(self, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         rows = self.of(choice)
         own = self.study.score.error if self.study else choice.error
-        if choice.is_reference or choice.error == own:
+        if rows.empty:
+            # A table of which no trial finished has no columns of metrics.
+            values = pd.Series(dtype=float)
+        elif choice.is_reference or choice.error == own:
             values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
         else:
             values = self._recomputed(rows, choice, metric, suffix)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import OutOfMemoryError
 
 from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
@@ -103,11 +104,31 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
     Raises:
         UserError: a worker could not write into the results folder, or the store is not reached any more.
     """
-    study = plan.study
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
     follower = LogFollower(results.logs, progress.say) if verbose else None
+    callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
+    short, finished = 0, plan.finished()
+    while not _fit(plan, results, place, callbacks):
+        short, finished = (short + 1 if plan.finished() == finished else 1), plan.finished()
+        if short > WORKER_RESTARTS:
+            raise UserError(
+                f"memory ran out {short} times before one more trial was done; run fewer at once (max_concurrent, "
+                f"resources) or free memory, then go on with --resume"
+            )
+        progress.say("memory ran out and Ray stopped workers for it; their trials go on from their last epoch")
+    if follower is not None:
+        follower.print_new()
+
+
+def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
+    """Run what is left of a plan; returns False where Ray stopped workers because memory ran out, and trials are left.
+
+    Raises:
+        UserError: see :func:`run_trials`.
+    """
+    study = plan.study
     failure = WriteFailure()
     trainable = tune.with_resources(
         tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu),
@@ -117,10 +138,11 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
     storage.mkdir(parents=True, exist_ok=True)
     stopped: dict[str, dict[str, Any]] = {}
     stopping = study.search.stopping if study.search else None
+    searcher = PlanSearcher(plan, place.arriving(results), stopped)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=PlanSearcher(plan, place.arriving(results), stopped),
+            search_alg=searcher,
             scheduler=TaskwiseScheduler(stopping, stopped) if stopping else None,
             num_samples=-1,
             max_concurrent_trials=study.max_concurrent,
@@ -131,7 +153,7 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(storage),
             verbose=0,
-            callbacks=[ProgressCallback(plan, progress, follower), *make_loggers(study, results)],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
             stop=failure,
         ),
@@ -143,10 +165,15 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         if isinstance(error.__context__, UserError):
             raise error.__context__ from None
         raise
-    if follower is not None:
-        follower.print_new()
+    except RuntimeError as error:
+        # A worker that Ray kills before memory runs out is a worker that died to everybody but Ray Tune (2.60).
+        if not isinstance(error.__cause__, OutOfMemoryError):
+            raise
+        searcher.abandon()
+        return False
     if failure.sentence is not None:
         raise UserError(failure.sentence)
+    return True
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:

@@ -58,6 +58,16 @@ class PlanSearcher(Searcher):
         reason = f"its worker died again and again, see logs/{spec.key}.log"
         self._plan.done(spec.key, record or failed_record(spec, reason))
 
+    def abandon(self) -> None:
+        """Give every trial that is running back to the plan, after Ray Tune has broken off."""
+        for spec in self._specs.values():
+            record = self._results.record(spec.key)
+            if record is None:
+                self._plan.abandon(spec.key)
+            else:
+                self._plan.done(spec.key, record)
+        self._specs.clear()
+
     def save(self, checkpoint_path: str) -> None:
         """Write nothing of worth: the plan is rebuilt from records."""
         Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")

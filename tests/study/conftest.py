@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,14 @@ def tune_environment() -> dict[str, str]:
     return os.environ | {"COLUMNS": "200"}
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start a run that is to be disturbed, in a session of its own."""
+def start(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a run that is to be disturbed, in a session of its own, with its environment changed."""
     return subprocess.Popen(
         tune_command(*arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=tune_environment(),
+        env=tune_environment() | dict(environment or {}),
         start_new_session=True,
     )
 

@@ -20,17 +20,21 @@ import psutil
 import pytest
 import torch
 from click.testing import CliRunner
+from ray._common.utils import get_system_memory
+from ray._private.utils import get_used_memory
 from rich.console import Console
 
 from puzzle_study import config, studyfile, trial
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json
-from puzzle_study.study import attacking
+from puzzle_study.study import attacking, runner
 from puzzle_study.study.cluster import check_resources
 from puzzle_study.study.disk import cannot_write
-from puzzle_study.study.engine import run_study
+from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.following import LogFollower
+from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.storage import Place
 from puzzle_study.trial_spec import TrialSpec
 from puzzle_study.tune import main
 from tests.study.conftest import Tune, start, wait_until
@@ -226,6 +230,63 @@ def test_a_folder_that_cannot_be_copied_leaves_the_old_one_and_nothing_half_made
         replace_folder(source, target)
     assert [path.name for path in target.parent.iterdir()] == (["best"] if there else [])
     assert not there or (target / "weights.pt").read_text(encoding="utf-8") == "new"
+
+
+HOG = "import sys, time; held = b'x' * int(sys.argv[1]); print('held', flush=True); time.sleep(600)"
+
+
+def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(tmp_path: Path) -> None:
+    used, total = get_used_memory(), get_system_memory()
+    limit, hog = used + 3 * 2**30, 3 * 2**30
+    if limit + 2 * 2**30 > total:
+        pytest.skip("needs 5 GiB of free memory")
+    (tmp_path / "room.yaml").write_text(ROOM.replace("epochs: 30", "epochs: 60"), encoding="utf-8")
+    environment = {"RAY_memory_usage_threshold": f"{limit / total:.4f}"}
+    study = start(tmp_path / "room.yaml", "--results", tmp_path, environment=environment)
+    results = Results(tmp_path / "room")
+    wait_until(lambda: list(results.root.glob("checkpoints/*/*")), study)
+    with subprocess.Popen([sys.executable, "-c", HOG, str(hog)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert study.stdout is not None
+            while "memory ran out" not in (line := study.stdout.readline()):
+                assert line, study.communicate()
+        finally:
+            holder.kill()
+    output, errors = study.communicate(timeout=200)
+    assert study.returncode == 0, output + errors
+    assert "Traceback" not in output + errors
+    assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 2
+
+
+def test_a_study_whose_every_worker_dies_ends_with_its_report(tmp_path: Path) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    study = start(tmp_path / "room.yaml", "--results", tmp_path, environment={"RAY_memory_usage_threshold": "0.01"})
+    output, errors = study.communicate(timeout=200)
+    assert study.returncode == 1, output + errors
+    assert "2 trials failed, see trials.csv" in output
+    assert "Traceback" not in output + errors
+    page = (tmp_path / "room" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "2 of 2 trials failed" in page
+
+
+def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    results = Results(tmp_path / "room")
+    place = Place.of(results, None)
+    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    tried: list[int] = []
+
+    def run_out(*arguments: object) -> bool:
+        tried.append(len(tried))
+        return False
+
+    monkeypatch.setattr(runner, "_fit", run_out)
+    output = StringIO()
+    progress = StageProgress("trials", plan.total, console=Console(file=output))
+    with pytest.raises(UserError, match=r"memory ran out 4 times .*max_concurrent.*--resume"):
+        runner.run_trials(plan, results, progress, place)
+    assert len(tried) == 4
+    assert output.getvalue().count("memory ran out") == 3
 
 
 def test_half_a_gpu_is_refused_where_there_is_none() -> None:
