@@ -75,8 +75,8 @@ class Reference:
         torch.manual_seed(0)
         random.seed(0)
         self.network = PlainUNet(channels=channels, base_channels=base_channels).to(device)
-        self.discriminator = Discriminator(channels=channels, base_channels=base_channels, side=side).to(device)
-        initialise_discriminator(self.discriminator)
+        self.discriminator = Discriminator(channels=channels, base_channels=base_channels, height=side, width=side)
+        initialise_discriminator(self.discriminator.to(device))
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=1e-3, weight_decay=1e-5)
         self.discriminator_optimiser = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
         self.batch_size, self.device = batch_size, device

@@ -306,7 +306,8 @@ def _unet(size: Setting) -> int:
 
 def _discriminator(size: Setting) -> int:
     example = torch.zeros(1, size.channels, size.side, size.side)
-    return multiply_adds(Discriminator(channels=size.channels, base_channels=size.base, side=size.side), example)
+    network = Discriminator(channels=size.channels, base_channels=size.base, height=size.side, width=size.side)
+    return multiply_adds(network, example)
 
 
 def _timed(action: Callable[[], object], device: torch.device) -> float:

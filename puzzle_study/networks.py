@@ -79,35 +79,38 @@ class UNet(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """DCGAN discriminator for any side of at least 16 pixels.
+    """DCGAN discriminator for images of at least 16×16 pixels, square or not.
 
-    Strided convolutions halve the image until at most 7 pixels a side are left; the last feature map is the
-    intermediate layer f_D of eq. 3, a convolution over what is left gives the logit.
+    Strided convolutions halve both sides until at most 7 pixels of the larger one are left; the last feature map is
+    the intermediate layer f_D of eq. 3, a convolution over what is left gives the logit.
 
     Args:
         channels: channels of the image.
         base_channels: channels of the first level.
-        side: larger side of the image in pixels.
+        height: image height in pixels, padding included.
+        width: image width, likewise.
     """
 
-    def __init__(self, *, channels: int, base_channels: int = 64, side: int) -> None:
+    def __init__(self, *, channels: int, base_channels: int = 64, height: int, width: int) -> None:
         super().__init__()
         blocks: list[nn.Module] = [nn.Conv2d(channels, base_channels, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
-        width, left = base_channels, side // 2
-        while left > 7 or width < 4 * base_channels:
-            blocks += [
-                nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
-                nn.BatchNorm2d(2 * width),
-                nn.LeakyReLU(0.2),
-            ]
-            width, left = 2 * width, left // 2
+        features, left = base_channels, (height // 2, width // 2)
+        while max(left) > 7 or features < 4 * base_channels:
+            blocks += [_halving(features, left), nn.BatchNorm2d(2 * features), nn.LeakyReLU(0.2)]
+            features, left = 2 * features, (max(left[0] // 2, 1), max(left[1] // 2, 1))
         self.features = nn.Sequential(*blocks)
-        self.classifier = nn.Conv2d(width, 1, max(left, 1), bias=False)
+        self.classifier = nn.Conv2d(features, 1, left, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the feature map f_D, shape [N, F, h, w], and the logit of being real, shape [N]."""
         features = self.features(x_NCHW)
         return features, self.classifier(features).flatten(1).mean(1)
+
+
+def _halving(features: int, left: tuple[int, int]) -> nn.Conv2d:
+    """A strided convolution to twice the features; of a long image the side that is one pixel already stays so."""
+    kernel, stride, padding = zip(*((4, 2, 1) if side > 1 else (1, 1, 0) for side in left), strict=True)
+    return nn.Conv2d(features, 2 * features, kernel, stride, padding, bias=False)
 
 
 def place(network: Network, device: torch.device, *, side: int) -> Network:

@@ -74,10 +74,10 @@ class Trainer:
         self.grid = puzzle_set.grid
         height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
         self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)
-        side = max(height, width)
         self.network, self.discriminator = _networks(
-            model, channels=channels, side=side, seed=seed, with_discriminator=train.lambda_ > 0
+            model, channels=channels, height=height, width=width, seed=seed, with_discriminator=train.lambda_ > 0
         )
+        side = max(height, width)
         place(self.network, device, side=side)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
@@ -260,7 +260,7 @@ def one_cycle(progress: float, *, warm_up: float) -> float:
 
 
 def _networks(
-    model: config.Model, *, channels: int, side: int, seed: int, with_discriminator: bool
+    model: config.Model, *, channels: int, height: int, width: int, seed: int, with_discriminator: bool
 ) -> tuple[UNet, Discriminator | None]:
     """Build both networks from the seed alone, on the CPU, so that every device starts from the same weights."""
     with torch.random.fork_rng(devices=[]):
@@ -269,7 +269,7 @@ def _networks(
         initialise_unet(network, model.initialisation)
         if not with_discriminator:
             return network, None
-        width = model.discriminator_channels or model.base_channels
-        discriminator = Discriminator(channels=channels, base_channels=width, side=side)
+        base = model.discriminator_channels or model.base_channels
+        discriminator = Discriminator(channels=channels, base_channels=base, height=height, width=width)
         initialise_discriminator(discriminator)
         return network, discriminator

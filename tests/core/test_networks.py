@@ -97,7 +97,7 @@ def test_only_blocks_on_a_few_pixels_are_laid_out_channel_by_channel(side: int, 
 
 @pytest.mark.parametrize(("side", "channels"), list(itertools.product(SIDES, (1, 3))))
 def test_the_discriminator_gives_a_feature_map_and_one_logit_an_image(side: int, channels: int) -> None:
-    network = Discriminator(channels=channels, base_channels=2, side=side)
+    network = Discriminator(channels=channels, base_channels=2, height=side, width=side)
     features, logits = network(torch.rand(3, channels, side, side))
     assert logits.shape == (3,)
     assert features.ndim == 4
@@ -107,9 +107,22 @@ def test_the_discriminator_gives_a_feature_map_and_one_logit_an_image(side: int,
     assert features.shape[1] >= 4 * 2
 
 
+@pytest.mark.parametrize(
+    ("height", "width"), [*itertools.product((16, 17, 20, 24, 28, 32, 48, 64), repeat=2), (16, 256), (21, 27)]
+)
+def test_the_discriminator_takes_oblong_images(height: int, width: int) -> None:
+    network = Discriminator(channels=1, base_channels=1, height=height, width=width)
+    features, logits = network(torch.rand(2, 1, height, width))
+    assert network.classifier.weight.shape[2:] == features.shape[2:]
+    assert 2 <= max(features.shape[2:]) <= 7
+    assert logits.shape == (2,)
+    (features.square().sum() + logits.sum()).backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in network.parameters())
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_the_logit_is_a_function_of_the_whole_feature_map(side: int) -> None:
-    network = Discriminator(channels=1, base_channels=2, side=side).eval()
+    network = Discriminator(channels=1, base_channels=2, height=side, width=side).eval()
     features, logits = network(torch.rand(2, 1, side, side))
     assert network.classifier.weight.shape[2:] == features.shape[2:]
     torch.testing.assert_close(logits, (features * network.classifier.weight).sum((1, 2, 3)))
@@ -138,7 +151,7 @@ def test_default_initialisation_leaves_pytorchs() -> None:
 
 
 def test_the_discriminator_starts_as_dcgan() -> None:
-    network = Discriminator(channels=1, base_channels=32, side=32)
+    network = Discriminator(channels=1, base_channels=32, height=32, width=32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         initialise_discriminator(network)

@@ -142,6 +142,15 @@ def test_colour_and_oblong_images_are_taken_as_arrays_and_as_rows_with_a_shape(s
     np.testing.assert_array_equal(one.score_samples(images), other.score_samples(images.reshape(6, -1)))
 
 
+@pytest.mark.parametrize(("shape", "grid"), [((20, 25), 2), ((64, 16), 2), ((17, 40), 3)])
+def test_oblong_images_can_be_fitted_with_a_discriminator(shape: tuple[int, int], grid: int) -> None:
+    images = np.random.default_rng(0).random((6, *shape), dtype=np.float32)
+    pieces = {"grid": grid, "permutations": "auto", "permutation_count": 3}
+    estimator = PuzzleAE(**{**SMALL, **pieces}).fit(images)
+    assert estimator.lambda_ > 0
+    assert np.isfinite(estimator.score_samples(images)).all()
+
+
 @pytest.mark.parametrize(
     ("images", "sentence"),
     [
