@@ -15,6 +15,7 @@ from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.devices import default_device
 from puzzle_study.errors import UserError
+from puzzle_study.inference.locating import BEST, detectors_in
 
 
 def find_detectors(folder: Path) -> tuple[Path, list[Path]]:
@@ -24,12 +25,10 @@ def find_detectors(folder: Path) -> tuple[Path, list[Path]]:
         folder: a study's results, its best/, one detector or a folder of detectors.
 
     Raises:
-        UserError: there is no detector.
+        UserError: there is no detector, or a folder that may not be read.
     """
-    if (folder / DESCRIPTION).is_file():
-        return folder, [folder]
-    for home in (folder / "best", folder):
-        if found := sorted(path.parent for path in home.glob(f"*/{DESCRIPTION}")):
+    for home in (folder / BEST, folder):
+        if found := detectors_in(home):
             return home, found
     raise UserError(f"{folder} holds no detector; give results/NAME of a finished study or results/NAME/best/CLASS")
 

@@ -5,6 +5,7 @@ Shapes: N images, C channels, H = W = size.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path} is missing; put it back or fetch the set again") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read by this user; give read permission (chmod u+r)") from None
+        raise UserError(f"{path} may not be read by this user; give read permission (chmod u+rX)") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error}); restore it from its source") from None
+        mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "restore it from its source"
+        raise UserError(f"{path} cannot be read ({error.strerror or error}); {mend}") from None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from puzzle_study.datasets.images import is_image_name
+from puzzle_study.datasets.records import reading
 from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.errors import UserError
 
@@ -18,21 +19,35 @@ def find_detector(folder: Path) -> Path:
     """Return the detector's folder: the folder itself, or the only detector in it or in its ``best``.
 
     Raises:
-        UserError: there is no detector, or more than one to choose from.
+        UserError: there is no detector, more than one to choose from, or a folder that may not be read.
     """
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a detector's folder like results/NAME/best/CLASS")
     for place in (folder, folder / BEST):
-        found = sorted(path.parent for path in place.glob(f"*/{DESCRIPTION}"))
+        found = detectors_in(place)
         if len(found) == 1:
             return found[0]
         if found:
             raise UserError(f"{place} holds {len(found)} detectors; choose one: {', '.join(map(str, found))}")
-    raise UserError(
-        f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like results/NAME/best/CLASS"
-    )
+    what = f"holds no detector ({DESCRIPTION} is missing)" if folder.is_dir() else "is no folder"
+    raise UserError(f"{folder} {what}; give a folder like results/NAME/best/CLASS")
+
+
+def detectors_in(folder: Path) -> list[Path]:
+    """Return the folder itself where it is a detector's, else the detectors right below it, in order.
+
+    Raises:
+        UserError: a folder that may hold one may not be read.
+    """
+    if _is_detector(folder):
+        return [folder]
+    with reading(folder):
+        # Path.glob would pass over what may not be read.
+        below = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [place for place in below if _is_detector(place)]
+
+
+def _is_detector(folder: Path) -> bool:
+    with reading(folder):
+        return (folder / DESCRIPTION).is_file()
 
 
 def find_images(words: Sequence[str]) -> list[Path]:

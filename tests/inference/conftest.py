@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from puzzle_study.puzzles import PuzzleSet, transpositions
 
 from ..core import tiny
+from .pictures import write_many
 
 
 @pytest.fixture
@@ -17,6 +20,23 @@ def best(tmp_path: Path) -> Path:
     folder = tmp_path / "results" / "tiny" / "best"
     save_detector(folder / "3")
     return folder
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """``open/locked``, relative, with one image: a folder that may not be read, although it is root who tests."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("open/locked")
+    write_many(folder, 1)
+    tmp_path.chmod(0o755)
+    folder.chmod(0)
+    privileged = os.geteuid() == 0
+    if privileged:
+        os.seteuid(65534)
+    yield folder
+    if privileged:
+        os.seteuid(0)
+    folder.chmod(0o755)
 
 
 def save_detector(folder: Path, *, channels: int = 1, side: int = tiny.SIDE, normal_class: str = "3") -> None:

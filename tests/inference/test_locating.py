@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from puzzle_study.attacks.finished import find_detectors
 from puzzle_study.errors import UserError
 from puzzle_study.inference.locating import find_detector, find_images
 
@@ -30,8 +32,22 @@ def test_several_detectors_are_listed_to_choose_from(best: Path) -> None:
 def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no detector \(detector\.json is missing\); give a folder like results"):
         find_detector(tmp_path)
-    with pytest.raises(UserError, match="nowhere is no folder; give a detector's folder like results"):
+    with pytest.raises(UserError, match="nowhere is no folder; give a folder like results"):
         find_detector(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("find", [find_detector, find_detectors])
+def test_a_detector_where_nobody_may_look_is_a_sentence(find: Callable[[Path], object], locked: Path) -> None:
+    sentence = "may not be read by this user; give read permission (chmod u+rX)"
+    for folder, named in ((locked, locked), (locked / "3", locked / "3"), (locked.parent, locked)):
+        with pytest.raises(UserError, match=rf"^{named}(/best)? {re.escape(sentence)}$"):
+            find(folder)
+
+
+@pytest.mark.parametrize("find", [find_detector, find_detectors])
+def test_a_detector_of_too_long_a_name_is_a_sentence(find: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match=r"^a{300}(/best)? cannot be read \(File name too long\); shorten it$"):
+        find(Path("a" * 300))
 
 
 def test_files_folders_and_patterns_give_each_image_once_in_order(
