@@ -213,8 +213,11 @@ def mean_square(difference_PCHW: Tensor) -> Tensor:
 
 
 def gradient(total: Tensor, leaf: Tensor) -> Tensor:
-    """Return the gradient of a sum, zero where the sum does not depend on the leaf; weights get none."""
+    """Return the gradient of a sum, zero where the sum does not depend on the leaf; weights get none.
+
+    It is contiguous, whatever layout the network works in: some attacks take views of it.
+    """
     if not total.requires_grad:
         return torch.zeros_like(leaf)
     (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    return torch.zeros_like(leaf) if slope is None else slope
+    return torch.zeros_like(leaf) if slope is None else slope.contiguous()

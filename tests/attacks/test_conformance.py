@@ -46,9 +46,11 @@ def test_the_settings_offer_every_method() -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("method", AVAILABLE)
-def test_ball_box_and_determinism(method: str, attack: str) -> None:
-    detector = planted.puzzle_detector(count=3)
-    x_NCHW, labels = planted.images(5), torch.tensor([False, False, True, False, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ball_box_and_determinism(channels: int, method: str, attack: str) -> None:
+    """With three channels the network works channels-last, and a gradient may come back in that layout."""
+    detector = planted.puzzle_detector(count=3, channels=channels)
+    x_NCHW, labels = planted.images(5, channels=channels), torch.tensor([False, False, True, False, False])
     validation = detector.scores(detector.validation_NK)
     spec = spec_of(attack, method, target="normal")
     (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
@@ -82,6 +84,26 @@ def test_every_method_moves_the_score_where_it_should(method: str, direction: in
     assert direction * float((result.scores - result.clean_scores).mean()) > 0
     assert "weaker_than_noise" not in result.flags
     assert "zero_gradient" not in result.flags
+
+
+class ChannelsLast(torch.nn.Module):
+    """A detector that is no Puzzle-AE and lays its images out channels-last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 2, 3)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        last_NCHW = x_NCHW.contiguous(memory_format=torch.channels_last)
+        feature_NCHW: Tensor = self.convolution(last_NCHW)
+        return feature_NCHW.square().mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("method", ATTACKING)
+def test_every_method_attacks_a_detector_that_works_channels_last(method: str) -> None:
+    x_NCHW, spec = planted.images(2, channels=3), spec_of("attack1", method)
+    (result,) = run_attacks(ChannelsLast(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec], compare=False)
+    assert 0 < result.max_perturbation <= EPSILON + ROUNDING
 
 
 class Spy(Objective):
