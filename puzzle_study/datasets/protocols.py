@@ -98,6 +98,27 @@ def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
     return np.sort(np.concatenate([drawn[:share] for drawn, share in zip(chosen, quota, strict=True)]))
 
 
+def both_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], count: int, seed: int) -> Indices:
+    """Draw ``count`` of the positions of ``classes``, at least 2, as :func:`stratified` does, once for each side.
+
+    The count is divided between normal and anomalous positions first, so that both stay, however few are drawn.
+    """
+    shares = _apportion(np.bincount(anomalous, minlength=2), count)
+    return draw_sides(classes, anomalous, (int(shares[0]), int(shares[1])), seed)
+
+
+def draw_sides(
+    classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares: tuple[int, int], seed: int
+) -> Indices:
+    """Draw so many normal and so many anomalous positions, each in proportion to the frequency of its classes."""
+    sides = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
+    drawn = [
+        side[stratified([classes[index] for index in side], share, seed)]
+        for side, share in zip(sides, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))
+
+
 def draw_groups(groups: Indices, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
     """Mark ``count`` images, or a few less, so that images of one group are marked together or not at all."""
     _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
@@ -203,11 +224,5 @@ def _limit_test(
     limit = data.max_test_images
     if limit is None or limit >= len(test):
         return test
-    sides = [test[~anomalous[test]], test[anomalous[test]]]
     seed = int(generator(data, Purpose.TEST, spec).integers(2**31))
-    shares = _apportion(np.array([len(side) for side in sides]), limit)
-    drawn = [
-        side[stratified([classes[index] for index in side], int(share), seed)]
-        for side, share in zip(sides, shares, strict=True)
-    ]
-    return np.sort(np.concatenate(drawn))
+    return test[both_sides([classes[index] for index in test], anomalous[test], limit, seed)]

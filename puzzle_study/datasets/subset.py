@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puzzle_study.datasets.protocols import stratified
+from puzzle_study.datasets.protocols import both_sides, stratified
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,9 +17,15 @@ def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
 
     Args:
         task: the task; what is chosen depends on its test images alone.
-        max_images: so many at most, in proportion from each class; None: all.
+        max_images: so many at most, from 2, in proportion from each class; None: all. Normal and anomalous images
+            are both there, however few.
     """
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels
-    index = stratified(task.test_classes, max_images, seed=0)
+    if max_images < len(set(task.test_classes)):
+        index = both_sides(task.test_classes, task.labels.numpy(), max_images, seed=0)
+    else:
+        # Every class keeps an image, so that both sides do. Divided by sides first it would be other images than
+        # those of finished results.
+        index = stratified(task.test_classes, max_images, seed=0)
     return task.test[index], task.labels[index]

@@ -188,6 +188,14 @@ def test_zero_epochs_score_with_the_untrained_network(tmp_path: Path) -> None:
     assert (record["status"], record["epochs"], record["history"]) == ("finished", 0, {})
 
 
+@pytest.mark.parametrize("setting", ["evaluate.max_images", "evaluate.robust.max_images"])
+def test_fewer_test_images_than_classes_still_have_an_auroc(setting: str, tmp_path: Path) -> None:
+    record = trial.run(tiny.trial(VALUES | {"train.epochs": 1, setting: 2}), Results(tmp_path), device=CPU)
+    assert record["status"] == "finished"
+    followed = record["history"]["auroc_max_l2"][-1]
+    assert 0 <= (record["metrics"]["l2"]["max"]["robust_auroc"] if "robust" in setting else followed) <= 1
+
+
 @pytest.mark.parametrize("reference", ["nearest_neighbour", "pca", "one_class_svm"])
 def test_references_leave_a_record_of_the_same_form(
     reference: str, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
