@@ -229,7 +229,12 @@ class Robust(Section):
     method: Literal["fgsm", "pgd"] = Field("fgsm", description="attack1 by one step, or by `steps` steps.")
     epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1].")
     steps: int = Field(10, ge=1, le=1000, description="Steps of PGD.")
-    max_images: int = Field(64, ge=2, description="Images attacked, of the test and of the validation images each.")
+    max_images: int = Field(
+        64,
+        ge=2,
+        description="Images attacked at most, of the normal test and of the validation images each; up to as many "
+        "anomalous test images are only scored.",
+    )
 
 
 class Attacks(Section):

@@ -12,7 +12,7 @@ import torch
 from puzzle_study import config, metrics
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.datasets import Task
-from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 
@@ -29,11 +29,12 @@ def measure_robustness(
         robust: the attack.
 
     Returns:
-        ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, both of a subset drawn in
-        proportion; ``robust_selection``: attacked validation images against clean pseudo-anomalies, without labels.
+        ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, up to ``robust.max_images``
+        of each; ``robust_selection``: attacked validation images, as many at most, against clean pseudo-anomalies,
+        without labels.
     """
     spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
-    tested, test_labels = chosen_images(task, robust.max_images)
+    tested, test_labels = chosen_of_each_side(task, robust.max_images)
     held_out = task.validation[: robust.max_images]
     images = torch.cat((tested, held_out))
     labels = torch.cat((test_labels.bool(), torch.zeros(len(held_out), dtype=torch.bool)))

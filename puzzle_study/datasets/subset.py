@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from puzzle_study.datasets.protocols import both_sides, stratified
+from puzzle_study.datasets.protocols import both_sides, draw_sides, stratified
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,4 +28,10 @@ def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
         # Every class keeps an image, so that both sides do. Divided by sides first it would be other images than
         # those of finished results.
         index = stratified(task.test_classes, max_images, seed=0)
+    return task.test[index], task.labels[index]
+
+
+def chosen_of_each_side(task: Task, max_images: int) -> tuple[Tensor, Tensor]:
+    """Return up to ``max_images`` normal test images of a task and as many anomalous ones, and their labels."""
+    index = draw_sides(task.test_classes, task.labels.numpy(), (max_images, max_images), seed=0)
     return task.test[index], task.labels[index]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from puzzle_study.datasets import Task, TaskSpec, stratified
-from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.datasets.subset import chosen_images, chosen_of_each_side
 
 CLASSES = tuple("0123456789") * 12
 """Of a task whose normal class is 8: 12 normal images, 108 anomalous ones."""
@@ -39,3 +39,12 @@ def test_where_each_class_has_an_image_they_are_drawn_by_class(count: int) -> No
 def test_all_are_chosen_where_no_fewer_are_asked_for(count: int | None) -> None:
     images, labels = chosen_images(task(), count)
     assert (len(images), len(labels)) == (120, 120)
+
+
+@pytest.mark.parametrize(("count", "normal", "anomalous"), [(2, 2, 2), (10, 10, 10), (64, 12, 64), (500, 12, 108)])
+def test_of_each_side_as_many_are_chosen_as_there_are_up_to_the_count(count: int, normal: int, anomalous: int) -> None:
+    images, labels = chosen_of_each_side(task(), count)
+    assert (int((~labels).sum()), int(labels.sum())) == (normal, anomalous)
+    assert torch.equal(labels, torch.tensor([CLASSES[int(image)] != "8" for image in images]))
+    if count >= 9:
+        assert {CLASSES[int(image)] for image in images} == set(CLASSES)
