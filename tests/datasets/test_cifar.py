@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pickle
 import struct
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,8 +110,79 @@ def test_nothing_is_executed(tmp_path: Path) -> None:
 def test_an_absurd_memo_number_reserves_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "batch"
     path.write_bytes(by_hand(b"\x80\x02}r" + struct.pack("<I", 2**31)))
-    with pytest.raises(UserError, match="absurd memo number"):
-        plain_pickle.read_pickle(path, 1000)
+    tracemalloc.start()
+    try:
+        assert plain_pickle.read_pickle(path, 1000) == {}
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+TRAPS = {
+    "a deep key": (by_hand(b"\x80\x02}K\x01", b"\x85" * 1_000_000, b"Ns"), "a key that is neither text nor bytes"),
+    "a key too deep for its own name": (by_hand(b"\x80\x02}K\x01", b"\x85" * 3000, b"Ns"), "a key that is neither"),
+    "a key that doubles": (by_hand(b"\x80\x02}K\x01", b"q\x00h\x00\x86" * 60, b"Ns"), "a key that is neither"),
+    "a key that doubles by DUP": (by_hand(b"\x80\x02}K\x01", b"2\x86" * 60, b"Ns"), "the instruction DUP"),
+    "such a key among many": (by_hand(b"\x80\x02}(K\x01", b"q\x00h\x00\x86" * 60, b"Nu"), "a key that is neither"),
+    "such a key in a new dictionary": (by_hand(b"\x80\x02(K\x01", b"q\x00h\x00\x86" * 60, b"Nd"), "a key that is"),
+    "a number as a key": (by_hand(b"\x80\x02}K\x01Ns"), "a key that is neither text nor bytes"),
+    "a name that doubles": (by_hand(b"\x80\x04K\x01", b"q\x00h\x00\x86" * 60, b"N\x93"), "a name that is no text"),
+    "many empty lists": (by_hand(b"\x80\x02", b"]" * 1_100_000), "more than 1,048,576 instructions"),
+    "text encoded again and again": (
+        by_hand(
+            b"\x80\x02X" + struct.pack("<I", 1000) + bytes(1000) + b"\x85q\x00c_codecs\nencode\nq\x01",
+            b"h\x01h\x00R" * 1000,
+        ),
+        "text that is used again and again",
+    ),
+    "a call with many arguments": (by_hand(b"\x80\x02cnumpy\ndtype\n(", b"K\x01" * 4, b"tR"), "unusual arguments"),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_pickles_that_would_crash_or_hang_are_refused(tmp_path: Path, trap: str) -> None:
+    content, reason = TRAPS[trap]
+    path = tmp_path / "data_batch_1"
+    path.write_bytes(content)
+    # In a process of its own, which may crash or be stopped without harm to the others.
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom puzzle_study.datasets import cifar\n"
+        "from puzzle_study.errors import UserError\n"
+        "try: cifar.read_python_batch(Path(sys.argv[1]))\nexcept UserError as error: print(error)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"{path} was not read: it is a pickle with {reason}")
+
+
+def test_a_list_that_holds_itself_is_no_batch(tmp_path: Path) -> None:
+    path = tmp_path / "batch"
+    path.write_bytes(by_hand(b"\x80\x02]q\x00h\x00a"))
+    with pytest.raises(UserError, match="has no `data` array"):
+        cifar.read_python_batch(path)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+def test_plain_data_is_read_as_the_ordinary_unpickler_reads_it(tmp_path: Path, protocol: int) -> None:
+    words = ["", "a", "Zoë", "\n"]
+    data: dict[str | bytes, Any] = {
+        "words": words,
+        "again": words,
+        b"raw": b"\x00\xff",
+        "sizes": (),
+        "more": [(1,), (1, 2), (1, 2, 3, -4)],
+    }
+    data |= {"constants": [None, True, False, 255, 65_535, 2**40, -(2**70)], "nested": {"a": [[], {}], "b": {}}}
+    data |= {str(number): number for number in range(2000)}
+    path = tmp_path / "plain"
+    path.write_bytes(pickle.dumps(data, protocol))
+    assert plain_pickle.read_pickle(path, 1 << 20) == data
+
+
+def test_text_of_python_2_is_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "plain"
+    path.write_bytes(by_hand(b"\x80\x02}(U\x01aT\x02\x00\x00\x00b\xffS'c'\n(lp0\nI1\naI01\nau"))
+    assert plain_pickle.read_pickle(path, 100) == {b"a": b"b\xff", b"c": [1, True]}
 
 
 @pytest.mark.parametrize("dtype", ["object", "float32", "U3"])
