@@ -64,7 +64,7 @@ def run(
 def _run_logged(
     spec: TrialSpec, results: Results, *, device: torch.device, on_epoch: EpochCallback | None
 ) -> dict[str, Any]:
-    started = time.perf_counter()
+    clock = _Clock()
     base = describe(spec)
     log.info(
         "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
@@ -76,7 +76,7 @@ def _run_logged(
     try:
         task = _load(spec.settings.data, spec.task, spec.fingerprint)
         if spec.detector in (PUZZLE_AE, UNTRAINED):
-            outcome = _run_puzzle_ae(spec, task, results, device=device, on_epoch=on_epoch)
+            outcome = _run_puzzle_ae(spec, task, results, clock, device=device, on_epoch=on_epoch)
         else:
             outcome = _run_reference(spec, task, results)
         record = base | {"status": "finished", "error": ""} | outcome
@@ -86,11 +86,23 @@ def _run_logged(
         sentence = _sentence(error, spec, device)
         log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
         record = base | {"status": "failed", "error": f"{sentence} (see logs/{spec.key}.log)"}
-    record["seconds"] = time.perf_counter() - started
+    record["seconds"] = clock.seconds
     write_json(results.record_file(spec.key), record)
     log.info("trial %s %s after %.1f s", spec.key, record["status"], record["seconds"])
     shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
     return record
+
+
+class _Clock:
+    """Wall time of a trial over all the processes that worked on it."""
+
+    def __init__(self) -> None:
+        self.earlier, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """What earlier processes took up to the checkpoint that this one went on from, and this one until now."""
+        return self.earlier + time.perf_counter() - self._started
 
 
 @lru_cache(maxsize=4)
@@ -100,7 +112,13 @@ def _load(data: config.Data, task: TaskSpec, fingerprint: str) -> Task:
 
 
 def _run_puzzle_ae(
-    spec: TrialSpec, task: Task, results: Results, *, device: torch.device, on_epoch: EpochCallback | None
+    spec: TrialSpec,
+    task: Task,
+    results: Results,
+    clock: _Clock,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None,
 ) -> dict[str, Any]:
     settings = spec.settings
     precision = resolve_precision(settings.train.precision, device)
@@ -135,6 +153,8 @@ def _run_puzzle_ae(
         history = list(state["history"])
         log.info("going on after epoch %d", trainer.epochs_done)
         train_seconds, evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
+        # Checkpoints from before it was kept still count the work that they hold.
+        clock.earlier = state.get("seconds", train_seconds + evaluation_seconds)
     while not trainer.finished:
         started = time.perf_counter()
         row: dict[str, float] = asdict(trainer.epoch(train))
@@ -149,6 +169,7 @@ def _run_puzzle_ae(
             "history": history,
             "train_seconds": train_seconds,
             "evaluation_seconds": evaluation_seconds,
+            "seconds": clock.seconds,
         }
         checkpoint.save(folder, trainer.epochs_done, state)
         log.info(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,24 @@ def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(
     assert seen == list(range(cut + 1, EPOCHS + 1))
     assert numbers(resumed) == numbers(record)
     assert same_errors(interrupted.errors(spec.key), results.errors(spec.key))
+
+
+def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two epochs 1,000 s go by; the second process has another clock."""
+    spec, results, now = tiny.trial(VALUES), Results(tmp_path), [0.0]
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def tick(row: dict[str, float]) -> None:
+        now[0] += 1000
+        interrupt_after(2)(row)
+
+    with pytest.raises(Interrupted):
+        trial.run(spec, results, device=CPU, on_epoch=tick)
+    now[0] = 7e6
+    record = trial.run(spec, results, device=CPU, on_epoch=tick)
+    assert record["seconds"] == 2000, "what came after the last checkpoint is lost, as its work is"
 
 
 def test_a_trial_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
