@@ -107,9 +107,7 @@ def both_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], count: 
     return draw_sides(classes, anomalous, (int(shares[0]), int(shares[1])), seed)
 
 
-def draw_sides(
-    classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares: tuple[int, int], seed: int
-) -> Indices:
+def draw_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares: tuple[int, int], seed: int) -> Indices:
     """Draw so many normal and so many anomalous positions, each in proportion to the frequency of its classes."""
     sides = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
     drawn = [

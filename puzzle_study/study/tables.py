@@ -201,7 +201,7 @@ def _summary_row(
         strata = [(record["task"]["normal_class"], record["task"]["repeat"]) for record in records]
         mean = mean_interval(values, strata, bounds=(0, 1))
         row |= {
-            "auroc_mean": float(np.mean(values)),
+            "auroc_mean": mean.value,
             "auroc_std": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
             "auroc_low": mean.low,
             "auroc_high": mean.high,

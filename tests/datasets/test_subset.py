@@ -17,7 +17,9 @@ def task(classes: tuple[str, ...] = CLASSES, *, normal: str = "8") -> Task:
     number_NCHW = torch.arange(len(classes), dtype=torch.uint8).reshape(-1, 1, 1, 1)
     labels = torch.tensor([name != normal for name in classes])
     none = number_NCHW[:0]
-    return Task(TaskSpec("digits", normal), none, none, number_NCHW, labels, classes, tuple(map(str, range(len(classes)))))
+    return Task(
+        TaskSpec("digits", normal), none, none, number_NCHW, labels, classes, tuple(map(str, range(len(classes))))
+    )
 
 
 @pytest.mark.parametrize("count", [2, 5, 9, 10, 64])

@@ -115,6 +115,20 @@ def test_two_objectives_give_a_front_of_both_ends(tmp_path: Path, algorithm: str
     assert {"objective_robust_selection"} <= set(best)
 
 
+def test_the_mean_of_an_incomplete_row_is_the_one_that_its_interval_is_of(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, more="seeds: [0, 1, 2]\n", search="configurations: 1", tasks=TASKS[:2])
+    auroc = {("0", 0): 0.90, ("0", 1): 0.92, ("0", 2): 0.94, ("1", 0): 0.60}
+    for spec in iter(plan.take, None):
+        if (value := auroc.get((spec.task.normal_class, spec.seed))) is not None:
+            record = record_of(spec)
+            record["metrics"]["l2"]["max"]["auroc"] = value
+            plan.done(spec.key, record)
+    row = next(row for row in summary_rows(plan, []) if row["aggregation"] == "max")
+    assert (row["trials"], row["complete"]) == (4, False)
+    assert row["auroc_mean"] == pytest.approx((0.92 + 0.60) / 2)
+    assert row["auroc_low"] < row["auroc_mean"] < row["auroc_high"]
+
+
 def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
     more = "evaluate: {robust: {epsilon: 0.1}}\n"
     plan = plan_of(tmp_path, more=more, search="configurations: 6\nobjectives: [robust_selection, selection]")
