@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,34 @@ from puzzle_study.errors import UserError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485
-"""Pillow's own warning limit, 256 MiB of RGB: beyond it a file is an attack or a mistake."""
+"""Pillow's own warning limit, 256 MiB of RGB: beyond it a file is an attack or a mistake. All images that are
+decoded at the same time have together no more."""
+TILE = 1024
+"""Side of the squares in which 16 bits become 8."""
+
+
+class _Budget:
+    """Lets threads decode at the same time while their images have at most ``MAX_PIXELS`` together."""
+
+    def __init__(self) -> None:
+        self._used = 0
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait until so many pixels fit in."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._used + pixels <= MAX_PIXELS)
+            self._used += pixels
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._used -= pixels
+                self._freed.notify_all()
+
+
+_BUDGET = _Budget()
 
 
 def is_image_name(path: Path) -> bool:
@@ -39,7 +69,10 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
             image = Image.open(file, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            return _pixels(ImageOps.exif_transpose(image), sizing)
+            with _BUDGET.hold(image.width * image.height):
+                # In place, because it copies otherwise, and most images have nothing to be turned.
+                ImageOps.exif_transpose(image, in_place=True)
+                return _pixels(image, sizing)
         except Image.DecompressionBombError:
             raise UserError(
                 f"{path} has more than {MAX_PIXELS:,} pixels, which is refused for safety; scale the image down"
@@ -108,15 +141,24 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UserError("holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # Modes I, I;16, I;16B: Pillow's own conversion would clip at 255 instead of scaling.
-        values = np.asarray(image).astype(np.int64)
-        if values.size and not 0 <= values.min() <= values.max() <= 65535:
-            raise UserError("holds pixels beyond 16 bits; save it with 8 or 16 bits")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+        return _eight_bits(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB")
     return image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale modes I, I;16 and I;16B from 16 bits; Pillow's own conversion would clip at 255 instead."""
+    scaled_HW = np.empty((image.height, image.width), dtype=np.uint8)
+    for top, left in itertools.product(range(0, image.height, TILE), range(0, image.width, TILE)):
+        # Square by square, or the wide numbers in between would take ten times the image's memory.
+        bottom, right = min(top + TILE, image.height), min(left + TILE, image.width)
+        values_HW = np.asarray(image.crop((left, top, right, bottom)))
+        if not 0 <= values_HW.min() <= values_HW.max() <= 65535:
+            raise UserError("holds pixels beyond 16 bits; save it with 8 or 16 bits")
+        scaled_HW[top:bottom, left:right] = (values_HW.astype(np.uint32) * 255 + 32767) // 65535
+    return Image.fromarray(scaled_HW)
 
 
 def _reason(error: Exception, path: Path) -> str:

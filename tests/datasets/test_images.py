@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
+import time
+import tracemalloc
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +44,58 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     values = np.repeat(np.arange(16, dtype=np.uint16)[:, None] * 4369, 16, axis=1)
     Image.fromarray(values).save(tmp_path / "a.png")
     assert images.decode(tmp_path / "a.png", GRAY)[0, :, 0].tolist() == [17 * number for number in range(16)]
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4"])
+def test_sixteen_bits_become_the_nearest_of_eight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    monkeypatch.setattr(images, "TILE", 100)
+    values = np.random.default_rng(0).permutation(65536).reshape(256, 256)
+    mode = {"<u2": "I;16", ">u2": "I;16B", "<i4": "I"}[dtype]
+    Image.frombytes(mode, (256, 256), values.astype(dtype).tobytes()).save(tmp_path / "a.tif")
+    result = images.decode(tmp_path / "a.tif", Sizing(size=256, channels=1))
+    assert np.array_equal(result[0], (values * 255 + 32767) // 65535)
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_more_than_sixteen_bits(tmp_path: Path, value: int) -> None:
+    Image.fromarray(np.full((4, 4), value, dtype=np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif holds pixels beyond 16 bits; save it with 8 or 16 bits"):
+        images.decode(tmp_path / "a.tif", GRAY)
+
+
+def test_sixteen_bits_take_little_memory(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((3000, 3000), dtype=np.uint16)).save(tmp_path / "a.png")
+    tracemalloc.start()
+    try:
+        images.decode(tmp_path / "a.png", GRAY)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 3000**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_images_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [30, 8, 30, 30, 8, 8, 30]
+    paths = [tmp_path / f"{number}.png" for number in range(len(sides))]
+    for path, side in zip(paths, sides, strict=True):
+        png(path, size=(side, side))
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    lock, at_once, seen = threading.Lock(), Counter[str](), list[int]()
+    plain = images._plain
+
+    def watched(image: Image.Image) -> Image.Image:
+        with lock:
+            at_once["pixels"] += image.width * image.height
+            seen.append(at_once["pixels"])
+        time.sleep(0.02)
+        with lock:
+            at_once["pixels"] -= image.width * image.height
+        return plain(image)
+
+    monkeypatch.setattr(images, "_plain", watched)
+    results = list(images.decode_all([*paths, tmp_path / "missing.png", paths[0]], GRAY))
+    assert [isinstance(result, UserError) for result in results] == [False] * 7 + [True, False]
+    assert max(seen) <= 1000
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
