@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,17 @@ def test_check_reports_copies_and_missing_poses(layouts: Layouts) -> None:
     result = run("check", "coil100", "--root", str(layouts.root))
     assert f"damaged: {folder}/obj3__45.png is missing" in result.output
     assert result.output.count("obj4__") == 71
+
+
+@pytest.mark.parametrize(("objects", "whole"), [([1, 2], True), ([1], False)])
+def test_check_of_a_set_that_is_counted_in_all(
+    layouts: Layouts, monkeypatch: pytest.MonkeyPatch, objects: list[int], whole: bool
+) -> None:
+    monkeypatch.setitem(DATASETS, "coil100", dataclasses.replace(DATASETS["coil100"], expected={"all": 144}))
+    folder = layouts.coil(objects=objects)
+    result = run("check", "coil100", "--root", str(layouts.root))
+    assert f"coil100: {72 * len(objects)} images in {folder}\n" in result.output
+    assert ("the whole set has 144 images, so this is a part of it" in result.output) is not whole
 
 
 def test_check_of_digits() -> None:
