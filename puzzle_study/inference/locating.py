@@ -53,25 +53,25 @@ def _is_detector(folder: Path) -> bool:
 def find_images(words: Sequence[str]) -> list[Path]:
     """Return the image files that files, folders (all that is below them) and glob patterns name, each once.
 
-    A file that is named is taken whatever its suffix; folders and patterns give what has an image's suffix.
+    A file that is named is taken whatever its suffix; folders and patterns give what has an image's suffix. A folder
+    that may not be read stands for the images in it, so that who reads the files says so.
 
     Raises:
-        UserError: a word leads to no image.
+        UserError: a word leads to no image, or to where nobody may look.
     """
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word)
-        if path.is_dir():
-            images = list(_below(path))
-            missing = f"{word} holds no image; PNG, JPEG, TIFF and their like are read"
-        elif path.exists() or not glob.has_magic(word):
-            images = [path] if path.exists() else []
-            missing = f"{word} does not exist; give image files, folders or glob patterns"
-        else:
-            # Path.glob takes no absolute patterns.
-            matches = map(Path, sorted(glob.glob(word, recursive=True)))  # noqa: PTH207
-            images = [path for path in matches if is_image_name(path) and path.is_file()]
-            missing = f"{word} matches no image; ** also matches the folders below"
+        with reading(path):
+            if path.is_dir():
+                images = list(_below(path))
+                missing = f"{word} holds no image; PNG, JPEG, TIFF and their like are read"
+            elif path.exists() or not glob.has_magic(word):
+                images = [path] if path.exists() else []
+                missing = f"{word} does not exist; give image files, folders or glob patterns"
+            else:
+                images = list(_matching(word))
+                missing = f"{word} matches no image; ** also matches the folders below"
         if not images:
             raise UserError(missing)
         found |= dict.fromkeys(images)
@@ -80,6 +80,21 @@ def find_images(words: Sequence[str]) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """Yield the images below a folder in order; hidden folders and links to folders are left out."""
-    for place, folders, names in os.walk(folder):
+    closed: list[OSError] = []
+    for place, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (path for path in (Path(place, name) for name in sorted(names)) if is_image_name(path))
+    yield from (Path(error.filename) for error in closed)
+
+
+def _matching(pattern: str) -> Iterator[Path]:
+    """Yield the images that match a pattern, in order, and the folders that could not be searched for more."""
+    # Path.glob takes no absolute patterns.
+    for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
+        if is_image_name(path := Path(match)) and path.is_file():
+            yield path
+    # glob passes over such folders without a word.
+    closed: list[OSError] = []
+    for folder in glob.glob(os.path.join(os.path.dirname(pattern), ""), recursive=True):  # noqa: PTH118, PTH120, PTH207
+        next(os.walk(folder, onerror=closed.append), None)
+    yield from (Path(error.filename) for error in closed)

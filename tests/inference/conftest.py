@@ -24,10 +24,14 @@ def best(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """``open/locked``, relative, with one image: a folder that may not be read, although it is root who tests."""
+    """``open/locked``, relative, with one image: a folder that may not be read, although it is root who tests.
+
+    Beside ``open`` is ``readable``, likewise with one image.
+    """
     monkeypatch.chdir(tmp_path)
     folder = Path("open/locked")
     write_many(folder, 1)
+    write_many(Path("readable"), 1)
     tmp_path.chmod(0o755)
     folder.chmod(0)
     privileged = os.geteuid() == 0

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.attacks.finished import find_detectors
+from puzzle_study.datasets.images import decode_all
+from puzzle_study.datasets.records import Sizing
 from puzzle_study.errors import UserError
 from puzzle_study.inference.locating import find_detector, find_images
 
@@ -75,11 +77,31 @@ def test_a_file_is_taken_whatever_its_suffix_and_even_if_its_name_looks_like_a_p
     assert find_images([str(strange)]) == [strange]
 
 
+@pytest.mark.parametrize("word", ["open", "open/locked", "open/**/*.png", "open/*/*.png"])
+def test_a_folder_that_may_not_be_read_stands_for_its_images(word: str, locked: Path) -> None:
+    found = find_images([word])
+    assert found == [locked]
+    (error,) = decode_all(found, Sizing(16, 1))
+    assert str(error) == f"{locked} may not be read by this user; give read permission (chmod u+rX)"
+
+
+def test_images_beside_a_folder_that_may_not_be_read_are_found(locked: Path) -> None:
+    assert find_images(["readable", "*/*.png", "**/*.png"]) == [Path("readable/00.png"), locked]
+
+
+@pytest.mark.parametrize("name", ["00.png", "*.png"])
+def test_an_image_where_nobody_may_look_is_a_sentence(name: str, locked: Path) -> None:
+    word = str(locked / name)
+    with pytest.raises(UserError, match=f"^{re.escape(word)} may not be read by this user; give read permission"):
+        find_images([word])
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
         ("nowhere", "nowhere does not exist; give image files, folders or glob patterns"),
         ("empty", "empty holds no image; PNG, JPEG, TIFF and their like are read"),
+        ("a" * 300, "a" * 300 + " cannot be read (File name too long); shorten it"),
         ("empty/*.png", "empty/*.png matches no image; ** also matches the folders below"),
     ],
 )
