@@ -59,15 +59,22 @@ def attack_finished(
     try:
         data = config.Settings.model_validate(content["settings"]).data
         spec = datasets.TaskSpec(**content["task"])
+        trained_on = content["fingerprint"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
         ) from error
     if data_root is not None:
         data = data.model_copy(update={"root": str(data_root)})
+    # Most splits are drawn from all images: with others among them, trained images would be attacked as test images.
+    if datasets.fingerprint(data) != trained_on:
+        raise UserError(
+            f"{folder} was trained on other images than those that are in data.root now; restore them, or name their "
+            "folder with --data-root"
+        )
     task = datasets.load_task(data, spec)
     if task.test.shape[1:] != (detector.shape.channels, detector.shape.height, detector.shape.width):
-        raise UserError(f"{folder} was trained on images of another shape than those in {data.root}; use --data-root")
+        raise UserError(f"{folder / DESCRIPTION} names another shape than that of its images; train the detector again")
     images, labels = chosen_images(task, max_images)
     done = 0
 

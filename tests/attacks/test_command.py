@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,9 @@ from click.testing import CliRunner, Result
 from puzzle_study import config, datasets
 from puzzle_study.attack import main
 from puzzle_study.attacks.finished import find_detectors
+from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.errors import UserError
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
 
 from . import planted
 
@@ -29,8 +33,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         detector.calibrate(datasets.load_task(settings.data, spec).validation[:20])
         folder = root / "best" / digit
         folder.mkdir(parents=True)
-        task = {"dataset": "digits", "normal_class": digit, "repeat": 0}
-        detector.save(folder, {"settings": settings.model_dump(mode="json", by_alias=True), "task": task, "seed": 4})
+        trial = TrialSpec(PUZZLE_AE, settings, spec, 4, datasets.fingerprint(settings.data))
+        detector.save(folder, describe(trial))
     return root
 
 
@@ -105,6 +109,27 @@ def test_bad_options_are_sentences(study: Path, arguments: tuple[str, ...], mess
     result = call(study, *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fingerprint": "0" * 16}, "was trained on other images than those that are in data.root now"),
+        ({"height": 32, "width": 32}, "names another shape than that of its images; train the detector again"),
+    ],
+)
+def test_images_that_a_detector_was_not_trained_on_are_refused(
+    study: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    folder = tmp_path / "3"
+    shutil.copytree(study / "best" / "3", folder)
+    description = folder / DESCRIPTION
+    content = json.loads(description.read_text(encoding="utf-8"))
+    description.write_text(json.dumps(content | changes), encoding="utf-8")
+    result = call(folder, *FAST)
+    assert result.exit_code == 2, result.output
+    assert message in result.output
+    assert not (folder / "attacks.csv").exists()
 
 
 def test_a_damaged_description_is_a_sentence(study: Path, tmp_path: Path) -> None:
