@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 TAIL = 0.025
 WITHIN = "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials), 95 %"
 POOLED = (
-    "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials; classes with one seed by the "
-    "scatter within the others), 95 %"
+    "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials; classes with one seed by "
+    "the scatter within the others), 95 %"
 )
 BETWEEN = "bootstrap over classes with one seed each (n − 1 of n drawn, widened for few trials), 95 %"
 NO_INTERVAL = "none where there are too few trials"

@@ -111,7 +111,7 @@ def draw_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares:
     """Draw so many normal and so many anomalous positions, each in proportion to the frequency of its classes."""
     sides = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
     drawn = [
-        side[stratified([classes[index] for index in side], share, seed)]
+        side[stratified([classes[index] for index in side.tolist()], share, seed)]
         for side, share in zip(sides, shares, strict=True)
     ]
     return np.sort(np.concatenate(drawn))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from puzzle_study import config, robustness
+from puzzle_study.attacks import run_attacks
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
 
@@ -37,7 +38,6 @@ def test_as_many_normal_images_are_attacked_as_the_setting_says(monkeypatch: pyt
     }
     errors = {name: detector.error_matrix(images).numpy() for name, images in matrices.items()}
     attacked: list[Tensor] = []
-    run_attacks = robustness.run_attacks
 
     def watched(read: Any, images: Tensor, labels_N: Tensor, *more: Any, **settings: Any) -> Any:
         attacked.append(images[~labels_N])
