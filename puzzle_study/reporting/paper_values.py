@@ -5,6 +5,7 @@ The tables are data of this package (``paper/table*.csv``), in percent as printe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -34,6 +35,31 @@ class PaperValues:
     mean: float
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """The settings that the paper's tables tell apart or hold fixed; by default those of its main tables.
+
+    What else a study searches, such as λ or ε, is an attempt at the same table and is held against it.
+
+    Attributes:
+        variant: ``PAE``, ``CPAE``, ``CPAE-G`` or ``Rot-AE``; Tables 6 and 8.
+        grid: pieces per side; Table 1 has nine pieces for Fashion-MNIST.
+        train_fraction: share of the training images; Table 9 has 1/12 for MNIST.
+        max_train_images: bound on their number; no table has one.
+        grayscale: whether colour was taken away; no table has it.
+    """
+
+    variant: str = "CPAE-G"
+    grid: int = 2
+    train_fraction: float = 1.0
+    max_train_images: int | None = None
+    grayscale: bool = False
+
+
+MAIN = Conditions()
+TWELFTH = 1 / 12
+
+
 @cache
 def table(name: str) -> pd.DataFrame:
     """Return one of the paper's tables, such as ``table01_auroc_toy``, as printed there."""
@@ -51,17 +77,23 @@ def class_number(dataset: str, normal_class: str) -> str:
     return normal_class
 
 
-def auroc(
-    dataset: str, *, variant: str = "CPAE-G", aggregation: Aggregation = "avg", grid: int = 2
-) -> PaperValues | None:
-    """Return what the paper reports for a data set and variant, or None where it reports nothing.
+def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: Aggregation = "avg") -> PaperValues | None:
+    """Return what the paper reports for a data set under some settings, or None where it reports nothing.
 
     Args:
         dataset: name of the data set in a study file.
-        variant: ``PAE``, ``CPAE``, ``CPAE-G`` or ``Rot-AE``.
+        conditions: the settings.
         aggregation: only Table 8 (CIFAR-10) tells the aggregations apart.
-        grid: pieces per side; only Table 1 (Fashion-MNIST) tells 4 from 9 parts.
     """
+    conditions = _effective(dataset, conditions)
+    if dataset == "mnist" and _is_twelfth(conditions):
+        rows = table("table09_data_efficiency_mnist")
+        return _values("Table 9", rows[rows["method"] == PUZZLE_AE], "normal_class")
+    if dataset == "fashion_mnist" and conditions in (MAIN, replace(MAIN, grid=3)):
+        return _toy(dataset, f"{PUZZLE_AE} ({conditions.grid**2} parts)")
+    variant = conditions.variant
+    if replace(conditions, variant=MAIN.variant) != MAIN:
+        return None
     if dataset == "cifar10" and variant in ("PAE", "CPAE", "CPAE-G"):
         rows = table("table08_ablation_cifar10")
         rows = rows[(rows["variant"] == variant) & (rows["aggregation"] == aggregation)]
@@ -73,10 +105,10 @@ def auroc(
     if dataset == "mvtec" and variant == "Rot-AE":
         rows = table("table06_auroc_mvtec_ssl")
         return _values("Table 6, Rot-AE", rows[rows["method"] == "Rot-AE"], "category")
-    if variant != "CPAE-G":
+    if variant != MAIN.variant:
         return None
-    if dataset in ("mnist", "fashion_mnist"):
-        return _toy(dataset, f"{PUZZLE_AE} ({grid * grid} parts)" if dataset == "fashion_mnist" else PUZZLE_AE)
+    if dataset == "mnist":
+        return _toy(dataset, PUZZLE_AE)
     if dataset == "mvtec":
         rows = table("table02_auroc_mvtec")
         return _values("Table 2", rows[rows["method"] == PUZZLE_AE], "category")
@@ -89,21 +121,61 @@ def auroc(
     return None
 
 
-def fpr_at_tpr(dataset: str, tpr_percent: float) -> dict[str, float]:
+def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) -> dict[str, float]:
     """Return the paper's FPR at a TPR by class: Table 10, MNIST at 99 and 99.5 %; else empty."""
-    if dataset != "mnist":
+    if dataset != "mnist" or _effective(dataset, conditions) != MAIN:
         return {}
     rows = table("table10_fpr_at_tpr_mnist")
     rows = rows[(rows["method"] == PUZZLE_AE) & (rows["tpr_percent"] == tpr_percent)]
     return dict(zip(rows["normal_class"], rows["fpr"].astype(float), strict=True))
 
 
-def data_efficiency(dataset: str) -> dict[str, float]:
+def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
     """Return the paper's mean AUROC at 1/12 of the training images by method: Table 9, MNIST; else empty."""
-    if dataset != "mnist":
+    if dataset != "mnist" or not _is_twelfth(_effective(dataset, conditions)):
         return {}
     rows = table("table09_data_efficiency_mnist").drop_duplicates("method")
     return dict(zip(rows["method"], rows["reported_mean_percent"].astype(float) / 100, strict=True))
+
+
+def missing_auroc(dataset: str, conditions: Conditions) -> str:
+    """Return that the paper has no AUROC under these settings; empty where it has one, or none of the data set."""
+    there = auroc(dataset) is None or auroc(dataset, conditions) is not None
+    return "" if there else _missing("AUROC", dataset, conditions)
+
+
+def missing_fpr(dataset: str, conditions: Conditions) -> str:
+    """Return that the paper has no FPR under these settings; empty where it has one, or none of the data set."""
+    there = not fpr_at_tpr(dataset, 99) or fpr_at_tpr(dataset, 99, conditions)
+    return "" if there else _missing("FPR", dataset, conditions)
+
+
+def images_in_use(conditions: Conditions) -> str:
+    """Return the settings that take training images away, by name and value; empty where all are in use."""
+    settings = {"data.train_fraction": conditions.train_fraction, "data.max_train_images": conditions.max_train_images}
+    return ", ".join(f"{name} {value:.3g}" for name, value in settings.items() if value not in (None, 1))
+
+
+def _missing(what: str, dataset: str, conditions: Conditions) -> str:
+    other = [
+        f"variant {conditions.variant}" if conditions.variant != MAIN.variant else "",
+        f"puzzle.grid {conditions.grid}" if conditions.grid != MAIN.grid else "",
+        "data.grayscale" if conditions.grayscale else "",
+        images_in_use(conditions),
+    ]
+    return f"The paper has no {what} for {dataset} with {', '.join(filter(None, other))}."
+
+
+def _effective(dataset: str, conditions: Conditions) -> Conditions:
+    """Return the settings without those that change nothing: a gray set has no colour to lose."""
+    info = DATASETS.get(dataset)
+    return replace(conditions, grayscale=False) if info and info.channels == 1 else conditions
+
+
+def _is_twelfth(conditions: Conditions) -> bool:
+    fraction = conditions.train_fraction
+    # A study file may say 0.0833, and a table keeps fewer digits than a float has.
+    return math.isclose(fraction, TWELFTH, rel_tol=1e-3) and replace(conditions, train_fraction=1.0) == MAIN
 
 
 def _toy(dataset: str, method: str) -> PaperValues:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from puzzle_study import config, statistics
+from puzzle_study.reporting.paper_values import MAIN, Conditions
 from puzzle_study.statistics import Mean
 from puzzle_study.study.selection import criterion, objectives, summary_column
 
@@ -270,6 +271,18 @@ class StudyData:
         for part in name.split("."):
             here = getattr(here, "lambda_" if part == "lambda" else part, None)
         return here
+
+    def conditions(self, choice: Choice) -> Conditions:
+        """Return the settings of a configuration by which the paper's values are looked up."""
+        most = self.setting(choice, "data.max_train_images")
+        return Conditions(
+            variant=str(self.setting(choice, "variant") or MAIN.variant),
+            grid=int(self.setting(choice, "puzzle.grid") or MAIN.grid),
+            train_fraction=float(self.setting(choice, "data.train_fraction") or MAIN.train_fraction),
+            max_train_images=None if most is None else int(most),
+            # A column of true, false and nothing may be read as text.
+            grayscale=str(self.setting(choice, "data.grayscale")).lower() == "true",
+        )
 
     def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""

@@ -41,6 +41,8 @@ class Recipe:
     selection: str = "pseudo_anomalies"
     inverted_class: str | None = None
     levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Further sections of the study file."""
 
 
 def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
@@ -138,7 +140,8 @@ def _study(recipe: Recipe) -> config.Study:
     return config.Study.model_validate(
         {
             "name": recipe.name,
-            "data": {"name": recipe.dataset},
+            **recipe.settings,
+            "data": {"name": recipe.dataset, **recipe.settings.get("data", {})},
             "seeds": recipe.seeds,
             "selection": recipe.selection,
             "search": search,

@@ -6,6 +6,7 @@ import pytest
 
 from puzzle_study.config import Aggregation
 from puzzle_study.reporting import paper_values
+from puzzle_study.reporting.paper_values import Conditions
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_values_by_class(
     value: float,
     mean: float,
 ) -> None:
-    found = paper_values.auroc(dataset, variant=variant, aggregation=aggregation, grid=grid)
+    found = paper_values.auroc(dataset, Conditions(variant=variant, grid=grid), aggregation=aggregation)
     assert found is not None
     assert found.source == source
     assert found.by_class[normal_class] == pytest.approx(value)
@@ -36,7 +37,7 @@ def test_values_by_class(
 
 
 def test_nine_parts_are_told_apart() -> None:
-    four, nine = (paper_values.auroc("fashion_mnist", grid=grid) for grid in (2, 3))
+    four, nine = (paper_values.auroc("fashion_mnist", Conditions(grid=grid)) for grid in (2, 3))
     assert four is not None
     assert nine is not None
     assert len(four.by_class) == len(nine.by_class) == 10
@@ -53,7 +54,48 @@ def test_sets_with_a_mean_only(dataset: str, mean: float) -> None:
 
 @pytest.mark.parametrize(("dataset", "variant"), [("digits", "CPAE-G"), ("folder", "CPAE-G"), ("mnist", "PAE")])
 def test_nothing_where_the_paper_has_nothing(dataset: str, variant: str) -> None:
-    assert paper_values.auroc(dataset, variant=variant) is None
+    assert paper_values.auroc(dataset, Conditions(variant=variant)) is None
+
+
+def test_a_twelfth_of_the_images_is_table_9_by_class() -> None:
+    found = paper_values.auroc("mnist", Conditions(train_fraction=0.0833), aggregation="max")
+    assert found is not None
+    assert found.source == "Table 9"
+    assert found.by_class["8"] == pytest.approx(0.8981)
+    assert found.deviation["3"] == pytest.approx(0.01056)
+    assert found.mean == pytest.approx(0.949)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "conditions", "text"),
+    [
+        ("mnist", Conditions(grid=3), "puzzle.grid 3"),
+        ("cifar10", Conditions(grid=3), "puzzle.grid 3"),
+        ("cifar10", Conditions(train_fraction=1 / 12), "data.train_fraction 0.0833"),
+        ("cifar10", Conditions(grayscale=True), "data.grayscale"),
+        ("mnist", Conditions(train_fraction=1 / 12, grid=3), "puzzle.grid 3, data.train_fraction 0.0833"),
+        ("fashion_mnist", Conditions(max_train_images=500), "data.max_train_images 500"),
+        ("mnist", Conditions(variant="PAE"), "variant PAE"),
+    ],
+)
+def test_nothing_where_the_settings_are_not_the_papers(dataset: str, conditions: Conditions, text: str) -> None:
+    assert paper_values.auroc(dataset, conditions) is None
+    assert paper_values.missing_auroc(dataset, conditions) == f"The paper has no AUROC for {dataset} with {text}."
+    assert paper_values.fpr_at_tpr(dataset, 99, conditions) == {}
+
+
+def test_nothing_is_missing_where_the_paper_has_a_value_or_none_of_the_set() -> None:
+    assert paper_values.missing_auroc("mnist", Conditions(train_fraction=1 / 12)) == ""
+    assert paper_values.missing_auroc("digits", Conditions(grid=3)) == ""
+    assert paper_values.missing_fpr("cifar10", Conditions(grid=3)) == ""
+    assert (
+        paper_values.missing_fpr("mnist", Conditions(variant="PAE"))
+        == "The paper has no FPR for mnist with variant PAE."
+    )
+
+
+def test_a_gray_set_has_no_colour_to_lose() -> None:
+    assert paper_values.auroc("mnist", Conditions(grayscale=True)) == paper_values.auroc("mnist")
 
 
 def test_classes_by_name_and_by_number() -> None:
@@ -69,8 +111,11 @@ def test_operating_points_and_data_efficiency() -> None:
     assert paper_values.fpr_at_tpr("mnist", 99.5)["0"] == pytest.approx(0.0694)
     assert paper_values.fpr_at_tpr("mnist", 95) == {}
     assert paper_values.fpr_at_tpr("digits", 99) == {}
-    assert paper_values.data_efficiency("mnist") == pytest.approx({"LSA": 0.8889, "DSVDD": 0.9261, "Puzzle-AE": 0.949})
-    assert paper_values.data_efficiency("digits") == {}
+    twelfth = Conditions(train_fraction=1 / 12)
+    means = {"LSA": 0.8889, "DSVDD": 0.9261, "Puzzle-AE": 0.949}
+    assert paper_values.data_efficiency("mnist", twelfth) == pytest.approx(means)
+    assert paper_values.data_efficiency("mnist", Conditions()) == {}
+    assert paper_values.data_efficiency("digits", twelfth) == {}
 
 
 def test_cifar_has_the_deviations_that_table_1_prints_for_the_same_row() -> None:

@@ -200,15 +200,47 @@ def test_error_norms_are_recomputed_from_the_matrices(tmp_path: Path) -> None:
 def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
     recipe = replace(
         SMALL, dataset="cifar10", classes=("airplane", "ship"), seeds=(0, 1), configurations=3, axes=(),
-        levels={"variant": ("PAE", "CPAE", "CPAE-G"), "data.train_fraction": (0.1, 0.5, 1.0)},
+        levels={"variant": ("PAE", "CPAE", "CPAE-G")},
     )  # fmt: skip
     page = build_report(write_study(tmp_path / "x", recipe))
     rows = table(page, "ablations")
     assert [row["variant"] for row in rows] == ["PAE", "CPAE", "CPAE-G"]
     assert float(rows[0]["paper_min"]) == pytest.approx(0.6951)
-    assert [row["value"] for row in table(page, "data_train_fraction")] == ["0.1", "0.5", "1.0"]
     classes = table(page, "classes_winner")
     assert [row["class"] for row in classes] == ["airplane", "ship", "mean"]
+
+
+def test_numbers_of_training_images_stand_beside_table_9(tmp_path: Path) -> None:
+    recipe = replace(SMALL, configurations=3, axes=(), levels={"data.train_fraction": (0.1, 0.5, 1.0)}, epochs=False)
+    page = build_report(write_study(tmp_path / "x", recipe))
+    assert [row["value"] for row in table(page, "data_train_fraction")] == ["0.1", "0.5", "1.0"]
+    assert "Puzzle-AE 94.9 %" in (page.parent / "tables" / "data_train_fraction.md").read_text(encoding="utf-8")
+
+
+def test_a_twelfth_of_the_images_stands_beside_table_9(tmp_path: Path) -> None:
+    recipe = replace(SMALL, classes=("0", "8"), epochs=False, settings={"data": {"train_fraction": 1 / 12}})
+    page = build_report(write_study(tmp_path / "x", recipe))
+    assert any(
+        "The paper reports 94.7 % (Table 9, mean of the same 2 classes)" in text for text in paragraphs(page, "summary")
+    )
+    classes, last, fpr = (table(page, name) for name in ("classes_winner", "last20", "fpr_winner"))
+    papers = [name for name in classes[0] if name.startswith("paper")]
+    assert [float(row[papers[0]]) for row in classes] == pytest.approx([0.9954, 0.8981, 0.94675])
+    assert float(last[1]["paper_std"]) == pytest.approx(0.00676)
+    assert not any(name.startswith("paper") for name in fpr[0])
+    text = " ".join(paragraphs(page, "data-efficiency"))
+    assert "It trained with data.train_fraction 0.0833." in text
+    assert "(Table 9, mean over ten classes): LSA 88.9 %; DSVDD 92.6 %; Puzzle-AE 94.9 %." in text
+
+
+def test_settings_that_the_paper_does_not_have_are_held_against_nothing(tmp_path: Path) -> None:
+    recipe = replace(SMALL, settings={"puzzle": {"grid": 3}}, epochs=False)
+    page = build_report(write_study(tmp_path / "x", recipe))
+    assert "The paper has no AUROC for mnist with puzzle.grid 3." in paragraphs(page, "summary")
+    for name, what in (("classes_winner", "AUROC"), ("last20", "AUROC"), ("fpr_winner", "FPR")):
+        assert not any(column.startswith("paper") for column in table(page, name)[0]), name
+        text = (page.parent / "tables" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"The paper has no {what} for mnist with puzzle.grid 3." in text, name
 
 
 def test_studies_side_by_side(tmp_path: Path, study: Results) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -20,6 +21,7 @@ from puzzle_study.reporting.blocks import (
     count,
     percent,
     section,
+    share,
     word,
 )
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
@@ -44,8 +46,32 @@ def build_data(data: StudyData, figures: Path) -> Section:
     title = "Data efficiency"
     blocks: list[Block | None] = [*data_tables(data)]
     blocks += [_data_figure(data, name, figures) for name in _data_axes(data)]
+    return section("data-efficiency", title, blocks or [absent(_one_number(data))])
+
+
+def _one_number(data: StudyData) -> str:
+    """Return that the number of training images was not varied, what it was, and the paper's means for it."""
     text = "This study did not vary the number of training images."
-    return section("data-efficiency", title, blocks or [absent(text)])
+    choice = data.winner or data.default
+    if choice is None:
+        return text
+    conditions = data.conditions(choice)
+    used = paper_values.images_in_use(conditions)
+    return text + (f" It trained with {used}." if used else "") + _twelfth(data.dataset, conditions)
+
+
+def _twelfth(dataset: str, conditions: paper_values.Conditions) -> str:
+    paper = paper_values.data_efficiency(dataset, conditions)
+    beside = "; ".join(f"{method} {share(value)} %" for method, value in paper.items())
+    return f" The paper's at 1/12 of the training images (Table 9, mean over ten classes): {beside}." if beside else ""
+
+
+def _at_a_twelfth(data: StudyData, axis: str) -> paper_values.Conditions | None:
+    """Return the settings at 1/12 of the training images, or None where an axis counts them otherwise."""
+    choice = data.winner or data.default
+    if axis != "data.train_fraction" or choice is None:
+        return None
+    return replace(data.conditions(choice), train_fraction=paper_values.TWELFTH)
 
 
 def data_tables(data: StudyData) -> list[Table]:
@@ -93,11 +119,15 @@ def _variant_table(data: StudyData) -> Table:
     rows = []
     printed: dict[str, dict[str, paper_values.PaperValues | None]] = {
         str(variant): {
-            way: paper_values.auroc(data.dataset, variant=str(variant), aggregation=way) for way in AGGREGATIONS
+            way: paper_values.auroc(data.dataset, data.conditions(_choice(data, configuration, way)), aggregation=way)
+            for way in AGGREGATIONS
         }
-        for variant, _ in _levels(data, "variant")
+        for variant, configuration in _levels(data, "variant")
     }
     shown = [way for way in AGGREGATIONS if any(values[way] for values in printed.values())]
+    missing = (
+        "" if shown or data.winner is None else paper_values.missing_auroc(data.dataset, data.conditions(data.winner))
+    )
     for variant, configuration in _levels(data, "variant"):
         cells, n, methods = _mean_cells(data, configuration)
         found |= methods
@@ -125,7 +155,8 @@ def _variant_table(data: StudyData) -> Table:
         f"AUROC, mean over classes and seeds. {method_note(found)} Where other settings were "
         "searched too, each variant stands with its configuration of the best rank (selection: "
         f"{data.selection_title})."
-        + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else ""),
+        + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else "")
+        + (f" {missing}" if missing else ""),
     )
 
 
@@ -136,8 +167,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
         cells, n, methods = _mean_cells(data, configuration)
         found |= methods
         rows.append((Cell(f"{value:g}", float(value)), word(configuration), *cells, count(n)))
-    paper = paper_values.data_efficiency(data.dataset)
-    beside = "; ".join(f"{method} {100 * value:.1f} %" for method, value in paper.items())
+    twelfth = _at_a_twelfth(data, axis)
     return Table(
         axis.replace(".", "_"),
         f"AUROC by {axis}",
@@ -150,7 +180,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
         tuple(rows),
         f"Mean over classes and seeds. {method_note(found)} Where other settings were searched too, "
         f"each value stands with its configuration of the best rank (selection: {data.selection_title})."
-        + (f" The paper's at 1/12 of the training images (Table 9, mean over ten classes): {beside}." if paper else ""),
+        + (_twelfth(data.dataset, twelfth) if twelfth else ""),
     )
 
 
@@ -159,7 +189,8 @@ def _data_figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
     if len(levels) < 2:
         return None
     x = [float(value) for value, _ in levels]
-    paper = paper_values.data_efficiency(data.dataset).get("Puzzle-AE") if axis == "data.train_fraction" else None
+    twelfth = _at_a_twelfth(data, axis)
+    paper = paper_values.data_efficiency(data.dataset, twelfth).get(paper_values.PUZZLE_AE) if twelfth else None
     with drawing.drawing(5.6, 3.8) as (figure, (place,)):
         ends = ""
         for way in AGGREGATIONS:

@@ -41,7 +41,8 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     """Return AUROC by class under every aggregation, of the references, and of the paper."""
     variants = [Choice(choice.configuration, choice.detector, way, choice.error) for way in AGGREGATIONS]
     references = [data.reference(reference) for reference in data.references]
-    papers = [(_paper(data, variant), variant.aggregation) for variant in variants]
+    conditions = data.conditions(choice)
+    papers = [(paper_values.auroc(data.dataset, conditions, aggregation=way), way) for way in AGGREGATIONS]
     by_aggregation = len({paper.source for paper, _ in papers if paper}) > 1
     shown = [(paper, way) for paper, way in papers if paper and (by_aggregation or way == choice.aggregation)]
     columns = [Column("class", "Normal class", numeric=False)]
@@ -69,13 +70,16 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     note += f"; interval: {mean.method}." if mean else "."
     if shown:
         note += " The paper's values are as printed there; its mean is over the classes shown here."
+    elif missing := paper_values.missing_auroc(data.dataset, conditions):
+        note += f" {missing}"
     return Table(f"classes_{name}", f"AUROC by normal class: the {name}", tuple(columns), tuple(rows), note, collapsed)
 
 
 def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     """Return the share of normal images flagged when 95, 99 and 99.5 % of the anomalies are caught."""
     metrics = (("fpr_at_tpr95", "95", 95.0), ("fpr_at_tpr99", "99", 99.0), ("fpr_at_tpr995", "99.5", 99.5))
-    papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value)) for _, tpr, value in metrics]
+    conditions = data.conditions(choice)
+    papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value, conditions)) for _, tpr, value in metrics]
     papers = [(tpr, values) for tpr, values in papers if values]
     columns = [Column("class", "Normal class", numeric=False)]
     columns += [Column(metric, f"FPR % at TPR {tpr} %") for metric, tpr, _ in metrics]
@@ -92,6 +96,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     means = [percent(float(values.mean())) if len(values) else Cell("–") for values in series]
     classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
     theirs = [percent(_mean_of([values[one] for one in classes if one in values])) for _, values in papers]
+    missing = paper_values.missing_fpr(data.dataset, conditions)
     rows.append((word("mean", strong=True), *means, *theirs, *_no_counts()))
     return Table(
         f"fpr_{name}",
@@ -100,8 +105,9 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         tuple(rows),
         "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean "
         "over seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the "
-        "highest rates "
-        "hang on single images." + (" The paper's values: Table 10." if papers else ""),
+        "highest rates hang on single images."
+        + (" The paper's values: Table 10." if papers else "")
+        + (f" {missing}" if missing else ""),
     )
 
 
@@ -130,11 +136,6 @@ def spread_cell(values: pd.Series[float], *, digits: int = 1) -> Cell:
     if len(values) > 1:
         text += f" ± {100 * float(values.std()):.{digits}f}"
     return Cell(text, float(values.mean()))
-
-
-def _paper(data: StudyData, choice: Choice) -> paper_values.PaperValues | None:
-    variant, grid = data.setting(choice, "variant") or "CPAE-G", data.setting(choice, "puzzle.grid") or 2
-    return paper_values.auroc(data.dataset, variant=str(variant), aggregation=choice.aggregation, grid=int(grid))
 
 
 def _paper_means(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from puzzle_study import statistics
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Paragraph, Section, section, share, significant
+from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
 
@@ -135,10 +135,13 @@ def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
 
 
 def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
-    variant, grid = data.setting(winner, "variant") or "CPAE-G", data.setting(winner, "puzzle.grid") or 2
-    paper = paper_values.auroc(data.dataset, variant=variant, aggregation=winner.aggregation, grid=int(grid))
+    conditions = data.conditions(winner)
+    paper = paper_values.auroc(data.dataset, conditions, aggregation=winner.aggregation)
+    if paper is None:
+        missing = paper_values.missing_auroc(data.dataset, conditions)
+        return absent(missing) if missing else None
     reached = data.mean(winner)
-    if paper is None or reached is None:
+    if reached is None:
         return None
     own = data.metric(winner).groupby(level="normal_class").mean()
     common = {name: paper.by_class.get(paper_values.class_number(data.dataset, str(name))) for name in own.index}

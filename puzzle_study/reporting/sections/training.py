@@ -56,8 +56,9 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
     spreads = {one.aggregation: data.metric(one, "last20", "_std") for one in variants}
     if not any(len(values) for values in means.values()):
         return None
-    variant, grid = data.setting(choice, "variant") or "CPAE-G", data.setting(choice, "puzzle.grid") or 2
-    paper = paper_values.auroc(data.dataset, variant=str(variant), aggregation=choice.aggregation, grid=int(grid))
+    conditions = data.conditions(choice)
+    paper = paper_values.auroc(data.dataset, conditions, aggregation=choice.aggregation)
+    missing = paper_values.missing_auroc(data.dataset, conditions)
     printed = bool(paper and paper.deviation)
     columns = [Column("class", "Normal class", numeric=False)]
     for way in AGGREGATIONS:
@@ -88,7 +89,7 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             else ""
         )
         + " It describes the wandering of one training, not the difference between "
-        "seeds.",
+        "seeds." + (f" {missing}" if missing else ""),
     )
 
 
