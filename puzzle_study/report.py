@@ -26,12 +26,14 @@ def main(folders: tuple[Path, ...], output: Path | None) -> int:
 
     Exit codes: 0 done, 2 bad input.
     """
+    from puzzle_study.datasets.records import reading
     from puzzle_study.reporting import build_report
     from puzzle_study.results import Results
 
     for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder of results; give one such as results/digits")
+        with reading(folder):
+            if not folder.is_dir():
+                raise UserError(f"{folder} is not a folder of results; give one such as results/digits")
     first, *others = [Results(folder) for folder in folders]
     click.echo(f"report: {build_report(first, others=others, output=output)}")
     return 0

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from puzzle_study.report import main
@@ -38,6 +39,22 @@ def test_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     assert (
         answer.stderr == f"error: {tmp_path / 'nothing'} is not a folder of results; give one such as results/digits\n"
     )
+
+
+def test_folder_of_too_long_a_name_is_one_sentence() -> None:
+    answer = CliRunner().invoke(main, ["a" * 300])
+    assert answer.exit_code == 2
+    assert answer.stderr == f"error: {'a' * 300} cannot be read (File name too long); shorten it\n"
+
+
+def test_folder_where_nobody_may_look_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    answer = CliRunner().invoke(main, ["locked/digits"])
+    assert answer.exit_code == 2
+    assert answer.stderr.startswith("error: locked/digits may not be read by this user; give read permission")
 
 
 def test_study_without_trials_is_one_sentence(tmp_path: Path) -> None:
