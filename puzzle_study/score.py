@@ -107,10 +107,13 @@ def _score(detector: PuzzleDetector, paths: list[Path], rate: float, output: Pat
 
 def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) -> None:
     """Write the ONNX model and say what may surprise."""
-    from puzzle_study.detectors.puzzle_ae import read_description
+    from puzzle_study.detectors.puzzle_ae import DESCRIPTION, read_description
     from puzzle_study.export import write_onnx
 
-    write_onnx(detector, model, rate=rate, task=read_description(folder).get("task"))
+    task = read_description(folder).get("task", {})
+    if not isinstance(task, dict):
+        raise UserError(f"{folder / DESCRIPTION} does not say what it was trained for; restore it or train again")
+    write_onnx(detector, model, rate=rate, task=task)
     click.echo(f"{model}: scores of {folder}", err=True)
     if detector.precision != "float32":
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from torch import Tensor
 from puzzle_study import config
 from puzzle_study.config import Aggregation, ErrorNorm
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae import DESCRIPTION, PuzzleDetector
 from puzzle_study.errors import UserError
 from puzzle_study.export import write_onnx
 from puzzle_study.inference.calibration import Calibration
@@ -134,6 +135,15 @@ def test_the_command_exports_and_scores_in_one_go(best: Path, tmp_path: Path) ->
     assert result.stderr == f"{tmp_path / 'model.onnx'}: scores of {best / '3'}\n"
     scores = run(session(tmp_path / "model.onnx"), tiny.float_images(2))
     assert np.isfinite(scores.numpy()).all()
+
+
+def test_a_task_that_is_none_is_a_sentence_and_nothing_is_written(best: Path, tmp_path: Path) -> None:
+    description = best / "3" / DESCRIPTION
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"task": [1]}))
+    result = CliRunner().invoke(main, ["--export", str(tmp_path / "model.onnx"), str(best)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {description} does not say what it was trained for; restore it or train")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_neither_export_nor_scoring_imports_torchvision(best: Path, tmp_path: Path) -> None:
