@@ -20,7 +20,7 @@ from puzzle_study.config_search import Racing as Racing
 from puzzle_study.config_search import Search as Search
 from puzzle_study.config_search import Stopping as Stopping
 from puzzle_study.config_types import MOST_EPOCHS as MOST_EPOCHS
-from puzzle_study.config_types import Fraction, Many, Perturbation
+from puzzle_study.config_types import EachOnce, Fraction, Many, Perturbation
 from puzzle_study.config_types import Scalar as Scalar
 from puzzle_study.config_types import Section as Section
 
@@ -66,7 +66,7 @@ class Data(Section):
     size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
     )
-    normal_classes: Many[int | str] | None = Field(
+    normal_classes: Annotated[Many[int | str] | None, EachOnce] = Field(
         None, min_length=1, description="Classes, by number or name, each of which is once the normal one; null: all."
     )
     validation_fraction: float = Field(
@@ -320,7 +320,7 @@ class Study(Settings):
     preset: Literal["paper", "authors_code", "fast"] = Field(
         "paper", description="Where paper and authors' code differ: whose choice; `fast`: He, one-cycle, fewer epochs."
     )
-    seeds: Many[Annotated[int, Field(ge=0)]] = Field(
+    seeds: Annotated[Many[Annotated[int, Field(ge=0)]], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."
     )
     search: Search | None = Field(None, description="What is searched; left out: the one configuration is trained.")
@@ -329,7 +329,7 @@ class Study(Settings):
         description="How the winner is chosen: AUROC of validation images against pseudo-anomalies made of them, or "
         "`oracle`, the test AUROC, labelled so everywhere.",
     )
-    references: Many[Reference] = Field(
+    references: Annotated[Many[Reference], EachOnce] = Field(
         ("nearest_neighbour", "pca", "one_class_svm", "untrained"),
         description="Detectors that cost nothing, reported beside every AUROC.",
     )

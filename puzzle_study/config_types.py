@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 MOST_EPOCHS = 100_000
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], Strict(False)]
+
+
+def _each_once(value: tuple[Item, ...] | None) -> tuple[Item, ...] | None:
+    """Refuse a list that names something twice, which would be run twice and counted twice."""
+    twice = next((item for number, item in enumerate(value or ()) if item in (value or ())[:number]), None)
+    if twice is not None:
+        raise ValueError(f"it names {twice} twice; leave one out")
+    return value
+
+
+EachOnce = AfterValidator(_each_once)
 
 
 def _quotient(value: Any) -> Any:

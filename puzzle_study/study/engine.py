@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.selection import chosen_by, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
+from puzzle_study.trial_spec import TrialSpec
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -222,8 +224,8 @@ def _write_best(plan: Plan, results: Results) -> None:
     planned, reading, _ = winner
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "best"
-        for spec in planned.trials:
-            target = staged / _folder_name(spec.task.normal_class, spec.task.repeat, spec.seed, plan)
+        for spec, name in zip(planned.trials, best_names(plan, planned.trials), strict=True):
+            target = staged / name
             shutil.copytree(results.detector(spec.key), target)
             path = target / "detector.json"
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -232,10 +234,29 @@ def _write_best(plan: Plan, results: Results) -> None:
         replace_folder(staged, results.best)
 
 
-def _folder_name(normal_class: str, repeat: int, seed: int, plan: Plan) -> str:
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in normal_class)
-    name += f"-repeat{repeat}" if len({task.repeat for task in plan.tasks}) > 1 else ""
-    return name + (f"-seed{seed}" if len(plan.study.seeds) > 1 else "")
+def best_names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
+    """Return the name below best/ of each trial's detector: its class, and repeat and seed where there are several."""
+    classes = _class_names(spec.task.normal_class for spec in trials)
+    repeats, seeds = len({task.repeat for task in plan.tasks}) > 1, len(plan.study.seeds) > 1
+    return [
+        classes[spec.task.normal_class]
+        + (f"-repeat{spec.task.repeat}" if repeats else "")
+        + (f"-seed{spec.seed}" if seeds else "")
+        for spec in trials
+    ]
+
+
+def _class_names(classes: Iterable[str]) -> dict[str, str]:
+    """Return a name for each class that any file system takes; no two classes share one."""
+    plain = {
+        name: "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name) for name in classes
+    }
+    found: dict[str, str] = {}
+    # Classes whose name can stay as it is come first, so that no other one takes it.
+    for name in sorted(plain, key=lambda name: plain[name] != name):
+        wanted = itertools.chain([plain[name]], (f"{plain[name]}-{number}" for number in itertools.count(2)))
+        found[name] = next(free for free in wanted if free not in found.values())
+    return found
 
 
 def _finished(results: Results, units: list[Unit]) -> bool:

@@ -159,7 +159,7 @@ class Plan:
                     record = self.results.record(spec.key)
                     if record is not None and record["status"] in KEPT:
                         self._take_in(spec.key, record)
-                    elif spec.key not in self.records:
+                    elif spec.key not in self.records and spec.key not in self._running:
                         return spec
                 self._queue.popleft()
             if not self._race() and not self._ask():

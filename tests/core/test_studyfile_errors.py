@@ -182,6 +182,15 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     # YAML's darker corners
     "twice": (DATA + "train:\n  epochs: 1\n  epochs: 2\n", "`train.epochs` is given twice (FILE, line 4)"),
     "section_twice": (DATA + DATA, "`data` is given twice (FILE, line 2)"),
+    "seed_twice": (DATA + "seeds: [1, 0, 1]\n", "`seeds` is not right: it names 1 twice; leave one out (FILE, line 2)"),
+    "reference_twice": (
+        DATA + "references: [pca, pca]\n",
+        "`references` is not right: it names pca twice; leave one out (FILE, line 2)",
+    ),
+    "class_twice": (
+        "data: {name: digits, normal_classes: [3, 3]}\n",
+        "`data.normal_classes` is not right: it names 3 twice; leave one out (FILE, line 1)",
+    ),
     "axis_twice": (
         DATA + "search:\n  space:\n    train.lambda: {grid: [1]}\n    train.lambda: {grid: [2]}\n",
         "`search.space.train.lambda` is given twice (FILE, line 5)",

@@ -13,6 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from puzzle_study import studyfile
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.study.engine import best_names
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes
@@ -197,3 +198,22 @@ def test_an_axis_that_cannot_matter_is_named_with_its_reason(tmp_path: Path) -> 
     assert inert_axes(file, file.study.search) == {
         "train.adversary.alpha": "FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is"
     }
+
+
+def test_classes_whose_names_are_alike_get_folders_of_their_own_below_best(tmp_path: Path) -> None:
+    classes = ["part 1", "part_1", "part/1", "part_1-2", "Ünit.3"]
+    path = tmp_path / "alike.yaml"
+    path.write_text("data: {name: folder}\nreferences: []\nseeds: [0, 1]\n", encoding="utf-8")
+    tasks = [TaskSpec("folder", name) for name in classes]
+    plan = Plan(studyfile.load(path), tasks, "0" * 16, Results(tmp_path / "results"))
+    names = best_names(plan, plan.configurations[0].trials)
+    assert names[::2] == ["part_1-3-seed0", "part_1-seed0", "part_1-4-seed0", "part_1-2-seed0", "Ünit.3-seed0"]
+    assert len(set(names)) == 10
+
+
+def test_a_trial_that_is_running_is_not_handed_out_again(tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text("data: {name: digits}\nreferences: []\n", encoding="utf-8")
+    plan = Plan(studyfile.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
+    assert plan.take() is not None
+    assert plan.take() is None
