@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from puzzle_study import config, defaults
+from puzzle_study.axis_checks import check_search
 from puzzle_study.errors import UserError, suggestion
 
 MAX_BYTES = 1 << 20
@@ -103,11 +104,13 @@ class StudyFile:
             first = error.errors()[0]
             loc = ".".join(str(part) for part in first["loc"])
             axis = next((name for name in values if loc.startswith(name)), next(iter(values), ""))
-            line = self._lines.get(("search", "space", axis))
             raise UserError(
-                f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} "
-                f"({self.source}{f', line {line}' if line else ''})"
+                f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} ({self.where(axis)})"
             ) from error
+
+    def where(self, axis: str) -> str:
+        """Return the file and line in which a search axis stands."""
+        return _where(("search", "space", axis), self.source, self._lines, (), ())
 
 
 def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset()) -> defaults.Layer:
@@ -143,6 +146,21 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
     Raises:
         UserError: one sentence with the file, the line, the key, what is allowed and the nearest right key.
     """
+    file = _resolve(path, quick=quick, assignments=assignments)
+    check_search(file)
+    return file
+
+
+def load_dumped(path: Path) -> config.Study:
+    """Return a study as :func:`dump` wrote it; that its axes may have been refused since keeps nobody from its results.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return _resolve(path, quick=False, assignments=()).study
+
+
+def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFile:
     document, lines = _read(path)
     source = str(path)
     if "quick" in document:
@@ -169,9 +187,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
         study = config.Study.model_validate(layered)
     except ValidationError as error:
         raise UserError(_sentence(error, layered, source, lines, given)) from error
-    file = StudyFile(source, study, document, lines)
-    _check_axes(file)
-    return file
+    return StudyFile(source, study, document, lines)
 
 
 def dump(study: config.Study) -> str:
@@ -390,25 +406,3 @@ def _kind(value: Any) -> str:
     if value is None:
         return "nothing"
     return {dict: "a section", list: "a list", str: "text", bool: "a boolean"}.get(type(value), "a number")
-
-
-def _check_axes(file: StudyFile) -> None:
-    """Try the ends of every axis, so that a study never fails on a value half-way through."""
-    search = file.study.search
-    if search is None:
-        return
-    searchable = [name for name in setting_names(config.Settings) if name != "data.name"]
-    for name, axis in search.space.items():
-        line = file._lines.get(("search", "space", name))
-        where = f"({file.source}{f', line {line}' if line else ''})"
-        for dotted in (name, *(axis.when or {})):
-            if dotted not in searchable:
-                near = suggestion(dotted, searchable)
-                raise UserError(f"search axis `{dotted}` is not a setting of a configuration{near} {where}")
-        if search.algorithm == "grid" and axis.kind not in ("choice", "grid"):
-            raise UserError(f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` {where}")
-        for value in axis.values:
-            file.configuration({name: value})
-        for dotted, values in (axis.when or {}).items():
-            for value in values:
-                file.configuration({dotted: value})

@@ -62,7 +62,7 @@ def _table(results: Results, path: Path) -> pd.DataFrame:
 
 
 def _study(results: Results) -> config.Study | None:
-    return studyfile.load(results.study_file).study if results.study_file.exists() else None
+    return studyfile.load_dumped(results.study_file) if results.study_file.exists() else None
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from puzzle_study import config, defaults, studyfile
+from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
-from puzzle_study.study.selection import EVALUATION_AXES
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 SHOWN = 3
@@ -80,7 +80,7 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
     """
     if not results.study_file.exists():
         return None
-    settings = changed_settings(studyfile.load(results.study_file).study, file.study)
+    settings = changed_settings(studyfile.load_dumped(results.study_file), file.study)
     if not settings:
         return Changes((), 0, 0)
     trained = [record for record in results.records() if is_trained(record)]
@@ -127,10 +127,10 @@ def _reachable(settings: config.Settings, file: studyfile.StudyFile) -> Iterable
     if search is None:
         return
     values: space.Values = {}
-    for name, axis in space.ordered_axes(search):
-        if not space.applies(axis, values, lambda dotted: space.setting_of(file.study, dotted)):
+    for name, axis in ordered_axes(search):
+        if not applies(axis, values, lambda dotted: setting_of(file.study, dotted)):
             continue
-        value = space.setting_of(settings, name)
+        value = setting_of(settings, name)
         if name not in EVALUATION_AXES and not space.contains(space.distribution(axis), value):
             return
         values[name] = value

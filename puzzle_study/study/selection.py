@@ -10,7 +10,6 @@ from typing import Any
 
 from puzzle_study import config
 
-EVALUATION_AXES = ("score.error", "score.aggregation")
 LOWER_IS_BETTER = frozenset(
     {
         "fpr_at_tpr95",

@@ -18,8 +18,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
+from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
+from puzzle_study.axes import Values as Values
 from puzzle_study.study.selection import (
-    EVALUATION_AXES,
     LOWER_IS_BETTER,
     Reading,
     Worth,
@@ -28,8 +29,6 @@ from puzzle_study.study.selection import (
 )
 from puzzle_study.studyfile import StudyFile
 from puzzle_study.trial_spec import inert_settings
-
-Values = dict[str, config.Scalar]
 
 
 class Suggestion(Protocol):
@@ -62,24 +61,6 @@ def make_asker(file: StudyFile, search: config.Search, journal: Path | None = No
     if search.algorithm == "grid":
         return GridAsker(file, search)
     return OptunaAsker(file, search, journal)
-
-
-def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
-    """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
-    return all(values.get(name, setting(name)) in allowed for name, allowed in (axis.when or {}).items())
-
-
-def setting_of(settings: config.Settings, dotted: str) -> Any:
-    """Return a setting by its dotted name."""
-    value: Any = settings
-    for part in dotted.split("."):
-        value = getattr(value, "lambda_" if part == "lambda" else part)
-    return value
-
-
-def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
-    """Return the axes, those with a condition last."""
-    return sorted(search.space.items(), key=lambda item: item[1].when is not None)
 
 
 def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:

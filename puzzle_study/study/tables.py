@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from puzzle_study import config
+from puzzle_study.axes import EVALUATION_AXES, setting_of
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import mean_interval
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import (
-    EVALUATION_AXES,
     Reading,
     configuration_worth,
     criterion,
@@ -23,7 +23,6 @@ from puzzle_study.study.selection import (
     pareto_front,
     summary_column,
 )
-from puzzle_study.study.space import setting_of
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 METRICS = (

@@ -165,6 +165,49 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
         DATA + "search: {algorithm: grid, space: {train.lambda: {uniform: [0, 1]}}}\n",
         "search axis `train.lambda` is uniform; `algorithm: grid` wants `grid` or `choice` (FILE, line 2)",
     ),
+    "condition_on_itself": (
+        DATA + "search:\n  space:\n    train.lambda: {uniform: [0.1, 0.2], when: {train.lambda: [0.15]}}\n",
+        "search axis `train.lambda` waits for itself by `when` (train.lambda → train.lambda); take one of these "
+        "conditions out (FILE, line 4)",
+    ),
+    "conditions_in_a_circle": (
+        DATA + "search:\n  space:\n    train.epochs: {grid: [1], when: {puzzle.count: [8]}}\n"
+        "    train.adversary.method: {choice: [fgsm], when: {puzzle.grid: [2]}}\n"
+        "    puzzle.grid: {choice: [2, 3], when: {train.adversary.method: [fgsm]}}\n"
+        "    puzzle.count: {choice: [8], when: {puzzle.grid: [3]}}\n",
+        "search axis `puzzle.grid` waits for itself by `when` (puzzle.grid → train.adversary.method → puzzle.grid); "
+        "take one of these conditions out (FILE, line 6)",
+    ),
+    "condition_that_no_axis_fulfils": (
+        DATA + "search:\n  space:\n    train.adversary.method: {choice: [fgsm, none]}\n"
+        "    train.adversary.steps: {int_uniform: [2, 9], when: {train.adversary.method: [pgd]}}\n",
+        "search axis `train.adversary.steps` is never searched: its `when` wants train.adversary.method pgd, but in "
+        "this study train.adversary.method is fgsm or none (FILE, line 5)",
+    ),
+    "condition_that_no_setting_fulfils": (
+        DATA + "search: {space: {train.lambda: {uniform: [0, 1], when: {puzzle.grid: [3]}}}}\n",
+        "search axis `train.lambda` is never searched: its `when` wants puzzle.grid 3, but in this study puzzle.grid "
+        "is 2 (FILE, line 2)",
+    ),
+    "conditions_that_never_meet": (
+        DATA + "search:\n  space:\n    puzzle.grid: {choice: [2, 3]}\n"
+        "    train.adversary.method: {choice: [pgd], when: {puzzle.grid: [2]}}\n"
+        "    train.lambda: {uniform: [0, 1], when: {train.adversary.method: [pgd], puzzle.grid: [3]}}\n",
+        "search axis `train.lambda` is never searched: its `when` wants train.adversary.method pgd and puzzle.grid 3, "
+        "but in this study train.adversary.method is pgd or fgsm; puzzle.grid is 2 or 3 (FILE, line 6)",
+    ),
+    "condition_of_a_reading": (
+        DATA + "search:\n  space:\n    puzzle.grid: {choice: [2, 3]}\n"
+        "    score.aggregation: {choice: [min, max], when: {puzzle.grid: [3]}}\n",
+        "search axis `score.aggregation` needs no training and every detector is read by each of its values; take its "
+        "`when` out (FILE, line 5)",
+    ),
+    "condition_on_a_reading": (
+        DATA + "search:\n  space:\n    score.error: {choice: [l2, mse]}\n"
+        "    train.lambda: {uniform: [0, 1], when: {score.error: [l2]}}\n",
+        "search axis `train.lambda` waits for `score.error`, each of whose values every detector is read by; take that "
+        "condition out (FILE, line 5)",
+    ),
     # files
     "empty": ("", "FILE must hold settings such as `data:` and `train:`, got nothing"),
     "comment": ("# nothing\n", "FILE must hold settings such as `data:` and `train:`, got nothing"),

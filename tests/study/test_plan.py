@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from puzzle_study.results import RECORD_FORMAT, Results, write_json
 from puzzle_study.study.engine import best_names
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
-from puzzle_study.study.space import inert_axes
+from puzzle_study.study.space import inert_axes, make_asker
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 from tests.study.conftest import carry_out
 
@@ -217,3 +218,31 @@ def test_a_trial_that_is_running_is_not_handed_out_again(tmp_path: Path) -> None
     plan = Plan(studyfile.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
     assert plan.take() is not None
     assert plan.take() is None
+CHAIN = {
+    "puzzle.grid": "{choice: [2, 3]}",
+    "train.adversary.method": "{choice: [fgsm, pgd], when: {puzzle.grid: [2]}}",
+    "train.adversary.steps": "{choice: [2, 9], when: {train.adversary.method: [pgd]}}",
+}
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random"])
+@pytest.mark.parametrize("order", list(itertools.permutations(CHAIN)), ids=str)
+def test_conditions_hold_in_whatever_order_the_axes_are_written(
+    order: tuple[str, ...], algorithm: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "chain.yaml"
+    space = "".join(f"    {name}: {CHAIN[name]}\n" for name in order)
+    path.write_text(
+        f"data: {{name: digits}}\nreferences: []\nsearch:\n  algorithm: {algorithm}\n  space:\n{space}",
+        encoding="utf-8",
+    )
+    file = studyfile.load(path)
+    assert file.study.search is not None
+    asker = make_asker(file, file.study.search)
+    asked = [suggestion.values for _ in range(40) if (suggestion := asker.ask()) is not None]
+    assert {tuple(sorted(values.items())) for values in asked} == {
+        (("puzzle.grid", 3),),
+        (("puzzle.grid", 2), ("train.adversary.method", "fgsm")),
+        (("puzzle.grid", 2), ("train.adversary.method", "pgd"), ("train.adversary.steps", 2)),
+        (("puzzle.grid", 2), ("train.adversary.method", "pgd"), ("train.adversary.steps", 9)),
+    }

@@ -1,0 +1,108 @@
+"""Search axes: in which order they are asked, where their conditions hold, and what they can be together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from puzzle_study import config
+
+EVALUATION_AXES = ("score.error", "score.aggregation")
+"""Axes that need no training: every detector is read by each of their values."""
+
+Values = dict[str, config.Scalar]
+
+
+class Resolved(Protocol):
+    """What is asked of a study file here."""
+
+    @property
+    def study(self) -> config.Study:
+        """The study with every default filled in."""
+
+
+def setting_of(settings: config.Settings, dotted: str) -> Any:
+    """Return a setting by its dotted name; None in a section that is left out."""
+    value: Any = settings
+    for part in dotted.split("."):
+        value = None if value is None else getattr(value, "lambda_" if part == "lambda" else part)
+    return value
+
+
+def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
+    """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
+    return all(values.get(name, setting(name)) in allowed for name, allowed in (axis.when or {}).items())
+
+
+def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
+    """Return the axes, each behind those that its condition names; those without a condition come first."""
+    placed, waiting = _placed(search)
+    assert not waiting, "a study file with such axes is refused when it is loaded"
+    return placed
+
+
+def cycle(search: config.Search) -> list[str]:
+    """Return axes each of which waits for the next one and the last for the first, or nothing."""
+    _, waiting = _placed(search)
+    path = list(waiting)[:1]
+    while path:
+        following = next(name for name in waiting[path[-1]].when or {} if name in waiting)
+        if following in path:
+            return path[path.index(following) :]
+        path.append(following)
+    return []
+
+
+def combinations(file: Resolved, names: Iterable[str]) -> Iterator[Values]:
+    """Yield what the axes among some settings can be together, with the axes that their conditions depend on.
+
+    Of many numbers only the least, the greatest and those that a condition names are tried.
+    """
+    search = file.study.search
+    if search is None:
+        yield {}
+        return
+    wanted, picked = set(names), list[tuple[str, config.Axis, list[Any]]]()
+    for name, axis in reversed(ordered_axes(search)):
+        if name in wanted:
+            wanted |= (axis.when or {}).keys()
+            picked.insert(0, (name, axis, _tried(name, axis, search.space)))
+
+    def walk(at: int, values: Values) -> Iterator[Values]:
+        if at == len(picked):
+            yield values
+            return
+        name, axis, tried = picked[at]
+        if applies(axis, values, lambda other: setting_of(file.study, other)):
+            for value in tried:
+                yield from walk(at + 1, values | {name: value})
+        else:
+            yield from walk(at + 1, values)
+
+    yield from walk(0, {})
+
+
+def _placed(search: config.Search) -> tuple[list[tuple[str, config.Axis]], dict[str, config.Axis]]:
+    """Return the axes in order, and those that wait for one another for ever."""
+    placed = []
+    waiting = dict(sorted(search.space.items(), key=lambda item: item[1].when is not None))
+    while (
+        ready := next((n for n, axis in waiting.items() if not waiting.keys() & (axis.when or {})), None)
+    ) is not None:
+        placed.append((ready, waiting.pop(ready)))
+    return placed, waiting
+
+
+def _tried(name: str, axis: config.Axis, space: Mapping[str, config.Axis]) -> list[Any]:
+    named = [value for other in space.values() for value in (other.when or {}).get(name, ())]
+    values = list(axis.values)
+    if axis.kind not in ("choice", "grid"):
+        low, high = values
+        values += [value for value in named if _is_number(value) and low < value < high]
+    numbers = [value for value in values if _is_number(value)]
+    kept = [*named, *([min(numbers), max(numbers)] if numbers else [])]
+    return [value for value in values if not _is_number(value) or value in kept]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
