@@ -218,6 +218,8 @@ def test_a_trial_that_is_running_is_not_handed_out_again(tmp_path: Path) -> None
     plan = Plan(studyfile.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
     assert plan.take() is not None
     assert plan.take() is None
+
+
 CHAIN = {
     "puzzle.grid": "{choice: [2, 3]}",
     "train.adversary.method": "{choice: [fgsm, pgd], when: {puzzle.grid: [2]}}",
