@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -44,6 +47,14 @@ def test_each_image_is_spoiled_in_each_way_and_stays_uint8(
 @pytest.mark.parametrize(("images", "made"), [(18, 18 * 5 * 3), (60, 60 * 3 * 3), (150, 150 * 3), (500, 200 * 3)])
 def test_a_few_hundred_are_made_however_many_validation_images_there_are(images: int, made: int) -> None:
     assert len(make_pseudo_anomalies(tiny.images(images), seed=0).kinds) == made
+
+
+def test_the_page_on_the_method_says_how_many_are_made() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "method.md").read_text(encoding="utf-8")
+    counts = re.search(r"(\d+), (\d+) and (\d+) validation images give (\d+), (\d+) and (\d+) \*pseudo-anom", page)
+    assert counts is not None
+    images, made = [int(count) for count in counts.groups()[:3]], [int(count) for count in counts.groups()[3:]]
+    assert [len(make_pseudo_anomalies(tiny.images(count), seed=0).kinds) for count in images] == made
 
 
 def test_the_same_seed_gives_the_same_images_and_another_seed_others() -> None:
