@@ -297,9 +297,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     optional: dict[str, st.SearchStrategy[Any]] = {
         "preset": st.sampled_from(["paper", "authors_code", "fast"]),
         "variant": st.sampled_from(get_args(config.Variant)),
-        "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3),
+        "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
         "data.root": texts,
-        "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4),
+        "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4, unique_by=str),
         "data.augment_to": st.none() | st.integers(1, 900),
         "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
         "data.validation_count": st.none() | st.integers(1, 900),
@@ -312,7 +312,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "attacks.epsilons": st.lists(st.one_of(st.floats(0, 1), st.just("8/255")), min_size=1, max_size=3),
         "attacks.methods": st.lists(st.sampled_from(get_args(config.AttackMethod)), min_size=1, max_size=3),
         "attacks": st.none(),
-        "references": st.lists(st.sampled_from(get_args(config.Reference)), max_size=3),
+        "references": st.lists(st.sampled_from(get_args(config.Reference)), max_size=3, unique=True),
         "resources.cpu": st.floats(0.1, 64),
     }
     for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
