@@ -19,7 +19,7 @@ from puzzle_study.datasets import catalogue, download, transfer
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts
-from .test_archives import make_tar
+from .test_archives import make_tar, make_zip
 
 
 @dataclass
@@ -245,7 +245,7 @@ def test_an_archive_brought_along_is_kept(
     root = tmp_path / "fetched"
     (root / "coil100").mkdir(parents=True)
     files = {f"coil-100/{path.name}": path.read_bytes() for path in folder.iterdir()}
-    make_tar(root / "coil100" / "coil-100.zip", files)
+    make_zip(root / "coil100" / "coil-100.zip", files)
     offer(monkeypatch, "coil100", catalogue.Download("coil-100.zip", (server.url,), None, 1 << 20, unpack=True))
     result = run("fetch", "coil100", "--root", str(root))
     assert result.exit_code == 0, result.output
