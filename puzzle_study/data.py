@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
+from puzzle_study.commands import command
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.errors import UserError, suggestion
 
@@ -25,25 +25,12 @@ def _known(context: click.Context, parameter: click.Parameter, value: str) -> st
 NAME = click.argument("name", callback=_known)
 
 
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """End with exit code 2 and one sentence where the user can mend something."""
-    try:
-        yield
-    except UserError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        click.echo("Interrupted; run the command again to go on.", err=True)
-        sys.exit(130)
-
-
 @click.group(help=__doc__)
 def main() -> None:
     """Group of the three commands."""
 
 
-@main.command("list")
+@command()
 @ROOT
 def list_command(root: str) -> None:
     """Say which sets are there, and where the others come from."""
@@ -66,7 +53,7 @@ def list_command(root: str) -> None:
         click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
 
 
-@main.command()
+@command()
 @NAME
 @ROOT
 def fetch(name: str, root: str) -> None:
@@ -74,24 +61,27 @@ def fetch(name: str, root: str) -> None:
     from puzzle_study.datasets import download, finding
     from puzzle_study.datasets.records import attempt
 
-    with _sentences():
-        found = attempt(lambda: finding.find(name, root))
-        # An incomplete set, an error here, is completed.
-        if DATASETS[name].downloads and found and not isinstance(found, UserError):
-            click.echo(f"{name} is there already: {finding.described(found)}")
-            return
-        with _progress() as progress:
-            download.fetch(name, root, progress)
-        _check(name, root)
+    found = attempt(lambda: finding.find(name, root))
+    # An incomplete set, an error here, is completed.
+    if DATASETS[name].downloads and found and not isinstance(found, UserError):
+        click.echo(f"{name} is there already: {finding.described(found)}")
+        return
+    with _progress() as progress:
+        download.fetch(name, root, progress)
+    _check(name, root)
 
 
-@main.command()
+@command()
 @NAME
 @ROOT
 def check(name: str, root: str) -> None:
     """Read every file of a set, count, and name each damaged file."""
-    with _sentences():
-        _check(name, root)
+    _check(name, root)
+
+
+main.add_command(list_command, "list")
+main.add_command(fetch)
+main.add_command(check)
 
 
 def _check(name: str, root: str) -> None:

@@ -102,7 +102,7 @@ def test_check_names_each_damaged_file(layouts: Layouts) -> None:
     assert result.exit_code == 2
     for path in damaged:
         assert f"damaged: {path} is no readable image" in result.output
-    assert f"Error: 2 files are damaged in {folder} (bottle, grid); replace what is named above" in result.output
+    assert f"error: 2 files are damaged in {folder} (bottle, grid); replace what is named above" in result.output
 
 
 def test_check_goes_on_after_a_broken_category(layouts: Layouts) -> None:
@@ -159,5 +159,5 @@ def test_as_a_module_without_a_traceback(tmp_path: Path) -> None:
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr.startswith(f"Error: data.root {tmp_path}/nowhere: no such folder; go to https://www.mvtec.com")
+    assert result.stderr.startswith(f"error: data.root {tmp_path}/nowhere: no such folder; go to https://www.mvtec.com")
     assert len(result.stderr.splitlines()) == 1
