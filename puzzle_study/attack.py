@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from puzzle_study import config
 from puzzle_study.commands import command
+from puzzle_study.config_types import Perturbation
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TARGETS = ("normal", "anomalous", "both")
 TABLE = "attacks.csv"
+EPSILONS = TypeAdapter(tuple[Perturbation, ...])
 EXAMPLE = """\b
 Examples:
   python -m puzzle_study.attack results/digits
@@ -28,17 +30,15 @@ Examples:
 
 
 def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[float, ...]:
-    """Read numbers such as 0.1 and 8/255."""
-    read = []
-    for value in values:
-        try:
-            number = float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+    """Read numbers such as 0.1 and 8/255 as a study file's are read."""
+    try:
+        return EPSILONS.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        value = values[int(first["loc"][0])]
+        if first["type"] == "float_parsing":
             raise click.BadParameter(f"{value!r} is no number such as 0.1 or 8/255") from None
-        if not 0 <= number <= 1:
-            raise click.BadParameter(f"{value} is not between 0 and 1; pixels are in [0, 1]")
-        read.append(number)
-    return tuple(read)
+        raise click.BadParameter(f"{value} is not between 0 and 1; pixels are in [0, 1]") from None
 
 
 @command(epilog=EXAMPLE)

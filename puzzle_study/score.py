@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,13 @@ Examples:
 """
 
 
+def _rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Refuse nan, which no comparison of a range finds to be outside of it."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no share between 0 and 1")
+    return value
+
+
 @command(epilog=EXAMPLE)
 @click.argument("detector", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path())
@@ -30,6 +38,7 @@ Examples:
     type=click.FloatRange(0, 1, max_open=True),
     default=0.05,
     show_default=True,
+    callback=_rate,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it standard output.")

@@ -188,6 +188,15 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     assert sorted(map(str, Path().rglob("*"))) == before
 
 
+@pytest.mark.parametrize(("rate", "sentence"), [("nan", "nan is no share between 0 and 1"), ("1", "1.0 is not in the")])
+def test_a_rate_that_is_no_share_is_a_sentence(rate: str, sentence: str, best: Path, tmp_path: Path) -> None:
+    write_many(tmp_path / "images", 1)
+    result = score(best / "3", tmp_path / "images", "--fpr", rate)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"Invalid value for '--fpr': {sentence}" in result.stderr
+
+
 def test_several_detectors_are_offered_to_choose_from(best: Path, tmp_path: Path) -> None:
     save_detector(best / "8")
     write_many(tmp_path / "images", 1)
