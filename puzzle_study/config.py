@@ -172,7 +172,9 @@ class Train(Section):
         description="Decay, a step, of the moving average of the U-Net's weights that scores; 0: the last weights.",
     )
     plateau_factor: float = Field(0.8, gt=0, lt=1, description="Factor on a plateau.")
-    plateau_patience: int = Field(50, ge=1, description="Epochs without a new minimum that make a plateau.")
+    plateau_patience: int = Field(
+        50, ge=1, description="Epochs in a row without a new minimum that are no plateau yet; one more is."
+    )
     lambda_: float = Field(
         0.02, ge=0, le=100, alias="lambda", description="λ, weight of the feature-matching loss; 0: no discriminator."
     )

@@ -34,7 +34,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         warm_up: share of the epochs over which ``one_cycle`` rises to its peak.
         averaging: decay, a step, of the moving average of the weights that scores; 0: the last weights.
         plateau_factor: factor on the learning rate on a plateau.
-        plateau_patience: epochs that make a plateau.
+        plateau_patience: epochs in a row without a new minimum that are no plateau yet; one more is.
         lambda_: weight of the feature-matching loss; 0: no discriminator.
         feature_loss: ``batch_mean`` or ``elementwise``.
         convergence_epochs: stop after so many epochs without a lower loss; None: never.

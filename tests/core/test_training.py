@@ -130,7 +130,7 @@ def test_the_plateau_case_lowers_the_learning_rate() -> None:
     assert losses[-1].lr < losses[0].lr
 
 
-def test_the_plateau_schedule_multiplies_by_its_factor_after_patience_epochs_without_a_new_minimum() -> None:
+def test_the_plateau_schedule_multiplies_by_its_factor_after_one_epoch_more_than_its_patience() -> None:
     trainer = tiny.trainer(tiny.settings({"train.plateau_patience": 2, "train.plateau_factor": 0.5}))
     rates = []
     for loss in (1.0, 0.9, 0.9, 0.95, 0.95, 0.8):
