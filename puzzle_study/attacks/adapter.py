@@ -1,7 +1,7 @@
 """The bridge to torchattacks: an anomaly score shown as the two logits of a classifier.
 
 The attacks of torchattacks raise the cross-entropy of a label. Here the label is always 0, "not yet where the attack
-wants it", and what rises is u = ± gain·(s - τ)/scale: + to raise a score, - to lower it, τ and scale measured on
+wants it", and what rises is u = ± (s - τ)/scale: + to raise a score, - to lower it, τ and scale measured on
 validation scores so that u is of order one whatever the score's size. The logits are [-m, m] with
 
     m = -softplus(-asinh(u)) / 2.
@@ -62,7 +62,6 @@ class ScoreLogits(nn.Module):
         ball: where perturbed rows may be.
         centre: threshold and scale of the objective.
         direction: 1 raises it, -1 lowers it.
-        gain: factor on u; large gains sharpen the logits.
 
     Attributes:
         best_RCHW: best iterate of each row so far; the start where there was none.
@@ -71,15 +70,13 @@ class ScoreLogits(nn.Module):
         finite: False once a number or gradient was not.
     """
 
-    def __init__(
-        self, objective: Objective, start_RCHW: Tensor, *, ball: Ball, centre: Centre, direction: int, gain: float = 1.0
-    ) -> None:
+    def __init__(self, objective: Objective, start_RCHW: Tensor, *, ball: Ball, centre: Centre, direction: int) -> None:
         super().__init__()
         # torchattacks takes its device from the first parameter; a detector may have none.
         self.anchor = nn.Parameter(torch.zeros((), device=start_RCHW.device), requires_grad=False)
         self.objective = objective
         self.start_RCHW = start_RCHW
-        self.ball, self.centre, self.direction, self.gain = ball, centre, direction, gain
+        self.ball, self.centre, self.direction = ball, centre, direction
         self.best_RCHW = start_RCHW.clone()
         self.best_rank_R = torch.full((len(start_RCHW),), -torch.inf, device=start_RCHW.device)
         self.without_gradient_R = torch.zeros(len(start_RCHW), dtype=torch.bool, device=start_RCHW.device)
@@ -88,7 +85,7 @@ class ScoreLogits(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return logits [B, 2]; B is a multiple of the rows."""
         value_B: Tensor = _watched(x_BCHW, self)
-        u_B = self.direction * self.gain * (value_B - self.centre.threshold) / self.centre.scale
+        u_B = self.direction * (value_B - self.centre.threshold) / self.centre.scale
         margin_B = -F.softplus(-torch.asinh(u_B)) / 2
         return torch.stack((-margin_B, margin_B), dim=1)
 

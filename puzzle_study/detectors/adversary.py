@@ -42,10 +42,3 @@ def perturb(
         (gradient,) = torch.autograd.grad(loss, attacked)
         delta = (delta + adversary.alpha * gradient.sign()).clamp_(-epsilon, epsilon)
     return (start + delta).clamp_(0, 1)
-
-
-def effective_bound(adversary: config.Adversary) -> float:
-    """Return the largest change of a pixel that the adversary can make."""
-    if adversary.method == "none":
-        return 0.0
-    return adversary.epsilon * (2 if adversary.noise == "twice" else 1)
