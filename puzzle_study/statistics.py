@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 TAIL = 0.025
+LEVEL = 0.05
 WITHIN = "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials), 95 %"
 POOLED = (
     "stratified bootstrap over seeds within class (n − 1 of n drawn, widened for few trials; classes with one seed by "
@@ -48,7 +49,8 @@ class Mean:
 class Difference:
     """A paired comparison of A with B on the same tasks and seeds; positive: A is higher.
 
-    ``p_value`` is Wilcoxon's signed-rank test, two-sided, not yet corrected (see :func:`holm`).
+    ``pairs``, ``wins`` and ``ties`` count trials. ``p_value`` is Wilcoxon's signed-rank test over the ``mean.strata``
+    mean differences of the strata, two-sided, not yet corrected (see :func:`holm`).
     """
 
     mean: Mean
@@ -160,6 +162,12 @@ def paired_difference(
 ) -> Difference:
     """Compare two configurations trial by trial, the same task and seed in each pair.
 
+    Trials of one stratum are alike, so that the units of the test are the strata, each by its mean difference. With
+    trials for units, p < 0.05 came up in 22 % of comparisons without a difference in ten strata of three seeds, in
+    45 % in three of five (standard deviation of strata 1, of seeds 0.3). Few strata can show little: a single one has
+    p = 1 whatever its seeds (see :func:`smallest_p`). Where strata have several seeds the interval answers another
+    question, that of repeating the training on *these* strata, and may leave zero out where p is large.
+
     Args:
         first: numbers of configuration A [n].
         second: numbers of configuration B in the same order [n].
@@ -171,16 +179,32 @@ def paired_difference(
 
     difference_N = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     mean = mean_interval(difference_N, strata, seed=seed, resamples=resamples)
-    differing = difference_N[difference_N != 0]
-    # Pairs that tie are dropped (Wilcoxon's own rule); where all tie, nothing speaks for a difference.
+    means = np.array([difference_N[group].mean() for group in _by_stratum(strata).values()])
+    differing = means[means != 0]
+    # Strata that tie are dropped (Wilcoxon's own rule); where all tie, nothing speaks for a difference.
     p_value = float(wilcoxon(differing).pvalue) if len(differing) else 1.0
     wins = int((difference_N > 0).sum())
     return Difference(mean, p_value, len(difference_N), wins, int((difference_N == 0).sum()))
 
 
-def smallest_p(pairs: int) -> float:
-    """Return the smallest two-sided p-value that Wilcoxon's test can give on so many pairs, 2 / 2^pairs."""
-    return min(1.0, 2.0 ** (1 - pairs))
+def smallest_p(strata: int) -> float:
+    """Return the smallest two-sided p-value that Wilcoxon's test can give on so many strata, 2 / 2^strata."""
+    return min(1.0, 2.0 ** (1 - strata))
+
+
+def p_note(differences: Sequence[Difference]) -> str:
+    """Return the sentences that say in a table's note what its p-values, corrected by :func:`holm`, can show."""
+    strata = max(difference.mean.strata for difference in differences)
+    note = (
+        "p: Wilcoxon's signed-rank test on the mean differences of the tasks, two-sided; Holm-corrected for "
+        f"{len(differences)} comparisons."
+    )
+    if smallest_p(strata) * len(differences) > LEVEL:
+        note += (
+            f" With {strata} tasks the smallest p-value that this test can give is {smallest_p(strata):.2g}: nothing "
+            "here can be significant at 5 %."
+        )
+    return note
 
 
 def method_note(methods: Iterable[str]) -> str:

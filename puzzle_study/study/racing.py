@@ -45,7 +45,8 @@ def compare(
     """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival.
 
     As Optuna's WilcoxonPruner: a configuration that is no worse on average never loses, and zero differences are
-    split between the signs.
+    split between the signs. Every trial is a pair, seeds of one class too: what is asked is whether the
+    configuration is worth less on these very classes, and ``p`` is no error rate for others.
 
     Args:
         records: finished trials of the configuration.

@@ -91,6 +91,16 @@ def test_class_table_has_references_and_the_papers_values(report: Path) -> None:
     assert "inverted" in (report.parent / "tables" / "classes_winner.md").read_text(encoding="utf-8")
 
 
+def test_p_values_are_of_classes_and_the_report_says_what_they_can_show(report: Path) -> None:
+    rows = table(report, "paired_differences")
+    assert {(row["pairs"], row["tasks"]) for row in rows} == {("6", "3")}
+    assert all(float(row["p"]) >= 0.25 for row in rows)
+    note = (report.parent / "tables" / "paired_differences.md").read_text(encoding="utf-8")
+    assert "With 3 tasks the smallest p-value that this test can give is 0.25: nothing here can be significant" in note
+    (text,) = (text for text in paragraphs(report, "summary") if text.startswith("Against the default"))
+    assert re.search(r"\(Wilcoxon over 3 tasks: p = \S+, at least 0\.25 whatever the trials\)", text)
+
+
 def test_every_table_says_how_its_intervals_were_had(report: Path) -> None:
     for path in (report.parent / "tables").glob("*.md"):
         text = path.read_text(encoding="utf-8")
@@ -250,7 +260,11 @@ def test_studies_side_by_side(tmp_path: Path, study: Results) -> None:
     assert page == tmp_path / "compared" / "index.html"
     assert [row["study"] for row in table(page, "studies")] == ["made_up", "other", "foreign"]
     assert [row["class"] for row in table(page, "studies_by_class")] == ["0", "1", "8"]
-    assert table(page, "studies_differences")[0]["pairs"] == "4"
+    differences = table(page, "studies_differences")[0]
+    assert (differences["pairs"], differences["tasks"]) == ("4", "2")
+    assert float(differences["p"]) >= 0.5
+    note = (page.parent / "tables" / "studies_differences.md").read_text(encoding="utf-8")
+    assert "With 2 tasks the smallest p-value that this test can give is 0.5" in note
     assert "Studies of other data sets are not compared class by class." in paragraphs(page, "comparison")
 
 

@@ -136,6 +136,7 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             Column("against", "Against", numeric=False),
             Column("difference", "AUROC difference, points [95 %]"),
             Column("pairs", "Pairs (n)"),
+            Column("tasks", "Tasks (n)"),
             Column("p", "p (Wilcoxon)"),
             Column("p_holm", "p (Holm)"),
         ),
@@ -144,14 +145,15 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
                 word(title),
                 percent(one.mean.value, one.mean.low, one.mean.high, signed=True, digits=2),
                 count(one.pairs),
+                count(one.mean.strata),
                 number(one.p_value),
                 number(p_value),
             )
             for (title, one), p_value in zip(found, corrected, strict=True)
         ),
         f"{own_title} minus the other, on the tasks and seeds that both ran. "
-        f"{statistics.method_note(one.mean.method for _, one in found)} p: Wilcoxon's "
-        f"signed-rank test, two-sided; Holm-corrected for {len(found)} comparisons.",
+        f"{statistics.method_note(one.mean.method for _, one in found)} "
+        f"{statistics.p_note([one for _, one in found])}",
     )
 
 

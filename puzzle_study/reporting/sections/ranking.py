@@ -154,6 +154,7 @@ def differences_table(data: StudyData) -> Table | None:
             word("" if choice.is_reference else choice.aggregation),
             percent(difference.mean.value, difference.mean.low, difference.mean.high, signed=True, digits=2),
             count(difference.pairs),
+            count(difference.mean.strata),
             Cell(
                 f"{difference.wins}/{difference.ties}/{difference.pairs - difference.wins - difference.ties}",
                 difference.wins,
@@ -164,14 +165,8 @@ def differences_table(data: StudyData) -> Table | None:
         )
         for (choice, difference, chance), p_value in zip(compared, corrected, strict=True)
     )
-    pairs = max(difference.pairs for _, difference, _ in compared)
-    weak = (
-        f" With {pairs} pairs the smallest p-value that this test can give is "
-        f"{significant(statistics.smallest_p(pairs), 2)}: nothing here can be significant at 5 %."
-        if statistics.smallest_p(pairs) * len(compared) > 0.05
-        else ""
-    )
-    methods = [difference.mean.method for _, difference, _ in compared]
+    differences = [difference for _, difference, _ in compared]
+    methods = [difference.mean.method for difference in differences]
     chances = [chance.method for _, _, chance in compared]
     return Table(
         "paired_differences",
@@ -181,6 +176,7 @@ def differences_table(data: StudyData) -> Table | None:
             Column("aggregation", "Aggregation", numeric=False),
             Column("difference", "AUROC difference, points [95 %]"),
             Column("pairs", "Pairs (n)"),
+            Column("tasks", "Tasks (n)"),
             Column("wins", "Won/tied/lost"),
             Column("p", "p (Wilcoxon)"),
             Column("p_holm", "p (Holm)"),
@@ -188,9 +184,7 @@ def differences_table(data: StudyData) -> Table | None:
         ),
         rows,
         f"Difference: winner minus other. {statistics.method_note(methods)} P(winner better): the chance that it wins "
-        f"a trial on the same task. {statistics.method_note(chances)} p: Wilcoxon's signed-rank test, two-sided; "
-        f"Holm-corrected for {len(rows)} comparisons. Trials of one class are alike, so that p-values over "
-        "several seeds of few classes are too small." + weak,
+        f"a trial on the same task. {statistics.method_note(chances)} {statistics.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 

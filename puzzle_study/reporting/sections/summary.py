@@ -110,10 +110,13 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
     verdict = _doubt(difference.mean)
+    tasks = difference.mean.strata
+    least = statistics.smallest_p(tasks)
+    bound = f", at least {significant(least, 2)} whatever the trials" if least > statistics.LEVEL else ""
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
         f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
-        f"(Wilcoxon p = {significant(difference.p_value, 2)}){verdict}."
+        f"(Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound}){verdict}."
     )
 
 
