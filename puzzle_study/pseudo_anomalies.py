@@ -27,9 +27,10 @@ class PseudoAnomalies:
 
 
 def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int | None = None) -> PseudoAnomalies:
-    """Spoil validation images in each of the three ways.
+    """Spoil validation images in each of the three ways, or two where there is one image.
 
     Of eight tries for each result the one that changes the image most is kept: a black patch on black is no anomaly.
+    A single image has no other to take a piece from: ``foreign_piece`` is left out, which would only copy it.
 
     Args:
         validation_NCHW: uint8 images, on any device; the result is on the same.
@@ -43,6 +44,8 @@ def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int 
     source = chosen_NCHW.repeat_interleave(times, 0)
     images, kinds = [], []
     for kind, spoil in SPOILERS.items():
+        if spoil is _foreign_piece and len(chosen_NCHW) == 1:
+            continue
         tries_TNCHW = torch.stack([spoil(source, generator) for _ in range(TRIES)])
         change_TN = (tries_TNCHW.float() - source.float()).square().flatten(2).mean(2)
         images.append(tries_TNCHW[change_TN.argmax(0), torch.arange(len(source))])

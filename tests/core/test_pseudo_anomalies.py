@@ -137,6 +137,8 @@ def test_of_several_tries_the_most_visible_is_kept() -> None:
     assert (spoiled != source).flatten(1).any(1).float().mean() > 0.9
 
 
-def test_one_validation_image_alone_is_no_error() -> None:
-    made = make_pseudo_anomalies(tiny.images(1), per_image=2, seed=0)
-    assert len(made.images) == 6
+def test_of_one_validation_image_alone_no_copy_is_called_an_anomaly() -> None:
+    image = tiny.images(1)
+    made = make_pseudo_anomalies(image, per_image=2, seed=0)
+    assert made.kinds == ("cut_paste", "cut_paste", "local_noise", "local_noise")
+    assert (made.images != image).flatten(1).any(1).all()
