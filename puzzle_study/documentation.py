@@ -183,6 +183,9 @@ def schema() -> dict[str, Any]:
             elif key.name in several:
                 entry.pop("default", None)
                 entry["description"] += f" The default depends on data set and preset, see {SETTINGS_FILE}."
+    for kind in ("uniform", "log_uniform"):  # read as the setting is that the axis varies
+        ends = parts["Axis"]["properties"][kind]["anyOf"][0]
+        ends["items"] = {"anyOf": [ends["items"], QUOTIENT]}
     quick = {f"Quick{name}": _partial(part) for name, part in parts.items()}
     parts["Axis"]["oneOf"] = [
         {"required": [kind], "properties": {kind: {"type": "array"}}} for kind in config.AXIS_KINDS

@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from puzzle_study import config, defaults
 from puzzle_study.axis_checks import check_search
@@ -183,6 +184,8 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         given.append(tuple(name.split(".")))
     _check_unknown(document, source, lines, given=given)
     layered = resolved_layers(document)
+    if isinstance(search := layered.get("search"), dict):
+        layered["search"] = search | {"space": _space_as_read(search.get("space"))}
     try:
         study = config.Study.model_validate(layered)
     except ValidationError as error:
@@ -298,6 +301,51 @@ def setting_names(model: type[BaseModel] = config.Study, prefix: str = "") -> li
     for key, section in _keys(model).items():
         names += setting_names(section, f"{prefix}{key}.") if section else [f"{prefix}{key}"]
     return names
+
+
+def _space_as_read(space: Any) -> Any:
+    """Return the axes with values as their settings read them, 8/255 as a number; what does not fit stays as it is."""
+    if not isinstance(space, dict):
+        return space
+    read = {}
+    for name, axis in space.items():
+        if isinstance(axis, dict):
+            listed = [kind for kind in config.AXIS_KINDS if kind != "int_uniform" and kind in axis]
+            axis = axis | {kind: _as_read(name, axis[kind]) for kind in listed}
+            if isinstance(when := axis.get("when"), dict):
+                axis["when"] = {other: _as_read(other, values) for other, values in when.items()}
+        read[name] = axis
+    return read
+
+
+def _as_read(name: str, values: Any) -> Any:
+    adapter = _reader(name)
+    if adapter is None or not isinstance(values, list):
+        return values
+    read = []
+    for value in values:
+        try:
+            found = adapter.validate_python(value)
+        except ValidationError:
+            found = value
+        read.append(found if isinstance(found, (bool, int, float, str)) else value)
+    return read
+
+
+@cache
+def _reader(name: str) -> TypeAdapter[Any] | None:
+    """Return what reads the values of a setting, None where there is no such setting."""
+    model: type[BaseModel] | None = config.Settings
+    *sections, last = str(name).split(".")
+    for section in sections:
+        model = _keys(model).get(section) if model is not None else None
+    if model is None:
+        return None
+    for key, entry in model.model_fields.items():
+        if (entry.alias or key) == last:
+            # Not the field itself, whose alias means something in its section only.
+            return TypeAdapter(Annotated[(entry.annotation, *entry.metadata, "")], config=model.model_config)
+    return None
 
 
 def _check_unknown(

@@ -133,7 +133,9 @@ BAD = {
 GOOD = {
     "the least": "data: {name: digits}",
     "ratios": "data: {name: mnist, train_fraction: 1/12}\ntrain: {adversary: {epsilon: 8/255}}\n"
-    "attacks: {epsilons: [8/255, 0.1]}",
+    "attacks: {epsilons: [8/255, 0.1]}\n"
+    "search: {space: {train.adversary.epsilon: {uniform: [1/255, 8/255]},"
+    " train.lambda: {uniform: [0, 1], when: {train.adversary.epsilon: [8/255]}}}}",
     "a quick section alone with its axis": "data: {name: mnist}\n"
     "search: {space: {train.adversary.epsilon: {grid: [0.1, 0.2], when: {train.adversary.method: [fgsm]}}}}\n"
     "quick: {search: {space: {train.adversary.epsilon: {grid: [0.1]}}}, data: {max_train_images: 10}}",

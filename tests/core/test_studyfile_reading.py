@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from puzzle_study import config, defaults, studyfile
+from puzzle_study.axes import combinations
 
 from .tiny import examples
 
@@ -86,6 +87,28 @@ def test_a_search_axis_may_be_written_in_parts_of_255(tmp_path: Path) -> None:
     path.write_text("data: {name: digits}\nsearch: {space: {train.adversary.epsilon: {choice: [8/255, 0.1]}}}\n")
     file = studyfile.load(path)
     assert file.configuration({"train.adversary.epsilon": "8/255"}).train.adversary.epsilon == 8 / 255
+    assert file.study.search is not None
+    assert file.study.search.space["train.adversary.epsilon"].values == (8 / 255, 0.1)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "log_uniform"])
+def test_the_ends_of_a_search_axis_may_be_written_in_parts_of_255(kind: str, tmp_path: Path) -> None:
+    study = load(
+        tmp_path,
+        f"data: {{name: digits}}\nsearch: {{space: {{train.adversary.epsilon: {{{kind}: [1/255, 8/255]}}}}}}\n",
+    )
+    assert study.search is not None
+    assert study.search.space["train.adversary.epsilon"].values == (1 / 255, 8 / 255)
+
+
+def test_a_condition_in_parts_of_255_holds(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "data: {name: digits}\ntrain: {adversary: {epsilon: 8/255}}\n"
+        "search: {space: {train.lambda: {grid: [0, 1], when: {train.adversary.epsilon: [8/255]}}}}\n"
+    )
+    file = studyfile.load(path)
+    assert list(combinations(file, ["train.lambda"])) == [{"train.lambda": 0.0}, {"train.lambda": 1.0}]
 
 
 # Names and layers
@@ -320,6 +343,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
+    if "train.plateau_factor" in searched and document.get("preset") == "fast":  # whose schedule has no plateau
+        searched.remove("train.plateau_factor")
     if searched:
         document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}
     return document

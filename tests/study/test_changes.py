@@ -110,6 +110,19 @@ def test_what_a_change_does_not_touch_is_kept(name: str, done: Results, tmp_path
     assert f"keep what is equal ({usable} of 3 trained detectors) and train the rest with --resume" in refused
 
 
+def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"train.adversary.epsilon": {"grid": ["2/255", "4/255", "8/255"]}}
+    monkeypatch.setitem(STUDY, "search", {"algorithm": "grid", "space": space})
+    results, file = Results(tmp_path / "results"), load(tmp_path)
+    plan = Plan(file, tasks(file), FINGERPRINT, results)
+    for spec in iter(plan.take, None):
+        finish(spec, results)
+        plan.done(spec.key, results.record(spec.key) or {})
+    write_text(results.study_file, studyfile.dump(file.study))
+    found = compared(tmp_path, results, {"train.adversary.epsilon": 0.2})
+    assert (found.finished, found.usable) == (4, 3)
+
+
 @pytest.mark.parametrize("name", LOST)
 def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_changed(
     name: str, done: Results, tmp_path: Path
