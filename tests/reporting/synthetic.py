@@ -334,7 +334,8 @@ def _attacks(trials: pd.DataFrame, winner: str, default: str) -> pd.DataFrame:
         ("attack2", "pgd"): 0.25,
         ("attack2", "noise"): 0.1,
     }
-    for label, configuration in (("winner", winner), ("default", default)):
+    labelled = {winner: "winner", default: "default"} if winner != default else {winner: "winner;default"}
+    for configuration, label in labelled.items():
         group = trials[(trials["configuration"] == configuration) & (trials["status"] == "finished")]
         for _, trial in group.iterrows():
             for (attack, method), slope in slopes.items():

@@ -314,7 +314,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
 def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_by_what_was_searched(
     tmp_path: Path,
 ) -> None:
-    recipe = Recipe(classes=("0",), seeds=(0,), configurations=3, gallery=False, epochs=False, matrices=False, failed=0)
+    recipe = Recipe(classes=("0",), seeds=(0,), configurations=4, gallery=False, epochs=False, matrices=False, failed=0)
     results = write_study(tmp_path / "x", recipe)
     attacks = pd.read_csv(results.attacks_file)
     attacks.loc[attacks["label"] == "default", "label"] = ""
@@ -324,8 +324,29 @@ def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_b
     assert any(name.startswith("lambda ") and ", epsilon " in name for name in names), names
 
 
+def test_two_readings_of_one_attacked_configuration_are_told_apart(tmp_path: Path) -> None:
+    recipe = Recipe(classes=("0",), seeds=(0,), configurations=4, gallery=False, epochs=False, matrices=False, failed=0)
+    results = write_study(tmp_path / "x", recipe)
+    attacks = pd.read_csv(results.attacks_file, dtype={"configuration": str, "trial": str})
+    first = attacks[attacks["label"] == "default"].assign(label="")
+    # Under the other reading noise does no harm at all: held against the first one's, attack1 would be weaker.
+    noise = first["method"] == "noise"
+    second = first.assign(aggregation="min", error="mse", auroc=first["auroc"].where(noise, 0.3).where(~noise, 0.9))
+    pd.concat([first, second]).to_csv(results.attacks_file, index=False)
+    page = build_report(results)
+    rows = [row for row in table(page, "robustness") if (row["attack"], row["method"]) == ("attack1", "fgsm")]
+    expected = first.query("attack == 'attack1' and method == 'fgsm'").sort_values("epsilon")["auroc"]
+    assert {row["reading"] for row in rows} == {"max, l2", "min, mse"}
+    assert len({row["label"] for row in rows}) == 2
+    assert [float(row["auroc"]) for row in rows if row["reading"] == "max, l2"] == pytest.approx(list(expected))
+    assert {float(row["auroc"]) for row in rows if row["reading"] == "min, mse"} == {0.3}
+    weaker = " ".join(paragraphs(page, "robustness"))
+    assert "max, l2)" in weaker
+    assert "min, mse)" not in weaker
+
+
 def test_whose_score_an_attack_breaks_is_told_where_the_study_asked_for_it(tmp_path: Path) -> None:
-    recipe = Recipe(classes=("0", "1"), seeds=(0,), configurations=3, gallery=False, epochs=False, matrices=False)
+    recipe = Recipe(classes=("0", "1"), seeds=(0,), configurations=4, gallery=False, epochs=False, matrices=False)
     results = write_study(tmp_path / "x", recipe)
     assert "Whose score" not in build_report(results).read_text(encoding="utf-8")
     attacks = pd.read_csv(results.attacks_file, dtype={"configuration": str, "trial": str})
@@ -338,14 +359,15 @@ def test_whose_score_an_attack_breaks_is_told_where_the_study_asked_for_it(tmp_p
     ]
     pd.concat(cells).to_csv(results.matrix_file, index=False)
     winner = attacks[attacks["label"] == "winner"]
-    other = attacks[attacks["label"] == "default"].assign(configuration="ffffffff")
+    # The same aggregation under another norm is another score, of the same configuration too.
+    other = attacks[attacks["label"] == "default"].assign(configuration=winner["configuration"].iloc[0], error="mse")
     pairs = [
         judge.assign(
             source_configuration=source["configuration"].iloc[0],
             source_label=source["label"].iloc[0],
             source_trial=source["trial"].iloc[0],
             source_aggregation=source["aggregation"].iloc[0],
-            error="l2",
+            source_error=source["error"].iloc[0],
         )
         for source in (winner, other)
         for judge in (winner, other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,22 +31,26 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.statistics import Mean
 
-GROUP = ["label", "configuration", "target", "attack", "method", "epsilon"]
+VICTIM = ["configuration", "aggregation", "error"]
+GROUP = [*VICTIM, "target", "attack", "method", "epsilon"]
 NOISE = "noise"
+TITLE_WIDTH = 46
+"""Characters above a panel; a configuration that is named by its settings takes several lines."""
 
 
 @dataclass(frozen=True)
 class AttackCell:
-    """One attack on one configuration, over all of its trials; ``values`` has the AUROC of each trial."""
+    """One attack on one configuration under one reading, over all of its trials; ``values`` has each trial's AUROC."""
 
     label: str
     configuration: str
+    aggregation: str
+    error: str
     target: str
     attack: str
     method: str
     epsilon: float
     steps: int
-    aggregation: str
     auroc: Mean
     clean: float
     fpr_at_tpr99: float
@@ -53,6 +58,11 @@ class AttackCell:
     max_perturbation: float
     flags: str
     values: pd.Series[float]
+
+    @property
+    def victim(self) -> tuple[str, str, str]:
+        """What was attacked; two victims may be called alike."""
+        return self.configuration, self.aggregation, self.error
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -69,9 +79,9 @@ def build(data: StudyData, figures: Path) -> Section:
 
 def cells(data: StudyData) -> list[AttackCell]:
     """Return every attack with its mean over trials, in the order of label, attack, method and ε."""
-    if data.attacks is None:
+    attacks = named(data)
+    if attacks is None:
         return []
-    attacks = data.attacks.merge(data.trials[["trial", "repeat"]].drop_duplicates("trial"), on="trial", how="left")
     found = []
     for key, rows in attacks.groupby(GROUP, sort=False):
         rows = rows.dropna(subset=["auroc"])
@@ -81,17 +91,18 @@ def cells(data: StudyData) -> list[AttackCell]:
         mean = statistics.mean_interval(rows["auroc"].to_numpy(), strata, bounds=(0, 1))
         lows, highs = rows["auroc_low"].to_numpy(), rows["auroc_high"].to_numpy()
         mean = statistics.with_image_interval(mean, rows["auroc"].to_numpy(), lows, highs, strata)
-        label, configuration, target, attack, method, _ = key
+        configuration, aggregation, error, target, attack, method, _ = key
         found.append(
             AttackCell(
-                label=configuration_title(data, label, configuration),
+                label=str(rows["title"].iloc[0]),
                 configuration=str(configuration),
+                aggregation=str(aggregation),
+                error=str(error),
                 target=str(target),
                 attack=str(attack),
                 method=str(method),
                 epsilon=float(rows["epsilon"].iloc[0]),
                 steps=int(rows["steps"].max()),
-                aggregation=str(rows["aggregation"].iloc[0]),
                 auroc=mean,
                 clean=float(rows["auroc_clean"].mean()),
                 fpr_at_tpr99=float(rows["fpr_at_tpr99"].mean()),
@@ -106,12 +117,32 @@ def cells(data: StudyData) -> list[AttackCell]:
         found,
         key=lambda cell: (
             "winner" not in cell.label,
+            cell.label,
             cell.target,
             cell.attack,
             methods.get(cell.method, cell.method),
             cell.epsilon,
         ),
     )
+
+
+def named(data: StudyData) -> pd.DataFrame | None:
+    """Return attacks.csv with the repeat of each task and a title for each victim, or None without attacks.
+
+    Where the labels and settings of two victims are alike, their titles also have the configuration and the reading.
+    """
+    if data.attacks is None:
+        return None
+    attacks = data.attacks.merge(data.trials[["trial", "repeat"]].drop_duplicates("trial"), on="trial", how="left")
+    victims = attacks[[*VICTIM, "label"]].drop_duplicates(VICTIM)
+    victims["title"] = [
+        configuration_title(data, label, configuration)
+        for label, configuration in zip(victims["label"], victims["configuration"], strict=True)
+    ]
+    alike = victims["title"].duplicated(keep=False)
+    told = victims["title"] + " (" + victims[VICTIM].astype(str).agg(", ".join, axis=1) + ")"
+    victims["title"] = victims["title"].where(~alike, told)
+    return attacks.merge(victims[[*VICTIM, "title"]], on=VICTIM, how="left")
 
 
 def configuration_title(data: StudyData, label: object, configuration: object) -> str:
@@ -135,19 +166,22 @@ def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Par
         labels: only attacks on configurations that carry one of these labels; empty: all.
     """
     found = cells(data)
-    groups: dict[tuple[str, str, str], dict[str, list[tuple[AttackCell, AttackCell, float]]]] = {}
+    groups: dict[tuple[tuple[str, str, str], str, str], dict[str, list[tuple[AttackCell, AttackCell, float]]]] = {}
     for cell in found:
         noise = _noise_beside(cell, found)
         if noise is not None and (not labels or any(label in cell.label for label in labels)):
             common = cell.values.index.intersection(noise.values.index)
             gap = float((cell.values[common] - noise.values[common]).mean())
-            methods = groups.setdefault((cell.label, cell.target, cell.attack), {})
+            methods = groups.setdefault((cell.victim, cell.target, cell.attack), {})
             methods.setdefault(cell.method, []).append((cell, noise, gap))
     sentences = []
-    for (label, target, attack), methods in groups.items():
+    titles = {cell.victim: cell.label for cell in found}
+    for (victim, target, attack), methods in groups.items():
         parts = [part for method, triples in methods.items() if (part := _beaten(method, triples))]
         if parts:
-            text = f"{attack} on the {label} ({target} images) is weaker than random sign noise of the same ε: "
+            text = (
+                f"{attack} on the {titles[victim]} ({target} images) is weaker than random sign noise of the same ε: "
+            )
             text += "; ".join(parts) + ". Where noise does more harm, such an attack is no evidence of robustness."
             sentences.append(Paragraph(text, kind="finding"))
     return sentences
@@ -174,7 +208,7 @@ def _noise_beside(cell: AttackCell, found: list[AttackCell]) -> AttackCell | Non
         other
         for other in found
         if other.method == NOISE
-        and (other.label, other.target, other.epsilon) == (cell.label, cell.target, cell.epsilon)
+        and (other.victim, other.target, other.epsilon) == (cell.victim, cell.target, cell.epsilon)
     ]
     same.sort(key=lambda other: (other.attack != "attack1", other.attack != cell.attack))
     return same[0] if same else None
@@ -185,6 +219,7 @@ def attack_table(found: list[AttackCell]) -> Table:
     several_targets = len({cell.target for cell in found}) > 1
     columns = (
         Column("label", "Configuration", numeric=False),
+        Column("reading", "Reading", numeric=False),
         *((Column("target", "Target", numeric=False),) if several_targets else ()),
         Column("attack", "Attack", numeric=False),
         Column("method", "Method", numeric=False),
@@ -201,6 +236,7 @@ def attack_table(found: list[AttackCell]) -> Table:
     rows = tuple(
         (
             word(cell.label),
+            word(f"{cell.aggregation}, {cell.error}"),
             *((word(cell.target),) if several_targets else ()),
             word(cell.attack),
             word(cell.method),
@@ -223,14 +259,15 @@ def attack_table(found: list[AttackCell]) -> Table:
         "AUROC under attack",
         columns,
         rows,
-        f"Mean over trials. {methods} Clean: the same images without an attack. ε bounds every pixel of "
-        f"images in [0, 1].{target} Flags are doubts that the attack code itself raised, with the number of trials "
-        f"that carry them; noise is random signs of size ε, the control.{_meanings(found)}",
+        f"Mean over trials. {methods} Reading: aggregation and error norm of the attacked score. Clean: the same "
+        f"images without an attack. ε bounds every pixel of images in [0, 1].{target} Flags are doubts that the "
+        "attack code itself raised, with the number of trials that carry them; noise is random signs of size ε, the "
+        f"control.{_meanings(found)}",
     )
 
 
 def _figure(found: list[AttackCell], figures: Path) -> Figure:
-    panels = list(dict.fromkeys((cell.label, cell.target) for cell in found))
+    panels = {(cell.victim, cell.target): cell.label for cell in found}
     combinations = list(dict.fromkeys((cell.attack, cell.method) for cell in found))
     drawn = [pair for pair in combinations if pair[1] != NOISE]
     colours = {pair: drawing.PALETTE[i % len(drawing.PALETTE)] for i, pair in enumerate(drawn)}
@@ -244,9 +281,9 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
     ):
         for place in axes[len(panels) :]:
             place.set_visible(False)
-        for place, (label, target) in zip(axes, panels, strict=False):
+        for place, ((victim, target), label) in zip(axes, panels.items(), strict=False):
             for pair in combinations:
-                line = [c for c in found if (c.label, c.target, c.attack, c.method) == (label, target, *pair)]
+                line = [c for c in found if (c.victim, c.target, c.attack, c.method) == (victim, target, *pair)]
                 if not line:
                     continue
                 x = [0.0, *(cell.epsilon for cell in line)]
@@ -262,7 +299,8 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
                     )
                     place.fill_between(x, low, high, color=colours[pair], alpha=0.15, linewidth=0)
             place.axhline(50, color="black", linewidth=0.8, linestyle=":")
-            place.set(title=f"{label}, {target} images attacked", xlabel="ε (pixels in [0, 1])", ylabel="AUROC, %")
+            title = textwrap.fill(f"{label}, {target} images attacked", TITLE_WIDTH)
+            place.set(title=title, xlabel="ε (pixels in [0, 1])", ylabel="AUROC, %")
             used = sorted({0.0, *(c.epsilon for c in found)})
             place.set_xticks(used, [significant(value) for value in used])
         handles, texts = axes[0].get_legend_handles_labels()

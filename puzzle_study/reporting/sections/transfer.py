@@ -9,7 +9,7 @@ import pandas as pd
 
 from puzzle_study import statistics
 from puzzle_study.reporting.blocks import Cell, Column, Table, count, percent, section, significant, word
-from puzzle_study.reporting.sections.robustness import configuration_title
+from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.blocks import Section
@@ -30,8 +30,16 @@ def _matrix(cells: pd.DataFrame | None, data: StudyData) -> Table | None:
     return _table(
         cells,
         ["configuration", "label", "error", *AGGREGATIONS],
-        columns=(Column("attacked", "Attacked", numeric=False), Column("scoring", "Scored by", numeric=False)),
-        described=lambda row: (word(row["attacked_aggregation"]), word(row["scoring_aggregation"])),
+        columns=(
+            Column("error", "Error norm", numeric=False),
+            Column("attacked", "Attacked", numeric=False),
+            Column("scoring", "Scored by", numeric=False),
+        ),
+        described=lambda row: (
+            word(row["error"]),
+            word(row["attacked_aggregation"]),
+            word(row["scoring_aggregation"]),
+        ),
         adaptive=lambda row: row["attacked_aggregation"] == row["scoring_aggregation"],
         name="aggregation_matrix",
         title="Attacked and scoring aggregation",
@@ -44,12 +52,18 @@ def _transfer(pairs: pd.DataFrame | None, data: StudyData) -> Table | None:
         return None
     return _table(
         pairs,
-        ["source_configuration", "source_label", "source_aggregation", "configuration", "label", "aggregation"],
-        columns=(Column("source", "Made against", numeric=False),),
-        described=lambda row: (word(configuration_title(data, row["source_label"], row["source_configuration"])),),
-        adaptive=lambda row: (
-            (row["source_configuration"], row["source_aggregation"]) == (row["configuration"], row["aggregation"])
+        ["source_label", *(f"source_{name}" for name in VICTIM), "label", *VICTIM],
+        columns=(
+            Column("source", "Made against", numeric=False),
+            Column("source_reading", "Reading attacked", numeric=False),
+            Column("reading", "Reading that scores", numeric=False),
         ),
+        described=lambda row: (
+            word(configuration_title(data, row["source_label"], row["source_configuration"])),
+            word(f"{row['source_aggregation']}, {row['source_error']}"),
+            word(f"{row['aggregation']}, {row['error']}"),
+        ),
+        adaptive=lambda row: all(row[f"source_{name}"] == row[name] for name in VICTIM),
         name="transfer",
         title="Transfer between configurations",
         data=data,
