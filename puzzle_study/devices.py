@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -32,8 +33,27 @@ def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: to
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Return the context in which convolutions run in ``precision``; weights and losses stay float32."""
     if precision == "float32":
-        return contextlib.nullcontext()
+        return whole_float32(device)
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which a GPU convolves float32 without rounding it to the 10 bits of TF32.
+
+    PyTorch allows TF32 unless told otherwise, and asks anew on the way back: gradients need the context too.
+    """
+    return _without_tf32() if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Set this one flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def claim_cpus(cpus: float) -> None:

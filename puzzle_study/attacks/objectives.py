@@ -22,6 +22,7 @@ from puzzle_study import puzzles
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.memory import AtOnce, halving
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.devices import whole_float32
 
 
 class Objective(nn.Module, ABC):
@@ -219,5 +220,6 @@ def gradient(total: Tensor, leaf: Tensor) -> Tensor:
     """
     if not total.requires_grad:
         return torch.zeros_like(leaf)
-    (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    with whole_float32(leaf.device):
+        (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
     return torch.zeros_like(leaf) if slope is None else slope.contiguous()

@@ -17,7 +17,7 @@ from torch.optim import swa_utils
 from puzzle_study import config, puzzles
 from puzzle_study.detectors.adversary import perturb
 from puzzle_study.detectors.puzzle_ae import to_float
-from puzzle_study.devices import Precision, autocast
+from puzzle_study.devices import Precision, autocast, whole_float32
 from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet, place
 
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
@@ -129,7 +129,8 @@ class Trainer:
                     done / self.settings.epochs, warm_up=self.settings.warm_up
                 )
                 self.optimiser.param_groups[0]["lr"] = learning_rate
-            sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
+            with whole_float32(self.device):
+                sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.network)
         loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
