@@ -43,7 +43,7 @@ def list_command(root: str) -> None:
             found = finding.find(name, root)
             state = f"there: {finding.described(found)}" if found else f"not there: {finding.remedy(name, root)}"
         except UserError as error:
-            state = f"incomplete: {error}"
+            state = f"not to be used: {error}"
         click.echo(f"{click.style(name, bold=True)}: {info.title}")
         click.echo(f"  {state}")
         click.echo(f"  source: {info.source}; licence: {info.licence}")

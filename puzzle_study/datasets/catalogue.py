@@ -73,6 +73,12 @@ _MNIST_MD5 = MappingProxyType({
     "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
     "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
 })
+_MNIST_UNZIPPED_MD5 = MappingProxyType({
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+})
 _FASHION_MD5 = MappingProxyType({
     "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
@@ -114,7 +120,7 @@ _ALL = (
             ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
             _MNIST_MD5,
         ),
-        checksums=_MNIST_MD5,
+        checksums=MappingProxyType({**_MNIST_MD5, **_MNIST_UNZIPPED_MD5}),
     ),
     DatasetInfo(
         name="fashion_mnist",

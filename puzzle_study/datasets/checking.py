@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from puzzle_study.datasets import finding
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.datasets.files_unit import FilesUnit
-from puzzle_study.datasets.records import Inspection, Unit, attempt, reading
+from puzzle_study.datasets.records import Inspection, Unit, attempt, md5
 from puzzle_study.errors import UserError
 
 
@@ -68,7 +67,7 @@ def _unofficial(name: str, units: Mapping[str, Unit]) -> list[str]:
     for unit in units.values():
         for file in unit.files if unit.base and checksums else ():
             wanted = checksums.get(Path(file).name)
-            if wanted and unit.base and attempt(partial(_md5, unit.base / file)) != wanted:
+            if wanted and unit.base and attempt(partial(md5, unit.base / file)) != wanted:
                 notes.append(
                     f"{unit.base / file} is not byte for byte the published file: another edition, or damaged unseen"
                 )
@@ -80,14 +79,6 @@ def _duplicates(units: Mapping[str, Unit]) -> list[str]:
     unit = units.get("")
     if not isinstance(unit, FilesUnit) or isinstance(attempt(lambda: unit.files), UserError):
         return []
-    digests = [attempt(partial(_md5, unit.base / file)) for file in unit.files]
+    digests = [attempt(partial(md5, unit.base / file)) for file in unit.files]
     copies = len(digests) - len(set(map(str, digests)))
     return [f"{copies} files are byte-identical copies of others; splits keep copies together"] if copies else []
-
-
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    with reading(path), path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from puzzle_study.datasets import cifar, digits, folders, idx
 from puzzle_study.datasets.catalogue import DATASETS
-from puzzle_study.datasets.records import Unit, reading
+from puzzle_study.datasets.records import Unit, md5, reading
 from puzzle_study.errors import UserError
 
 DEFAULT_ROOT = "data"
 _SUBFOLDERS = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 """Where other tools keep a set below their own root, besides a folder of the set's name."""
+_ALIKE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
+"""Sets whose files have the same names, sizes and format."""
 
 _TREES = {
     "coil100": folders.find_coil,
@@ -81,11 +83,25 @@ def _top(root: str | None) -> Path:
 
 def _find(name: str, place: Path) -> Mapping[str, Unit] | None:
     classes = DATASETS[name].classes or ()
-    if name in ("mnist", "fashion_mnist"):
-        return idx.find(place, classes)
+    if name in _ALIKE:
+        found = idx.find(place, classes)
+        for unit in found.values() if found else ():
+            _refuse_the_other(name, unit)
+        return found
     if name == "cifar10":
         return cifar.find(place, classes)
     return _TREES[name](place)
+
+
+def _refuse_the_other(name: str, unit: idx.IdxUnit) -> None:
+    """Raise UserError where a file is, by its published checksum, one of the set whose files have the same names."""
+    title, other = DATASETS[name].title, DATASETS[_ALIKE[name]]
+    for file in unit.files:
+        if md5(unit.base / file) in other.checksums.values():
+            raise UserError(
+                f"{unit.base / file} is the file of {other.title}, not of {title}; name the folder of {title} in "
+                f"data.root, or write {other.name} for {name}"
+            )
 
 
 def _is_folder(path: Path) -> bool:

@@ -6,6 +6,7 @@ Shapes: N images, C channels, H = W = size.
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,3 +112,16 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "restore it from its source"
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {mend}") from None
+
+
+def md5(path: Path) -> str:
+    """Return a file's MD5, to compare with a published one.
+
+    Raises:
+        UserError: the file is missing or may not be read.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    with reading(path), path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from puzzle_study import data as command
-from puzzle_study.datasets import DATASETS, load_task, task_specs
+from puzzle_study.datasets import DATASETS, fingerprint, load_task, task_specs
+from puzzle_study.errors import UserError
 
 from .conftest import Layouts, png, section
 
@@ -44,7 +46,7 @@ def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts)
         assert name == "folder" or f"source: {info.source}; licence: {info.licence}" in result.output
     assert f"there: {layouts.root}/mvtec (bottle, grid)" in result.output
     assert f"there: {layouts.root}/mnist" in result.output
-    assert "incomplete: " in result.output
+    assert "not to be used: " in result.output
     assert "data_batch_1 is missing" in result.output
     assert "not there: run `python -m puzzle_study.data fetch coil100" in result.output
     assert "not there: go to https://www.kaggle.com" in result.output
@@ -146,6 +148,27 @@ def test_check_of_a_set_that_is_counted_in_all(
     result = run("check", "coil100", "--root", str(layouts.root))
     assert f"coil100: {72 * len(objects)} images in {folder}\n" in result.output
     assert ("the whole set has 144 images, so this is a part of it" in result.output) is not whole
+
+
+@pytest.mark.parametrize(("asked", "other"), [("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")])
+def test_a_set_whose_files_have_the_same_names_is_refused(
+    layouts: Layouts, monkeypatch: pytest.MonkeyPatch, asked: str, other: str
+) -> None:
+    folder = layouts.mnist("downloads")
+    published = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    monkeypatch.setitem(DATASETS, other, dataclasses.replace(DATASETS[other], checksums=published))
+    title, others = DATASETS[asked].title, DATASETS[other].title
+    sentence = (
+        f"{folder}/train-images-idx3-ubyte.gz is the file of {others}, not of {title}; name the folder of {title} in "
+        f"data.root, or write {other} for {asked}\n"
+    )
+    result = run("check", asked, "--root", str(folder))
+    assert (result.exit_code, result.output) == (2, f"Error: {sentence}")
+    listed = run("list", "--root", str(folder)).output
+    assert f"  not to be used: {sentence}" in listed
+    assert f"  there: {folder}\n" in listed
+    with pytest.raises(UserError, match="is the file of"):
+        fingerprint(section(asked, root=str(folder)))
 
 
 def test_check_of_digits() -> None:

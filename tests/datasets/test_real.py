@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from puzzle_study import data as command
 from puzzle_study.datasets import DATASETS, fingerprint, load_task, task_specs
+from puzzle_study.errors import UserError
 
 from .conftest import section
 
@@ -31,8 +33,22 @@ def test_mnist(real: Path) -> None:
 
 
 def test_the_checksums_of_the_catalogue_are_those_of_mnist(real: Path) -> None:
-    for name, checksum in DATASETS["mnist"].checksums.items():
-        assert hashlib.md5((real / "mnist" / name).read_bytes()).hexdigest() == checksum
+    checksums = DATASETS["mnist"].checksums
+    assert len(checksums) == 8
+    for path in (real / "mnist").glob("*.gz"):
+        assert hashlib.md5(path.read_bytes()).hexdigest() == checksums[path.name]
+        assert hashlib.md5(gzip.decompress(path.read_bytes())).hexdigest() == checksums[path.stem]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_mnist_is_not_taken_for_fashion_mnist(real: Path, tmp_path: Path, zipped: bool) -> None:
+    for path in (real / "mnist").glob("*.gz"):
+        content = path.read_bytes()
+        (tmp_path / (path.name if zipped else path.stem)).write_bytes(content if zipped else gzip.decompress(content))
+    data = section("fashion_mnist", root=str(tmp_path), normal_classes=[3])
+    with pytest.raises(UserError, match="is the file of MNIST, not of Fashion-MNIST"):
+        fingerprint(data)
+    assert fingerprint(data.model_copy(update={"name": "mnist"}))
 
 
 def test_cifar(real_cifar: Path) -> None:
