@@ -19,7 +19,9 @@ from puzzle_study.config_search import Objective as Objective
 from puzzle_study.config_search import Racing as Racing
 from puzzle_study.config_search import Search as Search
 from puzzle_study.config_search import Stopping as Stopping
+from puzzle_study.config_types import MOST_BASE_CHANNELS as MOST_BASE_CHANNELS
 from puzzle_study.config_types import MOST_EPOCHS as MOST_EPOCHS
+from puzzle_study.config_types import MOST_PERMUTATIONS as MOST_PERMUTATIONS
 from puzzle_study.config_types import EachOnce, Fraction, Many, Perturbation
 from puzzle_study.config_types import Scalar as Scalar
 from puzzle_study.config_types import Section as Section
@@ -108,7 +110,7 @@ class Puzzle(Section):
         description="`all` 23 for grid 2; `two_swapped` the 6 transpositions; `drawn` for grid 3; `auto` picks "
         "two_swapped for MVTec's textures, else all or drawn by grid.",
     )
-    count: int = Field(24, ge=1, le=512, description="K, how many permutations are drawn (`drawn` only).")
+    count: int = Field(24, ge=1, le=MOST_PERMUTATIONS, description="K, how many permutations are drawn (`drawn` only).")
     seed: int = Field(0, ge=0, description="Seed of that draw; every trial of a study shares it.")
     hide: Literal["auto", "black", "gray", "none"] = Field(
         "auto", description="What one random piece becomes in training; `auto`: black for 1 channel, gray for 3."
@@ -122,10 +124,13 @@ class Model(Section):
     """The U-Net and the discriminator."""
 
     base_channels: int = Field(
-        64, ge=1, le=256, description="Channels of the U-Net's first level (64: 17.3 M weights)."
+        64, ge=1, le=MOST_BASE_CHANNELS, description="Channels of the U-Net's first level (64: 17.3 M weights)."
     )
     discriminator_channels: int | None = Field(
-        None, ge=1, le=256, description="Channels of the discriminator's first level; null: as base_channels."
+        None,
+        ge=1,
+        le=MOST_BASE_CHANNELS,
+        description="Channels of the discriminator's first level; null: as base_channels.",
     )
     initialisation: Literal["default", "he"] = Field(
         "default", description="U-Net weights: PyTorch's default (authors), or He normal with the last layer × 0.1."

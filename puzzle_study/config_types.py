@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 MOST_EPOCHS = 100_000
+MOST_PERMUTATIONS = 512
+MOST_BASE_CHANNELS = 256
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], Strict(False)]
 

@@ -23,6 +23,8 @@ from puzzle_study.errors import UserError
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 DISPLACED_OF_NINE = 6
 ROTATIONS = (1, 2, 3)
+MOST_PIXELS = 2**27
+"""Of all puzzles of one image together: 128 puzzles of 1024×1024. Each of the two index tables then takes 1 GiB."""
 
 Permutation = tuple[int, ...]
 
@@ -128,6 +130,19 @@ def pad(x_NCHW: Tensor, grid: int) -> Tensor:
     return F.pad(x_NCHW, (0, right, 0, bottom)) if right or bottom else x_NCHW
 
 
+def check_memory(puzzles: PuzzleSet, height: int, width: int) -> None:
+    """Refuse index tables that a mistake, or an untrusted file, makes too large.
+
+    Raises:
+        UserError: all puzzles of one image have more pixels than :data:`MOST_PIXELS`.
+    """
+    if len(puzzles) * height * width > MOST_PIXELS:
+        raise UserError(
+            f"{len(puzzles)} puzzles of {height}×{width} pixels are more than {MOST_PIXELS:,} pixels together; "
+            f"lower data.size or puzzle.count"
+        )
+
+
 class Puzzler:
     """Makes the puzzles of a set for one image shape, by one gather over a whole batch.
 
@@ -142,11 +157,13 @@ class Puzzler:
 
     Raises:
         ValueError: the sides do not fit the grid, or a rotation is asked of an image that is not square.
+        UserError: the index tables would be larger than any memory should be asked for.
     """
 
     def __init__(self, puzzles: PuzzleSet, *, height: int, width: int, device: torch.device | str = "cpu") -> None:
         if height % puzzles.grid or width % puzzles.grid:
             raise ValueError(f"{height}×{width} pixels do not divide into {puzzles.grid}×{puzzles.grid} pieces")
+        check_memory(puzzles, height, width)
         self.puzzles = puzzles
         self.height, self.width = height, width
         pixel_HW = torch.arange(height * width).reshape(height, width)

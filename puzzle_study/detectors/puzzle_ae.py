@@ -24,6 +24,8 @@ from puzzle_study.results import replacing, write_text
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.pt", "detector.json"
+MOST_CHANNELS = 1024
+"""Channels of an image, for arrays of many bands; image files have 1 or 3."""
 # Numbers of the U-Net's widest feature map for one chunk of puzzles: about 8 MNIST images × 23 at base 64 on a CPU.
 CHUNK_NUMBERS = {"cpu": 10_000_000, "cuda": 400_000_000}
 
@@ -224,9 +226,14 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         shape = Shape(*(int(content[key]) for key in ("channels", "height", "width", "base_channels")))
         if min(shape.height, shape.width) < 16:
             raise ValueError(f"{shape.height}×{shape.width} pixels are too few")
+        if not 1 <= shape.channels <= MOST_CHANNELS:
+            raise ValueError(f"images have 1 to {MOST_CHANNELS} channels, not {shape.channels}")
+        if not 1 <= shape.base_channels <= config.MOST_BASE_CHANNELS:
+            raise ValueError(f"base_channels is 1 to {config.MOST_BASE_CHANNELS}, not {shape.base_channels}")
         if content["precision"] not in ("float32", "bfloat16"):
             raise ValueError(f"precision {content['precision']} is unknown")
         puzzle_set = _read_puzzle_set(content["puzzles"])
+        puzzles.check_memory(puzzle_set, shape.height, shape.width)
         state = checkpoint.read(folder / WEIGHTS, device)
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
@@ -242,7 +249,16 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         images, permutations = detector.validation_NK.shape
         if images == 0 or permutations != len(puzzle_set) or not detector.validation_NK.isfinite().all():
             raise ValueError(f"its validation errors are not those of {len(puzzle_set)} permutations")
-    except (checkpoint.DamagedFile, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        checkpoint.DamagedFile,
+        UserError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:
         raise UserError(
             f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
@@ -257,7 +273,10 @@ def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
     if kind == "rotation":
         possible = grid == 1 and all(order in {(turns,) for turns in puzzles.ROTATIONS} for order in permutations)
     else:
-        possible = kind == "jigsaw" and all(sorted(order) == list(range(grid * grid)) for order in permutations)
+        pieces = list(range(grid * grid)) if grid in (2, 3) else None
+        possible = kind == "jigsaw" and all(sorted(order) == pieces for order in permutations)
+    if len(permutations) > config.MOST_PERMUTATIONS:
+        raise ValueError(f"its {len(permutations)} permutations are more than {config.MOST_PERMUTATIONS}")
     if not possible or not permutations:
         raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
     return puzzles.PuzzleSet(kind, grid, permutations)

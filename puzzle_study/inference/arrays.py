@@ -14,6 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from puzzle_study.detectors.puzzle_ae import MOST_CHANNELS
+
 LEAST_SIDE = 16
 AT_ONCE = 1024
 PIXELS = "pixels must be uint8, or floats in [0, 1]"
@@ -54,7 +56,7 @@ def check_shape(shape: Shape) -> None:
     """Refuse images that the network cannot read.
 
     Raises:
-        ValueError: less than 16 pixels a side, or no channel.
+        ValueError: less than 16 pixels a side, no channel, or more channels than a saved detector may have.
     """
     channels, height, width = shape
     if min(height, width) < LEAST_SIDE or channels < 1:
@@ -63,6 +65,8 @@ def check_shape(shape: Shape) -> None:
             f"images must have at least {LEAST_SIDE}×{LEAST_SIDE} pixels, got shape (C, H, W) = {shape}{last}; "
             f"enlarge them first"
         )
+    if channels > MOST_CHANNELS:
+        raise ValueError(f"images must have at most {MOST_CHANNELS} channels, got shape (C, H, W) = {shape}")
 
 
 def batches(images: Any) -> Iterator[Tensor]:

@@ -155,6 +155,14 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
     "permutation_text": lambda c: c["puzzles"]["permutations"].__setitem__(0, "abcd"),
     "score_missing": lambda c: c.pop("score"),
     "score_unknown": lambda c: c["score"].update(aggregation="median"),
+    "height_huge": lambda c: c.update(height=10**9),
+    "width_huge": lambda c: c.update(width=10**9),
+    "sides_that_make_large_tables": lambda c: c.update(height=6000, width=6000),
+    "height_infinite": lambda c: c.update(height=float("inf")),
+    "channels_huge": lambda c: c.update(channels=10**7),
+    "base_channels_huge": lambda c: c.update(base_channels=2000),
+    "grid_huge": lambda c: c["puzzles"].update(grid=30_000),
+    "permutations_huge": lambda c: c["puzzles"].update(permutations=[[1, 0, 2, 3]] * 513),
     "precision_missing": lambda c: c.pop("precision"),
     "precision_unknown": lambda c: c.update(precision="float8"),
 }
@@ -164,6 +172,26 @@ EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_description_that_does_not_fit_is_a_damaged_detector(edit: str, saved: Path) -> None:
     change(saved, EDITS[edit])
     assert_damaged(saved)
+
+
+SIZES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "height": (EDITS["height_huge"], "6 puzzles of 1000000000×16 pixels are more than 134,217,728 pixels together"),
+    "channels": (EDITS["channels_huge"], "images have 1 to 1024 channels, not 10000000"),
+    "base_channels": (EDITS["base_channels_huge"], "base_channels is 1 to 256, not 2000"),
+    "grid": (EDITS["grid_huge"], "its puzzles are no permutations of 30000×30000 pieces"),
+    "permutations": (EDITS["permutations_huge"], "its 513 permutations are more than 512"),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_description_that_asks_for_any_amount_of_memory_is_refused_before_it_gets_some(
+    size: str, saved: Path
+) -> None:
+    edit, reason = SIZES[size]
+    change(saved, edit)
+    (saved / WEIGHTS).unlink()
+    with pytest.raises(UserError, match=re.escape(f"damaged detector ({reason}")):
+        load(saved, device=CPU)
 
 
 def test_turns_that_are_none_are_a_damaged_detector(tmp_path: Path) -> None:

@@ -293,6 +293,11 @@ def test_rotation_puzzles_hide_a_quarter() -> None:
         assert torch.equal(painted[0], reference.hidden(images[0], 2, number, "black"))
 
 
+def test_index_tables_that_would_fill_the_memory_are_refused() -> None:
+    with pytest.raises(UserError, match=r"23 puzzles of 4096×4096 pixels are more than .* lower data\.size or"):
+        puzzles.Puzzler(puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations()), height=4096, width=4096)
+
+
 @examples(20)
 @given(side=st.integers(2, 13))
 def test_the_pieces_of_an_odd_rotation_puzzle_cover_every_pixel_once(side: int) -> None:
