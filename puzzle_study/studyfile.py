@@ -184,8 +184,8 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         given.append(tuple(name.split(".")))
     _check_unknown(document, source, lines, given=given)
     layered = resolved_layers(document)
-    if isinstance(search := layered.get("search"), dict):
-        layered["search"] = search | {"space": _space_as_read(search.get("space"))}
+    if isinstance(search := layered.get("search"), dict) and isinstance(space := search.get("space"), dict):
+        layered["search"] = search | {"space": _space_as_read(space)}
     try:
         study = config.Study.model_validate(layered)
     except ValidationError as error:
@@ -303,10 +303,8 @@ def setting_names(model: type[BaseModel] = config.Study, prefix: str = "") -> li
     return names
 
 
-def _space_as_read(space: Any) -> Any:
+def _space_as_read(space: defaults.Layer) -> defaults.Layer:
     """Return the axes with values as their settings read them, 8/255 as a number; what does not fit stays as it is."""
-    if not isinstance(space, dict):
-        return space
     read = {}
     for name, axis in space.items():
         if isinstance(axis, dict):
