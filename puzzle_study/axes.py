@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from puzzle_study import config
 EVALUATION_AXES = ("score.error", "score.aggregation")
 """Axes that need no training: every detector is read by each of their values."""
 
+MOST_COMBINATIONS = 10_000
 Values = dict[str, config.Scalar]
 
 
@@ -53,15 +55,14 @@ def cycle(search: config.Search) -> list[str]:
     return []
 
 
-def combinations(file: Resolved, names: Iterable[str]) -> Iterator[Values]:
-    """Yield what the axes among some settings can be together, with the axes that their conditions depend on.
+def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
+    """Return what the axes among some settings can be together, with the axes that their conditions depend on.
 
-    Of many numbers only the least, the greatest and those that a condition names are tried.
+    Of many numbers only the least, the greatest and those that a condition names are tried. None: there are too many
+    combinations to say anything of all of them.
     """
     search = file.study.search
-    if search is None:
-        yield {}
-        return
+    assert search is not None
     wanted, picked = set(names), list[tuple[str, config.Axis, list[Any]]]()
     for name, axis in reversed(ordered_axes(search)):
         if name in wanted:
@@ -79,7 +80,8 @@ def combinations(file: Resolved, names: Iterable[str]) -> Iterator[Values]:
         else:
             yield from walk(at + 1, values)
 
-    yield from walk(0, {})
+    found = list(itertools.islice(walk(0, {}), MOST_COMBINATIONS + 1))
+    return found if len(found) <= MOST_COMBINATIONS else None
 
 
 def _placed(search: config.Search) -> tuple[list[tuple[str, config.Axis]], dict[str, config.Axis]]:

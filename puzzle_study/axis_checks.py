@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,13 @@ from puzzle_study.errors import UserError, suggestion
 if TYPE_CHECKING:
     from puzzle_study.studyfile import StudyFile
 
-MOST_COMBINATIONS = 10_000
-"""More are not looked through: nothing is refused that has not been seen to be wrong."""
+UNTRAINED = {
+    "data.root": "says where the images are",
+    "data.normal_classes": "says which tasks there are",
+    "data.repeats": "says how many tasks there are",
+}
+FOLLOWING = "evaluate."
+"""Settings of this section follow a training, and name it: each of their values would train every detector anew."""
 
 
 def check_search(file: StudyFile) -> None:
@@ -49,19 +53,30 @@ def check_search(file: StudyFile) -> None:
 
 def searchable() -> list[str]:
     """Return the dotted names of all settings that an axis may vary."""
+    return [name for name in conditions() if name not in UNTRAINED and not name.startswith(FOLLOWING)]
+
+
+def conditions() -> list[str]:
+    """Return the dotted names of all settings that a condition may name."""
     from puzzle_study.studyfile import setting_names
 
     return [name for name in setting_names(config.Settings) if name != "data.name"]
 
 
 def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
-    known = searchable()
+    known = conditions()
     for dotted in (name, *(axis.when or {})):
         if dotted not in known:
             raise UserError(
                 f"search axis `{dotted}` is not a setting of a configuration{suggestion(dotted, known)} "
                 f"({file.where(name)})"
             )
+    if name not in searchable():
+        why = UNTRAINED.get(name, "follows a training and does not change it")
+        raise UserError(
+            f"search axis `{name}` trains no other detector: it {why}; take it out of `search.space` and set it once "
+            f"({file.where(name)})"
+        )
     if name in EVALUATION_AXES and axis.when:
         raise UserError(
             f"search axis `{name}` needs no training and every detector is read by each of its values; take its "
@@ -78,8 +93,8 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
 
 def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
     """Refuse a condition that holds nowhere in the space."""
-    points = list(itertools.islice(combinations(file, [name]), MOST_COMBINATIONS + 1))
-    if len(points) > MOST_COMBINATIONS or any(name in values for values in points):
+    points = combinations(file, [name])
+    if points is None or any(name in values for values in points):
         return
     wanted = " and ".join(f"{other} {_any_of(values)}" for other, values in (axis.when or {}).items())
     found = "; ".join(f"{other} is {_any_of(_values_of(file, other, points))}" for other in axis.when or {})

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from puzzle_study import config, defaults, studyfile
+from puzzle_study import axis_checks, config, defaults
 from puzzle_study.commands import command
 from puzzle_study.results import write_text
 
@@ -169,9 +169,8 @@ def schema() -> dict[str, Any]:
     study = config.Study.model_json_schema(by_alias=True, schema_generator=_Generator)
     parts: dict[str, Any] = study.pop("$defs") | {"Study": study}
     study["required"].remove("name")  # left out, it is the file's
-    searchable = {"enum": [name for name in studyfile.setting_names(config.Settings) if name != "data.name"]}
-    parts["Search"]["properties"]["space"]["propertyNames"] = searchable
-    parts["Axis"]["properties"]["when"]["anyOf"][0]["propertyNames"] = searchable
+    parts["Search"]["properties"]["space"]["propertyNames"] = {"enum": axis_checks.searchable()}
+    parts["Axis"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": axis_checks.conditions()}
     several = depending()
     for prefix, model, _ in sections():
         parts[model.__name__].pop("title")

@@ -100,6 +100,15 @@ def trained_settings(settings: config.Settings) -> dict[str, Any]:
     return content
 
 
+INERT_BY: dict[str, tuple[str, ...]] = {
+    "train.adversary": ("train.adversary.method", "train.adversary.epsilon", "train.adversary.alpha"),
+    "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations", "score.permutations"),
+    "train": ("variant", "train.lambda", "train.schedule"),
+    "model": ("variant", "train.lambda"),
+}
+"""The settings that decide which ones of a section are inert, by the section's name."""
+
+
 def inert_settings(settings: config.Settings) -> dict[str, str]:
     """Return the settings that cannot change this configuration's training, each with the reason."""
     train, adversary = settings.train, settings.train.adversary

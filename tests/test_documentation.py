@@ -126,6 +126,7 @@ BAD = {
     "two kinds of axis": "data: {name: mnist}\nsearch: {space: {train.lambda: {uniform: [0, 1], grid: [0]}}}",
     "no kind of axis": "data: {name: mnist}\nsearch: {space: {train.lambda: {}}}",
     "axis of nothing": "data: {name: mnist}\nsearch: {space: {train.lamda: {uniform: [0, 1]}}}",
+    "axis that trains nothing": "data: {name: mnist}\nsearch: {space: {data.root: {choice: [a, b]}}}",
     "condition on nothing": "data: {name: mnist}\n"
     "search: {space: {train.lambda: {uniform: [0, 1], when: {puzzle.grit: [2]}}}}",
     "empty space": "data: {name: mnist}\nsearch: {space: {}}",

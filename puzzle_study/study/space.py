@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
-from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
+from puzzle_study.axes import EVALUATION_AXES, applies, combinations, ordered_axes, setting_of
 from puzzle_study.axes import Values as Values
 from puzzle_study.study.selection import (
     LOWER_IS_BETTER,
@@ -28,7 +28,7 @@ from puzzle_study.study.selection import (
     readings,
 )
 from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial_spec import inert_settings
+from puzzle_study.trial_spec import INERT_BY, inert_settings
 
 
 class Suggestion(Protocol):
@@ -64,19 +64,18 @@ def make_asker(file: StudyFile, search: config.Search, journal: Path | None = No
 
 
 def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:
-    """Return the axes that cannot matter anywhere in the space, each with the reason.
-
-    Only the ends of the other axes are looked at: an axis that matters for one of them is not inert.
-    """
-    corners = [
-        (axis.values if axis.kind in ("choice", "grid") else (axis.values[0], axis.values[-1]))
-        for axis in search.space.values()
-    ]
-    inert: dict[str, str] | None = None
-    for corner in itertools.islice(itertools.product(*corners), 512):
-        found = inert_settings(file.configuration(dict(zip(search.space, corner, strict=True))))
-        inert = found if inert is None else {name: reason for name, reason in inert.items() if name in found}
-    return {name: reason for name, reason in (inert or {}).items() if name in search.space}
+    """Return the axes that cannot matter wherever they are searched, each with the reason."""
+    inert = {}
+    for name in search.space:
+        deciding = INERT_BY.get(name.rpartition(".")[0], ())
+        reasons = [
+            inert_settings(file.configuration(values)).get(name)
+            for values in combinations(file, [name, *deciding]) or ()
+            if name in values
+        ]
+        if reasons and (reason := reasons[0]) is not None and None not in reasons:
+            inert[name] = reason
+    return inert
 
 
 class OptunaAsker:

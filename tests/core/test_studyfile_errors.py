@@ -147,6 +147,26 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
         DATA + "search: {space: {max_concurrent: {choice: [1]}}}\n",
         "search axis `max_concurrent` is not a setting of a configuration (FILE, line 2)",
     ),
+    "axis_of_places": (
+        DATA + "search: {space: {data.root: {choice: [a, b]}}}\n",
+        "search axis `data.root` trains no other detector: it says where the images are; take it out of `search.space` "
+        "and set it once (FILE, line 2)",
+    ),
+    "axis_of_tasks": (
+        DATA + "search: {space: {data.repeats: {choice: [1, 2]}}}\n",
+        "search axis `data.repeats` trains no other detector: it says how many tasks there are; take it out of "
+        "`search.space` and set it once (FILE, line 2)",
+    ),
+    "axis_of_the_evaluation": (
+        DATA + "search:\n  space:\n    evaluate.every: {choice: [1, 5]}\n",
+        "search axis `evaluate.every` trains no other detector: it follows a training and does not change it; take it "
+        "out of `search.space` and set it once (FILE, line 4)",
+    ),
+    "axis_of_the_attack_behind_a_training": (
+        DATA + "search: {space: {evaluate.robust.epsilon: {choice: [0.1, 0.2]}}}\n",
+        "search axis `evaluate.robust.epsilon` trains no other detector: it follows a training and does not change it; "
+        "take it out of `search.space` and set it once (FILE, line 2)",
+    ),
     "axis_out_of_range": (
         DATA + "search:\n  space:\n    train.lambda: {uniform: [0, 1000]}\n",
         "search axis `train.lambda` leads to a value that is not allowed: must be less than or equal to 100, "

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from puzzle_study import config, studyfile
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.trial import scoring_set
-from puzzle_study.trial_spec import TrialSpec, inert_settings
+from puzzle_study.trial_spec import INERT_BY, TrialSpec, inert_settings
 
 from . import tiny
 
@@ -167,6 +169,31 @@ def test_every_setting_of_a_configuration_is_in_a_table_above() -> None:
     """A new setting needs the decision whether it names a trial."""
     decided = {name for _, change in (*MATTER, *UNTRAINED, *INERT) for name in change}
     assert set(studyfile.setting_names(config.Settings)) == decided
+
+
+DECIDING = {
+    "puzzle.kind": ["jigsaw", "rotation"],
+    "puzzle.grid": [2, 3],
+    "puzzle.permutations": ["auto", "two_swapped"],
+    "score.permutations": ["all", 2],
+    "train.lambda": [0.0, 0.02],
+    "train.schedule": ["plateau", "one_cycle", "constant"],
+    "train.adversary.method": ["none", "fgsm", "pgd"],
+    "train.adversary.epsilon": [0.01, 0.1],
+    "train.adversary.alpha": [0.05, 2.0],
+    "puzzle.per_batch": [False, True],
+    "train.averaging": [0.0, 0.5],
+}
+
+
+@tiny.examples(200)
+@given(values=st.fixed_dictionaries({name: st.sampled_from(options) for name, options in DECIDING.items()}))
+def test_what_is_inert_is_decided_by_few_settings(values: Values) -> None:
+    whole = inert_settings(tiny.settings(values))
+    for name in studyfile.setting_names(config.Settings):
+        deciding = INERT_BY.get(name.rpartition(".")[0], ())
+        few = {other: value for other, value in values.items() if other in deciding}
+        assert inert_settings(tiny.settings(few)).get(name) == whole.get(name)
 
 
 SOME = {"score.permutations": 2}

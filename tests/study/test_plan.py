@@ -248,3 +248,39 @@ def test_conditions_hold_in_whatever_order_the_axes_are_written(
         (("puzzle.grid", 2), ("train.adversary.method", "pgd"), ("train.adversary.steps", 2)),
         (("puzzle.grid", 2), ("train.adversary.method", "pgd"), ("train.adversary.steps", 9)),
     }
+
+
+def inert_in(tmp_path: Path, *axes: str) -> dict[str, str]:
+    path = tmp_path / "inert.yaml"
+    space = "".join(f"    {axis}\n" for axis in axes)
+    path.write_text(f"data: {{name: digits}}\nsearch:\n  space:\n{space}", encoding="utf-8")
+    file = studyfile.load(path)
+    assert file.study.search is not None
+    return inert_axes(file, file.study.search)
+
+
+def test_no_axis_is_called_inert_that_matters_somewhere_however_many_there_are(tmp_path: Path) -> None:
+    others = [f"{name}: {{uniform: [0.1, 0.2]}}" for name in ("averaging", "plateau_factor", "weight_decay", "lambda")]
+    others += [f"{name}: {{choice: [8, 9]}}" for name in ("epochs", "batch_size", "plateau_patience")]
+    found = inert_in(
+        tmp_path,
+        "train.adversary.method: {choice: [none, fgsm]}",
+        "train.adversary.epsilon: {uniform: [0.01, 0.2]}",
+        "train.adversary.alpha: {log_uniform: [0.001, 0.3]}",
+        "model.base_channels: {choice: [4, 8]}",
+        *(f"train.{other}" for other in others),
+    )
+    assert found == {}
+
+
+def test_an_axis_that_is_searched_only_where_it_cannot_matter_is_named(tmp_path: Path) -> None:
+    found = inert_in(
+        tmp_path,
+        "train.adversary.method: {choice: [none, fgsm]}",
+        "train.adversary.epsilon: {uniform: [0.01, 0.2], when: {train.adversary.method: [none]}}",
+        "train.adversary.steps: {choice: [2, 9]}",
+    )
+    assert found == {
+        "train.adversary.epsilon": "train.adversary.method is none",
+        "train.adversary.steps": "train.adversary.method is none",
+    }
