@@ -210,15 +210,18 @@ class StudyData:
 
     def _metric(self, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         rows = self.of(choice)
-        own = self.study.score.error if self.study else choice.error
         if rows.empty:
             # A table of which no trial finished has no columns of metrics.
             values = pd.Series(dtype=float)
-        elif choice.is_reference or choice.error == own:
+        elif choice.is_reference or choice.error == self.table_error(choice):
             values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
         else:
             values = self._recomputed(rows, choice, metric, suffix)
         return pd.Series(values.to_numpy(), index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
+
+    def table_error(self, choice: Choice) -> config.ErrorNorm:
+        """Return the error norm of trials.csv and epochs.parquet, which have no other than the study's own."""
+        return self.study.score.error if self.study else choice.error
 
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
         """Return the mean over classes and seeds with its interval, or None where no trial has the number."""

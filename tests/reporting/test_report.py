@@ -207,6 +207,30 @@ def test_error_norms_are_recomputed_from_the_matrices(tmp_path: Path) -> None:
     assert [float(row["auroc"]) for row in rows] == pytest.approx(list(summary["auroc_mean"]))
 
 
+def test_a_winner_under_another_error_norm_is_described_under_that_norm(tmp_path: Path) -> None:
+    recipe = replace(SMALL, classes=("0", "8"), inverted_class="8", errors=("l2", "mse"), references=())
+    results = write_study(tmp_path / "x", recipe)
+    summary = pd.read_csv(results.summary_file)
+    summary["rank"] = summary["rank"].where(summary["error"] != "mse").fillna(summary["rank"].max() + 1)
+    summary["label"] = ""
+    won = (summary["error"] == "mse") & (summary["aggregation"] == "max")
+    summary.loc[won, ["label", "rank"]] = ["winner", 1]
+    summary.to_csv(results.summary_file, index=False)
+    # Under the study's own norm it is the other class whose scores are inverted.
+    trials = pd.read_csv(results.trials_file)
+    for name in ("auroc_max", "auroc_max_low", "auroc_max_high", "inverted_max"):
+        trials[name] = list(trials[name])[::-1]
+    trials.to_csv(results.trials_file, index=False)
+    page = build_report(results)
+    inverted = next(text for text in paragraphs(page, "summary") if text.startswith("Inverted"))
+    assert "in 1 of 2 trials" in inverted
+    assert "(class 8; " in inverted
+    norm = "error norm l2, the study's own, and not mse, which won"
+    assert any(norm in text for text in paragraphs(page, "training"))
+    assert norm.capitalize() in page.read_text(encoding="utf-8").replace("&#39;", "'")
+    assert "under the error norm mse, which won." in paragraphs(page, "training")[-1]
+
+
 def test_ablations_stand_beside_the_papers(tmp_path: Path) -> None:
     recipe = replace(
         SMALL, dataset="cifar10", classes=("airplane", "ship"), seeds=(0, 1), configurations=3, axes=(),

@@ -121,18 +121,15 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
 
 
 def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
-    rows = data.of(winner)
-    column = f"inverted_{winner.aggregation}"
-    if column not in rows:
-        return None
-    turned = rows[rows[column].astype(str).str.lower() == "true"]
+    values, high = data.metric(winner), data.metric(winner, suffix="_high")
+    turned = high[high < 0.5].index
     if not len(turned):
         return None
-    classes = ", ".join(dict.fromkeys(str(name) for name in turned["normal_class"]))
-    lowest = pd.to_numeric(turned[f"auroc_{winner.aggregation}"]).min()
+    classes = ", ".join(dict.fromkeys(turned.get_level_values("normal_class")))
+    lowest = float(values.loc[turned].min())
     return Paragraph(
-        f"Inverted scores: in {len(turned)} of {len(rows)} trials of the winner normal images score higher than "
-        f"anomalies (class {classes}; lowest AUROC {share(float(lowest))} %, interval wholly below 50 %).",
+        f"Inverted scores: in {len(turned)} of {len(values)} trials of the winner normal images score higher than "
+        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %).",
         kind="finding",
     )
 

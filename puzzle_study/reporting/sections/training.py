@@ -45,7 +45,9 @@ def build(data: StudyData, figures: Path) -> Section:
     else:
         blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
     blocks.append(_second_half(data, choice))
-    blocks.append(last_table(data, choice) or absent("The trials have no statistics over their last 20 evaluations."))
+    text = "The trials have no statistics over their last 20 evaluations"
+    text += "." if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won."
+    blocks.append(last_table(data, choice) or absent(text))
     return section("training", title, blocks)
 
 
@@ -118,10 +120,17 @@ def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
         return None
     return Paragraph(
         f"Over the second half of its evaluations (at least {min(counts)} of a training) the AUROC of "
-        f"{data.label(choice)} with {choice.aggregation} has a standard deviation of "
+        f"{data.label(choice)} with {choice.aggregation} ({curve_norm(data, choice)}) has a standard deviation of "
         f"{share(sum(spreads) / len(spreads), digits=2)} points, mean of {len(spreads)} trials; highest "
         f"{share(max(spreads), digits=2)}."
     )
+
+
+def curve_norm(data: StudyData, choice: Choice) -> str:
+    """Return under which error norm the curves of epochs.parquet are, which need not be the one that won."""
+    own = data.table_error(choice)
+    other = "" if own == choice.error else f", the study's own, and not {choice.error}, which won"
+    return f"error norm {own}{other}"
 
 
 def _curves(data: StudyData, choice: Choice) -> pd.DataFrame | None:
@@ -183,8 +192,8 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
             f"{own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % in epoch {own['epoch'].min()} to "
             f"{last:.1f} % in epoch {own['epoch'].max()}.",
             caption=f"Test AUROC along the training of {data.label(choice)} (configuration {choice.configuration}); it "
-            f"steers neither training nor selection. Band: lowest to highest of {trials} trials of "
-            f"{len(names)} classes.",
+            f"steers neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
+            f"of {trials} trials of {len(names)} classes.",
         )
 
 
