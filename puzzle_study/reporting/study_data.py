@@ -79,6 +79,11 @@ class StudyData:
         return self.trials[self.trials["status"] == "finished"]
 
     @cached_property
+    def failed(self) -> pd.DataFrame:
+        """Trials that went wrong; what a race or a stopping rule gave up did not."""
+        return self.trials[self.trials["status"] == "failed"]
+
+    @cached_property
     def axes(self) -> list[str]:
         """Searched settings, by dotted name, without aggregation and error norm, which cost no training."""
         return [name for name in self.trials.columns if "." in name or name == "variant"]

@@ -185,6 +185,16 @@ def test_study_without_a_winner_is_reported(tmp_path: Path) -> None:
     assert table(page, "failed_trials")[0]["error"].startswith("<script>")
 
 
+def test_trials_that_were_given_up_did_not_fail(tmp_path: Path) -> None:
+    results = write_study(tmp_path / "x", replace(SMALL, configurations=3, failed=1, references=(), epochs=False))
+    trials = pd.read_csv(results.trials_file)
+    trials.loc[trials["status"] == "failed", ["status", "error"]] = ["stopped", "lost the race"]
+    trials.to_csv(results.trials_file, index=False)
+    page = build_report(results)
+    assert not any("failed" in text for text in paragraphs(page, "summary"))
+    assert "No trial failed; 1 of 3 were given up (see Ranking)." in paragraphs(page, "provenance")
+
+
 def test_oracle_is_labelled_everywhere(tmp_path: Path) -> None:
     page = build_report(write_study(tmp_path / "x", replace(SMALL, configurations=3, selection="oracle")))
     assert any(

@@ -123,8 +123,10 @@ def _versions(data: StudyData) -> Table | None:
 
 
 def _failed(data: StudyData) -> Block:
-    failed = data.trials[data.trials["status"] != "finished"]
-    if not len(failed):
+    if not len(data.failed):
+        stopped = len(data.trials) - len(data.finished)
+        if stopped:
+            return Paragraph(f"No trial failed; {stopped} of {len(data.trials)} were given up (see Ranking).")
         return Paragraph(f"All {len(data.trials)} trials finished.")
     rows = tuple(
         (
@@ -134,7 +136,7 @@ def _failed(data: StudyData) -> Block:
             count(float(row["seed"])),
             word(row.get("error") if isinstance(row.get("error"), str) else row["status"]),
         )
-        for _, row in failed.iterrows()
+        for _, row in data.failed.iterrows()
     )
     return Table(
         "failed_trials",

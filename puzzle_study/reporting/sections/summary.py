@@ -170,7 +170,7 @@ def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
 
 
 def _failures(data: StudyData) -> Paragraph | None:
-    failed = len(data.trials) - len(data.finished)
+    failed = len(data.failed)
     if not failed:
         return None
     return Paragraph(
