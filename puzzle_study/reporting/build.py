@@ -98,7 +98,7 @@ def _subtitle(data: StudyData) -> str:
         f"Data set {data.dataset}",
         f"{len(data.classes)} normal {'class' if len(data.classes) == 1 else 'classes'}",
         f"{len(data.finished)} of {len(data.trials)} trials finished",
-        f"selection: {data.selection_title}",
+        f"selection: {data.selected_by}",
     ]
     if environment.get("finished"):
         parts.append(f"finished {str(environment['finished'])[:16].replace('T', ' ')}")

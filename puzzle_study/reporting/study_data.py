@@ -13,7 +13,7 @@ import pandas as pd
 from puzzle_study import config, statistics
 from puzzle_study.reporting.paper_values import MAIN, Conditions
 from puzzle_study.statistics import Mean
-from puzzle_study.study.selection import criterion, objectives, summary_column
+from puzzle_study.study.selection import SHARES, criterion, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,8 +116,21 @@ class StudyData:
 
     @property
     def selection_title(self) -> str:
-        """The selection as it is written in sentences."""
+        """The selection as it is written in sentences; a search may rank by an objective of its own."""
         return self.selection.replace("pseudo_anomalies", "pseudo-anomalies")
+
+    @property
+    def ranks_by_selection(self) -> bool:
+        """Whether the winner is best in the selection's own criterion, and not in another objective of the search."""
+        return self.objective_column(self.objectives[0]) == "selection_mean"
+
+    @property
+    def selected_by(self) -> str:
+        """By what the winner was chosen, as it is written in sentences."""
+        if self.ranks_by_selection:
+            return self.selection_title
+        first = self.objectives[0]
+        return f"objective {first}" + (" (oracle)" if first in config.NEED_TEST_LABELS else "")
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -208,7 +221,8 @@ class StudyData:
 
         Args:
             choice: configuration, aggregation and error norm.
-            metric: first part of a column of trials.csv: ``auroc``, ``selection``, ``fpr_at_tpr99``, ``last20`` …
+            metric: first part of a column of trials.csv: ``auroc``, ``selection``, ``fpr_at_tpr99``, ``last20`` …, or a
+                whole one that no reading changes: ``val_error``, ``train_seconds`` …
             suffix: last part, such as ``_low``.
         """
         return self._remembered(("metric", choice, metric, suffix), lambda: self._metric(choice, metric, suffix))
@@ -218,6 +232,9 @@ class StudyData:
         if rows.empty:
             # A table of which no trial finished has no columns of metrics.
             values = pd.Series(dtype=float)
+        elif metric in rows:
+            # Of the training and not of a reading, such as val_error.
+            values = pd.to_numeric(rows[metric], errors="coerce")
         elif choice.is_reference or choice.error == self.table_error(choice):
             values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
         else:
@@ -236,7 +253,9 @@ class StudyData:
         values = self.metric(choice, metric)
         if not len(values):
             return None
-        mean = statistics.mean_interval(values.to_numpy(), tasks_of(values), bounds=(0, 1))
+        mean = statistics.mean_interval(
+            values.to_numpy(), tasks_of(values), bounds=(0, 1) if metric in SHARES else (-np.inf, np.inf)
+        )
         if metric != "auroc" or mean.method != statistics.NO_INTERVAL:
             return mean
         lows, highs = self.metric(choice, suffix="_low"), self.metric(choice, suffix="_high")

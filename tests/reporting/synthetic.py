@@ -41,6 +41,7 @@ class Recipe:
     selection: str = "pseudo_anomalies"
     inverted_class: str | None = None
     levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    objectives: tuple[str, ...] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     """Further sections of the study file."""
 
@@ -136,6 +137,7 @@ def _study(recipe: Recipe) -> config.Study:
         search = {
             "configurations": recipe.configurations,
             "space": {name: space[name] for name in dict.fromkeys(named)},
+            "objectives": recipe.objectives,
         }
     return config.Study.model_validate(
         {

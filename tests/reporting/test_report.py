@@ -207,6 +207,38 @@ def test_oracle_is_labelled_everywhere(tmp_path: Path) -> None:
         assert "oracle" in (page.parent / "tables" / f"{name}.md").read_text(encoding="utf-8"), name
 
 
+@pytest.mark.parametrize(
+    ("selection", "objectives", "chosen"),
+    [
+        ("pseudo_anomalies", ("val_error",), "objective val_error"),
+        ("oracle", ("robust_auroc", "auroc"), "objective robust_auroc (oracle)"),
+    ],
+)
+def test_sentences_name_the_objective_that_chose(
+    tmp_path: Path, selection: str, objectives: tuple[str, ...], chosen: str
+) -> None:
+    settings = {"evaluate": {"robust": {"epsilon": 0.1}}}
+    recipe = replace(
+        SMALL, configurations=3, selection=selection, objectives=objectives, epochs=False, settings=settings
+    )
+    results = write_study(tmp_path / "x", recipe)
+    trials = pd.read_csv(results.trials_file)
+    trials["robust_auroc_min"] = trials["robust_auroc_avg"] = trials["robust_auroc_max"] = 0.25
+    trials["val_error"] = 0.0375
+    trials.to_csv(results.trials_file, index=False)
+    page = build_report(results)
+    summary, ranking = " ".join(paragraphs(page, "summary")), paragraphs(page, "ranking")
+    assert f"; selection: {chosen})" in summary
+    assert f"election by {chosen} " in summary
+    assert "selected by the test AUROC itself" not in summary
+    one = next(text for text in ranking if text.startswith("One-standard-error choice"))
+    value = {"val_error": "0.0375", "robust_auroc": "25.0 %"}[objectives[0]]
+    assert f"whose {chosen} is within one standard error of the best: {value}; " in one
+    assert f"Winner: chosen by {chosen}." in (page.parent / "tables" / "searched_settings.md").read_text(
+        encoding="utf-8"
+    )
+
+
 def test_error_norms_are_recomputed_from_the_matrices(tmp_path: Path) -> None:
     results = write_study(
         tmp_path / "x", replace(SMALL, errors=("l2", "mse"), configurations=2, attacks=False, epochs=False)

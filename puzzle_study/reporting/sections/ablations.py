@@ -154,7 +154,7 @@ def _variant_table(data: StudyData) -> Table:
         tuple(rows),
         f"AUROC, mean over classes and seeds. {method_note(found)} Where other settings were "
         "searched too, each variant stands with its configuration of the best rank (selection: "
-        f"{data.selection_title})."
+        f"{data.selected_by})."
         + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else "")
         + (f" {missing}" if missing else ""),
     )
@@ -179,7 +179,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
         ),
         tuple(rows),
         f"Mean over classes and seeds. {method_note(found)} Where other settings were searched too, "
-        f"each value stands with its configuration of the best rank (selection: {data.selection_title})."
+        f"each value stands with its configuration of the best rank (selection: {data.selected_by})."
         + (_twelfth(data.dataset, twelfth) if twelfth else ""),
     )
 

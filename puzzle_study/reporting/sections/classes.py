@@ -64,7 +64,7 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     )
     note = (
         f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
-        f"{data.selection_title}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
+        f"{data.selected_by}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
     )
     mean = data.mean(choice)
     note += f"; interval: {mean.method}." if mean else "."

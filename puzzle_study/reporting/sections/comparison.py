@@ -57,7 +57,7 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
                 percent(default.value, default.low, default.high) if default else Cell("–"),
                 percent(reference[1]) if reference else Cell("–"),
                 word(TITLES.get(reference[0], reference[0]) if reference else ""),
-                word(data.selection_title),
+                word(data.selected_by),
                 count(len(data.classes)),
                 count(data.finished["seed"].nunique()),
                 count(len(data.finished)),

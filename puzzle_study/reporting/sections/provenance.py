@@ -75,7 +75,7 @@ def _searched(data: StudyData) -> Table | None:
             Column("winner", "Winner"),
         ),
         tuple(rows),
-        f"Winner: chosen by {data.selection_title}. {NOTHING}: not in play under the other settings.",
+        f"Winner: chosen by {data.selected_by}. {NOTHING}: not in play under the other settings.",
     )
 
 

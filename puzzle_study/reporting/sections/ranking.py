@@ -26,6 +26,7 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
+from puzzle_study.study.selection import gain, shown
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -45,7 +46,7 @@ def build(data: StudyData) -> Section:
 
 def how_selected(data: StudyData) -> str:
     """Return one sentence on how the winner was chosen."""
-    if data.objective_column(data.objectives[0]) != "selection_mean":
+    if not data.ranks_by_selection:
         labels = data.objectives[0] in NEED_TEST_LABELS
         return (
             f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
@@ -63,8 +64,7 @@ def how_selected(data: StudyData) -> str:
 
 
 def _ranked_by(data: StudyData) -> str:
-    own = data.objective_column(data.objectives[0]) != "selection_mean"
-    return f"the objective {data.objectives[0]}" if own else f"selection ({data.selection_title})"
+    return f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
 
 
 def _given_up(data: StudyData) -> Paragraph | None:
@@ -208,8 +208,8 @@ def axis_cell(value: object) -> Cell:
 
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
-    """Return which cheaper configuration is as good by the selection's own measure."""
-    metric = "auroc" if data.selection == "oracle" else "selection"
+    """Return which cheaper configuration is as good by the measure that ranks."""
+    metric = data.objectives[0]
     rows = data.configurations.dropna(subset=["rank"])
     candidates = []
     for _, row in rows.iterrows():
@@ -221,17 +221,18 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     if len(candidates) < 2:
         return None
     index = statistics.one_standard_error(
-        [mean.value for _, mean, _ in candidates],
+        [gain(metric, mean.value) for _, mean, _ in candidates],
         [mean.standard_error for _, mean, _ in candidates],
         [seconds for _, _, seconds in candidates],
     )
     choice, mean, seconds = candidates[index]
     auroc = data.mean(choice)
+    measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
         f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} is the one that "
-        f"trains fastest ({significant(seconds)} s a trial) among those whose selection score "
-        f"({data.selection_title}) is within one standard error of the best: {share(mean.value)} %{reached}."
+        f"trains fastest ({significant(seconds)} s a trial) among those whose {measure} is within one standard error "
+        f"of the best: {shown(metric, mean.value)}{reached}."
     )
 
 

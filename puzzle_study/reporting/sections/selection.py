@@ -38,7 +38,7 @@ def hindsight(data: StudyData) -> Paragraph | None:
     winner, best = data.winner, data.best_in_hindsight
     if winner is None or best is None or not data.searched:
         return None
-    if data.selection == "oracle":
+    if data.objectives[0] == "auroc":
         return Paragraph(
             "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by "
             "construction and optimistic.",
@@ -49,11 +49,11 @@ def hindsight(data: StudyData) -> Paragraph | None:
         return None
     if best == winner:
         return Paragraph(
-            "The selection by pseudo-anomalies found the row that has the highest test AUROC in hindsight."
+            f"The selection by {data.selected_by} found the row that has the highest test AUROC in hindsight."
         )
     return Paragraph(
         f"In hindsight (oracle) configuration {best.configuration} with {best.aggregation} has the highest test AUROC, "
-        f"{share(possible.value)} %: the selection by pseudo-anomalies gave away "
+        f"{share(possible.value)} %: the selection by {data.selected_by} gave away "
         f"{share(possible.value - reached.value)} points (n = {reached.n} trials each)."
     )
 

@@ -43,7 +43,7 @@ def build(data: StudyData) -> Section:
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a detector that costs nothing is better than the winner, with numbers."""
     own = data.metric(winner)
-    what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selection_title})"
+    what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
         return Paragraph(f"The test AUROC of {what} is not in the study's tables.", kind="finding")
