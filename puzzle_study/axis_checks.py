@@ -1,4 +1,4 @@
-"""What a study file may not say of its search axes: found when it is loaded, not half-way through a study."""
+"""What a study file may not say of its search axes and its puzzles: found when it is loaded, not half-way through."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from puzzle_study import config
 from puzzle_study.axes import EVALUATION_AXES, Values, combinations, cycle, setting_of
 from puzzle_study.errors import UserError, suggestion
+from puzzle_study.puzzle_rules import RULES, Rule
 
 if TYPE_CHECKING:
     from puzzle_study.studyfile import StudyFile
@@ -49,6 +50,47 @@ def check_search(file: StudyFile) -> None:
     for name, axis in search.space.items():
         if axis.when:
             _check_condition(file, name, axis)
+
+
+def check_puzzles(file: StudyFile) -> None:
+    """Refuse puzzles that cannot be made, of the study's own settings and of what its axes can be together.
+
+    Raises:
+        UserError: one sentence with the settings, the reason, and how `when` keeps axes apart that do not go together.
+    """
+    default = file.configuration({})
+    for rule in RULES:
+        if (reason := rule.broken(default)) is not None:
+            raise UserError(f"{reason} ({file.where_set(rule.settings)})")
+    if file.study.search is None:
+        return
+    for rule in RULES:
+        for values in combinations(file, [*rule.settings, "variant"]) or ():
+            if (reason := rule.broken(file.configuration(values))) is not None:
+                raise UserError(_apart(file, file.study.search, rule, values, reason))
+
+
+def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, reason: str) -> str:
+    """Return what is wrong with a combination and which axis has to be kept from which value."""
+
+    def mends(name: str) -> bool:
+        return any(rule.broken(file.configuration(values | {name: v})) is None for v in search.space[name].values)
+
+    met_in = [(name, value) for name, value in values.items() if mends(name)] or list(values.items())
+    (first, value), (last, final) = met_in[0], met_in[-1]
+    where = file.where(last)
+    met = " and ".join(f"`{name}` {value}" for name, value in met_in)
+    axis = search.space[first]
+    apart = (search.space[last].when or {}).get(first) or (axis.values if axis.kind in ("choice", "grid") else ())
+    rest = [other for other in apart if other != value]
+    if first == last or not rest:
+        axes, together = ("axis", "") if first == last else ("axes", " together")
+        return f"search {axes} {met} cannot be{together}: {reason}; leave {final} out of `{last}` ({where})"
+    listed = ", ".join(map(str, rest))
+    return (
+        f"search axes {met} cannot be together: {reason}; search `{last}` only where it fits, by "
+        f"`when: {{{first}: [{listed}]}}` ({where})"
+    )
 
 
 def searchable() -> list[str]:

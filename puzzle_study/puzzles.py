@@ -18,11 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from puzzle_study import config
-from puzzle_study.errors import UserError
+from puzzle_study.puzzle_rules import ROTATIONS, check_count, resolved_permutations
 
-TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 DISPLACED_OF_NINE = 6
-ROTATIONS = (1, 2, 3)
 MOST_PIXELS = 2**27
 """Of all puzzles of one image together: 128 puzzles of 1024×1024. Each of the two index tables then takes 1 GiB."""
 
@@ -42,10 +40,7 @@ class PuzzleSet:
 
     def first(self, count: int, *, seed: int) -> PuzzleSet:
         """Return ``count`` of the permutations, the first of a seeded order that is the same for every count."""
-        if count > len(self):
-            raise UserError(
-                f"score.permutations must be `all` or at most {len(self)}, the K of this puzzle set; got {count}"
-            )
+        check_count(count, len(self))
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
         return PuzzleSet(self.kind, self.grid, tuple(self.permutations[i] for i in sorted(order)))
 
@@ -54,18 +49,11 @@ def puzzle_set(puzzle: config.Puzzle, *, normal_class: str, dataset: str) -> Puz
     """Return the puzzle set of a task (section 3.1; footnote 2 for nine pieces; section 5 for rotations)."""
     if puzzle.kind == "rotation":
         return PuzzleSet("rotation", 1, tuple((turns,) for turns in ROTATIONS))
-    choice = puzzle.permutations
-    if choice == "auto":
-        texture = dataset == "mvtec" and normal_class in TEXTURES
-        choice = "two_swapped" if texture else ("all" if puzzle.grid == 2 else "drawn")
+    choice = resolved_permutations(puzzle, normal_class=normal_class, dataset=dataset)
     if choice == "all":
-        if puzzle.grid != 2:
-            raise UserError("puzzle.permutations `all` needs puzzle.grid 2: nine pieces have 22,260; use `drawn`")
         return PuzzleSet("jigsaw", 2, all_permutations())
     if choice == "two_swapped":
         return PuzzleSet("jigsaw", puzzle.grid, transpositions(puzzle.grid**2))
-    if puzzle.grid != 3:
-        raise UserError("puzzle.permutations `drawn` needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped`")
     return PuzzleSet("jigsaw", 3, drawn_permutations(puzzle.count, puzzle.seed))
 
 
@@ -223,15 +211,6 @@ class Puzzler:
     def _gather(self, x_NCHW: Tensor, index_NL: Tensor) -> Tensor:
         flat = x_NCHW.flatten(2)
         return flat.gather(2, index_NL[:, None, :].expand(flat.shape)).reshape(x_NCHW.shape)
-
-
-def hidden_style(hide: str, channels: int) -> str | None:
-    """Resolve ``auto``: black for one channel (inpainting), gray for three (colorization); None for ``none``."""
-    if hide == "auto":
-        return "black" if channels == 1 else "gray"
-    if hide == "gray" and channels == 1:
-        raise UserError("puzzle.hide `gray` changes nothing in images of one channel; use black, none or auto")
-    return None if hide == "none" else hide
 
 
 def _piece_pixels(pixel_HW: Tensor, grid: int) -> Tensor:

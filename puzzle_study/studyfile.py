@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from puzzle_study import config, defaults
-from puzzle_study.axis_checks import check_search
+from puzzle_study.axis_checks import check_puzzles, check_search
 from puzzle_study.errors import UserError, suggestion
 
 MAX_BYTES = 1 << 20
@@ -89,6 +89,7 @@ class StudyFile:
     study: config.Study
     _document: defaults.Layer = field(repr=False)
     _lines: Mapping[Place, int] = field(repr=False)
+    _given: Sequence[Place] = field(repr=False)
 
     def configuration(self, values: Mapping[str, config.Scalar]) -> config.Settings:
         """Return the configuration that has these values, by dotted name, and the study's otherwise.
@@ -111,7 +112,17 @@ class StudyFile:
 
     def where(self, axis: str) -> str:
         """Return the file and line in which a search axis stands."""
-        return _where(("search", "space", axis), self.source, self._lines, (), ())
+        return _where(("search", "space", axis), self.source, self._lines, (), self._given)
+
+    def where_set(self, settings: Iterable[str]) -> str:
+        """Return the file and line, or the assignment, of the first of these settings that the user has set."""
+        places = [tuple(name.split(".")) for name in settings]
+        of_user = [
+            place
+            for place in places
+            if place in self._lines or any(given == place[: len(given)] for given in self._given)
+        ]
+        return _where((of_user or places)[0], self.source, self._lines, (), self._given)
 
 
 def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset()) -> defaults.Layer:
@@ -149,6 +160,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
     """
     file = _resolve(path, quick=quick, assignments=assignments)
     check_search(file)
+    check_puzzles(file)
     return file
 
 
@@ -190,7 +202,7 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         study = config.Study.model_validate(layered)
     except ValidationError as error:
         raise UserError(_sentence(error, layered, source, lines, given)) from error
-    return StudyFile(source, study, document, lines)
+    return StudyFile(source, study, document, lines, given)
 
 
 def dump(study: config.Study) -> str:

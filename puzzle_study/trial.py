@@ -26,6 +26,7 @@ from puzzle_study.detectors.training import Trainer, TrainingDiverged
 from puzzle_study.devices import resolve_precision
 from puzzle_study.errors import UserError
 from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
+from puzzle_study.puzzle_rules import scored_by_all
 from puzzle_study.results import Results, write_json
 from puzzle_study.trial_log import trial_log
 from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec, describe
@@ -247,7 +248,7 @@ def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, A
 def scoring_set(settings: config.Settings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:
     """Return the puzzle set of scoring: that of training, all 23, or the first n of either."""
     chosen = training_set
-    if settings.score.puzzle_set == "all" and training_set.kind == "jigsaw" and training_set.grid == 2:
+    if scored_by_all(settings):
         chosen = puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
     if settings.score.permutations != "all":
         chosen = chosen.first(settings.score.permutations, seed=settings.puzzle.seed)

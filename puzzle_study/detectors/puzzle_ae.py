@@ -20,6 +20,7 @@ from puzzle_study.detectors.memory import first_line, halving
 from puzzle_study.devices import Precision, autocast
 from puzzle_study.errors import UserError
 from puzzle_study.networks import UNet, place
+from puzzle_study.puzzle_rules import ROTATIONS
 from puzzle_study.results import replacing, write_text
 
 FORMAT = 1
@@ -271,7 +272,7 @@ def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
     kind, grid = content["kind"], int(content["grid"])
     permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
     if kind == "rotation":
-        possible = grid == 1 and all(order in {(turns,) for turns in puzzles.ROTATIONS} for order in permutations)
+        possible = grid == 1 and all(order in {(turns,) for turns in ROTATIONS} for order in permutations)
     else:
         pieces = list(range(grid * grid)) if grid in (2, 3) else None
         possible = kind == "jigsaw" and all(sorted(order) == pieces for order in permutations)

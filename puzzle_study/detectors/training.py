@@ -19,6 +19,7 @@ from puzzle_study.detectors.adversary import perturb
 from puzzle_study.detectors.puzzle_ae import to_float
 from puzzle_study.devices import Precision, autocast, whole_float32
 from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet, place
+from puzzle_study.puzzle_rules import hidden_style
 
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
 DIVERGED = 1e6
@@ -70,7 +71,7 @@ class Trainer:
         self.device = device
         self.precision: Precision = precision
         self.per_batch = settings.puzzle.per_batch
-        self.hide = puzzles.hidden_style(settings.puzzle.hide, channels)
+        self.hide = hidden_style(settings.puzzle.hide, channels)
         self.grid = puzzle_set.grid
         height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
         self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from puzzle_study import config, puzzles
 from puzzle_study.errors import UserError
+from puzzle_study.puzzle_rules import hidden_style, scoring_permutations
 from puzzle_study.puzzles import Permutation, Puzzler, PuzzleSet
+from puzzle_study.trial import scoring_set
 
 from . import reference
 from .tiny import examples
@@ -325,9 +327,27 @@ def test_another_way_of_hiding_is_refused() -> None:
     [("auto", 1, "black"), ("auto", 3, "gray"), ("black", 3, "black"), ("gray", 3, "gray"), ("none", 1, None)],
 )
 def test_auto_hides_black_in_one_channel_and_gray_in_three(hide: str, channels: int, style: str | None) -> None:
-    assert puzzles.hidden_style(hide, channels) == style
+    assert hidden_style(hide, channels) == style
 
 
 def test_gray_is_refused_for_one_channel() -> None:
     with pytest.raises(UserError, match=r"^puzzle\.hide `gray` changes nothing in images of one channel"):
-        puzzles.hidden_style("gray", 1)
+        hidden_style("gray", 1)
+
+
+@pytest.mark.parametrize("normal_class", ["bottle", "leather"])
+@pytest.mark.parametrize("kind", ["jigsaw", "rotation"])
+@pytest.mark.parametrize("puzzle_set", ["training", "all"])
+@pytest.mark.parametrize(
+    ("grid", "permutations"),
+    [(2, "auto"), (2, "all"), (2, "two_swapped"), (3, "auto"), (3, "two_swapped"), (3, "drawn")],
+)
+def test_how_many_permutations_score_is_known_before_there_are_any(
+    grid: int, permutations: str, puzzle_set: str, kind: str, normal_class: str
+) -> None:
+    values = {"kind": kind, "grid": grid, "permutations": permutations, "count": 5}
+    settings = config.Settings.model_validate(
+        {"data": {"name": "mvtec"}, "puzzle": values, "score": {"puzzle_set": puzzle_set}}
+    )
+    made = puzzles.puzzle_set(settings.puzzle, normal_class=normal_class, dataset="mvtec")
+    assert scoring_permutations(settings, normal_class=normal_class) == len(scoring_set(settings, made))

@@ -228,6 +228,55 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
         "search axis `train.lambda` waits for `score.error`, each of whose values every detector is read by; take that "
         "condition out (FILE, line 5)",
     ),
+    # puzzles that cannot be
+    "all_of_nine": (
+        DATA + "puzzle:\n  permutations: all\n  grid: 3\n",
+        "puzzle.permutations `all` needs puzzle.grid 2: nine pieces have 22,260; use `drawn` (FILE, line 3)",
+    ),
+    "drawn_of_four": (
+        DATA + "puzzle: {permutations: drawn}\n",
+        "puzzle.permutations `drawn` needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped` (FILE, line 2)",
+    ),
+    "gray_in_one_channel": (
+        DATA + "puzzle: {hide: gray}\n",
+        "puzzle.hide `gray` changes nothing in images of one channel; use black, none or auto (FILE, line 2)",
+    ),
+    "gray_in_gray_images": (
+        "data: {name: cifar10, grayscale: true}\npuzzle: {hide: gray}\n",
+        "puzzle.hide `gray` changes nothing in images of one channel; use black, none or auto (FILE, line 2)",
+    ),
+    "more_than_all": (
+        DATA + "score: {permutations: 1000}\n",
+        "score.permutations must be `all` or at most 23, the K of this puzzle set; got 1000 (FILE, line 2)",
+    ),
+    "more_than_two_swapped_of_a_texture": (
+        "data: {name: mvtec, normal_classes: [bottle, grid]}\nscore: {permutations: 7}\n",
+        "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7 (FILE, line 2)",
+    ),
+    "axes_that_do_not_go_together": (
+        DATA + "search:\n  algorithm: grid\n  space:\n    puzzle.grid: {grid: [2, 3]}\n"
+        "    puzzle.permutations: {grid: [two_swapped, all]}\n    train.lambda: {grid: [0, 1]}\n",
+        "search axes `puzzle.grid` 3 and `puzzle.permutations` all cannot be together: puzzle.permutations `all` needs "
+        "puzzle.grid 2: nine pieces have 22,260; use `drawn`; search `puzzle.permutations` only where it fits, by "
+        "`when: {puzzle.grid: [2]}` (FILE, line 6)",
+    ),
+    "axes_that_go_together_nowhere": (
+        DATA + "search:\n  space:\n    puzzle.grid: {choice: [2, 3]}\n"
+        "    puzzle.permutations: {choice: [all, drawn], when: {puzzle.grid: [2]}}\n",
+        "search axes `puzzle.grid` 2 and `puzzle.permutations` drawn cannot be together: puzzle.permutations `drawn` "
+        "needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped`; leave drawn out of `puzzle.permutations` "
+        "(FILE, line 5)",
+    ),
+    "axis_that_does_not_fit_the_study": (
+        DATA + "search: {space: {score.permutations: {int_uniform: [1, 30]}}}\n",
+        "search axis `score.permutations` 30 cannot be: score.permutations must be `all` or at most 23, the K of this "
+        "puzzle set; got 30; leave 30 out of `score.permutations` (FILE, line 2)",
+    ),
+    "axis_of_variants": (
+        DATA + "score: {permutations: 6}\nsearch: {space: {variant: {choice: [CPAE-G, Rot-AE]}}}\n",
+        "search axis `variant` Rot-AE cannot be: score.permutations must be `all` or at most 3, the K of this puzzle "
+        "set; got 6; leave Rot-AE out of `variant` (FILE, line 3)",
+    ),
     # files
     "empty": ("", "FILE must hold settings such as `data:` and `train:`, got nothing"),
     "comment": ("# nothing\n", "FILE must hold settings such as `data:` and `train:`, got nothing"),
@@ -318,6 +367,11 @@ ASSIGNED = {
     "empty": ("train.epochs=", "`train.epochs` must be a valid integer, got None (--set train.epochs)"),
     "section": ("train=3", "`train` must be a section of settings, got 3 (--set train)"),
     "not_yaml": ("train.epochs=[", "--set train.epochs=[: the value is not valid YAML"),
+    "puzzle": (
+        "puzzle.permutations=drawn",
+        "puzzle.permutations `drawn` needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped` "
+        "(--set puzzle.permutations)",
+    ),
     "tag": (
         "name=!!python/name:os.system",
         "--set name=!!python/name:os.system: the value is not valid YAML",

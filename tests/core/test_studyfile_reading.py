@@ -331,7 +331,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "model.discriminator_channels": st.none() | st.integers(1, 256),
         "train.learning_rate": parts,
         "train.adversary.epsilon": st.one_of(st.floats(0, 1), st.sampled_from(["8/255", "10/255"])),
-        "score.permutations": st.one_of(st.just("all"), st.integers(1, 23)),
+        "score.permutations": st.one_of(st.just("all"), st.integers(1, 3)),
         "attacks.epsilons": st.lists(st.one_of(st.floats(0, 1), st.just("8/255")), min_size=1, max_size=3),
         "attacks.methods": st.lists(st.sampled_from(get_args(config.AttackMethod)), min_size=1, max_size=3),
         "attacks": st.none(),

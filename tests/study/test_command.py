@@ -19,6 +19,7 @@ BAD = [
     ("train: !!python/object/apply:os.system ['touch owned']\n", "a study file is plain data ({file}, line 2)"),
     ("train: {epochs: 1\n", "{file} is not valid YAML: "),
     ("puzzle: {grid: 5}\n", "`puzzle.grid` must be 2 or 3, got 5 ({file}, line 2)"),
+    ("puzzle: {grid: 3, permutations: all}\n", "puzzle.permutations `all` needs puzzle.grid 2: "),
 ]
 
 
