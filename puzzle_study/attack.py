@@ -86,7 +86,13 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
 @click.option(
     "--max-images", type=click.IntRange(2), help="Test images at most, in proportion by class.  [default: all]"
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of random starts and noise.")
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, config.MOST_SEED),
+    help="Seed of random starts and noise.",
+)
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),

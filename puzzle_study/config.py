@@ -22,6 +22,7 @@ from puzzle_study.config_search import Stopping as Stopping
 from puzzle_study.config_types import MOST_BASE_CHANNELS as MOST_BASE_CHANNELS
 from puzzle_study.config_types import MOST_EPOCHS as MOST_EPOCHS
 from puzzle_study.config_types import MOST_PERMUTATIONS as MOST_PERMUTATIONS
+from puzzle_study.config_types import MOST_SEED as MOST_SEED
 from puzzle_study.config_types import EachOnce, Fraction, Many, Perturbation
 from puzzle_study.config_types import Scalar as Scalar
 from puzzle_study.config_types import Section as Section
@@ -95,7 +96,7 @@ class Data(Section):
     repeats: int = Field(
         30, ge=1, description="Protocol 1 (COIL-100): how often a random object is drawn as the normal class."
     )
-    split_seed: int = Field(0, ge=0, description="Seed of every random split and draw of the data.")
+    split_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of every random split and draw of the data.")
 
 
 class Puzzle(Section):
@@ -111,7 +112,7 @@ class Puzzle(Section):
         "two_swapped for MVTec's textures, else all or drawn by grid.",
     )
     count: int = Field(24, ge=1, le=MOST_PERMUTATIONS, description="K, how many permutations are drawn (`drawn` only).")
-    seed: int = Field(0, ge=0, description="Seed of that draw; every trial of a study shares it.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of that draw; every trial of a study shares it.")
     hide: Literal["auto", "black", "gray", "none"] = Field(
         "auto", description="What one random piece becomes in training; `auto`: black for 1 channel, gray for 3."
     )
@@ -279,7 +280,7 @@ class Attacks(Section):
         "normal", description="Whose images are attacked: normal ones up (paper), anomalous ones down, or both."
     )
     max_images: int | None = Field(None, ge=2, description="Test images attacked, in proportion by class; null: all.")
-    seed: int = Field(0, ge=0, description="Seed of random starts and of the noise.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of random starts and of the noise.")
     matrix: bool = Field(
         False,
         description="Also attack each aggregation and score by each: aggregation_matrix.csv, by attack1, the first "
@@ -323,11 +324,13 @@ class Settings(Section):
 class Study(Settings):
     """A whole study file, resolved."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>.")
+    name: str = Field(
+        max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>."
+    )
     preset: Literal["paper", "authors_code", "fast"] = Field(
         "paper", description="Where paper and authors' code differ: whose choice; `fast`: He, one-cycle, fewer epochs."
     )
-    seeds: Annotated[Many[Annotated[int, Field(ge=0)]], EachOnce] = Field(
+    seeds: Annotated[Many[Annotated[int, Field(ge=0, le=MOST_SEED)]], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."
     )
     search: Search | None = Field(None, description="What is searched; left out: the one configuration is trained.")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from puzzle_study.config_types import Many, Scalar, Section
+from puzzle_study.config_types import MOST_SEED, Many, Scalar, Section
 
 Objective = Literal[
     "selection",
@@ -108,7 +108,7 @@ class Search(Section):
         4, ge=1, description="Configurations in flight: number i is asked for once i - lookahead has been told."
     )
     startup: int = Field(5, ge=1, description="Configurations that TPE draws at random before it models.")
-    seed: int = Field(0, ge=0, description="Seed of the search.")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the search.")
     space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting they vary.")
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 MOST_EPOCHS = 100_000
 MOST_PERMUTATIONS = 512
 MOST_BASE_CHANNELS = 256
+MOST_SEED = 2**32 - 1
+"""What NumPy's older generator, which Optuna seeds, takes; PyTorch takes more, and NumPy's newer one anything."""
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], Strict(False)]
 

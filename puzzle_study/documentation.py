@@ -289,7 +289,7 @@ def _text(entry: dict[str, Any]) -> str:
 
 def _range(entry: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return ", ".join(f"{sign} {entry[name]:g}" for name, sign in signs.items() if name in entry)
+    return ", ".join(f"{sign} {entry[name]:.10g}" for name, sign in signs.items() if name in entry)
 
 
 def _by_dataset() -> str:

@@ -61,6 +61,12 @@ def test_a_study_is_attacked(study: Path) -> None:
     assert "table: " in result.output
 
 
+def test_a_seed_that_no_generator_takes_is_refused(study: Path) -> None:
+    result = call(study, "--seed", str(2**32))
+    assert result.exit_code == 2
+    assert "4294967296 is not in the range 0<=x<=4294967295" in result.output
+
+
 def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     result = call(study / "best" / "8", *FAST, "--epsilon", "0.1", "--target", "both", "--output", table)

@@ -101,6 +101,30 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
         "data: {name: digits, size: 8}\n",
         "`data.size` must be greater than or equal to 16, got 8 (FILE, line 1)",
     ),
+    "seed_of_the_search": (
+        DATA + "search: {seed: 4294967296, space: {train.lambda: {uniform: [0, 1]}}}\n",
+        "`search.seed` must be less than or equal to 4294967295, got 4294967296 (FILE, line 2)",
+    ),
+    "seed_of_a_training": (
+        DATA + "seeds: [0, 18446744073709551616]\n",
+        "`seeds[1]` must be less than or equal to 4294967295, got 18446744073709551616 (FILE, line 2)",
+    ),
+    "seed_of_the_splits": (
+        "data: {name: digits, split_seed: 4294967296}\n",
+        "`data.split_seed` must be less than or equal to 4294967295, got 4294967296 (FILE, line 1)",
+    ),
+    "seed_of_the_puzzles": (
+        DATA + "puzzle: {seed: 4294967296}\n",
+        "`puzzle.seed` must be less than or equal to 4294967295, got 4294967296 (FILE, line 2)",
+    ),
+    "seed_of_the_attacks": (
+        DATA + "attacks: {seed: 4294967296}\n",
+        "`attacks.seed` must be less than or equal to 4294967295, got 4294967296 (FILE, line 2)",
+    ),
+    "long_name": (
+        DATA + f"name: {'a' * 201}\n",
+        f"`name` should have at most 200 characters, got '{'a' * 201}' (FILE, line 2)",
+    ),
     "one_of_two": (DATA + "puzzle: {grid: 5}\n", "`puzzle.grid` must be 2 or 3, got 5 (FILE, line 2)"),
     "near_choice": (
         "data: {name: digitz}\n",

@@ -321,6 +321,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "preset": st.sampled_from(["paper", "authors_code", "fast"]),
         "variant": st.sampled_from(get_args(config.Variant)),
         "seeds": st.lists(st.integers(0, 2**40), min_size=1, max_size=3, unique=True),
+        "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3),
         "data.root": texts,
         "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4, unique_by=str),
         "data.augment_to": st.none() | st.integers(1, 900),
