@@ -354,7 +354,8 @@ def _reader(name: str) -> TypeAdapter[Any] | None:
     for key, entry in model.model_fields.items():
         if (entry.alias or key) == last:
             # Not the field itself, whose alias means something in its section only.
-            return TypeAdapter(Annotated[(entry.annotation, *entry.metadata, "")], config=model.model_config)
+            read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
+            return TypeAdapter(read, config=model.model_config)
     return None
 
 

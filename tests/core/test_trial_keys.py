@@ -171,7 +171,7 @@ def test_every_setting_of_a_configuration_is_in_a_table_above() -> None:
     assert set(studyfile.setting_names(config.Settings)) == decided
 
 
-DECIDING = {
+DECIDING: dict[str, list[Any]] = {
     "puzzle.kind": ["jigsaw", "rotation"],
     "puzzle.grid": [2, 3],
     "puzzle.permutations": ["auto", "two_swapped"],

@@ -256,7 +256,7 @@ def test_a_winner_under_another_error_norm_is_described_under_that_norm(tmp_path
     summary["rank"] = summary["rank"].where(summary["error"] != "mse").fillna(summary["rank"].max() + 1)
     summary["label"] = ""
     won = (summary["error"] == "mse") & (summary["aggregation"] == "max")
-    summary.loc[won, ["label", "rank"]] = ["winner", 1]
+    summary.loc[won, "label"], summary.loc[won, "rank"] = "winner", 1
     summary.to_csv(results.summary_file, index=False)
     # Under the study's own norm it is the other class whose scores are inverted.
     trials = pd.read_csv(results.trials_file)
