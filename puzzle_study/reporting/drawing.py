@@ -13,8 +13,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
-from puzzle_study.reporting.blocks import Figure
+from puzzle_study.reporting.blocks import Figure, significant
 from puzzle_study.results import replacing
 
 DPI = 150
@@ -45,7 +46,8 @@ def drawing(
 
     The figure belongs to no pyplot and the style ends with the block. ``options`` go to ``Figure.subplots``.
     """
-    with mpl.rc_context(), sns.axes_style("whitegrid", rc=_STYLE):
+    # Names of classes and folders are the user's: a $ in them begins no formula.
+    with mpl.rc_context({"text.parse_math": False}), sns.axes_style("whitegrid", rc=_STYLE):
         figure = Drawing(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
@@ -63,6 +65,7 @@ def finished(figure: Drawing, folder: Path, *, name: str, alt: str, caption: str
         caption: what the figure shows, how its intervals were had, and their n.
         photo: pictures, whose colours the dark page must leave alone.
     """
+    _plain_ticks(figure)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DPI)
     # The layout is settled now; solving it again for the SVG would cost as much as the drawing.
@@ -73,3 +76,20 @@ def finished(figure: Drawing, folder: Path, *, name: str, alt: str, caption: str
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     width, height = figure.get_size_inches()
     return Figure(name, stream.getvalue(), alt, caption, round(width * 96), round(height * 96), photo)
+
+
+class _PlainLog(LogFormatter):
+    """Labels the same ticks as matplotlib's own formatter, with numbers instead of formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return significant(x) if super().__call__(x, pos) else ""
+
+
+def _plain_ticks(figure: Drawing) -> None:
+    """Label logarithmic axes by plain numbers, because no text of a figure is read as a formula."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
+                axis.set_major_formatter(_PlainLog())
+            if isinstance(axis.get_minor_formatter(), LogFormatterMathtext):
+                axis.set_minor_formatter(_PlainLog())

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.reporting import build_report
+from puzzle_study.reporting import build_report, drawing
 from puzzle_study.results import Results
 from tests.reporting.synthetic import Recipe, write_study
 
@@ -344,10 +344,28 @@ def test_second_report_removes_only_what_the_first_wrote(tmp_path: Path, study: 
     assert (output / "figures" / "mine.png").read_bytes() == b"mine"
 
 
+def test_logarithmic_axes_have_plain_numbers(tmp_path: Path) -> None:
+    with drawing.drawing() as (figure, (axes,)):
+        axes.plot([0.001, 1], [0.02, 0.07])
+        axes.set(xscale="log", yscale="log")
+        drawing.finished(figure, tmp_path, name="log", alt="", caption="")
+        labels = {text.get_text() for text in (*axes.get_xticklabels(), *axes.get_yticklabels(which="minor"))}
+    assert {"0.001", "0.01", "0.1", "1", "0.03"} <= labels
+    assert not any("$" in label for label in labels)
+
+
 def test_same_results_give_the_same_page(tmp_path: Path) -> None:
     results = write_study(tmp_path / "x", SMALL)
     first = build_report(results).read_bytes()
     assert build_report(results).read_bytes() == first
+
+
+@pytest.mark.parametrize("name", ["US$_$"])
+def test_any_folder_name_is_a_class(tmp_path: Path, name: str) -> None:
+    recipe = replace(SMALL, dataset="folder", classes=(name, "screws"), attacks=True, gallery=True, references=("pca",))
+    page = build_report(write_study(tmp_path / "x", recipe))
+    assert [row["class"] for row in table(page, "classes_winner")] == [name, "screws", "mean"]
+    assert all(row["trials"] == "2" for row in table(page, "robustness"))
 
 
 def test_style_of_other_figures_is_left_alone(tmp_path: Path) -> None:
