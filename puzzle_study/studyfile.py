@@ -192,8 +192,9 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         name, equals, text = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", name):
             raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {assignment!r}")
-        document = defaults.merge(document, defaults.nested(name, _scalar(text, assignment)))
-        given.append(tuple(name.split(".")))
+        place = tuple(name.split("."))
+        document = defaults.merge(document, defaults.nested(name, _assigned(text, place, assignment)))
+        given.append(place)
     _check_unknown(document, source, lines, given=given)
     layered = resolved_layers(document)
     if isinstance(search := layered.get("search"), dict) and isinstance(space := search.get("space"), dict):
@@ -227,9 +228,9 @@ def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
         raise UserError(f"study file {path} is larger than 1 MiB; that is no study file")
     try:
         text = raw.decode("utf-8")
-        _check_depth(text, path)
+        _check_depth(text, str(path))
         root = yaml.compose(text, Loader=StudyLoader)
-        lines = {(): 1} | dict(_lines(root, (), path)) if root is not None else {}
+        lines = {(): 1} | dict(_lines(root, (), lambda line: f"{path}, line {line}")) if root is not None else {}
         document = yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a YAML text file in UTF-8 (byte {error.start})") from error
@@ -246,7 +247,7 @@ def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
     return document, lines
 
 
-def _check_depth(text: str, path: Path) -> None:
+def _check_depth(text: str, source: str) -> None:
     """Refuse deep nesting by the parser's events, one at a time: composing it takes time and stack without bound."""
     depth = 0
     for event in yaml.parse(text, Loader=StudyLoader):
@@ -255,10 +256,10 @@ def _check_depth(text: str, path: Path) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MAX_DEPTH:
-            raise UserError(f"{path} is nested too deeply to be a study file")
+            raise UserError(f"{source} is nested too deeply to be a study file")
 
 
-def _lines(node: yaml.Node, place: Place, path: Path) -> Iterable[tuple[Place, int]]:
+def _lines(node: yaml.Node, place: Place, where: Callable[[int], str]) -> Iterable[tuple[Place, int]]:
     """Yield the line of every key and item; a key given twice is an error, and so is an alias that nests itself."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -266,24 +267,27 @@ def _lines(node: yaml.Node, place: Place, path: Path) -> Iterable[tuple[Place, i
             line = key.start_mark.line + 1
             name = str(key.value)
             if name in seen:
-                raise UserError(f"`{_dotted((*place, name))}` is given twice ({path}, line {line})")
+                raise UserError(f"`{_dotted((*place, name))}` is given twice ({where(line)})")
             seen.add(name)
             if value.start_mark.index < key.start_mark.index:
-                raise UserError(
-                    f"`{_dotted((*place, name))}` is a YAML alias; write the value out ({path}, line {line})"
-                )
+                raise UserError(f"`{_dotted((*place, name))}` is a YAML alias; write the value out ({where(line)})")
             yield (*place, name), line
-            yield from _lines(value, (*place, name), path)
+            yield from _lines(value, (*place, name), where)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
+            line = item.start_mark.line + 1
             if item.start_mark.index <= node.start_mark.index:
-                raise UserError(f"`{_dotted(place)}` holds a YAML alias; write the value out ({path})")
-            yield (*place, index), item.start_mark.line + 1
-            yield from _lines(item, (*place, index), path)
+                raise UserError(f"`{_dotted(place)}` holds a YAML alias; write the value out ({where(line)})")
+            yield (*place, index), line
+            yield from _lines(item, (*place, index), where)
 
 
-def _scalar(text: str, assignment: str) -> Any:
+def _assigned(text: str, place: Place, assignment: str) -> Any:
+    """Return the value of an assignment, which may hold no more than a file."""
     try:
+        _check_depth(text, f"--set {_dotted(place)}")
+        if (root := yaml.compose(text, Loader=StudyLoader)) is not None:
+            list(_lines(root, place, lambda line: f"--set {_dotted(place)}"))  # for what it refuses
         return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
     except yaml.YAMLError as error:
         raise UserError(f"--set {assignment}: the value is not valid YAML") from error

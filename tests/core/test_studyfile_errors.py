@@ -391,6 +391,13 @@ ASSIGNED = {
     "empty": ("train.epochs=", "`train.epochs` must be a valid integer, got None (--set train.epochs)"),
     "section": ("train=3", "`train` must be a section of settings, got 3 (--set train)"),
     "not_yaml": ("train.epochs=[", "--set train.epochs=[: the value is not valid YAML"),
+    "alias": (
+        "train=&a {adversary: *a}",
+        "`train.adversary` is a YAML alias; write the value out (--set train)",
+    ),
+    "alias_in_a_list": ("seeds=&a [*a]", "`seeds` holds a YAML alias; write the value out (--set seeds)"),
+    "twice": ("train={epochs: 1, epochs: 2}", "`train.epochs` is given twice (--set train)"),
+    "deep": (f"train={'[' * 100_000}", "--set train is nested too deeply to be a study file"),
     "puzzle": (
         "puzzle.permutations=drawn",
         "puzzle.permutations `drawn` needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped` "
