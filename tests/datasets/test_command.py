@@ -163,7 +163,7 @@ def test_a_set_whose_files_have_the_same_names_is_refused(
         f"data.root, or write {other} for {asked}\n"
     )
     result = run("check", asked, "--root", str(folder))
-    assert (result.exit_code, result.output) == (2, f"Error: {sentence}")
+    assert (result.exit_code, result.output) == (2, f"error: {sentence}")
     listed = run("list", "--root", str(folder)).output
     assert f"  not to be used: {sentence}" in listed
     assert f"  there: {folder}\n" in listed
