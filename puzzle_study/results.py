@@ -187,7 +187,8 @@ class Results:
         try:
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)
-            frame = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=True)
+            # What is missing was written as nothing; NA, None or null is the name of somebody's folder.
+            frame = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=[""])
         except FileNotFoundError as error:
             raise UserError(
                 f"{path} is not there; run the study first: python -m puzzle_study.tune STUDY.yaml"

@@ -360,7 +360,7 @@ def test_same_results_give_the_same_page(tmp_path: Path) -> None:
     assert build_report(results).read_bytes() == first
 
 
-@pytest.mark.parametrize("name", ["US$_$"])
+@pytest.mark.parametrize("name", ["US$_$", "NA", "None", "null", "nan"])
 def test_any_folder_name_is_a_class(tmp_path: Path, name: str) -> None:
     recipe = replace(SMALL, dataset="folder", classes=(name, "screws"), attacks=True, gallery=True, references=("pca",))
     page = build_report(write_study(tmp_path / "x", recipe))
