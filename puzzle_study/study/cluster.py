@@ -278,7 +278,7 @@ def _reachable(address: str) -> str:
         raise UserError(f"--address must be auto or HOST:PORT, got {address}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: what is no name of a host
         raise UserError(
             f"no Ray cluster answers at {address} ({error}); start one, or leave --address out to run on this machine"
         ) from error

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
+UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 def cannot_write(error: BaseException, folder: Path) -> str | None:
@@ -25,7 +25,9 @@ def cannot_write(error: BaseException, folder: Path) -> str | None:
                 f"the disk of {folder} is full ({one.strerror or one}); nothing that is finished is lost: make room "
                 f"and go on with --resume"
             )
-        if one.errno in UNWRITABLE and _is_below(one, folder):
+        if (one.errno in UNWRITABLE and _is_below(one, folder)) or (
+            one.errno == errno.ENOENT and _is_above(one, folder)
+        ):
             return f"{folder} cannot be written ({one.strerror or one}); mend that or use --results DIR"
     return None
 
@@ -41,6 +43,11 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield one
         # `cause` is where Ray keeps what was raised in a worker.
         waiting += [getattr(one, "cause", None), one.__context__, one.__cause__]
+
+
+def _is_above(error: OSError, folder: Path) -> bool:
+    """Whether an error is about the folder or one that is to hold it: where even root may make none, as in /proc."""
+    return error.filename is not None and Path(str(error.filename)).absolute() in (folder, *folder.parents)
 
 
 def _is_below(error: OSError, folder: Path) -> bool:

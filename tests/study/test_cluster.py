@@ -151,6 +151,7 @@ def test_a_token_that_is_missing_is_asked_for_and_one_that_others_can_read_is_cl
         ("127.0.0.1:1", r"no Ray cluster answers at 127\.0\.0\.1:1 \("),
         ("auto", r"no Ray cluster answers at .*:2 \("),
         ("ray://127.0.0.1:10001", "--address must be auto or HOST:PORT, got ray://127.0.0.1:10001"),
+        (".head:6379", r"no Ray cluster answers at \.head:6379 \("),
         ("somewhere", "--address must be auto or HOST:PORT, got somewhere"),
     ],
 )

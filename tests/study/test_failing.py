@@ -190,6 +190,17 @@ def test_a_file_where_the_results_folder_should_be_is_a_sentence(where: str, tmp
     assert file.read_text(encoding="utf-8") == "a file\n"
 
 
+@pytest.mark.parametrize("where", ["/proc/nope", "/proc/self/nope/deeper"])
+def test_a_results_folder_where_none_can_be_made_is_a_sentence(where: str, tmp_path: Path) -> None:
+    if not Path("/proc/self").is_dir():
+        pytest.skip("only Linux has a file system in which nobody makes folders")
+    assert f"{Path(where, 'room').resolve()} cannot be written" in refused_in_process(Path(where), tmp_path)
+
+
+def test_a_results_folder_with_too_long_a_name_is_a_sentence(tmp_path: Path) -> None:
+    assert "cannot be written (File name too long)" in refused_in_process(tmp_path / ("a" * 300), tmp_path)
+
+
 def test_errors_of_other_files_are_not_taken_for_the_results_folder(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "room"
     assert cannot_write(PermissionError(13, "Permission denied", "/etc/shadow"), folder) is None
