@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD_FORMAT = 1
+ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
@@ -163,7 +164,8 @@ class Results:
         path = self.errors_file(trial)
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+                # By name, so that an archive without one of them is found damaged here.
+                return {name: archive[name] for name in ERROR_ARRAYS}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,24 +13,52 @@ import pandas as pd
 
 from puzzle_study import config, studyfile
 from puzzle_study.errors import UserError
-from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from puzzle_study.results import Results
 
+REPAIR = "delete it and write it anew from the records with tune STUDY.yaml --resume"
+OF_TRIALS = ("trial", "configuration", "detector", "status", "dataset", "normal_class", "seed")
+OF_FINISHED = (
+    *("epochs", "train_seconds"),
+    *(f"auroc_{way}{end}" for way in AGGREGATIONS for end in ("", "_low", "_high")),
+    *(f"last20_{way}{end}" for way in AGGREGATIONS for end in ("_mean", "_std")),
+    *(f"{name}_{way}" for way in AGGREGATIONS for name in ("average_precision", "selection")),
+    *(f"fpr_at_tpr{tpr}_{way}" for way in AGGREGATIONS for tpr in ("95", "99", "995")),
+)
+OF_ATTACKS = (
+    *("configuration", "label", "trial", "dataset", "normal_class", "error", "attack", "method", "epsilon"),
+    *("auroc", "auroc_low", "auroc_high", "auroc_clean", "images"),
+)
+OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
+NEEDED = {
+    "trials_file": OF_TRIALS,
+    "summary_file": ("configuration", "detector"),
+    "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
+    "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
+    "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
+    "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
+}
+"""Columns without which a table cannot be read, by the name of its path in ``Results``."""
+OF_GALLERY = ("original", "puzzle", "reconstruction", "error_map", "kind", "normal_class", "true_class", "score")
+OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
+
 
 def load(results: Results) -> StudyData:
     """Read all files of a study.
 
     Raises:
-        UserError: trials.csv or summary.csv is missing.
+        UserError: trials.csv or summary.csv is missing, or a file is damaged or lacks what the report needs.
     """
-    trials = _table(results, results.trials_file)
-    summary = _table(results, results.summary_file)
+    trials = _table(results, "trials_file")
+    summary = _table(results, "summary_file")
     if not len(trials) or not len(summary):
         raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
+    if (trials["status"] == "finished").any():
+        _has("column", OF_FINISHED, trials.columns, results.trials_file)
     if "repeat" not in trials:
         trials["repeat"] = 0
     for name in ("label", "aggregation"):
@@ -52,13 +81,23 @@ def load(results: Results) -> StudyData:
     )
 
 
-def _table(results: Results, path: Path) -> pd.DataFrame:
-    """Read a table, or say which one is damaged."""
+def _table(results: Results, name: str) -> pd.DataFrame:
+    """Read a table, or say which one is damaged or lacks a column."""
+    path: Path = getattr(results, name)
     try:
-        return results.table(path)
+        table = results.table(path)
     except (OSError, ValueError) as error:
-        sentence = f"{path} is damaged; delete it and write it anew from the records with tune STUDY.yaml --resume"
-        raise UserError(sentence) from error
+        raise UserError(f"{path} is damaged; {REPAIR}") from error
+    if len(table):
+        _has("column", NEEDED[name], table.columns, path)
+    return table
+
+
+def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, repair: str = REPAIR) -> None:
+    """Refuse a file without what the report reads from it."""
+    missing = next((name for name in needed if name not in names), None)
+    if missing is not None:
+        raise UserError(f"{path} has no {what} {missing}; {repair}")
 
 
 def _study(results: Results) -> config.Study | None:
@@ -66,16 +105,19 @@ def _study(results: Results) -> config.Study | None:
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:
-    path = getattr(results, name)
-    frame = _table(results, path) if path.exists() else None
+    frame = _table(results, name) if getattr(results, name).exists() else None
     return frame if frame is not None and len(frame) else None
 
 
 def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
     if not results.gallery_file.exists():
         return None
+    repair = "delete it and build it anew with --resume"
     try:
         with results.gallery_file.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            gallery = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{results.gallery_file} is damaged; delete it and build it anew with --resume") from error
+        raise UserError(f"{results.gallery_file} is damaged; {repair}") from error
+    attacked = (f"attacked_{name}" for name in OF_ATTACKED) if "attacked" in gallery else ()
+    _has("array", (*OF_GALLERY, *attacked), gallery, results.gallery_file, repair)
+    return gallery

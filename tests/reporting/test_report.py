@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -393,6 +394,38 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
     copy.epochs_file.write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"epochs.parquet is damaged; delete it"):
         build_report(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("trials.csv", r"trials.csv has no column trial; delete it and write it anew from the records with tune"),
+        ("summary.csv", r"summary.csv has no column configuration; delete it and write it anew"),
+        ("attacks.csv", r"attacks.csv has no column configuration; delete it and write it anew"),
+        ("transfer.csv", r"transfer.csv has no column configuration; delete it and write it anew"),
+        ("aggregation_matrix.csv", r"aggregation_matrix.csv has no column configuration; delete it"),
+        ("epochs.parquet", r"epochs.parquet has no column trial; delete it and write it anew"),
+        ("gallery.npz", r"gallery.npz has no array original; delete it and build it anew with --resume"),
+        ("errors", r"errors/\w+.npz is missing or damaged; delete records/\w+.json and use --resume"),
+    ],
+)
+def test_files_without_what_the_report_reads_are_one_sentence(tmp_path: Path, name: str, sentence: str) -> None:
+    results = write_study(tmp_path / "x", SMALL)
+    files = [*(results.root / "errors").iterdir()] if name == "errors" else [results.root / name]
+    for path in files:
+        if path.suffix == ".npz":
+            np.savez(path, foo=np.zeros(1))
+        else:
+            results.write_table(path, pd.DataFrame({"foo": [1]}))
+    with pytest.raises(UserError, match=sentence):
+        build_report(results)
+
+
+def test_a_trials_table_without_its_numbers_is_one_sentence(tmp_path: Path) -> None:
+    results = write_study(tmp_path / "x", SMALL)
+    pd.read_csv(results.trials_file).drop(columns="selection_max").to_csv(results.trials_file, index=False)
+    with pytest.raises(UserError, match=r"trials.csv has no column selection_max; delete it"):
+        build_report(results)
 
 
 def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_by_what_was_searched(
