@@ -111,6 +111,7 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     """
     import pandas as pd
     from rich.console import Console
+    from rich.markup import escape
 
     from puzzle_study.attacks import attack_specs
     from puzzle_study.attacks.finished import attack_finished, find_detectors
@@ -128,7 +129,11 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     with console.status("") as status:
         for detector in detectors:
             rows += attack_finished(
-                detector, specs, data_root=data_root, max_images=options["max_images"], progress=status.update
+                detector,
+                specs,
+                data_root=data_root,
+                max_images=options["max_images"],
+                progress=lambda line: status.update(escape(line)),
             )
     frame = pd.DataFrame(rows)
     for _, part in frame.groupby("detector", sort=False):
@@ -138,7 +143,7 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     legend += [f"flag {i}, {name}: {meaning}" for i, (name, meaning) in enumerate(FLAGS.items(), 1) if name in seen]
     console.print("\n".join(legend), highlight=False, soft_wrap=True)
     Results(home).write_table(table, frame)
-    console.print(f"table: {table}", highlight=False, soft_wrap=True)
+    console.print(f"table: {table}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _require_writable(table: Path) -> None:
@@ -153,14 +158,17 @@ def _require_writable(table: Path) -> None:
 
 def _print(frame: pd.DataFrame, console: Console) -> None:
     """Print what matters of the rows of one detector."""
+    from rich.markup import escape
     from rich.table import Table
 
     from puzzle_study.attacks.flags import FLAGS
 
     first = frame.iloc[0]
     table = Table(
-        title=f"detector {first['detector']}: clean AUROC {100 * first['auroc_clean']:.1f} %, "
-        f"{first['images']} images attacked ({first['target']})",
+        title=escape(
+            f"detector {first['detector']}: clean AUROC {100 * first['auroc_clean']:.1f} %, "
+            f"{first['images']} images attacked ({first['target']})"
+        ),
         caption="in brackets: 95 % bootstrap interval",
         box=None,
     )

@@ -96,7 +96,12 @@ def _run_study(
     if changes is not None:
         units = attacking.attack_units(plan) if plan.complete else []
         if plan.complete and not changes.settings and _finished(results, units):
-            console.print(f"{file.study.name} is finished: {_shown(results.report / 'index.html')}", highlight=False)
+            console.print(
+                f"{file.study.name} is finished: {_shown(results.report / 'index.html')}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
             return 0
         if (refusal := changes.refusal(_shown(results.root), resume=resume)) is not None:
             raise UserError(refusal)
@@ -206,9 +211,11 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
             soft_wrap=True,
         )
     if results.optuna_file.exists():
-        console.print(f"search: optuna-dashboard {_shown(results.optuna_file)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"search: optuna-dashboard {_shown(results.optuna_file)}", highlight=False, markup=False, soft_wrap=True
+        )
     console.quiet = False
-    console.print(f"report: {_shown(page)}", highlight=False, soft_wrap=True)
+    console.print(f"report: {_shown(page)}", highlight=False, markup=False, soft_wrap=True)
     if failed:
         console.print(
             f"{len(failed)} trials failed, see trials.csv; --resume tries them again", highlight=False, style="bold red"

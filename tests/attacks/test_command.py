@@ -67,6 +67,17 @@ def test_a_seed_that_no_generator_takes_is_refused(study: Path) -> None:
     assert "4294967296 is not in the range 0<=x<=4294967295" in result.output
 
 
+def test_folders_in_brackets_are_said_as_they_are(study: Path, tmp_path: Path) -> None:
+    detectors = tmp_path / "runs[/b]"
+    shutil.copytree(study / "best" / "3", detectors / "a[new]")
+    shutil.copytree(study / "best" / "3", detectors / "b[bold]")
+    result = call(detectors, *FAST, "--epsilon", "0.1")
+    assert result.exit_code == 0, result.output
+    assert "detector a[new]: clean AUROC" in result.output
+    assert "detector b[bold]: clean AUROC" in result.output
+    assert f"table: {detectors / 'attacks.csv'}\n" in result.output
+
+
 def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
     result = call(study / "best" / "8", *FAST, "--epsilon", "0.1", "--target", "both", "--output", table)

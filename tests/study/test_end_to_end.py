@@ -74,6 +74,17 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     assert environment["versions"]["torch"]
 
 
+@pytest.mark.parametrize("folder", ["runs[new]", "runs[/b]"])
+def test_a_folder_in_brackets_is_said_as_it_is(folder: str, finished: Path, tmp_path: Path, tune: Tune) -> None:
+    shutil.copytree(finished / "results", tmp_path / folder)
+    said = f"{tmp_path / folder / 'tiny' / 'report' / 'index.html'}\n"
+    again = tune(finished / "tiny.yaml", "--results", tmp_path / folder)
+    assert again.stdout == f"tiny is finished: {said}", again.stderr
+    (tmp_path / folder / "tiny" / "report" / "index.html").unlink()
+    anew = tune(finished / "tiny.yaml", "--results", tmp_path / folder, "--resume")
+    assert anew.stdout.endswith(f"report: {said}"), anew.stderr
+
+
 def test_a_finished_study_says_so_and_changes_nothing(finished: Path, tune: Tune) -> None:
     results = finished / "results" / "tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
