@@ -21,7 +21,7 @@ from puzzle_study.study.following import LogFollower
 from puzzle_study.study.loggers import make_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.searcher import PlanSearcher
+from puzzle_study.study.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.selection import shown
 from puzzle_study.study.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
@@ -197,9 +197,12 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:
         with place.trial(spec.key) as (results, saved):
             record = run(spec, results, device=default_device(), on_epoch=on_epoch)
     except Exception as error:
-        if (sentence := cannot_write(error, Path(place.root))) is None:
+        if (sentence := cannot_write(error, Path(place.root))) is not None:
+            tune.report({CANNOT_WRITE: sentence})
+        elif isinstance(error, UserError):  # of this machine; Ray would try again what can only end the same
+            tune.report({REFUSED: str(error)})
+        else:
             raise
-        tune.report({CANNOT_WRITE: sentence})
         return
     tune.report({"epoch": record.get("epochs", 0), "trial": spec.key})
 

@@ -13,6 +13,9 @@ from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
 from puzzle_study.trial_spec import describe, failed_record
 
+REFUSED = "refused"
+"""Column in which a worker reports why it does not even begin with its trial."""
+
 
 class PlanSearcher(Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
@@ -43,7 +46,7 @@ class PlanSearcher(Searcher):
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take in the record that the trial wrote; a worker that died without one leaves a failed record."""
+        """Take in the record that the trial wrote; a worker that refused or died without one leaves a failed record."""
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
@@ -52,10 +55,13 @@ class PlanSearcher(Searcher):
             record = describe(spec) | {"status": "stopped"} | self._stopped[trial_id]
             write_json(self._results.record_file(spec.key), record)
             shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
-        if record is None and not error:
+        reason = (result or {}).get(REFUSED)
+        if record is None and reason is None and not error:
             self._plan.abandon(spec.key)
             return
-        reason = f"its worker died again and again, see logs/{spec.key}.log"
+        if reason is None:
+            log = self._results.log_file(spec.key)
+            reason = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
         self._plan.done(spec.key, record or failed_record(spec, reason))
 
     def abandon(self) -> None:

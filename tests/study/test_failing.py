@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -27,13 +28,14 @@ from rich.console import Console
 from puzzle_study import config, studyfile, trial
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replace_folder, write_json
+from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, runner
 from puzzle_study.study.cluster import check_resources
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.following import LogFollower
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.searcher import PlanSearcher
 from puzzle_study.study.storage import Place
 from puzzle_study.trial_spec import TrialSpec
 from puzzle_study.tune import main
@@ -278,6 +280,62 @@ def test_a_study_whose_every_worker_dies_ends_with_its_report(tmp_path: Path) ->
     assert "Traceback" not in output + errors
     page = (tmp_path / "room" / "report" / "index.html").read_text(encoding="utf-8")
     assert "2 of 2 trials failed" in page
+
+
+# Ray reads its environment when it is imported, so that this needs a process of its own.
+REFUSING = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from puzzle_study import studyfile
+from puzzle_study.results import Results, write_text
+from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.engine import make_plan
+from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.storage import Place
+
+file, results = studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
+write_text(results.study_file, studyfile.dump(file.study))
+plan = make_plan(file, results)
+with local_ray(file.study.resources):
+    from puzzle_study.study.runner import run_trials
+
+    progress = StageProgress("trials", plan.total, console=Console(stderr=True))
+    run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
+print(json.dumps([[record["status"], record["error"]] for record in plan.records.values()]))
+"""
+
+
+def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path: Path) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSING, str(tmp_path / "room.yaml"), str(tmp_path / "room")],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    records = json.loads(done.stdout)
+    assert [status for status, _ in records] == ["failed"] * 2
+    for _, error in records:
+        assert re.fullmatch(r"node .* has puzzle_study .*, the study runs 9\.9\.9; install that .*", error)
+    assert "the trial goes on" not in done.stderr, "what can only end the same is not tried again"
+
+
+def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    results = Results(tmp_path / "room")
+    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    searcher = PlanSearcher(plan, results, {})
+    keys = [TrialSpec.from_json(searcher.suggest(name)["spec"]).key for name in ("one", "other")]
+    write_text(results.log_file(keys[1]), "going on\n")
+    for name in ("one", "other"):
+        searcher.on_trial_complete(name, None, error=True)
+    assert [plan.records[key]["error"] for key in keys] == [
+        "its worker died again and again",
+        f"its worker died again and again, see logs/{keys[1]}.log",
+    ]
 
 
 def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
