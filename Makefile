@@ -8,8 +8,8 @@ NEWEST := $(VENV)/torchattacks-3.5.1
 SERVERS := $(VENV)/store-servers
 # What Ray's job server requires beside the package, which a study does without.
 JOBS := $(VENV)/job-server
-# As an environment variable it binds the build environment too, which -c does not.
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# As an environment variable it binds the build environment too, which -c does not. Relative: pip splits it at blanks.
+export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: study test lint types check clean
