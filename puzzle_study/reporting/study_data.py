@@ -184,6 +184,12 @@ class StudyData:
                 rows = own if len(own) else rows
         return self.choice(rows.iloc[0])
 
+    @property
+    def described(self) -> Choice | None:
+        """The row that is described in detail: the winner, else the default where a trial of it finished."""
+        choice = self.winner or self.default
+        return choice if choice and len(self.of(choice)) else None
+
     @cached_property
     def best_in_hindsight(self) -> Choice | None:
         """Of the rows that could be selected, that of the highest test AUROC: only held against the selection."""

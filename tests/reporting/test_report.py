@@ -428,6 +428,18 @@ def test_a_trials_table_without_its_numbers_is_one_sentence(tmp_path: Path) -> N
         build_report(results)
 
 
+def test_a_study_whose_trials_all_failed_is_reported(tmp_path: Path) -> None:
+    results = write_study(tmp_path / "x", replace(SMALL, references=(), epochs=False))
+    trials = pd.read_csv(results.trials_file)[["trial", "configuration", "detector", "dataset", "normal_class", "seed"]]
+    trials.assign(repeat=0, status="failed", error="why").to_csv(results.trials_file, index=False)
+    summary = pd.read_csv(results.summary_file).assign(complete=False, rank=None, label="default")
+    summary.drop(columns=["auroc_mean", "selection_mean"]).to_csv(results.summary_file, index=False)
+    page = build_report(results)
+    assert "1 of 1 trials failed" in paragraphs(page, "summary")[1]
+    for anchor in ("classes", "training"):
+        assert paragraphs(page, anchor) == ["No Puzzle-AE configuration finished."]
+
+
 def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_by_what_was_searched(
     tmp_path: Path,
 ) -> None:

@@ -52,7 +52,7 @@ def build_data(data: StudyData, figures: Path) -> Section:
 def _one_number(data: StudyData) -> str:
     """Return that the number of training images was not varied, what it was, and the paper's means for it."""
     text = "This study did not vary the number of training images."
-    choice = data.winner or data.default
+    choice = data.described
     if choice is None:
         return text
     conditions = data.conditions(choice)
@@ -68,7 +68,7 @@ def _twelfth(dataset: str, conditions: paper_values.Conditions) -> str:
 
 def _at_a_twelfth(data: StudyData, axis: str) -> paper_values.Conditions | None:
     """Return the settings at 1/12 of the training images, or None where an axis counts them otherwise."""
-    choice = data.winner or data.default
+    choice = data.described
     if axis != "data.train_fraction" or choice is None:
         return None
     return replace(data.conditions(choice), train_fraction=paper_values.TWELFTH)

@@ -27,7 +27,7 @@ def build(data: StudyData) -> Section:
     """Return the section."""
     title = "Classes and aggregations"
     winner, default = data.winner, data.default
-    chosen = winner or default
+    chosen = data.described
     if chosen is None:
         return section("classes", title, [absent("No Puzzle-AE configuration finished.")])
     name = "winner" if winner else "default"

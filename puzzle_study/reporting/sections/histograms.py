@@ -25,7 +25,7 @@ COLOURS = {"normal": drawing.PALETTE[0], "pseudo-anomalous": drawing.PALETTE[2],
 def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Scores"
-    choice = data.winner or data.default
+    choice = data.described
     found = _scored(data, choice) if choice else []
     if choice is None or not found:
         return section(

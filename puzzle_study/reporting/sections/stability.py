@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def build(data: StudyData) -> Section:
     """Return the section."""
     title = "Stability over seeds"
-    choice = data.winner or data.default
+    choice = data.described
     table = rank_table(data, choice) if choice else None
     text = "This study has one seed, or no error matrices of several: how seeds order the images cannot be said."
     return section("stability", title, [table or absent(text)])

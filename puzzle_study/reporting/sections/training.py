@@ -35,7 +35,7 @@ LAST = 20
 def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Training"
-    choice = data.winner or data.default
+    choice = data.described
     if choice is None:
         return section("training", title, [absent("No Puzzle-AE configuration finished.")])
     blocks: list[Block | None] = []
