@@ -95,7 +95,7 @@ def _run_study(
     changes = compare(results, file, plan.tasks, plan.fingerprint)
     if changes is not None:
         units = attacking.attack_units(plan) if plan.complete else []
-        if plan.complete and not changes.settings and _finished(results, units):
+        if plan.complete and not changes.settings and _finished(plan, results, units):
             console.print(
                 f"{file.study.name} is finished: {_shown(results.report / 'index.html')}",
                 highlight=False,
@@ -152,6 +152,8 @@ def _run_locked(
         # Only now: what the machine or the cluster cannot run leaves no begun study behind.
         write_text(results.study_file, studyfile.dump(file.study))
         write_json(results.environment_file, described)
+        # The page of an earlier run, which may have been of another study file, would be taken for this one's.
+        (results.report / "index.html").unlink(missing_ok=True)
         place.publish(finished=False)
         try:
             if plan.next() is not None:
@@ -266,10 +268,13 @@ def _class_names(classes: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _finished(results: Results, units: list[Unit]) -> bool:
+def _finished(plan: Plan, results: Results, units: list[Unit]) -> bool:
+    written = [results.report / "index.html", results.trials_file, results.epochs_file, results.summary_file]
+    if plan.winner() is not None:
+        written.append(results.best)
     return (
         results.environment().get("finished") is not None
-        and (results.report / "index.html").exists()
+        and all(path.exists() for path in written)
         and all(results.attack_record(unit.key) is not None for unit in units)
     )
 

@@ -4,6 +4,10 @@ Nothing here knows Ray. Configurations are asked for in a fixed order: number i 
 i - lookahead has been told, and worth is told in the order of asking. In a race a configuration is compared with
 the best that had been told when it was asked for. So the plan does not depend on which trial happens to finish
 first, and a study that is run again from its records asks for the same configurations.
+
+Which trial a stopping rule stops does depend on that, and is kept in its record. A configuration is then told by the
+first of its trials that was stopped, in the plan's order, and those before it; they are run to their end whatever
+stopped first. Later ones may have begun or not: their records are taken in, and change nothing that is told.
 """
 
 from __future__ import annotations
@@ -33,7 +37,6 @@ from puzzle_study.study.selection import (
 from puzzle_study.studyfile import StudyFile
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, resolve_reference
 
-KEPT = ("finished", "stopped")
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
 
@@ -51,6 +54,7 @@ class Planned:
         released: how many of the trials have been queued; the rest waits for the race.
         rival: the configuration that it races against, with its best reading; None: it does not race.
         given_up: why it gets no further trials; empty where it gets them all.
+        needed: how many of the trials its worth is told by; no later one is begun.
         estimate: its worth where it was given up by the race, from its differences to the rival.
     """
 
@@ -62,12 +66,21 @@ class Planned:
     released: int = 0
     rival: tuple[Planned, Reading] | None = None
     given_up: str = ""
+    needed: int = field(init=False)
     estimate: dict[Reading, Worth] | None = None
+
+    def __post_init__(self) -> None:
+        self.needed = len(self.trials)
 
     @property
     def configuration(self) -> str:
         """Name of the configuration."""
         return self.trials[0].configuration
+
+    @property
+    def never(self) -> tuple[TrialSpec, ...]:
+        """The trials that are not begun any more."""
+        return self.trials[self.needed :]
 
 
 class Plan:
@@ -94,6 +107,7 @@ class Plan:
         self.fingerprint, self.results = fingerprint, results
         self.readings, self.objectives = readings(file.study), objectives(file.study)
         self.racing = file.study.search.racing if file.study.search else None
+        self.stopping = file.study.search.stopping if file.study.search else None
         self.records: dict[str, Mapping[str, Any]] = {}
         self.references = tuple(
             TrialSpec(name, resolve_reference(name, self._settings({})), task, 0, fingerprint)
@@ -140,7 +154,7 @@ class Plan:
         never = sum(
             spec.key not in self.records and spec.key not in self._running
             for planned in self._losers
-            for spec in planned.trials
+            for spec in planned.never
         )
         return len(self.references) + (len(self.configurations) + unknown) * each - never
 
@@ -154,13 +168,11 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                planned = self._of_trial.get(spec.key)
-                if planned is None or not planned.given_up:
-                    record = self.results.record(spec.key)
-                    if record is not None and record["status"] in KEPT:
-                        self._take_in(spec.key, record)
-                    elif spec.key not in self.records and spec.key not in self._running:
-                        return spec
+                record = self.results.record(spec.key)
+                if record is not None and self._is_kept(spec, record):
+                    self._take_in(spec.key, record)
+                elif self._is_to_run(spec):
+                    return spec
                 self._queue.popleft()
             if not self._race() and not self._ask():
                 return None
@@ -233,13 +245,26 @@ class Plan:
         records = [self.records.get(spec.key) for spec in trials]
         return [record for record in records if record is not None and record["status"] == "finished"]
 
+    def _is_kept(self, spec: TrialSpec, record: Mapping[str, Any]) -> bool:
+        """Whether a record counts; a trial stays stopped where this study might have stopped it too."""
+        if record["status"] == "stopped" and self.stopping is not None and self.stoppable(spec.key):
+            return bool(record.get("stopping") == self.stopping.model_dump(mode="json"))
+        return bool(record["status"] == "finished")
+
+    def _is_to_run(self, spec: TrialSpec) -> bool:
+        planned = self._of_trial.get(spec.key)
+        never = planned.never if planned is not None else ()
+        return not any(spec.key in keys for keys in (self.records, self._running, {other.key for other in never}))
+
     def _take_in(self, key: str, record: Mapping[str, Any]) -> None:
         self.records[key] = record
         planned = self._of_trial.get(key)
         if planned is None:
             return
-        if record["status"] == "stopped" and not planned.given_up:
-            self._give_up(planned, f"trial {key} was stopped: {record['error']}")
+        if record["status"] == "stopped":
+            needed = 1 + next(number for number, spec in enumerate(planned.trials) if spec.key == key)
+            if needed < planned.needed or not planned.given_up:
+                self._give_up(planned, f"trial {key} was stopped: {record['error']}", needed=needed)
         finished = self._finished(planned.trials) if record["status"] == "finished" else []
         if len(finished) == len(planned.trials):
             self._worths[planned.number] = {
@@ -247,9 +272,10 @@ class Plan:
             }
             self._winner = self._better(planned, self._winner)
 
-    def _give_up(self, planned: Planned, reason: str) -> None:
-        planned.given_up = reason
-        self._losers.append(planned)
+    def _give_up(self, planned: Planned, reason: str, *, needed: int) -> None:
+        if not planned.given_up:
+            self._losers.append(planned)
+        planned.given_up, planned.needed = reason, needed
 
     def _settings(self, values: space.Values) -> config.Settings:
         return self.file.configuration(values)
@@ -280,6 +306,8 @@ class Plan:
         assert self.racing is not None or not self._unreleased
         grown, waiting = False, []
         for planned in self._unreleased:
+            if planned.given_up:
+                continue
             released = planned.trials[: planned.released]
             if any(spec.key not in self.records for spec in released):
                 waiting.append(planned)
@@ -296,7 +324,8 @@ class Plan:
                     p=self.racing.p,
                 )
                 if verdict.lost:
-                    self._give_up(planned, f"after {len(finished)} trials worse than number {rival.number}: {verdict}")
+                    reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
+                    self._give_up(planned, reason, needed=planned.released)
                     worth = self.worth(rival)
                     assert worth is not None
                     planned.estimate = {name: (worth[reading][0] + d,) for name, d in verdict.differences.items()}
@@ -310,8 +339,8 @@ class Plan:
         return grown
 
     def _tell(self, planned: Planned) -> bool:
-        """Tell a configuration's worth once all of its trials have ended; returns whether it has been told."""
-        if not planned.given_up and any(spec.key not in self.records for spec in planned.trials):
+        """Tell a configuration's worth once all trials that it needs have ended; returns whether it has been told."""
+        if any(spec.key not in self.records for spec in planned.trials[: planned.needed]):
             return False
         worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
         for suggestion in planned.suggestions:
@@ -325,13 +354,12 @@ class Plan:
 
     def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
         """Return what a configuration with a stopped trial had reached, so that the search learns from it."""
-        records = [record for spec in planned.trials if (record := self.records.get(spec.key)) is not None]
-        stopped = [float(record["selection"]) for record in records if record["status"] == "stopped"]
-        if self.objectives != ("selection",) or not stopped:
+        last = self.records[planned.trials[planned.needed - 1].key]
+        if self.objectives != ("selection",) or last["status"] != "stopped":
             return None
-        finished = self._finished(planned.trials)
+        stopped, finished = float(last["selection"]), self._finished(planned.trials[: planned.needed])
         return {
-            reading: (fmean([*stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
+            reading: (fmean([stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
             for reading in self.readings
         }
 

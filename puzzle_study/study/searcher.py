@@ -43,6 +43,8 @@ class PlanSearcher(Searcher):
         if spec is None:
             return Searcher.FINISHED if self._plan.complete else None
         self._specs[trial_id] = spec
+        # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
+        self._results.record_file(spec.key).unlink(missing_ok=True)
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -48,6 +48,8 @@ class TaskwiseScheduler(FIFOScheduler):
             self._stopped[trial.trial_id] = {
                 "epochs": result["epoch"],
                 "selection": result[METRIC],
+                # The trial stays stopped in studies that stop by the same rule, see the plan.
+                "stopping": self._stopping.model_dump(mode="json"),
                 "error": f"{self._stopping.rule} stopped it after epoch {result['epoch']} at selection "
                 f"{100 * result[METRIC]:.1f} % among the trials of its task",
             }

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.study.conftest import TINY, Tune, start, wait_until
+from tests.study.conftest import TINY, Tune, start, tune_environment, wait_until
 
 FILES = (
     "study.yaml",
@@ -26,6 +28,15 @@ FILES = (
     "best/3/detector.json",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
+
+
+KILLED = """
+import os
+from puzzle_study import reporting
+from puzzle_study.tune import main
+reporting.build_report = lambda *arguments, **more: os._exit(9)
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +103,29 @@ def test_a_finished_study_says_so_and_changes_nothing(finished: Path, tune: Tune
     assert again.returncode == 0, again.stdout + again.stderr
     assert "tiny is finished" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["trials.csv", "best", "report"])
+def test_what_follows_from_records_is_written_again(name: str, finished: Path, tmp_path: Path, tune: Tune) -> None:
+    results = tmp_path / "tiny"
+    shutil.copytree(finished / "results" / "tiny", results)
+    path = results / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    done = tune(finished / "tiny.yaml", "--results", tmp_path, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert path.exists()
+    assert_same_tables(finished / "results" / "tiny", results)
+
+
+def test_a_study_that_is_killed_before_its_report_is_not_finished(finished: Path, tmp_path: Path, tune: Tune) -> None:
+    results = tmp_path / "tiny"
+    shutil.copytree(finished / "results" / "tiny", results)
+    changed = [str(finished / "tiny.yaml"), "--results", str(tmp_path), "--set", "selection=oracle"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *changed, "--resume"], env=tune_environment(), check=False)
+    assert killed.returncode == 9
+    again = tune(*changed, "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "oracle" in (results / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_resolved_study_runs_again_with_the_same_numbers(finished: Path, tune: Tune, tmp_path: Path) -> None:

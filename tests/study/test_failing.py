@@ -37,7 +37,7 @@ from puzzle_study.study.following import LogFollower
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.searcher import PlanSearcher
 from puzzle_study.study.storage import Place
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trial_spec import TrialSpec, failed_record
 from puzzle_study.tune import main
 from tests.study.conftest import Tune, start, wait_until
 
@@ -336,6 +336,23 @@ def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
         "its worker died again and again",
         f"its worker died again and again, see logs/{keys[1]}.log",
     ]
+
+
+def test_a_failure_of_an_earlier_run_is_not_taken_for_that_of_the_retry(tmp_path: Path) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    results = Results(tmp_path / "room")
+    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    searcher = PlanSearcher(plan, results, {})
+    specs = [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")]
+    for spec in specs:
+        write_json(results.record_file(spec.key), failed_record(spec, "long ago"))
+    again = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    searcher = PlanSearcher(again, results, {})
+    assert [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")] == specs
+    searcher.on_trial_complete("one", None, error=True)
+    assert again.records[specs[0].key]["error"] == "its worker died again and again"
+    searcher.abandon()
+    assert again.next() == specs[1]
 
 
 def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

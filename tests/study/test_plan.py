@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from puzzle_study.study.engine import best_names
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes, make_asker
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
 from tests.study.conftest import carry_out
 
 STUDY = """
@@ -284,3 +285,130 @@ def test_an_axis_that_is_searched_only_where_it_cannot_matter_is_named(tmp_path:
         "train.adversary.epsilon": "train.adversary.method is none",
         "train.adversary.steps": "train.adversary.method is none",
     }
+
+
+STOPPING = """
+data: {name: digits}
+references: []
+seeds: [0, 1]
+evaluate: {selection: true}
+search:
+  configurations: 14
+  startup: 3
+  stopping: {grace_epochs: 2}
+  space:
+    train.lambda: {log_uniform: [0.001, 1.0]}
+    train.adversary.epsilon: {uniform: [0.01, 0.2]}
+"""
+
+
+def stopping_plan(folder: Path, text: str = STOPPING, *, journal: Path | None = None) -> Plan:
+    path = folder / "stopping.yaml"
+    path.write_text(text, encoding="utf-8")
+    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"), journal=journal)
+
+
+def stopped_record(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
+    """The record of a trial that the plan's rule stopped."""
+    assert plan.stopping is not None
+    rule = plan.stopping.model_dump(mode="json")
+    return describe(spec) | {"status": "stopped", "error": "asha stopped it", "selection": 0.5, "stopping": rule}
+
+
+def finish(plan: Plan, spec: TrialSpec, record: dict[str, Any]) -> None:
+    write_json(plan.results.record_file(spec.key), record)
+    plan.done(spec.key, record)
+
+
+def told(journal: Path) -> list[tuple[Any, ...]]:
+    """What Optuna was asked for and told."""
+    study = optuna.load_study(study_name="stopping", storage=JournalStorage(JournalFileBackend(str(journal))))
+    return [(trial.params, trial.value, trial.state.name) for trial in study.trials]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_complete_study_with_stopped_trials_is_complete_again_and_tells_the_same(tmp_path: Path, seed: int) -> None:
+    plan = stopping_plan(tmp_path, journal=tmp_path / "first.journal")
+
+    def trial(spec: TrialSpec) -> dict[str, Any]:
+        # Not of the key, which every new setting changes.
+        rng = random.Random(f"{spec.settings.train.lambda_} {spec.task} {spec.seed}")
+        record = stopped_record(spec, plan) if plan.stoppable(spec.key) and rng.random() < 0.3 else record_of(spec)
+        write_json(plan.results.record_file(spec.key), record)
+        return record
+
+    carry_out(plan, trial, workers=3, seed=seed)
+    again = stopping_plan(tmp_path, journal=tmp_path / "second.journal")
+    assert again.take() is None
+    assert again.complete
+    assert again.records == plan.records
+    assert again.total == plan.total == len(plan.records)
+    assert told(tmp_path / "second.journal") == told(tmp_path / "first.journal")
+
+
+def taken(plan: Plan, count: int) -> list[TrialSpec]:
+    found = [plan.take() for _ in range(count)]
+    return [spec for spec in found if spec is not None]
+
+
+def test_what_a_given_up_configuration_is_told_does_not_depend_on_the_trials_after_the_stopped_one(
+    tmp_path: Path,
+) -> None:
+    values = []
+    for name, later in (("one", 0), ("more", 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        plan = stopping_plan(folder, journal=folder / "journal")
+        trials = taken(plan, 8)
+        for spec in trials[:4]:
+            finish(plan, spec, record_of(spec))
+        finish(plan, trials[5], stopped_record(trials[5], plan))
+        for spec in trials[6 : 6 + later]:
+            finish(plan, spec, record_of(spec))
+        plan.next()
+        assert "RUNNING" in [state for _, _, state in told(folder / "journal")], "the trial before it has not ended"
+        finish(plan, trials[4], record_of(trials[4]))
+        plan.next()
+        values.append([value for _, value, state in told(folder / "journal") if state == "COMPLETE"])
+    assert values[0] == values[1]
+
+
+def test_a_trial_before_the_stopped_one_is_run_again_where_it_was_interrupted_and_a_later_one_is_not(
+    tmp_path: Path,
+) -> None:
+    plan = stopping_plan(tmp_path)
+    trials = taken(plan, 8)
+    finish(plan, trials[5], stopped_record(trials[5], plan))
+    for spec in (trials[6], trials[4]):
+        plan.abandon(spec.key)
+    assert [spec.key for spec in taken(plan, 1)] == [trials[4].key]
+    again = stopping_plan(tmp_path)
+    keys = [spec.key for spec in taken(again, 8)]
+    assert trials[4].key in keys
+    assert not {spec.key for spec in trials[5:]} & set(keys)
+
+
+@pytest.mark.parametrize("now", ["stopping: {grace_epochs: 3}", ""])
+def test_a_trial_that_another_rule_stopped_is_run_again(tmp_path: Path, now: str) -> None:
+    text = STOPPING.replace("seeds: [0, 1]", "seeds: [0]").replace("configurations: 14", "configurations: 1")
+    plan = stopping_plan(tmp_path, text)
+    stopped: list[str] = []
+    while (spec := plan.take()) is not None:
+        stop = plan.stoppable(spec.key) and not stopped
+        stopped += [spec.key] if stop else []
+        finish(plan, spec, stopped_record(spec, plan) if stop else record_of(spec))
+    assert stopping_plan(tmp_path, text).complete
+    again = stopping_plan(tmp_path, text.replace("stopping: {grace_epochs: 2}", now or "lookahead: 4"))
+    assert stopped[0] in [spec.key for spec in taken(again, 8)]
+
+
+def test_the_default_is_run_to_its_end_though_it_was_stopped_as_another_configuration(tmp_path: Path) -> None:
+    text = STOPPING.split("search:", maxsplit=1)[0] + "search: {algorithm: grid, stopping: {}, space: AXES}\n"
+    text = text.replace("AXES", "{train.lambda: {grid: [0.02, 0.5]}}")
+    plan = stopping_plan(tmp_path, text)
+    while (spec := plan.take()) is not None:
+        finish(plan, spec, stopped_record(spec, plan) if plan.stoppable(spec.key) else record_of(spec))
+    again = stopping_plan(tmp_path, text + "train: {lambda: 0.5}\n")
+    default = again.configurations[0]
+    assert [spec.key for spec in taken(again, 4)] == [spec.key for spec in default.trials]
+    assert not default.given_up

@@ -224,12 +224,18 @@ def test_a_configuration_that_is_better_on_average_never_loses() -> None:
 
 
 def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resumed_study(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, search="algorithm: optuna\nconfigurations: 6")
+    plan = plan_of(
+        tmp_path,
+        search="algorithm: optuna\nconfigurations: 6\nstopping: {}",
+        more="evaluate: {selection: true}\n",
+    )
+    assert plan.stopping is not None
+    rule = plan.stopping.model_dump(mode="json")
     victims = set[str]()
     while (spec := plan.take()) is not None:
         if plan.stoppable(spec.key) and spec.settings.train.lambda_ > 0.1:
             victims.add(spec.configuration)
-            record = failed_record(spec, "asha stopped it") | {"status": "stopped", "selection": 0.5}
+            record = failed_record(spec, "asha stopped it") | {"status": "stopped", "selection": 0.5, "stopping": rule}
         else:
             record = record_of(spec)
         plan.results.record_file(spec.key).parent.mkdir(parents=True, exist_ok=True)
