@@ -40,9 +40,9 @@ LONG = (
     "--set",
     "name=long",
     "--set",
-    "train.epochs=150",
+    "train.epochs=60",
     "--set",
-    f"seeds={list(range(8))}",
+    "seeds=[0, 1, 2, 3]",
     "--set",
     "max_concurrent=1",
 )
