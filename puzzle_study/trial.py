@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -37,7 +38,12 @@ EpochCallback = Callable[[dict[str, float]], None]
 
 
 def run(
-    spec: TrialSpec, results: Results, *, device: torch.device, on_epoch: EpochCallback | None = None
+    spec: TrialSpec,
+    results: Results,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None = None,
+    images: config.Data | None = None,
 ) -> dict[str, Any]:
     """Run a trial, from its last checkpoint where there is one, and write its record.
 
@@ -49,21 +55,47 @@ def run(
         results: folder of the study.
         device: where to train.
         on_epoch: called after every epoch with its row of epochs.parquet.
+        images: the study's data section, whose images must be those of the specification's fingerprint; None: they
+            are not looked at. A trial's own section may be another one, in a search over `data.size`.
 
     Returns:
-        The record. A training that diverged, a setting that does not fit the images or too little memory gives
-        a record of a failed trial; other exceptions are not the trial's and go on to the caller.
+        The record. A training that diverged, a setting that does not fit the images, other images or too little memory
+        gives a record of a failed trial; other exceptions are not the trial's and go on to the caller.
     """
     with trial_log(results.log_file(spec.key)):
         try:
-            return _run_logged(spec, results, device=device, on_epoch=on_epoch)
+            return _run_logged(spec, results, device=device, on_epoch=on_epoch, images=images)
         except Exception:
             log.exception("trial %s stopped", spec.key)
             raise
 
 
+def check_images(images: config.Data, fingerprint: str) -> None:
+    """Refuse to work on a node whose images are not the study's: what it made would lie under the key of theirs.
+
+    Raises:
+        UserError: they are not.
+    """
+    if _fingerprint(images) != fingerprint:
+        raise UserError(
+            f"the images in data.root on {socket.gethostname()} are not those that the study was started with; "
+            f"copy the same there and go on with --resume"
+        )
+
+
+@lru_cache(maxsize=1)
+def _fingerprint(images: config.Data) -> str:
+    """Look at the files once per worker process."""
+    return datasets.fingerprint(images)
+
+
 def _run_logged(
-    spec: TrialSpec, results: Results, *, device: torch.device, on_epoch: EpochCallback | None
+    spec: TrialSpec,
+    results: Results,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None,
+    images: config.Data | None,
 ) -> dict[str, Any]:
     clock = _Clock()
     base = describe(spec)
@@ -75,6 +107,8 @@ def _run_logged(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
+        if images is not None:
+            check_images(images, spec.fingerprint)
         task = _load(spec.settings.data, spec.task, spec.fingerprint)
         if spec.detector in (PUZZLE_AE, UNTRAINED):
             outcome = _run_puzzle_ae(spec, task, results, clock, device=device, on_epoch=on_epoch)

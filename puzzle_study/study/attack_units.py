@@ -44,6 +44,10 @@ class Unit(Protocol):
     """A piece of the attack stage: one record below its key."""
 
     @property
+    def trial(self) -> TrialSpec:
+        """The trial of the detector that is attacked."""
+
+    @property
     def key(self) -> str:
         """Name of the record: the hash of all that determines it."""
 

@@ -21,6 +21,7 @@ from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
+from puzzle_study.trial import check_images
 from puzzle_study.trial_spec import TrialSpec
 
 
@@ -109,6 +110,7 @@ def run_attack_stage(
     done: Callable[[], None],
     *,
     place: Place | None = None,
+    images: config.Data | None = None,
     max_concurrent: int | None = None,
 ) -> None:
     """Run the units that have no record yet as Ray tasks.
@@ -119,10 +121,12 @@ def run_attack_stage(
         resources: what one unit occupies.
         done: called after each.
         place: where workers find and leave files; None: the results folder.
+        images: the study's data section, see :func:`puzzle_study.trial.run`.
         max_concurrent: how many run at once at most; None: as many as the resources allow.
 
     Raises:
-        UserError: an attack cannot be run on these images, memory is too small, or a detector is missing or damaged.
+        UserError: an attack cannot be run on these images, memory is too small, a detector is missing or
+            damaged, or a node has other images.
         OSError: a record could not be written.
     """
     import ray
@@ -131,6 +135,8 @@ def run_attack_stage(
     @ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=3)
     def remote(unit: Unit, place: Place) -> None:
         claim_cpus(resources.cpu)
+        if images is not None:
+            check_images(images, unit.trial.fingerprint)
         with place.unit() as results:
             unit.run(results, default_device())
 

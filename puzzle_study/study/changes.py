@@ -1,4 +1,4 @@
-"""A study file that is not the one that made the results: what changed, and what of the results it can still use.
+"""A study file, or images, that are not those of the results: what changed, and what of the results is of use still.
 
 Nothing is compared but the file, the results' own study file and the records: no trial is run and nothing written.
 """
@@ -22,16 +22,18 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Changes:
-    """How a study file differs from the one that made the results.
+    """How a study file and its images differ from those that made the results.
 
     Attributes:
         settings: what changed, a phrase for each setting.
+        images: whether the trained detectors are all of other images than the same file means now.
         finished: how many detectors the earlier study has trained to the end; references, which cost nothing, do
             not count.
         usable: how many of them the study file can ask for too.
     """
 
     settings: tuple[str, ...]
+    images: bool
     finished: int
     usable: int
 
@@ -47,6 +49,12 @@ class Changes:
 
     def refusal(self, where: str, *, resume: bool) -> str | None:
         """Return why the study cannot go on here, as one sentence, or None where it can."""
+        if self.images and self.lose_everything:
+            return (
+                f"{where} was made from other images than are in data.root now, and none of its {self.finished} "
+                f"trained detectors is of use to them; put those back, or choose another place with --results or "
+                f"another `name`"
+            )
         if not self.settings:
             if resume:
                 return None
@@ -80,12 +88,12 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
     """
     if not results.study_file.exists():
         return None
-    settings = changed_settings(studyfile.load_dumped(results.study_file), file.study)
-    if not settings:
-        return Changes((), 0, 0)
+    before = studyfile.load_dumped(results.study_file)
     trained = [record for record in results.records() if is_trained(record)]
     usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
-    return Changes(tuple(settings), len(trained), usable)
+    # A data section that changed means other images, and is a reason of its own.
+    images = before.data == file.study.data and all(record.get("fingerprint") != fingerprint for record in trained)
+    return Changes(tuple(changed_settings(before, file.study)), images, len(trained), usable)
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:

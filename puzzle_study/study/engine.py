@@ -173,6 +173,7 @@ def _run_locked(
                         file.study.resources,
                         lambda: progress.update(progress.completed + 1),
                         place=place,
+                        images=file.study.data,
                         max_concurrent=file.study.max_concurrent,
                     )
                 place.collect()

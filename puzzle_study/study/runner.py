@@ -13,6 +13,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import OutOfMemoryError
 
+from puzzle_study import config
 from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
@@ -131,7 +132,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     study = plan.study
     failure = WriteFailure()
     trainable = tune.with_resources(
-        tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu),
+        tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu, images=study.data),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
     )
     storage = results.ray.resolve()
@@ -176,7 +177,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     return True
 
 
-def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:
+def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: config.Data) -> None:
     """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     claim_cpus(cpu)
@@ -195,7 +196,7 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float) -> None:
 
     try:
         with place.trial(spec.key) as (results, saved):
-            record = run(spec, results, device=default_device(), on_epoch=on_epoch)
+            record = run(spec, results, device=default_device(), on_epoch=on_epoch, images=images)
     except Exception as error:
         if (sentence := cannot_write(error, Path(place.root))) is not None:
             tune.report({CANNOT_WRITE: sentence})

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from puzzle_study import datasets, trial
+from puzzle_study import config, datasets, trial
 from puzzle_study.detectors import checkpoint, puzzle_ae
 from puzzle_study.detectors.training import Trainer
 from puzzle_study.results import Results
@@ -224,3 +224,28 @@ def test_references_leave_a_record_of_the_same_form(
     assert record.keys() == whole[2].keys()
     assert record["status"] == "finished"
     assert Results(tmp_path).errors(spec.key).keys() == whole[1].errors(whole[0].key).keys()
+
+
+def test_a_node_with_other_images_trains_nothing_and_says_so(tmp_path: Path) -> None:
+    spec, results = tiny.trial(VALUES), Results(tmp_path)
+    record = trial.run(spec, results, device=CPU, images=spec.settings.data)
+    assert record["status"] == "failed"
+    assert record["error"].startswith("the images in data.root on ")
+    assert "are not those that the study was started with; copy the same there" in record["error"]
+    assert not results.errors_file(spec.key).exists()
+
+
+def test_the_images_of_a_study_are_looked_at_once_per_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny.settings(VALUES | {"data.split_seed": 5}).data
+    looked: list[config.Data] = []
+
+    def fingerprint(section: config.Data) -> str:
+        looked.append(section)
+        return "0" * 16
+
+    monkeypatch.setattr(datasets, "fingerprint", fingerprint)
+    for seed in (0, 1):
+        assert (
+            trial.run(tiny.trial(VALUES, seed=seed), Results(tmp_path), device=CPU, images=data)["status"] == "finished"
+        )
+    assert looked == [data]

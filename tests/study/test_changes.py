@@ -135,10 +135,17 @@ def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_ch
     assert found.refusal("results/one", resume=False) == refused
 
 
-def test_other_images_below_an_equal_study_file_lose_every_detector_only_where_settings_changed_too(
-    done: Results, tmp_path: Path
+@pytest.mark.parametrize("changes", [{}, {"seeds": [0, 1]}])
+@pytest.mark.parametrize("resume", [True, False])
+def test_other_images_below_the_same_data_section_are_refused(
+    changes: dict[str, Any], resume: bool, done: Results, tmp_path: Path
 ) -> None:
-    assert compared(tmp_path, done, {"seeds": [0, 1]}, fingerprint="1" * 16).lose_everything
+    found = compared(tmp_path, done, changes, fingerprint="1" * 16)
+    assert (found.finished, found.usable) == (3, 0)
+    assert found.refusal("results/one", resume=resume) == (
+        "results/one was made from other images than are in data.root now, and none of its 3 trained detectors is of "
+        "use to them; put those back, or choose another place with --results or another `name`"
+    )
 
 
 @pytest.mark.parametrize("name", LOST)
@@ -151,7 +158,7 @@ def test_nothing_is_refused_where_nothing_was_trained_yet(name: str, done: Resul
 
 def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done: Results, tmp_path: Path) -> None:
     found = compared(tmp_path, done, {})
-    assert found.settings == ()
+    assert (found.settings, found.images, found.finished, found.usable) == ((), False, 3, 3)
     assert found.refusal("results/one", resume=True) is None
     refused = found.refusal("results/one", resume=False)
     assert refused == (
