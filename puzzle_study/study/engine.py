@@ -136,9 +136,8 @@ def _run_locked(
     }
     described["hardware"]["precision"] = resolve_precision(file.study.train.precision, default_device())
 
-    def leave(**more: Any) -> None:
-        described["wall_seconds"] = before.get("wall_seconds", 0.0) + time.monotonic() - started
-        write_json(results.environment_file, described | more)
+    def ended(**more: Any) -> dict[str, Any]:
+        return described | {"wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started} | more
 
     if plan.next() is not None:
         check_loggers(file.study)
@@ -152,8 +151,6 @@ def _run_locked(
         # Only now: what the machine or the cluster cannot run leaves no begun study behind.
         write_text(results.study_file, studyfile.dump(file.study))
         write_json(results.environment_file, described)
-        # The page of an earlier run, which may have been of another study file, would be taken for this one's.
-        (results.report / "index.html").unlink(missing_ok=True)
         place.publish(finished=False)
         try:
             if plan.next() is not None:
@@ -178,7 +175,7 @@ def _run_locked(
                     )
                 place.collect()
         except KeyboardInterrupt:
-            leave()
+            write_json(results.environment_file, ended())
             console.quiet = False  # what to do next is said to everybody
             console.print(
                 f"interrupted with {plan.finished()} of {plan.total} trials done; go on with --resume",
@@ -191,10 +188,12 @@ def _run_locked(
     if winner is not None:
         _write_best(plan, results)
         write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results, default_device())
-    leave(finished=_now())
     from puzzle_study.reporting import build_report
 
-    page = build_report(results)
+    environment_then = ended(finished=_now())
+    page = build_report(_Ended(results.root, environment_then))
+    # Last: a study that is killed while its report is drawn is not finished.
+    write_json(results.environment_file, environment_then)
     place.publish(finished=True)
     return _close(plan, results, page, console, time.monotonic() - started)
 
@@ -236,9 +235,15 @@ def _write_best(plan: Plan, results: Results) -> None:
         staged = Path(temporary) / "best"
         for spec, name in zip(planned.trials, best_names(plan, planned.trials), strict=True):
             target = staged / name
-            shutil.copytree(results.detector(spec.key), target)
             path = target / "detector.json"
-            content = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                shutil.copytree(results.detector(spec.key), target)
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (FileNotFoundError, ValueError) as error:
+                raise UserError(
+                    f"{results.detector(spec.key)} is missing or damaged; put it back, or delete "
+                    f"records/{spec.key}.json and train it again with --resume"
+                ) from error
             content["score"] |= {"error": reading.error, "aggregation": reading.aggregation}
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         replace_folder(staged, results.best)
@@ -269,15 +274,38 @@ def _class_names(classes: Iterable[str]) -> dict[str, str]:
     return found
 
 
+class _Ended(Results):
+    """Results of a study whose report is being drawn: it shows what environment.json says only after that."""
+
+    def __init__(self, root: Path, environment: dict[str, Any]) -> None:
+        super().__init__(root)
+        self._environment = environment
+
+    def environment(self) -> dict[str, Any]:
+        """Return what environment.json will say."""
+        return self._environment
+
+
 def _finished(plan: Plan, results: Results, units: list[Unit]) -> bool:
-    written = [results.report / "index.html", results.trials_file, results.epochs_file, results.summary_file]
-    if plan.winner() is not None:
-        written.append(results.best)
+    """Whether a complete plan was written out to its end, and all that is made of its records is still there."""
     return (
         results.environment().get("finished") is not None
-        and all(path.exists() for path in written)
+        and all(path.exists() for path in _made(plan, results))
         and all(results.attack_record(unit.key) is not None for unit in units)
     )
+
+
+def _made(plan: Plan, results: Results) -> list[Path]:
+    """Return the files that are made of a study's records."""
+    attacks, winner = plan.study.attacks, plan.winner()
+    made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
+    made += [results.matrix_file] if attacks is not None and attacks.matrix else []
+    made += [results.transfer_file] if attacks is not None and attacks.transfer else []
+    if winner is not None:
+        names = best_names(plan, winner[0].trials)
+        made += [results.best / name / file for name in names for file in ("weights.pt", "detector.json")]
+        made.append(results.gallery_file)
+    return [*made, results.report / "index.html"]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,119 @@
+"""How a study ends: what is made of its records, and when it counts as finished. No Ray: nothing is left to train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from puzzle_study import reporting, studyfile, trial
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study.engine import make_plan, run_study
+
+STUDY = """
+name: closing
+data: {name: digits, normal_classes: [3], max_train_images: 40, max_test_images: 40}
+model: {base_channels: 2}
+train: {epochs: 1, batch_size: 16, precision: float32}
+evaluate: {max_images: 20}
+references: []
+"""
+
+
+def load(folder: Path) -> studyfile.StudyFile:
+    path = folder / "closing.yaml"
+    path.write_text(STUDY, encoding="utf-8")
+    return studyfile.load(path)
+
+
+def run(folder: Path, *, resume: bool) -> str:
+    """Run the study, all of whose trials have a record; returns what it said."""
+    said = StringIO()
+    assert run_study(load(folder), folder, resume=resume, console=Console(file=said, width=200)) == 0
+    return said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the records of a study and what its trials left."""
+    folder = tmp_path_factory.mktemp("trained")
+    plan = make_plan(load(folder), Results(folder / "closing"))
+    while (spec := plan.take()) is not None:
+        plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same study at its end."""
+    folder = tmp_path_factory.mktemp("closed") / "results"
+    shutil.copytree(trained, folder)
+    run(folder, resume=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "trials.csv",
+        "epochs.parquet",
+        "summary.csv",
+        "attacks.csv",
+        "gallery.npz",
+        "best",
+        "best/3/weights.pt",
+        "report",
+    ],
+)
+def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, closed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(closed, folder)
+    assert "closing is finished" in run(folder, resume=False)
+    path = folder / "closing" / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match="go on with --resume"):
+        run(folder, resume=False)
+    assert "report: " in run(folder, resume=True)
+    assert path.exists()
+    assert "closing is finished" in run(folder, resume=False)
+
+
+def test_a_study_that_is_killed_while_its_report_is_drawn_is_not_finished(
+    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(closed, folder)
+    (folder / "closing" / "trials.csv").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "build_report", lambda results: (_ for _ in ()).throw(SystemExit))
+        with pytest.raises(SystemExit):
+            run(folder, resume=True)
+    with pytest.raises(UserError, match="go on with --resume"):
+        run(folder, resume=False)
+    assert "report: " in run(folder, resume=True)
+
+
+def test_the_report_says_when_the_study_ended(closed: Path) -> None:
+    results = Results(closed / "closing")
+    ended = json.loads(results.environment_file.read_text(encoding="utf-8"))["finished"]
+    assert f"finished {ended[:16].replace('T', ' ')}" in (results.report / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_winner_whose_detector_is_gone_is_one_sentence(closed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(closed, folder)
+    for name in ("detectors", "report"):
+        shutil.rmtree(folder / "closing" / name)
+    with pytest.raises(
+        UserError, match=r"detectors/\w+ is missing or damaged; put it back, or delete records/\w+\.json and train"
+    ):
+        run(folder, resume=True)
