@@ -132,6 +132,10 @@ class Results:
         """Return a trial's record, or None where there is none that can be read whole."""
         return _read_record(self.record_file(trial))
 
+    def remove_record(self, trial: str) -> None:
+        """Remove a trial's record: it is to be run again."""
+        self.record_file(trial).unlink(missing_ok=True)
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield every trial's record that can be read whole, those of earlier study files among them."""
         for path in sorted((self.root / "records").glob("*.json")):

@@ -42,6 +42,8 @@ class PlanSearcher(Searcher):
         spec = self._plan.take()
         if spec is None:
             return Searcher.FINISHED if self._plan.complete else None
+        # A failed one of an earlier run would be taken for that of this one.
+        self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
         # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
         self._results.record_file(spec.key).unlink(missing_ok=True)

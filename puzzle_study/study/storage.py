@@ -362,6 +362,15 @@ class _Arriving(Results):
                 self._there.add(name)
         return super().record(trial)
 
+    def remove_record(self, trial: str) -> None:
+        """Remove a trial's record here and there."""
+        super().remove_record(trial)
+        name = self.record_file(trial).relative_to(self.root).as_posix()
+        if name in self._there:
+            with self._store.explained():
+                self._store.remove([name])
+            self._there.discard(name)
+
 
 class _OnDemand(Results):
     """Results whose detectors are fetched when they are asked for."""

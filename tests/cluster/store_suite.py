@@ -141,6 +141,17 @@ class StoreSuite:
         arriving.record("a")
         assert stored(place) == ["records/stopped.json"]
 
+    def test_a_record_that_is_removed_is_gone_here_and_there(self, place: Place) -> None:
+        results = Results(Path(place.root))
+        for key in ("a", "b"):
+            write_json(results.record_file(key), {"format": RECORD_FORMAT, "status": "failed"})
+        place.publish(finished=False)
+        arriving = place.arriving(results)
+        for key in ("a", "never"):
+            arriving.remove_record(key)
+            assert arriving.record(key) is None
+        assert stored(place) == ["records/b.json"]
+
     def test_a_unit_of_the_attack_stage_fetches_detectors_and_brings_its_record_last(
         self, place: Place, brought: list[str]
     ) -> None:
