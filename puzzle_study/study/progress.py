@@ -15,13 +15,13 @@ class StageProgress:
     Args:
         label: what is counted, such as ``trials``.
         total: how many there are.
-        done: how many were done before this run; they do not count for the time left.
+        done: how many are known to have been done before this run.
         console: where to; on a terminal one live line, else a line per completed item.
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, console: Console) -> None:
         self.label, self.total, self.console = label, total, console
-        self._completed = self._before = done
+        self._completed, self._fresh = done, 0
         self._started = time.monotonic()
         self._best = ""
         self._progress = Progress(
@@ -52,8 +52,12 @@ class StageProgress:
         return self._completed
 
     def update(self, completed: int, *, total: int | None = None, best: str = "") -> None:
-        """Say how many are done now; ``best`` is shown beside the count."""
+        """Say that one more was done, and how many are done now: it may have brought to light others of earlier runs.
+
+        The time left follows from those that this run did. ``best`` is shown beside the count.
+        """
         news = completed != self._completed
+        self._fresh += news
         self._completed, self._best = completed, best or self._best
         self.total = total or self.total
         self._refresh()
@@ -73,9 +77,8 @@ class StageProgress:
 
     def _note(self) -> str:
         parts = [f"best {self._best}"] if self._best else []
-        fresh = self._completed - self._before
-        if fresh > 0 and self._completed < self.total:
-            left = (time.monotonic() - self._started) / fresh * (self.total - self._completed)
+        if self._fresh > 0 and self._completed < self.total:
+            left = (time.monotonic() - self._started) / self._fresh * (self.total - self._completed)
             parts.append(f"{duration(left)} left")
         return "".join(f" · {part}" for part in parts)
 

@@ -67,6 +67,8 @@ class PlanSearcher(Searcher):
             log = self._results.log_file(spec.key)
             reason = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
         self._plan.done(spec.key, record or failed_record(spec, reason))
+        # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
+        self._plan.next()
 
     def abandon(self) -> None:
         """Give every trial that is running back to the plan, after Ray Tune has broken off."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from puzzle_study import studyfile
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.runner import ProgressCallback
 from puzzle_study.study.searcher import PlanSearcher
-from puzzle_study.trial_spec import failed_record
+from puzzle_study.trial_spec import TrialSpec, describe, failed_record
 
 
 @pytest.fixture
@@ -48,3 +53,59 @@ def test_a_trial_that_is_run_again_and_whose_worker_dies_says_so(failed: Plan) -
     searcher.on_trial_complete("a", error=True)
     (record,) = failed.records.values()
     assert record["error"].startswith("its worker died again and again")
+
+
+SEARCHED = """
+data: {name: digits}
+references: []
+search:
+  algorithm: random
+  configurations: 39
+  space: {train.lambda: {uniform: [0, 1]}}
+"""
+
+
+def finished_record(spec: TrialSpec) -> dict[str, Any]:
+    values = {"selection": 0.5, "auroc": 0.5}
+    by_aggregation = dict.fromkeys(("min", "avg", "max"), values)
+    return describe(spec) | {
+        "status": "finished",
+        "error": "",
+        "metrics": dict.fromkeys(("l2", "mse"), by_aggregation),
+    }
+
+
+def test_the_time_left_follows_from_what_this_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of forty trials failed in an earlier run and twenty finished; each of this run takes ten minutes."""
+    path = tmp_path / "searched.yaml"
+    path.write_text(SEARCHED, encoding="utf-8")
+
+    def make() -> Plan:
+        return Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+
+    plan = make()
+    for number in range(21):
+        spec = plan.take()
+        assert spec is not None
+        record = finished_record(spec) if number else failed_record(spec, "diverged")
+        write_json(plan.results.record_file(spec.key), record)
+        plan.done(spec.key, record)
+
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    plan, said = make(), StringIO()
+    assert plan.next() is not None
+    progress = StageProgress("trials", plan.total, done=plan.finished(), console=Console(file=said, width=200))
+    searcher, callback = PlanSearcher(plan, plan.results, {}), ProgressCallback(plan, progress, None)
+    for name in ("a", "b", "c"):
+        write = TrialSpec.from_json(searcher.suggest(name)["spec"])
+        now += 600
+        write_json(plan.results.record_file(write.key), finished_record(write))
+        searcher.on_trial_complete(name)
+        callback.on_trial_complete(0, [], None)
+    lines = [(line.split(" · ")[0], line.split(" · ")[-1]) for line in said.getvalue().splitlines()]
+    assert lines == [
+        ("trials 21/40", "3 h 10 min left"),
+        ("trials 22/40", "3 h 0 min left"),
+        ("trials 23/40", "2 h 50 min left"),
+    ]
