@@ -141,6 +141,7 @@ def _run_locked(
 
     if plan.next() is not None:
         check_loggers(file.study)
+    received: list[int] = []
     with contextlib.ExitStack() as stack:
         if plan.next() is not None or file.study.attacks is not None:
             stack.enter_context(started_ray(file.study, place, plan.fingerprint, address, console, verbose=verbose))
@@ -182,6 +183,8 @@ def _run_locked(
                 highlight=False,
                 soft_wrap=True,
             )
+            # What the store holds comes back with --resume, and must not forget this run's time.
+            place.bring(results.environment_file)
             return TERMINATED if received else INTERRUPTED
     attacking.write_attack_tables(plan, results)
     winner = plan.winner()

@@ -233,7 +233,8 @@ class Place:
         store, root = self.store(), Path(self.root)
         here = {
             path.relative_to(root).as_posix(): path.stat().st_size
-            for path in sorted(root.rglob("*"))
+            # environment.json says that the study is finished, and goes when all else is there.
+            for path in sorted(root.rglob("*"), key=lambda path: (path == Results(root).environment_file, path))
             if path.is_file() and not path.name.startswith(".")
         }
         early = ("study.yaml", "environment.json")
@@ -250,6 +251,13 @@ class Place:
                 outdated = (*REWRITTEN, "checkpoints")
                 store.remove(name for name in there if _part(name) in outdated and name not in here)
                 store.remove(store.files(half=True))
+
+    def bring(self, path: Path) -> None:
+        """Bring one file that the driver wrote."""
+        if self.url is not None:
+            store, root = self.store(), Path(self.root)
+            with store.explained():
+                store.put(path.relative_to(root).as_posix(), root)
 
     def _get(self, wanted: dict[str, int], store: Store) -> None:
         root = Path(self.root)
@@ -340,7 +348,7 @@ class Place:
 
 
 class _Arriving(Results):
-    """Results whose records are fetched when they are asked for; records written here are brought there."""
+    """Results whose records are fetched, with their logs, when asked for; those written here are brought there."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
@@ -349,14 +357,18 @@ class _Arriving(Results):
             self._there = set(store.files("records"))
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record."""
+        """Return a trial's record; what is said of it points at its log."""
         with self._store.explained():
             for path in sorted((self.root / "records").glob("[!.]*.json")):
                 name = path.relative_to(self.root).as_posix()
                 if name not in self._there:
                     self._store.put(name, self.root)
                     self._there.add(name)
-            name = self.record_file(trial).relative_to(self.root).as_posix()
+            log, name = (
+                path.relative_to(self.root).as_posix() for path in (self.log_file(trial), self.record_file(trial))
+            )
+            with contextlib.suppress(FileNotFoundError):
+                self._store.get(log, self.root)
             with contextlib.suppress(FileNotFoundError):
                 self._store.get(name, self.root)
                 self._there.add(name)

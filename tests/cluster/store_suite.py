@@ -120,15 +120,19 @@ class StoreSuite:
             saved()
             assert "checkpoints/a/epoch-000001.pt" in stored(place)
 
-    def test_the_driver_fetches_a_record_when_its_trial_ended_and_the_rest_after_the_stage(self, place: Place) -> None:
+    def test_the_driver_fetches_record_and_log_when_a_trial_ended_and_the_rest_after_the_stage(
+        self, place: Place
+    ) -> None:
         results = Results(Path(place.root))
         arriving = place.arriving(results)
         assert arriving.record("a") is None
         with place.trial("a") as (there, _):
+            write_text(there.log_file("a"), "epoch 1\n")
             leave_trial(there, "a")
         record = arriving.record("a")
         assert record is not None
         assert record["status"] == "finished"
+        assert results.log_file("a").read_text(encoding="utf-8") == "epoch 1\n"
         assert not results.errors_file("a").exists()
         place.collect()
         assert results.errors_file("a").read_text(encoding="utf-8") == "errors"
@@ -163,6 +167,13 @@ class StoreSuite:
             write_json(results.attack_file("u"), {"format": RECORD_FORMAT, "rows": []})
             write_text(results.attack_file("u").with_suffix(".npz"), "images")
         assert brought == ["attacks/u.npz", "attacks/u.json"]
+
+    def test_that_the_study_is_finished_is_said_last(self, place: Place, brought: list[str]) -> None:
+        results = Results(Path(place.root))
+        for path in (results.environment_file, results.trials_file, results.report / "index.html"):
+            write_text(path, "{}")
+        place.publish(finished=True)
+        assert brought == ["report/index.html", "trials.csv", "environment.json"]
 
     def test_another_machine_goes_on_with_what_the_store_holds(self, place: Place, tmp_path: Path) -> None:
         results = Results(Path(place.root))

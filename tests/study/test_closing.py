@@ -14,7 +14,9 @@ from rich.console import Console
 from puzzle_study import reporting, studyfile, trial
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
+from puzzle_study.study import engine
 from puzzle_study.study.engine import make_plan, run_study
+from puzzle_study.study.storage import Place
 
 STUDY = """
 name: closing
@@ -117,3 +119,21 @@ def test_a_winner_whose_detector_is_gone_is_one_sentence(closed: Path, tmp_path:
         UserError, match=r"detectors/\w+ is missing or damaged; put it back, or delete records/\w+\.json and train"
     ):
         run(folder, resume=True)
+
+
+def test_an_interrupted_study_in_a_store_keeps_its_time(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    folder, results = tmp_path / "results", Results(tmp_path / "results" / "closing")
+    shutil.copytree(trained, folder)
+    (tmp_path / "closing.yaml").write_text(f"{STUDY}storage: file://{tmp_path}/store\n", encoding="utf-8")
+    file = studyfile.load(tmp_path / "closing.yaml")
+    monkeypatch.setattr(engine, "write_tables", interrupt)
+    assert run_study(file, folder, resume=False, console=Console(file=StringIO())) == engine.INTERRUPTED
+    before = results.environment()
+    assert before["wall_seconds"] > 0
+    Place.of(results, file.study.storage).fetch()
+    assert results.environment() == before
