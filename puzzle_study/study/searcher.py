@@ -42,11 +42,9 @@ class PlanSearcher(Searcher):
         spec = self._plan.take()
         if spec is None:
             return Searcher.FINISHED if self._plan.complete else None
-        # A failed one of an earlier run would be taken for that of this one.
+        # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
         self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
-        # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
-        self._results.record_file(spec.key).unlink(missing_ok=True)
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
