@@ -175,7 +175,8 @@ class Train(Section):
         0.0,
         ge=0,
         lt=1,
-        description="Decay, a step, of the moving average of the U-Net's weights that scores; 0: the last weights.",
+        description="Decay, a step, of the moving average of the U-Net's weights that scores, (1 + n) / (10 + n) after "
+        "n steps where that is less; 0: the last weights.",
     )
     plateau_factor: float = Field(0.8, gt=0, lt=1, description="Factor on a plateau.")
     plateau_patience: int = Field(
@@ -328,7 +329,8 @@ class Study(Settings):
         max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>."
     )
     preset: Literal["paper", "authors_code", "fast"] = Field(
-        "paper", description="Where paper and authors' code differ: whose choice; `fast`: He, one-cycle, fewer epochs."
+        "paper",
+        description="Where paper and authors' code differ: whose choice; `fast`: He, averaged weights, fewer epochs.",
     )
     seeds: Annotated[Many[Annotated[int, Field(ge=0, le=MOST_SEED)]], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."

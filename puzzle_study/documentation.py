@@ -231,7 +231,7 @@ and MVTec AD, and λ and α above) or ours (the other epochs, and all of digits 
 """
 PRESET_TEXTS = {
     "authors_code": "The choices of the authors' published code where they contradict the paper.\n",
-    "fast": "An initialisation and a schedule that need far fewer epochs; neither the paper's nor the authors'.\n",
+    "fast": "An initialisation and averaged weights that need far fewer epochs; neither paper's nor authors'.\n",
 }
 VARIANT_TEXT = "What a variant is made of. A study file that sets one of these to something else is refused.\n"
 

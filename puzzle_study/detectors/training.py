@@ -82,8 +82,7 @@ class Trainer:
         place(self.network, device, side=side)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
-            decay = swa_utils.get_ema_multi_avg_fn(train.averaging)
-            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=decay)
+            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=self._average)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
@@ -104,6 +103,12 @@ class Trainer:
     def solver(self) -> UNet:
         """The network that scores: the one that is trained, or the average of its weights (``train.averaging``)."""
         return self.network if self.averaged is None else cast(UNet, self.averaged.module)
+
+    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+        # Not the argument, which is the same count on the device: reading it would wait for that.
+        assert self.averaged is not None
+        decay = averaging_decay(self.settings.averaging, int(self.averaged.n_averaged))
+        swa_utils.get_ema_multi_avg_fn(decay)(averaged, current, 0)
 
     @property
     def finished(self) -> bool:
@@ -259,6 +264,19 @@ def one_cycle(progress: float, *, warm_up: float) -> float:
     if progress < warm_up:
         return 0.05 + 0.95 * progress / warm_up
     return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def averaging_decay(limit: float, step: int) -> float:
+    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most its limit.
+
+    It spans about the last ninth of the steps at first, so that a training too short for the limit scores with no
+    average that still holds its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
+
+    Args:
+        limit: ``train.averaging``, in [0, 1).
+        step: how many steps were averaged before, ≥ 1.
+    """
+    return min(limit, (1 + step) / (10 + step))
 
 
 def _networks(

@@ -14,7 +14,7 @@ import torch
 
 from puzzle_study import config
 from puzzle_study.detectors import checkpoint
-from puzzle_study.detectors.training import EpochLosses, Trainer, TrainingDiverged
+from puzzle_study.detectors.training import EpochLosses, Trainer, TrainingDiverged, averaging_decay
 
 from . import tiny
 from .tiny import CPU
@@ -109,19 +109,29 @@ def test_a_training_resumed_after_every_single_epoch_is_the_same_to_the_bit(tmp_
 
 
 def test_averaged_weights_are_the_moving_average_over_steps_and_leave_the_training_as_it_is() -> None:
+    limit = 0.22  # reached in between: the decays are 2/11, then 3/12 and more
     plain, averaged = (
-        tiny.trainer(tiny.settings({"train.averaging": decay, "train.batch_size": 7})) for decay in (0.0, 0.75)
+        tiny.trainer(tiny.settings({"train.averaging": decay, "train.batch_size": 7})) for decay in (0.0, limit)
     )
     assert plain.solver is plain.network
     expected: dict[str, torch.Tensor] = {}
-    for _ in range(EPOCHS):  # of one step each
+    for step in range(EPOCHS):  # of one step each
         assert plain.epoch(DATA) == averaged.epoch(DATA)
+        new = 1 - (2 / 11 if step == 1 else limit)
         for name, weight in plain.network.named_parameters():
-            expected[name] = weight.detach().clone() if name not in expected else expected[name].lerp(weight, 0.25)
+            expected[name] = weight.detach().clone() if name not in expected else expected[name].lerp(weight, new)
     assert tiny.same_state(plain.network.state_dict(), averaged.network.state_dict())
     for name, weight in averaged.solver.named_parameters():
         torch.testing.assert_close(weight.detach(), expected[name].detach())
         assert not torch.equal(weight, plain.network.get_parameter(name))
+
+
+@pytest.mark.parametrize("steps", [50, 500, 20_000])
+def test_averaged_weights_hold_next_to_nothing_of_the_first_step_however_short_the_training_is(steps: int) -> None:
+    decays = [averaging_decay(0.998, step) for step in range(1, steps)]
+    assert math.prod(decays) < 1e-6
+    assert decays == sorted(decays)
+    assert decays[-1] <= 0.998
 
 
 def test_the_plateau_case_lowers_the_learning_rate() -> None:
