@@ -35,6 +35,8 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    # Names of classes and folders are the user's: a $ in them begins no formula.
+    "text.parse_math": False,
 }
 
 
@@ -46,8 +48,7 @@ def drawing(
 
     The figure belongs to no pyplot and the style ends with the block. ``options`` go to ``Figure.subplots``.
     """
-    # Names of classes and folders are the user's: a $ in them begins no formula.
-    with mpl.rc_context({"text.parse_math": False}), sns.axes_style("whitegrid", rc=_STYLE):
+    with sns.axes_style("whitegrid"), mpl.rc_context(_STYLE):
         figure = Drawing(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
