@@ -330,7 +330,7 @@ class Study(Settings):
     )
     preset: Literal["paper", "authors_code", "fast"] = Field(
         "paper",
-        description="Where paper and authors' code differ: whose choice; `fast`: He, averaged weights, fewer epochs.",
+        description="Where paper and authors' code differ: whose choice; `fast`: He, another schedule, fewer epochs.",
     )
     seeds: Annotated[Many[Annotated[int, Field(ge=0, le=MOST_SEED)]], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."

@@ -231,7 +231,7 @@ and MVTec AD, and λ and α above) or ours (the other epochs, and all of digits 
 """
 PRESET_TEXTS = {
     "authors_code": "The choices of the authors' published code where they contradict the paper.\n",
-    "fast": "An initialisation and averaged weights that need far fewer epochs; neither paper's nor authors'.\n",
+    "fast": "An initialisation and a schedule that need far fewer epochs; neither the paper's nor the authors'.\n",
 }
 VARIANT_TEXT = "What a variant is made of. A study file that sets one of these to something else is refused.\n"
 
@@ -304,13 +304,15 @@ def _by_dataset() -> str:
 
 
 def _by_preset(preset: str, text: str) -> str:
-    names = get_args(config.DatasetName)
+    names, by_dataset = get_args(config.DatasetName), defaults.PRESETS_BY_DATASET[preset]
     rows = []
     for name, value in defaults.leaves(defaults.PRESETS[preset]).items():
         papers = {_value(default_of(name, dataset)) for dataset in names}
-        rows.append((f"`{name}`", "all", _value(value), papers.pop() if len(papers) == 1 else "by data set"))
+        others = [dataset for dataset, layer in by_dataset.items() if name in defaults.leaves(layer)]
+        sets = f"all but {', '.join(others)}" if others else "all"
+        rows.append((f"`{name}`", sets, _value(value), papers.pop() if len(papers) == 1 else "by data set"))
     by_values: dict[tuple[str, str, str], list[str]] = {}
-    for dataset, layer in defaults.PRESETS_BY_DATASET[preset].items():
+    for dataset, layer in by_dataset.items():
         for name, value in defaults.leaves(layer).items():
             by_values.setdefault((name, _value(value), _value(default_of(name, dataset))), []).append(dataset)
     rows += [(f"`{name}`", ", ".join(sets), value, paper) for (name, value, paper), sets in sorted(by_values.items())]

@@ -23,7 +23,7 @@ PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
 GREY = "#767676"
 AGGREGATION_COLOURS = {"min": PALETTE[0], "avg": PALETTE[2], "max": PALETTE[3]}
 AGGREGATION_DASHES = {"min": ":", "avg": "-", "max": "--"}
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 10,
     "axes.titlesize": 10,
