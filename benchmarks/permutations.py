@@ -12,6 +12,7 @@ import click
 import numpy as np
 import torch
 
+from benchmarks.trained import trained
 from puzzle_study import metrics
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
 from puzzle_study.results import Results
@@ -24,9 +25,7 @@ DRAWS = 30
 def main(results: Path) -> None:
     """Print AUROC by number of permutations. Example: python -m benchmarks.permutations results/cpu_mnist"""
     study = Results(results)
-    trials = study.table(study.trials_file)
-    trials = trials[(trials["detector"] == "puzzle_ae") & (trials["status"] == "finished")]
-    for _, row in trials.iterrows():
+    for _, row in trained(study).iterrows():
         arrays = study.errors(row["trial"])
         test, validation = torch.from_numpy(arrays["test"]), torch.from_numpy(arrays["validation"])
         whole = test.shape[1]

@@ -11,6 +11,7 @@ from statistics import fmean
 import click
 import torch
 
+from benchmarks.trained import trained
 from puzzle_study import datasets, metrics, studyfile
 from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
@@ -27,9 +28,7 @@ def main(results: Path) -> None:
     """Print the AUROC in float32 and in bfloat16. Example: python -m benchmarks.precision results/cpu_mnist"""
     place = Results(results)
     study = studyfile.load_dumped(place.study_file)
-    trials = place.table(place.trials_file)
-    trials = trials[(trials["detector"] == "puzzle_ae") & (trials["status"] == "finished")]
-    device, apart = default_device(), []
+    trials, device, apart = trained(place), default_device(), []
     for spec in datasets.task_specs(study.data):
         task = datasets.load_task(study.data, spec)
         of_task = trials[trials["normal_class"] == spec.normal_class]
