@@ -49,6 +49,7 @@ PRESETS: dict[str, Layer] = {
         "puzzle": {"per_batch": True},
         "train": {
             "feature_loss": "elementwise",
+            "precision": "float32",
             "adversary": {"noise": "twice", "target": "noisy"},
         },
         "score": {"error": "mse", "puzzle_set": "all"},
