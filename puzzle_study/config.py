@@ -78,7 +78,8 @@ class Data(Section):
     validation_count: int | None = Field(
         None,
         ge=1,
-        description="Images kept for validation as a fixed count (authors' code); null: validation_fraction.",
+        description="Images kept for validation as a fixed count (authors' code); null, or where it does not fit, or "
+        "with a train_fraction below 1: validation_fraction.",
     )
     train_fraction: Fraction = Field(
         1.0, description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written."
@@ -151,7 +152,8 @@ class Adversary(Section):
         "once", description="`twice` (authors' code): the start noise stays in the input, effective bound 2ε."
     )
     target: Literal["clean", "noisy"] = Field(
-        "clean", description="What the adversary's loss compares with: the clean puzzle (paper) or the noisy one."
+        "clean",
+        description="What the adversary's loss compares with: the clean puzzle (paper) or, not clamped, the noisy one.",
     )
 
 

@@ -106,6 +106,8 @@ def _dry_run(file: StudyFile, results: Path) -> str:
             f"# search axis {name} cannot matter: {why}"
             for name, why in space.inert_axes(file, file.study.search).items()
         ]
+    if (note := space.validation_note(file.study)) is not None:
+        lines.append(f"# {note}")
     return "\n".join(lines)
 
 

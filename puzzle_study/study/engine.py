@@ -109,6 +109,8 @@ def _run_study(
             console.print(f"the study file changed: {changes}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
         console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if (note := space.validation_note(file.study)) is not None:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
         # The same plan again, this time writing down for optuna-dashboard what it asks and tells.
         plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
