@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from puzzle_study import config, statistics
-from puzzle_study.reporting.paper_values import MAIN, Conditions
+from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
 from puzzle_study.statistics import Mean
 from puzzle_study.study.selection import SHARES, criterion, objectives, summary_column
 
@@ -316,6 +316,28 @@ class StudyData:
             # A column of true, false and nothing may be read as text.
             grayscale=str(self.setting(choice, "data.grayscale")).lower() == "true",
         )
+
+    def budget(self, choice: Choice) -> str:
+        """Return by what a configuration's training falls short of the paper's budget, or nothing."""
+        most, size = self.setting(choice, "data.max_train_images"), self.setting(choice, "data.size")
+        if self.study is None:
+            return ""
+        return fraction_of_budget(
+            self.dataset,
+            epochs=int(self.setting(choice, "train.epochs")),
+            base_channels=int(self.setting(choice, "model.base_channels")),
+            size=None if size is None else int(size),
+            max_train_images=None if most is None else int(most),
+        )
+
+    def paper_source(self, choice: Choice, source: str) -> str:
+        """Return a table of the paper as it is named in the head of a column, marked where the budget is less."""
+        return f"{source}; here at a fraction of the budget" if self.budget(choice) else source
+
+    def paper_note(self, choice: Choice) -> str:
+        """Return how far the training is from the paper's budget, as a sentence with a space before it."""
+        short = self.budget(choice)
+        return f" This study is at a fraction of the paper's budget: {short}." if short else ""
 
     def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""

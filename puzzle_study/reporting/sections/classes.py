@@ -8,7 +8,7 @@ import numpy as np
 
 from puzzle_study.config import Aggregation
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, share, word
 from puzzle_study.reporting.study_data import AGGREGATIONS, TITLES, Choice, natural
 
 if TYPE_CHECKING:
@@ -50,18 +50,24 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
         mark = " (selected)" if variant.aggregation == choice.aggregation else ""
         columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
     columns += [Column(f"auroc_{one.detector}", f"{TITLES.get(one.detector, one.detector)} %") for one in references]
-    columns += [Column(f"paper_{way}", f"the paper's % ({paper.source})") for paper, way in shown]
+    alike = [one for one in variants if any(paper.last20 and way == one.aggregation for paper, way in shown)]
+    alike = [one for one in alike if len(data.metric(one, "last20", "_mean"))]
+    columns += [Column(f"last20_{one.aggregation}", f"{one.aggregation} %, last 20 evaluations") for one in alike]
+    columns += [
+        Column(f"paper_{way}", f"the paper's % ({data.paper_source(choice, paper.source)})") for paper, way in shown
+    ]
     columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
     rows = []
     for normal_class in _classes(data, choice):
         cells = [word(normal_class)]
         cells += [class_cell(data, one, normal_class, strong=one == choice) for one in [*variants, *references]]
+        cells += [last20_cell(data, one, normal_class) for one in alike]
         number = paper_values.class_number(data.dataset, normal_class)
-        cells += [percent(paper.by_class.get(number)) for paper, _ in shown]
+        cells += [_printed(paper.by_class.get(number), paper.spread.get(number)) for paper, _ in shown]
         rows.append((*cells, *_counts(data, choice, normal_class)))
-    rows.append(
-        (*_mean_cells(data, choice, [*variants, *references]), *_paper_means(data, choice, shown), *_no_counts())
-    )
+    means = [percent(float(data.metric(one, "last20", "_mean").mean()), digits=2) for one in alike]
+    means += _paper_means(data, choice, shown)
+    rows.append((*_mean_cells(data, choice, [*variants, *references]), *means, *_no_counts()))
     note = (
         f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
         f"{data.selected_by}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
@@ -70,6 +76,13 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     note += f"; interval: {mean.method}." if mean else "."
     if shown:
         note += " The paper's values are as printed there; its mean is over the classes shown here."
+        if alike:
+            note += (
+                " They are means over the last 20 epochs of a training; ours of that kind stand before them, over the "
+                "last 20 evaluations on the images of evaluate.max_images, mean over seeds ± over the evaluations. "
+                + paper_values.PLUS_MINUS
+            )
+        note += data.paper_note(choice)
     elif missing := paper_values.missing_auroc(data.dataset, conditions):
         note += f" {missing}"
     return Table(f"classes_{name}", f"AUROC by normal class: the {name}", tuple(columns), tuple(rows), note, collapsed)
@@ -80,11 +93,17 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     metrics = (("fpr_at_tpr95", "95", 95.0), ("fpr_at_tpr99", "99", 99.0), ("fpr_at_tpr995", "99.5", 99.5))
     conditions = data.conditions(choice)
     papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value, conditions)) for _, tpr, value in metrics]
-    papers = [(tpr, values) for tpr, values in papers if values]
+    papers = [(f"at {tpr} %", values) for tpr, values in papers if values]
+    unstated = paper_values.fpr_at_unstated_tpr(data.dataset, conditions)
+    papers += [("TPR not stated", unstated)] if unstated else []
     columns = [Column("class", "Normal class", numeric=False)]
     columns += [Column(metric, f"FPR % at TPR {tpr} %") for metric, tpr, _ in metrics]
     columns += [Column("average_precision", "Average precision %")]
-    columns += [Column(f"paper_{tpr.replace('.', '')}", f"the paper's FPR % at {tpr} %") for tpr, _ in papers]
+    source = data.paper_source(choice, "Table 4" if unstated else "Table 10")
+    columns += [
+        Column(f"paper_{''.join(filter(str.isalnum, tpr))}", f"the paper's FPR %, {tpr} ({source})")
+        for tpr, _ in papers
+    ]
     columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
     series = [data.metric(choice, metric) for metric, _, _ in metrics] + [data.metric(choice, "average_precision")]
     rows = []
@@ -106,7 +125,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean "
         "over seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the "
         "highest rates hang on single images."
-        + (" The paper's values: Table 10." if papers else "")
+        + (data.paper_note(choice) if papers else "")
         + (f" {missing}" if missing else ""),
     )
 
@@ -128,6 +147,18 @@ def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bo
     return Cell(text, cell.value, cell.low, cell.high, strong)
 
 
+def last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
+    """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
+    mean, spread = (_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
+    return _printed(float(mean.mean()) if len(mean) else None, float(spread.mean()) if len(spread) else None)
+
+
+def _printed(value: float | None, spread: float | None) -> Cell:
+    """Return a share in percent with two digits and its ± with three, as the paper prints them."""
+    cell = percent(value, digits=2)
+    return cell if value is None or spread is None else Cell(f"{cell.text} ± {share(spread, digits=3)}", cell.value)
+
+
 def spread_cell(values: pd.Series[float], *, digits: int = 1) -> Cell:
     """Return a mean over seeds ± their standard deviation."""
     if not len(values):
@@ -146,7 +177,8 @@ def _paper_means(
         percent(
             _mean_of([paper.by_class[one] for one in classes if one in paper.by_class])
             if paper.by_class
-            else paper.mean
+            else paper.mean,
+            digits=2,
         )
         for paper, _ in shown
     ]

@@ -146,15 +146,23 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     own = data.metric(winner).groupby(level="normal_class").mean()
     common = {name: paper.by_class.get(paper_values.class_number(data.dataset, str(name))) for name in own.index}
     known = {name: value for name, value in common.items() if value is not None}
-    epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
     if known:
         theirs, ours = sum(known.values()) / len(known), float(own[list(known)].mean())
         scope = f"mean of the same {_plural(len(known), 'class', 'classes')}"
     else:
         theirs, ours, scope = paper.mean, reached.value, "mean"
+    there, here = "", f"{share(ours)} % at its end"
+    last = data.metric(winner, "last20", "_mean").groupby(level="normal_class").mean()
+    if paper.last20:
+        there = " over the last 20 epochs"
+        if known and set(known) <= set(last.index) and not training.covers_the_start(data, winner):
+            here = f"{share(float(last[list(known)].mean()))} % over the last 20 evaluations and {here}"
+    epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
+    short = data.budget(winner)
     return Paragraph(
-        f"The paper reports {share(theirs)} % ({paper.source}, {scope}) where this study reaches {share(ours)} % with "
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there} where this study reaches {here}, after "
         f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
+        + (f" This study is at a fraction of the budget: {short}." if short else "")
     )
 
 

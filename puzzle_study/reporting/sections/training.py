@@ -61,20 +61,25 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
     conditions = data.conditions(choice)
     paper = paper_values.auroc(data.dataset, conditions, aggregation=choice.aggregation)
     missing = paper_values.missing_auroc(data.dataset, conditions)
-    printed = bool(paper and paper.deviation)
+    alike = paper if paper is not None and paper.last20 and paper.by_class else None
     columns = [Column("class", "Normal class", numeric=False)]
     for way in AGGREGATIONS:
         columns += [Column(f"mean_{way}", f"{way}, mean %"), Column(f"std_{way}", f"{way}, std points")]
-    columns += [Column("paper_std", f"the paper's std ({paper.source if paper else ''})")] if printed else []
+    if alike:
+        source = data.paper_source(choice, alike.source)
+        columns += [Column("paper_mean", f"the paper's % ({source})"), Column("paper_spread", "the paper's ±, points")]
     columns.append(Column("seeds", "Seeds (n)"))
     names = sorted(data.of(choice)["normal_class"].unique(), key=natural)
     rows = []
     for name in names:
         cells = [word(name)]
         for way in AGGREGATIONS:
-            cells += [_mean(means[way], name), _mean(spreads[way], name, digits=2)]
-        if paper and printed:
-            cells.append(percent(paper.deviation.get(paper_values.class_number(data.dataset, name)), digits=2))
+            cells += [_mean(means[way], name, digits=2), _mean(spreads[way], name, digits=3)]
+        if alike:
+            of_paper = paper_values.class_number(data.dataset, name)
+            cells += [
+                percent(alike.by_class.get(of_paper), digits=2), percent(alike.spread.get(of_paper), digits=3)
+            ]  # fmt: skip
         number = int((means[choice.aggregation].index.get_level_values("normal_class") == name).sum())
         rows.append((*cells, count(number)))
     return Table(
@@ -91,7 +96,9 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             else ""
         )
         + " It describes the wandering of one training, not the difference between "
-        "seeds." + (f" {missing}" if missing else ""),
+        "seeds."
+        + (f" {missing}" if missing else "")
+        + (f" {paper_values.PLUS_MINUS}{data.paper_note(choice)}" if alike else ""),
     )
 
 
