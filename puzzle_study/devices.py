@@ -58,8 +58,13 @@ def _without_tf32() -> Iterator[None]:
 
 def claim_cpus(cpus: float) -> None:
     """Let PyTorch use so many CPUs of this process, one at least, and keep its memory."""
-    torch.set_num_threads(max(1, int(cpus)))
+    torch.set_num_threads(threads(cpus))
     keep_freed_memory()
+
+
+def threads(cpus: float) -> int:
+    """Return how many threads a trial with so many CPUs computes in; the last bits of its sums depend on it."""
+    return max(1, int(cpus))
 
 
 def keep_freed_memory() -> None:

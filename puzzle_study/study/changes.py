@@ -12,6 +12,7 @@ from typing import Any
 from puzzle_study import config, defaults, studyfile
 from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
@@ -97,9 +98,11 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that is not the same."""
+    """Return a phrase for every setting that is not the same, and one for another number of threads."""
     old, new = (defaults.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
-    return [
+    then, here = threads(before.resources.cpu), threads(now.resources.cpu)
+    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
+    return (other if then != here else []) + [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
         if (name in old, old.get(name)) != (name in new, new.get(name))

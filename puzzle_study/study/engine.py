@@ -18,7 +18,7 @@ import filelock
 from rich.console import Console
 
 from puzzle_study import datasets, environment, studyfile
-from puzzle_study.devices import default_device, resolve_precision
+from puzzle_study.devices import default_device, resolve_precision, threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, space
@@ -136,7 +136,10 @@ def _run_locked(
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
-    described["hardware"]["precision"] = resolve_precision(file.study.train.precision, default_device())
+    described["hardware"] |= {
+        "precision": resolve_precision(file.study.train.precision, default_device()),
+        "threads": threads(file.study.resources.cpu),
+    }
 
     def ended(**more: Any) -> dict[str, Any]:
         return described | {"wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started} | more

@@ -123,6 +123,14 @@ def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch:
     assert (found.finished, found.usable) == (4, 3)
 
 
+@pytest.mark.parametrize(("cpu", "told"), [(1.5, False), (2.0, True)])
+def test_another_number_of_threads_is_told(cpu: float, told: bool, done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {"resources.cpu": cpu})
+    assert f"resources.cpu was 1.0, is {cpu}" in found.settings
+    assert any("a trial had 1 threads, has 2" in phrase for phrase in found.settings) is told
+    assert found.usable == 3
+
+
 @pytest.mark.parametrize("name", LOST)
 def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_changed(
     name: str, done: Results, tmp_path: Path
