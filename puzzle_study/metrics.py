@@ -78,7 +78,8 @@ def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float:
 
     An image is flagged where its score reaches the threshold (score ≥ t). Among the thresholds whose true
     positive rate is at least ``tpr`` the smallest false positive rate counts; nothing is interpolated. That
-    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. This is the paper's Table 10.
+    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. The paper's Table 10 does not say
+    how it was had; the authors' code takes the threshold with the nearest true positive rate, be it a smaller one.
 
     Args:
         scores: anomaly scores [N].

@@ -134,7 +134,8 @@ def with_image_interval(
     """Return a mean that has too few trials for an interval with one over its test images instead.
 
     Each trial has an interval over its test images. Trials of one stratum share the images, so that their distances
-    are averaged; strata have their own, so that they add up as independent errors do, by squares.
+    are averaged; those of strata are added by squares, as if independent. They are where each category has its own
+    test images; classes of MNIST and the like are tested on the same images, each with its own labels.
 
     Args:
         mean: what :func:`mean_interval` gave; returned as it is where it has an interval.
