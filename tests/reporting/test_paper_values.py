@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from puzzle_study.config import Aggregation
@@ -68,9 +70,9 @@ def test_table_4_has_its_spread_and_an_fpr_whose_tpr_it_does_not_state(
 
 
 def test_fewer_images_epochs_channels_or_pixels_are_a_fraction_of_the_budget() -> None:
-    whole = {"epochs": 600, "base_channels": 64, "size": None, "max_train_images": None}
+    whole: dict[str, Any] = {"epochs": 600, "base_channels": 64, "size": None, "max_train_images": None}
     assert paper_values.fraction_of_budget("mnist", **whole) == ""
-    less = {"epochs": 6, "base_channels": 8, "size": 16, "max_train_images": 1200}
+    less: dict[str, Any] = {"epochs": 6, "base_channels": 8, "size": 16, "max_train_images": 1200}
     assert paper_values.fraction_of_budget("mnist", **less) == (
         "6 of 600 epochs, 8 of 64 base channels, 16 of 28 pixels a side, at most 1200 training images"
     )
