@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -70,12 +69,14 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 6
     assert sorted(path.name for path in here.iterdir()) == ["cache", "mine.yaml", "results"]
 
-    shutil.move(images, tmp_path / "elsewhere")
-    for root in (tmp_path / "elsewhere", "../elsewhere"):
+    moved = tmp_path / "elsewhere" / "parts"
+    moved.parent.mkdir()
+    images.rename(moved)
+    for root in (moved, "../elsewhere/parts"):
         again = run("tune", *mended, "--set", f"data.root={root}")
         assert again.stdout == "mine is finished: results/mine/report/index.html\n", again.stderr
     attacked = run(
-        *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere"),
+        *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere/parts"),
         *("--output", "noise.csv"),
     )
     assert attacked.returncode == 0, attacked.stderr
