@@ -64,7 +64,9 @@ class Data(Section):
 
     name: DatasetName = Field(description="Data set. `folder` is any tree in MVTec AD's layout: your own images.")
     root: str | None = Field(
-        None, description="Folder with the original files, or with a folder named like the set; null: `data`."
+        None,
+        description="Folder with the original files, or with a folder named like the set; null: `data`. A relative "
+        "path starts from the folder in which the command runs.",
     )
     size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
@@ -357,7 +359,8 @@ class Study(Settings):
     )
     storage: str | None = Field(
         None,
-        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder.",
+        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder. "
+        "A relative path starts from the folder in which the command runs.",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from puzzle_study import config, defaults
 from puzzle_study.axis_checks import check_puzzles, check_search
 from puzzle_study.errors import UserError, suggestion
+from puzzle_study.paths import with_absolute_paths
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -196,6 +197,7 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         document = defaults.merge(document, defaults.nested(name, _assigned(text, place, assignment)))
         given.append(place)
     _check_unknown(document, source, lines, given=given)
+    document = with_absolute_paths(document)
     layered = resolved_layers(document)
     if isinstance(search := layered.get("search"), dict) and isinstance(space := search.get("space"), dict):
         layered["search"] = search | {"space": _space_as_read(space)}

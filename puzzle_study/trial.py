@@ -121,6 +121,10 @@ def _run_logged(
         sentence = _sentence(error, spec, device)
         log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
         record = base | {"status": "failed", "error": f"{sentence} (see logs/{spec.key}.log)"}
+        if isinstance(error, UserError):
+            record["user_error"] = sentence
+        if isinstance(error, UserError):
+            record["user_error"] = sentence
     record["seconds"] = clock.seconds
     write_json(results.record_file(spec.key), record)
     log.info("trial %s %s after %.1f s", spec.key, record["status"], record["seconds"])

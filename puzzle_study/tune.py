@@ -53,8 +53,9 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file: search, train, attack, report.
 
-    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input or
-    a results folder that cannot be written (disk full), 130 or 143 interrupted.
+    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input
+    (also if only the first trials find it) or a results folder that cannot be written (disk full),
+    130 or 143 interrupted.
     """
     from rich.console import Console
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+DEFAULT_ROOT = "data"
 Protocol = Literal["official", "protocol1", "given", "medical"]
 
 
@@ -53,6 +54,11 @@ class DatasetInfo:
     """MD5 of each original file as published, where known."""
     by_hand: str = ""
     """Where no download without an account exists: what to do, as the end of a sentence."""
+
+    @property
+    def in_a_folder(self) -> bool:
+        """Whether its images are files that ``data.root`` leads to, and not part of a package."""
+        return bool(self.downloads or self.by_hand)
 
 
 def _counts(**counts: int) -> Mapping[str, int]:

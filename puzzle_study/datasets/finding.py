@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from puzzle_study.datasets import cifar, digits, folders, idx
-from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.datasets.catalogue import DATASETS, DEFAULT_ROOT
 from puzzle_study.datasets.records import Unit, md5, reading
 from puzzle_study.errors import UserError
 
-DEFAULT_ROOT = "data"
 _SUBFOLDERS = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 """Where other tools keep a set below their own root, besides a folder of the set's name."""
 _ALIKE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}

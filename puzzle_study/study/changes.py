@@ -16,6 +16,7 @@ from puzzle_study.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.failing import has_worked
 from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 SHOWN = 3
@@ -76,7 +77,7 @@ class Changes:
 
 
 def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None where nothing is.
+    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
 
     Args:
         results: the folder.
@@ -87,10 +88,15 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
     Raises:
         UserError: the study file of the results cannot be read.
     """
-    if not results.study_file.exists():
+    records = list(results.records())
+    begun = any(map(has_worked, records)) or any(results.root.glob("checkpoints/*/*"))
+    if not (results.study_file.exists() and begun):
         return None
     before = studyfile.load_dumped(results.study_file)
-    trained = [record for record in results.records() if is_trained(record)]
+    # Where the images are does not count: whether they are the same, their fingerprint tells.
+    here = {"root": file.study.data.root}
+    before = before.model_copy(update={"data": before.data.model_copy(update=here)})
+    trained = [record for record in records if is_trained(record)]
     usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
     images = before.data == file.study.data and all(record.get("fingerprint") != fingerprint for record in trained)

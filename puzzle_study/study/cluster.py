@@ -33,6 +33,8 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Paths that no study file holds, such as that of PUZZLE_STUDY_CACHE, start from the current folder in trials, too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # What a node says of itself, such as a page about every worker that dies, Ray prints whatever log_to_driver is.
 SILENT, VERBOSE = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}, {"RAY_DEDUP_LOGS": "0"}

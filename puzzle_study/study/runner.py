@@ -18,6 +18,7 @@ from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
+from puzzle_study.study.failing import common_failure, has_worked
 from puzzle_study.study.following import LogFollower
 from puzzle_study.study.loggers import make_loggers
 from puzzle_study.study.plan import Plan
@@ -70,23 +71,34 @@ class ProgressCallback(tune.Callback):
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
 
-class WriteFailure(tune.Stopper):
-    """Ends the run once a worker could not write: the next one could not either.
+class EndsTheStudy(tune.Stopper):
+    """Ends the run if more trials could only fail: one could not write, or the first ones all met the same user error.
 
     Attributes:
-        sentence: what it said, or None.
+        sentence: what the trials said, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan, results: Results) -> None:
         self.sentence: str | None = None
+        self._plan = plan
+        # On --resume what failed is tried first; what finished then may not have been asked for yet.
+        self._worked_before = any(has_worked(record) for record in results.records())
+        self._training: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plan out of Ray's snapshots."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return whether this trial could not write."""
         self.sentence = self.sentence or result.get(CANNOT_WRITE)
+        (self._training.add if result.get("epoch") else self._training.discard)(trial_id)
         return CANNOT_WRITE in result
 
     def stop_all(self) -> bool:
-        """Return whether some trial could not write."""
+        """Return whether there is a reason to end the run."""
+        if self.sentence is None and not self._worked_before and not self._training:
+            self.sentence = common_failure(self._plan)
         return self.sentence is not None
 
 
@@ -103,7 +115,8 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         verbose: whether the logs of trials and Ray's messages are printed.
 
     Raises:
-        UserError: a worker could not write into the results folder, or the store is not reached any more.
+        UserError: a worker could not write into the results folder, the store is not reached any more, or the first
+            trials all failed with one user error, which is said.
     """
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
@@ -130,7 +143,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
         UserError: see :func:`run_trials`.
     """
     study = plan.study
-    failure = WriteFailure()
+    failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
         tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu, images=study.data),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
@@ -172,7 +185,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
             raise
         searcher.abandon()
         return False
-    if failure.sentence is not None:
+    if failure.stop_all():
         raise UserError(failure.sentence)
     return True
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -355,12 +356,37 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 def test_what_is_dumped_is_read_back_as_the_same_study(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
 ) -> None:
-    study = config.Study.model_validate(studyfile.resolved_layers(document))
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_text(yaml.dump(document, Dumper=studyfile.StudyDumper), encoding="utf-8")
+    study = studyfile.load(path).study
     path.write_text(studyfile.dump(study), encoding="utf-8")
     again = studyfile.load(path).study
     assert again == study
     assert studyfile.dump(again) == studyfile.dump(study)
+
+
+@pytest.mark.parametrize("name", ["mnist", "folder"])
+@pytest.mark.parametrize(("root", "absolute"), [("", "data"), ("a/b", "a/b"), ("../x", "../x"), ("~/x", "home/x")])
+def test_paths_are_taken_from_the_current_folder_once(
+    name: str, root: str, absolute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("deep").mkdir()
+    Path("deep/one.yaml").write_text(f"data: {{name: {name}, root: {root}}}\nstorage: shared\n", encoding="utf-8")
+    file = studyfile.load(Path("deep/one.yaml"))
+    assert file.study.data.root == str(tmp_path / absolute)
+    assert file.study.storage == str(tmp_path / "shared")
+    assert studyfile.load(Path("deep/one.yaml"), assignments=[f"data.root={root}"]).study == file.study
+    monkeypatch.chdir("deep")
+    assert file.configuration({"train.epochs": 3}).data.root == str(tmp_path / absolute)
+
+
+def test_what_is_not_a_folder_is_not_made_one(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("data: {name: digits}\nstorage: s3://bucket/x\n", encoding="utf-8")
+    study = studyfile.load(path).study
+    assert (study.data.root, study.storage) == (None, "s3://bucket/x")
 
 
 def setting(study: config.Study, dotted: str) -> Any:

@@ -174,6 +174,26 @@ def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done:
     )
 
 
+def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {"data.root": "elsewhere"})
+    assert (found.settings, found.images, found.usable) == ((), False, 3)
+    assert found.refusal("results/one", resume=True) is None
+    others = compared(tmp_path, done, {"data.root": "elsewhere"}, fingerprint="1" * 16)
+    assert "other images" in (others.refusal("results/one", resume=True) or "")
+
+
+@pytest.mark.parametrize("changes", [{}, {"train.epochs": 5}])
+def test_a_study_of_which_nothing_but_failures_is_left_is_begun_anew(
+    changes: dict[str, Any], done: Results, tmp_path: Path
+) -> None:
+    for record in list(done.records()):
+        write_json(done.record_file(record["trial"]), record | {"status": "failed"})
+    file = load(tmp_path, changes)
+    assert compare(done, file, tasks(file), FINGERPRINT) is None
+    write_text(done.checkpoints("key") / "epoch-000001.pt", "there is something to go on with")
+    assert compare(done, file, tasks(file), FINGERPRINT) is not None
+
+
 def test_an_empty_folder_has_nothing_to_compare(tmp_path: Path) -> None:
     file = load(tmp_path)
     assert compare(Results(tmp_path / "nothing"), file, tasks(file), FINGERPRINT) is None
