@@ -1,8 +1,8 @@
 """The typed study file: every setting with its meaning, unit and range.
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
-(:mod:`puzzle_study.studyfile`). This module imports neither torch nor Ray, so that ``--help``,
-``--dry-run`` and the generated documentation stay instant.
+(:mod:`puzzle_study.studyfile`). This module imports neither torch nor Ray, so that mistakes in a study file
+are found, and the documentation is generated, at once.
 """
 
 from __future__ import annotations

@@ -219,7 +219,7 @@ the same from [study.schema.json](study.schema.json).
 
 What wins, weakest first: the defaults of these tables, what the data set changes, what the preset changes, the study
 file, its section `quick` (with `--quick`), `--set`, the values that a search tries, the settings that a variant is made
-of. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
+of. `python -m puzzle_study.tune STUDY.yaml --dry-run --verbose` prints the result and starts nothing.
 
 Pixel values are in [0, 1]; ε and α refer to that scale. Data sets or presets change the defaults that are marked ◦: see
 [by data set](#defaults-by-data-set), [authors_code](#preset-authors_code) and [fast](#preset-fast).

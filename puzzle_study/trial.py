@@ -118,7 +118,7 @@ def _run_logged(
     except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
         if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
             raise
-        sentence = _sentence(error, spec, device)
+        sentence = failure_sentence(error, spec, device)
         log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
         record = base | {"status": "failed", "error": f"{sentence} (see logs/{spec.key}.log)"}
         if isinstance(error, UserError):
@@ -160,26 +160,7 @@ def _run_puzzle_ae(
     on_epoch: EpochCallback | None,
 ) -> dict[str, Any]:
     settings = spec.settings
-    precision = resolve_precision(settings.train.precision, device)
-    training_set = puzzles.puzzle_set(settings.puzzle, normal_class=spec.task.normal_class, dataset=spec.task.dataset)
-    _, channels, height, width = task.train.shape
-    trainer = Trainer(
-        settings,
-        training_set,
-        channels=channels,
-        height=height,
-        width=width,
-        seed=spec.seed,
-        device=device,
-        precision=precision,
-    )
-    detector = PuzzleDetector(
-        trainer.solver,
-        scoring_set(settings, training_set),
-        shape=Shape(channels, height, width, settings.model.base_channels),
-        score=settings.score,
-        precision=precision,
-    ).to(device)
+    trainer, detector = build(spec, task, device)
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     evaluation = _EvaluationSubset.of(task, settings.evaluate.max_images, device)
@@ -239,7 +220,7 @@ def _run_puzzle_ae(
         "evaluation_seconds": evaluation_seconds,
         "score_seconds": score_seconds,
         "images_per_second": trainer.epochs_done * len(train) / train_seconds if train_seconds else None,
-        "precision": precision,
+        "precision": trainer.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "k": len(detector.puzzle_set),
         "permutations": detector.puzzle_set.permutations,
@@ -255,6 +236,32 @@ def _run_puzzle_ae(
             outcome["metrics"][error][aggregation] |= values
     _save_detector(spec, detector, results)
     return outcome
+
+
+def build(spec: TrialSpec, task: Task, device: torch.device) -> tuple[Trainer, PuzzleDetector]:
+    """Return what trains a trial, and the detector that scores by the network in training."""
+    settings = spec.settings
+    precision = resolve_precision(settings.train.precision, device)
+    training_set = puzzles.puzzle_set(settings.puzzle, normal_class=spec.task.normal_class, dataset=spec.task.dataset)
+    _, channels, height, width = task.train.shape
+    trainer = Trainer(
+        settings,
+        training_set,
+        channels=channels,
+        height=height,
+        width=width,
+        seed=spec.seed,
+        device=device,
+        precision=precision,
+    )
+    detector = PuzzleDetector(
+        trainer.solver,
+        scoring_set(settings, training_set),
+        shape=Shape(channels, height, width, settings.model.base_channels),
+        score=settings.score,
+        precision=precision,
+    )
+    return trainer, detector.to(device)
 
 
 def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, Any]:
@@ -379,7 +386,8 @@ def _columns(history: list[dict[str, float]]) -> dict[str, list[float | None]]:
     }
 
 
-def _sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+    """Return why a training failed, in one sentence."""
     if is_out_of_memory(error):
         settings = spec.settings
         return (

@@ -1,6 +1,6 @@
 """What a trial is, before it runs: its specification, its name, and which settings can matter to it.
 
-Imports no torch, so that plans and dry runs stay light.
+Imports no torch, so that plans stay light.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
-from puzzle_study.datasets.task import Task, TaskSpec
+from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from puzzle_study import config
 
-__all__ = ["DATASETS", "DatasetInfo", "Task", "TaskSpec", "fingerprint", "load_task", "stratified", "task_specs"]
+__all__ = [
+    "DATASETS",
+    "DatasetInfo",
+    "SplitSizes",
+    "Task",
+    "TaskSpec",
+    "fingerprint",
+    "load_task",
+    "split_sizes",
+    "stratified",
+    "task_specs",
+]
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
@@ -43,6 +54,17 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
     from puzzle_study.datasets import loading
 
     return loading.load_task(data, spec)
+
+
+def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
+    """Return how many images :func:`load_task` would give; copies of zoom augmentation count.
+
+    Raises:
+        UserError: as :func:`load_task`.
+    """
+    from puzzle_study.datasets import loading
+
+    return loading.split_sizes(data, spec)
 
 
 def fingerprint(data: config.Data) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
@@ -19,10 +19,14 @@ from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
 from puzzle_study.trial import check_images
 from puzzle_study.trial_spec import TrialSpec
+
+WAIT_SECONDS = 1.0
+"""How long the time left may stand still while no unit ends."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def run_attack_stage(
     units: Sequence[Unit],
     results: Results,
     resources: config.Resources,
-    done: Callable[[], None],
+    progress: StageProgress,
     *,
     place: Place | None = None,
     images: config.Data | None = None,
@@ -119,7 +123,7 @@ def run_attack_stage(
         units: what to run.
         results: where detectors are and records go.
         resources: what one unit occupies.
-        done: called after each.
+        progress: told after each.
         place: where workers find and leave files; None: the results folder.
         images: the study's data section, see :func:`puzzle_study.trial.run`.
         max_concurrent: how many run at once at most; None: as many as the resources allow.
@@ -144,7 +148,7 @@ def run_attack_stage(
     coming = (unit for unit in units if results.attack_record(unit.key) is None)
     running = [remote.remote(unit, place) for unit in islice(coming, max_concurrent)]
     while running:
-        ready, running = ray.wait(running)
+        ready, running = ray.wait(running, timeout=WAIT_SECONDS)
         try:
             ray.get(ready)
         except RayTaskError as error:
@@ -156,7 +160,9 @@ def run_attack_stage(
                     f"fewer at once (resources, max_concurrent)"
                 ) from None
             raise
-        done()
+        for _ in ready:
+            progress.advance()
+        progress.tick()
         running += [remote.remote(unit, place) for unit in islice(coming, len(ready))]
 
 

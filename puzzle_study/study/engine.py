@@ -174,7 +174,7 @@ def _run_locked(
                         units,
                         results,
                         file.study.resources,
-                        lambda: progress.update(progress.completed + 1),
+                        progress,
                         place=place,
                         images=file.study.data,
                         max_concurrent=file.study.max_concurrent,

@@ -27,12 +27,15 @@ from puzzle_study.study.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.selection import shown
 from puzzle_study.study.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
+from puzzle_study.study.work import TrialsLeft
 from puzzle_study.trial import run
 from puzzle_study.trial_spec import TrialSpec
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
+ENDED = "trial"
+"""Column of a worker's last report: the key of the trial that has ended."""
 
 
 class ProgressCallback(tune.Callback):
@@ -40,18 +43,34 @@ class ProgressCallback(tune.Callback):
 
     def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
         self._plan, self._progress, self._follower = plan, progress, follower
+        self._left = TrialsLeft(plan, progress.time_left)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave plan and screen out of Ray's snapshots."""
         return {}
 
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        """Begin to run what is left: nothing of it runs yet."""
+        self._left.clear()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial as running."""
+        self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Count the epochs of a running trial."""
+        if "epoch" in result and ENDED not in result:
+            self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
-        self._show()
+        self._show(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that failed."""
-        self._show()
+        self._show(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker is gone and its trial is not."""
@@ -59,12 +78,16 @@ class ProgressCallback(tune.Callback):
         self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keep the time left moving."""
+        """Show the epochs and keep the time left moving."""
+        self._progress.follow(self._left.epochs)
         self._progress.tick()
         if self._follower is not None:
             self._follower.print_new()
 
-    def _show(self) -> None:
+    def _show(self, trial: Any) -> None:
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
+        self._progress.follow(self._left.epochs)
         best = self._plan.winner()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
         text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
@@ -218,7 +241,7 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
         else:
             raise
         return
-    tune.report({"epoch": record.get("epochs", 0), "trial": spec.key})
+    tune.report({"epoch": record.get("epochs", 0), ENDED: spec.key})
 
 
 @contextlib.contextmanager

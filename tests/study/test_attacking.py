@@ -409,19 +409,23 @@ STAGE = """
 import sys
 from pathlib import Path
 
+from rich.console import Console
+
 from puzzle_study import studyfile
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import attacking
 from puzzle_study.study.cluster import local_ray
 from puzzle_study.study.engine import make_plan
+from puzzle_study.study.progress import StageProgress
 
 plan = make_plan(studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
 assert plan.complete
 units, resources = attacking.attack_units(plan), plan.study.resources
 try:
     with local_ray(resources):
-        attacking.run_attack_stage(units, plan.results, resources, lambda: None)
+        progress = StageProgress("attacks", len(units), console=Console())
+        attacking.run_attack_stage(units, plan.results, resources, progress)
 except UserError as error:
     sys.exit(f"error: {error}")
 """

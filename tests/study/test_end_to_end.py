@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "report: " in done.stdout
+    # Two of three are done: a training among them has told how fast trainings are.
+    assert re.search(r"^trials 2/3 · about .* left", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^attacks 1/\d+ · about .* left", done.stdout, re.MULTILINE), done.stdout
     return folder
 
 

@@ -401,7 +401,7 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
             write_json(Results(tmp_path).attack_file(unit.key), {"format": 1, "rows": []})
             return task
 
-    def wait(tasks: list[object]) -> tuple[list[object], list[object]]:
+    def wait(tasks: list[object], timeout: float) -> tuple[list[object], list[object]]:
         running.remove(tasks[0])
         return tasks[:1], tasks[1:]
 
@@ -413,11 +413,13 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
     units: list[Any] = [types.SimpleNamespace(key=f"unit{number}") for number in range(8)]
     write_json(Results(tmp_path).attack_file("unit0"), {"format": 1, "rows": []})
-    done: list[None] = []
-    attacking.run_attack_stage(
-        units, Results(tmp_path), config.Resources(), lambda: done.append(None), max_concurrent=max_concurrent
-    )
-    assert len(done) == len(seen) == 7, "each once, and not what has a record"
+    output = StringIO()
+    progress = StageProgress("attacks", 8, done=1, console=Console(file=output))
+    attacking.run_attack_stage(units, Results(tmp_path), config.Resources(), progress, max_concurrent=max_concurrent)
+    assert [line.split(" · ")[0] for line in output.getvalue().splitlines()] == [
+        f"attacks {count}/8" for count in range(2, 9)
+    ], "each once, and not what has a record"
+    assert len(seen) == 7
     assert max(seen) == most
 
 
