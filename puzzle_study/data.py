@@ -25,9 +25,9 @@ def _known(context: click.Context, parameter: click.Parameter, value: str) -> st
 NAME = click.argument("name", callback=_known)
 
 
-@click.group(help=__doc__)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Group of the three commands."""
+    """List the image sets, fetch one, check one."""
 
 
 @command()

@@ -54,6 +54,11 @@ class DatasetInfo:
     by_hand: str = ""
     """Where no download without an account exists: what to do, as the end of a sentence."""
 
+    @property
+    def files(self) -> str:
+        """What a folder has to hold, as the object of a sentence."""
+        return f"files of {self.title}" if self.classes else "images in MVTec AD's layout"
+
 
 def _counts(**counts: int) -> Mapping[str, int]:
     return MappingProxyType(counts)
