@@ -132,7 +132,8 @@ def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset
     """
     data = document.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    preset = defaults.preset(str(document.get("preset", "paper")), str(name))
+    dataset = defaults.DATASETS.get(str(name), {})
+    preset = defaults.preset(str(document.get("preset", dataset.get("preset", "paper"))), str(name))
     variant = str(document.get("variant", "CPAE-G"))
     forced = defaults.VARIANTS.get(variant, {})
     if "variant" not in chosen:
@@ -143,7 +144,7 @@ def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset
                     f"variant {variant} means {dotted} = {value}, but {dotted} is set to {cut(str(given[dotted]))}; "
                     f"leave one of the two out"
                 )
-    return defaults.merge(defaults.DATASETS.get(str(name), {}), preset, document, forced)
+    return defaults.merge(dataset, preset, document, forced)
 
 
 def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
