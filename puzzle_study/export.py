@@ -52,7 +52,7 @@ def write_onnx(
         import onnx
     except ImportError:
         raise UserError(
-            "--export needs the package onnx; install it with: pip install 'puzzle-study[export]'"
+            "--export needs the package onnx; install it in the checkout of puzzle_study with: pip install '.[export]'"
         ) from None
     shape = detector.shape
     graph = _Graph()

@@ -191,7 +191,9 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", name):
-            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}")
+            raise UserError(
+                f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
+            )
         place = tuple(name.split("."))
         document = defaults.merge(document, defaults.nested(name, _assigned(text, place, assignment)))
         given.append(place)
@@ -240,7 +242,9 @@ def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
         problem = getattr(error, "problem", None) or "cannot be parsed"
         if "could not determine a constructor" in problem:
             tag = problem.rsplit(" ", 1)[-1]
-            raise UserError(f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})") from error
+            raise UserError(
+                f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})"
+            ) from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {_kind(document)}")
@@ -378,7 +382,9 @@ def _check_unknown(
         for key, value in layer.items():
             here = (*place, key)
             if key not in keys:
-                near = nearest_setting(".".join(map(str, here)), [".".join((*place, other)) for other in keys], setting_names())
+                near = nearest_setting(
+                    ".".join(map(str, here)), [".".join((*place, other)) for other in keys], setting_names()
+                )
                 near = near or f"; allowed here: {', '.join(keys)}"
                 where = _where(here, source, lines, prefix, given)
                 raise UserError(f"`{_dotted(here)}` is not a setting{near} ({where})")

@@ -102,5 +102,7 @@ def _known(wanted: int | str, info: DatasetInfo, units: Mapping[str, Unit]) -> s
         )
     if info.protocol == "given" and wanted not in units:
         there = ", ".join(sorted(units))
-        raise UserError(f"data.normal_classes: the folder of category {cut(repr(wanted))} is not there (only {there}); add it")
+        raise UserError(
+            f"data.normal_classes: the folder of category {cut(repr(wanted))} is not there (only {there}); add it"
+        )
     return wanted

@@ -121,8 +121,8 @@ def test_a_study_without_a_name_is_called_like_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", get_args(config.DatasetName))
 def test_every_data_set_has_the_authors_defaults(name: str, tmp_path: Path) -> None:
-    study = load(tmp_path, f"data: {{name: {name}}}\n")
-    for dotted, value in defaults.leaves(defaults.DATASETS[name]).items():
+    study = load(tmp_path, f"data: {{name: {name}}}\npreset: paper\n")
+    for dotted, value in defaults.leaves(defaults.DATASETS[name] | {"preset": "paper"}).items():
         assert setting(study, dotted) == value
 
 
@@ -358,7 +358,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
-    if "train.plateau_factor" in searched and studyfile.resolved_layers(document).get("preset") == "fast":  # whose schedule has no plateau
+    if (
+        "train.plateau_factor" in searched and studyfile.resolved_layers(document).get("preset") == "fast"
+    ):  # whose schedule has no plateau
         searched.remove("train.plateau_factor")
     if searched:
         document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}

@@ -116,7 +116,7 @@ def test_a_second_export_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_without_onnx_the_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(
-        UserError, match=r"^--export needs the package onnx; install it with: pip install 'puzzle-study"
+        UserError, match=r"^--export needs the package onnx; .* checkout .*: pip install '\.\[export\]'$"
     ):
         write_onnx(calibrated(NINE), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
