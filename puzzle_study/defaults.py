@@ -84,7 +84,7 @@ PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
         "cifar10": {"train": {"epochs": 60}},
         "coil100": {"train": {"epochs": 1000}},
         "mvtec": {"train": {"epochs": 200}},
-        # Minutes for a few hundred images on a laptop (benchmarks/RESULTS.md); a study at this preset costs hours beyond.
+        # Minutes for a few hundred images of 128 pixels on a laptop (benchmarks/RESULTS.md).
         "folder": {"model": {"base_channels": 8}, "train": {"epochs": 50, "batch_size": 8}, "evaluate": {"every": 25}},
         "head_ct": {"train": {"epochs": 1000}},
         "brain_mri": {"train": {"epochs": 1000}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Sequence
 
 
@@ -41,7 +40,7 @@ def nearest_setting(wrong: str, here: Sequence[str], everywhere: Sequence[str]) 
         return difflib.SequenceMatcher(None, name.rpartition(".")[2], wrong.rpartition(".")[2]).ratio()
 
     def common(name: str) -> int:
-        return len(os.path.commonprefix([wrong.split("."), name.split(".")]))
+        return sum(one == other for one, other in zip(wrong.split("."), name.split("."), strict=False))
 
     section = wrong.rpartition(".")[0]
     below = [name for name in everywhere if name.startswith(f"{section}." if section else "")]

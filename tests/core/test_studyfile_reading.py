@@ -358,9 +358,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
-    if (
-        "train.plateau_factor" in searched and studyfile.resolved_layers(document).get("preset") == "fast"
-    ):  # whose schedule has no plateau
+    preset = studyfile.resolved_layers(document).get("preset")
+    if "train.plateau_factor" in searched and preset == "fast":  # whose schedule has no plateau
         searched.remove("train.plateau_factor")
     if searched:
         document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}

@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, config, defaults, studyfile
+from puzzle_study import PuzzleAE, defaults, studyfile
 from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.errors import UserError
