@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from puzzle_study import config
 from puzzle_study.commands import command
 from puzzle_study.config_types import Perturbation
-from puzzle_study.errors import UserError
+from puzzle_study.errors import UserError, cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,8 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
         first = error.errors()[0]
         value = values[int(first["loc"][0])]
         if first["type"] == "float_parsing":
-            raise click.BadParameter(f"{value!r} is no number such as 0.1 or 8/255") from None
-        raise click.BadParameter(f"{value} is not between 0 and 1; pixels are in [0, 1]") from None
+            raise click.BadParameter(f"{cut(repr(value))} is no number such as 0.1 or 8/255") from None
+        raise click.BadParameter(f"{cut(value)} is not between 0 and 1; pixels are in [0, 1]") from None
 
 
 @command(epilog=EXAMPLE)

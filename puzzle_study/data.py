@@ -9,7 +9,7 @@ import click
 
 from puzzle_study.commands import command
 from puzzle_study.datasets.catalogue import DATASETS
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, suggestion
 
 ROOT = click.option(
     "--root", default="data", show_default=True, metavar="DIR", help="Folder with one folder for each set."
@@ -18,16 +18,16 @@ ROOT = click.option(
 
 def _known(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if value not in DATASETS:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
+        raise click.BadParameter(f"{cut(repr(value))} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
     return value
 
 
 NAME = click.argument("name", callback=_known)
 
 
-@click.group(help=__doc__)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Group of the three commands."""
+    """List the image sets, fetch one, check one."""
 
 
 @command()

@@ -48,7 +48,8 @@ def write_onnx(
         import onnxscript  # noqa: F401  (torch.onnx needs it)
     except ImportError:
         raise UserError(
-            "--export needs the packages onnx and onnxscript; install them with: pip install 'puzzle-study[export]'"
+            "--export needs the packages onnx and onnxscript; install them in the checkout of puzzle_study with: "
+            "pip install '.[export]'"
         ) from None
     calibration = Calibration.of(detector)
     properties = {

@@ -63,7 +63,7 @@ def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(dataset: str, 
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: {dataset}}}\npreset: {preset}\n", encoding="utf-8")
     resolved = defaults.leaves(studyfile.load(path).study.model_dump(by_alias=True))
-    said = defaults.leaves(defaults.preset(preset, dataset))
+    said = {"preset": preset} | defaults.leaves(defaults.preset(preset, dataset))
     for name in documentation.depending():
         assert resolved[name] == said.get(name, documentation.default_of(name, dataset)), name
 

@@ -60,6 +60,11 @@ class DatasetInfo:
         """Whether its images are files that ``data.root`` leads to, and not part of a package."""
         return bool(self.downloads or self.by_hand)
 
+    @property
+    def files(self) -> str:
+        """What a folder has to hold, as the object of a sentence."""
+        return f"files of {self.title}" if self.classes else "images in MVTec AD's layout"
+
 
 def _counts(**counts: int) -> Mapping[str, int]:
     return MappingProxyType(counts)

@@ -33,7 +33,7 @@ def units(name: str, root: str | None) -> Mapping[str, Unit]:
     if (found := find(name, root)) is not None:
         return found
     top = _top(root)
-    what = f"it holds no files of {DATASETS[name].title}" if _is_folder(top) else "no such folder"
+    what = f"it holds no {DATASETS[name].files}" if _is_folder(top) else "no such folder"
     raise UserError(f"data.root {top}: {what}; {remedy(name, root)}")
 
 

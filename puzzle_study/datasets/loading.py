@@ -14,7 +14,7 @@ from puzzle_study.datasets import cache, finding, protocols, zoom
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
 from puzzle_study.datasets.records import Bytes, Decoded, Sizing, Unit
 from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, suggestion
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
@@ -110,10 +110,12 @@ def _known(wanted: int | str, info: DatasetInfo, units: Mapping[str, Unit]) -> s
     elif wanted not in names:
         listed = ", ".join(names) if len(names) <= 20 else f"{names[0]} to {names[-1]}"
         raise UserError(
-            f"data.normal_classes: {info.title} has no class {wanted!r}; its classes are {listed}"
+            f"data.normal_classes: {info.title} has no class {cut(repr(wanted))}; its classes are {listed}"
             f"{suggestion(wanted, names)}"
         )
     if info.protocol == "given" and wanted not in units:
         there = ", ".join(sorted(units))
-        raise UserError(f"data.normal_classes: the folder of category {wanted!r} is not there (only {there}); add it")
+        raise UserError(
+            f"data.normal_classes: the folder of category {cut(repr(wanted))} is not there (only {there}); add it"
+        )
     return wanted

@@ -130,7 +130,7 @@ def _run_locked(
     started = time.monotonic()
     before = results.environment()
     described = environment.describe() | {
-        "seeds": {"search": file.study.search.seed if file.study.search else None, "training": file.study.seeds},
+        "seeds": {"search": file.study.search.seed if file.study.search else None, "training": list(file.study.seeds)},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": before.get("started") or _now(),
         "finished": None,

@@ -144,6 +144,8 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    # At the end it looks for Ray's own result files, which nothing here writes or reads, and complains of each.
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     follower = LogFollower(results.logs, progress.say) if verbose else None
     callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
     short, finished = 0, plan.finished()

@@ -122,8 +122,8 @@ def test_a_study_without_a_name_is_called_like_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", get_args(config.DatasetName))
 def test_every_data_set_has_the_authors_defaults(name: str, tmp_path: Path) -> None:
-    study = load(tmp_path, f"data: {{name: {name}}}\n")
-    for dotted, value in defaults.leaves(defaults.DATASETS[name]).items():
+    study = load(tmp_path, f"data: {{name: {name}}}\npreset: paper\n")
+    for dotted, value in defaults.leaves(defaults.DATASETS[name] | {"preset": "paper"}).items():
         assert setting(study, dotted) == value
 
 
@@ -192,6 +192,21 @@ def test_variants_are_the_papers_ablations(variant: str, expected: dict[str, Any
 def test_a_variant_and_the_same_setting_with_the_same_value_agree(tmp_path: Path) -> None:
     study = load(tmp_path, "data: {name: mnist}\nvariant: PAE\ntrain: {lambda: 0}\npuzzle: {hide: none}\n")
     assert study.train.lambda_ == 0
+
+
+def test_own_images_start_with_a_short_training_and_the_papers_is_asked_for(tmp_path: Path) -> None:
+    short = load(tmp_path, "data: {name: folder}\n")
+    assert (short.preset, short.train.epochs, short.model.base_channels) == ("fast", 50, 8)
+    papers = load(tmp_path, "data: {name: folder}\npreset: paper\n")
+    assert (papers.preset, papers.train.epochs, papers.model.base_channels) == ("paper", 3000, 64)
+    assert papers.model.initialisation == "default"
+    assert load(tmp_path, "data: {name: mnist}\n").preset == "paper"
+
+
+@pytest.mark.parametrize("preset", ["", "preset: paper\n", "preset: fast\n"])
+def test_own_images_are_not_multiplied_unless_the_study_says_so(preset: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"data: {{name: folder}}\n{preset}").data.augment_to is None
+    assert load(tmp_path, f"data: {{name: folder, augment_to: 800}}\n{preset}").data.augment_to == 800
 
 
 LAYERS = ["", "preset: fast\n", "train: {batch_size: 50}\n", "quick: {train: {batch_size: 20}}\n"]
@@ -344,7 +359,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
-    if "train.plateau_factor" in searched and document.get("preset") == "fast":  # whose schedule has no plateau
+    preset = studyfile.resolved_layers(document).get("preset")
+    if "train.plateau_factor" in searched and preset == "fast":  # whose schedule has no plateau
         searched.remove("train.plateau_factor")
     if searched:
         document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}

@@ -34,6 +34,15 @@ def test_help_comes_without_heavy_imports() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command_of_three", [(), ("list",), ("fetch",), ("check",)])
+def test_every_command_has_help_in_plain_words(command_of_three: tuple[str, ...], option: str) -> None:
+    result = run(*command_of_three, option)
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert "`" not in result.output
+
+
 def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts) -> None:
     layouts.categories()
     layouts.mnist()
@@ -78,6 +87,12 @@ def test_mistyped_name() -> None:
     assert result.exit_code == 2
     assert "'cifar_10' is none of digits, mnist" in result.output
     assert "did you mean cifar10?" in result.output
+
+
+def test_a_long_mistyped_name_is_not_repeated_whole() -> None:
+    result = run("check", "x" * 5_000)
+    assert result.exit_code == 2
+    assert len(result.output) < 1_000
 
 
 def test_check_of_a_set_that_is_not_there(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from puzzle_study.datasets import finding, folders
+from puzzle_study.datasets import DATASETS, finding, folders
 from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.errors import UserError
 
@@ -190,7 +191,8 @@ def test_inspection_names_every_damaged_file(layouts: Layouts) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "coil100", "mvtec", "head_ct", "brain_mri", "folder"])
 def test_an_empty_root_says_how_to_get_the_set(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"it holds no files of .*; (run `python -m|go to https://|put normal images)"):
+    files = "images in MVTec AD's layout" if name == "folder" else re.escape(f"files of {DATASETS[name].title}")
+    with pytest.raises(UserError, match=rf"it holds no {files}; (run `python -m|go to https://|put normal images)"):
         finding.units(name, str(tmp_path))
 
 

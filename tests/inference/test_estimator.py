@@ -17,7 +17,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, config, defaults
+from puzzle_study import PuzzleAE, defaults, studyfile
 from puzzle_study.detectors import puzzle_ae
 from puzzle_study.detectors.puzzle_ae import DESCRIPTION
 from puzzle_study.errors import UserError
@@ -44,8 +44,11 @@ def fitted() -> PuzzleAE:
 
 
 @pytest.mark.parametrize("path", ["puzzle", "model", "train", "score"])
-def test_every_setting_of_a_configuration_is_a_parameter_with_the_same_default(path: str) -> None:
-    section = getattr(config.Settings.model_validate({"data": {"name": "folder"}}), path)
+def test_every_setting_is_a_parameter_with_the_default_that_own_images_have_in_a_study_file(
+    path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text("data: {name: folder}\n", encoding="utf-8")
+    section = getattr(studyfile.load(tmp_path / "own.yaml").study, path)
     wanted = defaults.leaves({path: section.model_dump(by_alias=True)})
     names = {dotted: name for name, dotted in parameters.SETTINGS.items()}
     given = inspect.signature(PuzzleAE).parameters

@@ -146,12 +146,16 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
             )
         ]
     found = importance.importances(frame[data.axes], frame["_auroc"])
+    explained = f"{share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, {share(found.r2_high, digits=0)}]"
+    if not found.r2_low > 0:
+        why = (
+            "all configurations have the same AUROC"
+            if np.isnan(found.r2)
+            else f"a random forest explains {explained} of the variance of configurations left out "
+            f"({importance.METHOD}), which may be nothing"
+        )
+        return [absent(f"No importance of settings: {why}; n = {found.n} configurations.")]
     ordered = sorted(found.axes, key=lambda axis: -axis.value)
-    trust = (
-        "That interval holds zero: the forest may predict nothing, and then the importances mean nothing."
-        if found.r2_low <= 0
-        else "So the importances can be read."
-    )
     return [
         Table(
             "importance",
@@ -167,8 +171,7 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
             ),
             "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
             f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
-            f"forest explains {share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, "
-            f"{share(found.r2_high, digits=0)}] of the variance of configurations left out. {trust}",
+            f"forest explains {explained} of the variance of configurations left out.",
         )
     ]
 

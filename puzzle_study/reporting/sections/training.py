@@ -45,7 +45,7 @@ def build(data: StudyData, figures: Path) -> Section:
     else:
         blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
     blocks.append(_second_half(data, choice))
-    text = "The trials have no statistics over their last 20 evaluations"
+    text = "The trials have no statistics over their last evaluations"
     text += "." if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won."
     blocks.append(last_table(data, choice) or absent(text))
     return section("training", title, blocks)
@@ -82,16 +82,19 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             ]  # fmt: skip
         number = int((means[choice.aggregation].index.get_level_values("normal_class") == name).sum())
         rows.append((*cells, count(number)))
+    evaluated = _evaluations(data, choice)
+    last = min(LAST, max(evaluated, default=LAST))
+    these = f"last {last} evaluations" if last > 1 else "only evaluation"
     return Table(
         "last20",
-        f"The last 20 evaluations of the training: {data.label(choice)}",
+        f"The {these} of the training: {data.label(choice)}",
         tuple(columns),
         tuple(rows),
-        "Mean and standard deviation of the AUROC over the last 20 evaluated epochs of each trial, both averaged over "
+        f"Mean and standard deviation of the AUROC over the {these} of each trial, both averaged over "
         "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
         "standard deviation is the result."
         + (
-            " These trainings were evaluated so seldom that the 20 hold their first epochs: read the second half above."
+            " These trainings were evaluated so seldom that these hold their first epochs: read the second half above."
             if covers_the_start(data, choice)
             else ""
         )
@@ -104,11 +107,15 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
 
 def covers_the_start(data: StudyData, choice: Choice) -> bool:
     """Return whether the last 20 evaluations are more than half of all, so that they hold the first epochs."""
+    return min(_evaluations(data, choice), default=2 * LAST) < 2 * LAST
+
+
+def _evaluations(data: StudyData, choice: Choice) -> list[int]:
+    """Return how often each trial was evaluated; nothing if the study stored no epochs."""
     curves = _curves(data, choice)
     if curves is None:
-        return False
-    evaluated = curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size()
-    return len(evaluated) > 0 and int(evaluated.min()) < 2 * LAST
+        return []
+    return list(curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size())
 
 
 def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
