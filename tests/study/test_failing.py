@@ -387,21 +387,31 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     """Against a stand-in for Ray that counts what was handed to it and has not been waited for."""
     running: list[object] = []
     seen: list[int] = []
+    actors: list[object] = []
 
     class Remote:
-        def remote(self, unit: Any, place: Any) -> object:
+        def remote(self, unit: Any) -> object:
             task = object()
             running.append(task)
             seen.append(len(running))
             write_json(Results(tmp_path).attack_file(unit.key), {"format": 1, "rows": []})
             return task
 
+    def actor(*_: Any) -> object:
+        actors.append(types.SimpleNamespace(run=Remote()))
+        return actors[-1]
+
     def wait(tasks: list[object]) -> tuple[list[object], list[object]]:
         running.remove(tasks[0])
         return tasks[:1], tasks[1:]
 
     fake = types.ModuleType("ray")
-    vars(fake).update(remote=lambda **options: lambda function: Remote(), wait=wait, get=lambda tasks: None)
+    vars(fake).update(
+        remote=lambda **options: lambda kind: types.SimpleNamespace(remote=actor),
+        wait=wait,
+        get=lambda tasks: None,
+        nodes=lambda: [{"Alive": alive, "Resources": {"CPU": 7.0}} for alive in (True, False)],
+    )
     errors = types.ModuleType("ray.exceptions")
     vars(errors).update(RayTaskError=RuntimeError)
     monkeypatch.setitem(sys.modules, "ray", fake)
@@ -414,6 +424,7 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     )
     assert len(done) == len(seen) == 7, "each once, and not what has a record"
     assert max(seen) == most
+    assert len(actors) == most, "a process is used again"
 
 
 def test_the_follower_prints_whole_new_lines_behind_the_name_of_their_trial(tmp_path: Path) -> None:
