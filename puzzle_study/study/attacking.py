@@ -136,9 +136,8 @@ def run_attack_stage(
     import ray
     from ray.exceptions import RayTaskError
 
-    attacker = ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_restarts=-1, max_task_retries=RETRIES)(
-        _Attacker
-    )
+    occupied: dict[str, Any] = {"num_cpus": resources.cpu, "num_gpus": resources.gpu}
+    attacker: Any = ray.remote(**occupied, max_restarts=-1, max_task_retries=RETRIES)(_Attacker)
     place = place or Place.of(results, None)
     waiting = deque(unit for unit in units if results.attack_record(unit.key) is None)
     running: dict[Any, Any] = {}

@@ -70,8 +70,9 @@ def test_float32_on_a_gpu_is_not_rounded_to_tf32_and_the_flags_of_the_process_ar
     flag: str, value: object
 ) -> None:
     """Whichever of PyTorch's two flags the program that calls us has set."""
-    holder, name = (torch.backends.cudnn.conv, "fp32_precision") if "." in flag else (torch.backends.cudnn, flag)
-    setattr(holder, name, value)
+    cudnn: Any = torch.backends.cudnn
+    *within, name = flag.split(".")
+    setattr(cudnn.conv if within else cudnn, name, value)
     before = settings_of_cudnn()
     with autocast(CUDA, "float32"):
         assert settings_of_cudnn() == (*before[:3], "ieee")
@@ -98,7 +99,8 @@ def test_float32_on_a_cpu_leaves_the_flags_alone() -> None:
 @pytest.mark.usefixtures("cudnn_precision")
 def test_gradients_of_training_and_attacks_are_taken_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag counts when a gradient is taken, long after the forward pass."""
-    flags: Any = torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn
+    flags = cudnn.conv
     flags.fp32_precision = "tf32"
     for module in (training, objectives):
         monkeypatch.setattr(module, "whole_float32", lambda device: whole_float32(CUDA))

@@ -35,7 +35,7 @@ from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.following import LogFollower
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.searcher import PlanSearcher
+from puzzle_study.study.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
 from puzzle_study.trial_spec import TrialSpec, failed_record
 from puzzle_study.tune import main
@@ -373,6 +373,33 @@ def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monk
         runner.run_trials(plan, results, progress, place)
     assert len(tried) == 4
     assert output.getvalue().count("memory ran out") == 3
+
+
+def test_a_trial_that_holds_no_gpu_is_trained_on_the_cpu_and_one_whose_gpu_cannot_be_used_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), Results(tmp_path / "room"))
+    write_text(plan.results.study_file, "here\n")
+    spec = plan.next()
+    assert spec is not None
+    devices: list[torch.device] = []
+    reported: list[dict[str, Any]] = []
+
+    def run(*_: Any, device: torch.device, **__: Any) -> dict[str, Any]:
+        devices.append(device)
+        return {}
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "claim_cpus", lambda cpus: None)
+    monkeypatch.setattr("ray.tune.report", reported.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for gpu in (0.0, 0.5):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpu=gpu: 0 if gpu else 1)
+        resources = config.Resources(gpu=gpu)
+        runner._trainable({"spec": spec.to_json()}, Place.of(plan.results, None), resources, plan.study.data)
+    assert devices == [torch.device("cpu")]
+    assert "sees 0 of 1 GPUs" in reported[-1][REFUSED]
 
 
 def test_half_a_gpu_is_refused_where_there_is_none() -> None:
