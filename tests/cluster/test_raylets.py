@@ -19,6 +19,8 @@ import torch
 from tests.study.conftest import tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: tiny
 data: {name: digits, normal_classes: [3], max_train_images: 48, max_test_images: 40}

@@ -452,6 +452,7 @@ def start_stage(study: Path, results: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
@@ -471,6 +472,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
         pd.testing.assert_frame_equal(table(again, name), table(attacked, name), obj=name)
 
 
+@pytest.mark.slow
 def test_what_stops_an_attack_in_a_worker_is_one_sentence(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))

@@ -53,6 +53,7 @@ def listeners(process: psutil.Process) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_listener_of_a_running_study_is_on_loopback_and_wants_a_token(tiny: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         tune_command(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000"),
@@ -80,6 +81,7 @@ def test_every_listener_of_a_running_study_is_on_loopback_and_wants_a_token(tiny
         process.communicate()
 
 
+@pytest.mark.slow
 def test_rays_folder_is_private_and_removed() -> None:
     done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -195,6 +197,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
         cluster._reachable(address)
 
 
+@pytest.mark.slow
 def test_a_study_that_finds_no_cluster_ends_with_that_sentence(tiny: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         tune_command(tiny, "--results", tmp_path / "results", "--address", "127.0.0.1:1"),

@@ -99,6 +99,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(
     tune: Tune, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
     assert_as_undisturbed(record, results, tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_room(
     tune: Tune, small_disk: Path, tmp_path: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_folder_that_cannot_be_copied_leaves_the_old_one_and_nothing_half_made
 HOG = "import sys, time; held = b'x' * int(sys.argv[1]); print('held', flush=True); time.sleep(600)"
 
 
+@pytest.mark.slow
 def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(tmp_path: Path) -> None:
     used, total = get_used_memory(), get_system_memory()
     limit, hog = used + 3 * 2**30, 3 * 2**30
@@ -271,6 +274,7 @@ def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 2
 
 
+@pytest.mark.slow
 def test_a_study_whose_every_worker_dies_ends_with_its_report(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     study = start(tmp_path / "room.yaml", "--results", tmp_path, environment={"RAY_memory_usage_threshold": "0.01"})
@@ -306,6 +310,7 @@ print(json.dumps([[record["status"], record["error"]] for record in plan.records
 """
 
 
+@pytest.mark.slow
 def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     done = subprocess.run(
