@@ -308,7 +308,7 @@ class Resources(Section):
     """What one trial occupies."""
 
     cpu: float = Field(1.0, gt=0, description="CPU cores a trial; PyTorch's threads follow it.")
-    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one.")
+    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one, 0 trains on the CPU.")
 
 
 class Settings(Section):

@@ -168,7 +168,7 @@ def _run_puzzle_ae(
     folder = results.checkpoints(spec.key)
     history: list[dict[str, float]] = []
     train_seconds = evaluation_seconds = 0.0
-    if (state := checkpoint.load_newest(folder, device)) is not None:
+    if (state := checkpoint.load_newest(folder)) is not None:
         trainer.restore(state["trainer"])
         history = list(state["history"])
         log.info("going on after epoch %d", trainer.epochs_done)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from puzzle_study import config, puzzles
 from puzzle_study.detectors import checkpoint, scoring
-from puzzle_study.detectors.memory import first_line, halving
+from puzzle_study.detectors.memory import first_line, halving, is_out_of_memory
 from puzzle_study.devices import Precision, autocast
 from puzzle_study.errors import UserError
 from puzzle_study.networks import UNet, place
@@ -220,7 +220,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
     """Load a saved detector; weights are read as data, never as code.
 
     Raises:
-        UserError: the folder is not a detector, or one of its files is damaged.
+        UserError: the folder is not a detector, one of its files is damaged, or the detector does not fit the memory.
     """
     content = read_description(folder)
     try:
@@ -235,7 +235,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
             raise ValueError(f"precision {content['precision']} is unknown")
         puzzle_set = _read_puzzle_set(content["puzzles"])
         puzzles.check_memory(puzzle_set, shape.height, shape.width)
-        state = checkpoint.read(folder / WEIGHTS, device)
+        state = checkpoint.read(folder / WEIGHTS)
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
         side = puzzles.padded_side(max(shape.height, shape.width), puzzle_set.grid)
@@ -250,7 +250,9 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         images, permutations = detector.validation_NK.shape
         if images == 0 or permutations != len(puzzle_set) or not detector.validation_NK.isfinite().all():
             raise ValueError(f"its validation errors are not those of {len(puzzle_set)} permutations")
+        return detector.to(device)
     except (
+        MemoryError,
         checkpoint.DamagedFile,
         UserError,
         RuntimeError,
@@ -260,11 +262,15 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         OverflowError,
         AttributeError,
     ) as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"the detector in {folder} does not fit the memory ({first_line(error)}); end what else uses it, or "
+                f"compute on the CPU"
+            ) from error
         raise UserError(
             f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
         ) from error
-    return detector.to(device)
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import torch
 from rich.console import Console
 
 from puzzle_study import datasets, environment, studyfile
@@ -136,10 +137,13 @@ def _run_locked(
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
+    device = default_device() if file.study.resources.gpu else torch.device("cpu")
     described["hardware"] |= {
-        "precision": resolve_precision(file.study.train.precision, default_device()),
+        "precision": resolve_precision(file.study.train.precision, device),
         "threads": threads(file.study.resources.cpu),
     }
+    if device.type == "cpu":  # a GPU that the study leaves alone has no part in its numbers
+        described["hardware"]["gpu"] = None
 
     def ended(**more: Any) -> dict[str, Any]:
         return described | {"wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started} | more
@@ -195,7 +199,7 @@ def _run_locked(
     winner = plan.winner()
     if winner is not None:
         _write_best(plan, results)
-        write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results, default_device())
+        write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results)
     from puzzle_study.reporting import build_report
 
     environment_then = ended(finished=_now())

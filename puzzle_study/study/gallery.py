@@ -19,13 +19,14 @@ OF_EACH_KIND = 2
 TASKS_SHOWN = 4
 
 
-def write_gallery(
-    trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results, device: torch.device
-) -> None:
-    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept."""
+def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
+    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept.
+
+    Computed on the CPU: these are a few images, and the machine that draws them holds no GPU.
+    """
     columns: dict[str, list[Any]] = {}
     for spec in trials[:TASKS_SHOWN]:
-        for row in _rows(spec, reading, results, device):
+        for row in _rows(spec, reading, results):
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in columns.items()}
@@ -41,13 +42,13 @@ def write_gallery(
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.device) -> list[dict[str, Any]]:
+def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
     """Show each image in the permutation that its reconstruction fails most in."""
     task = datasets.load_task(spec.settings.data, spec.task)
     score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    detector = puzzle_ae.load(results.detector(spec.key), device=device).with_score(score)
-    errors = torch.from_numpy(results.errors(spec.key)["test"]).to(device)
-    score_N = detector.scores(errors).cpu().numpy()
+    detector = puzzle_ae.load(results.detector(spec.key), device=torch.device("cpu")).with_score(score)
+    errors = torch.from_numpy(results.errors(spec.key)["test"])
+    score_N = detector.scores(errors).numpy()
     labels = task.labels.numpy()
     order = np.argsort(score_N, kind="stable")
     normal, anomalous = order[~labels[order]], order[labels[order]]
@@ -61,7 +62,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
     for kind, indices in chosen.items():
         for index in indices.tolist():
             image = task.test[index]
-            padded = puzzles.pad(to_float(image[None].to(device)), detector.grid)
+            padded = puzzles.pad(to_float(image[None]), detector.grid)
             k = (errors[index] / detector.validation_NK.mean(0)).argmax()[None]
             puzzle = detector.puzzler.shuffle(padded, k)
             with torch.no_grad():
@@ -72,7 +73,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
                     "original": image.numpy(),
                     "puzzle": _bytes(puzzle, height, width),
                     "reconstruction": _bytes(solved, height, width),
-                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].cpu().numpy(),
+                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].numpy(),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
                     "true_class": np.array(task.test_classes[index]),
@@ -84,4 +85,4 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:
-    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().numpy()

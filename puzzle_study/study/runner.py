@@ -14,7 +14,7 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from puzzle_study import config
-from puzzle_study.devices import claim_cpus, default_device
+from puzzle_study.devices import claim_cpus, granted_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
@@ -170,7 +170,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     study = plan.study
     failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
-        tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu, images=study.data),
+        tune.with_parameters(_trainable, place=place, resources=study.resources, images=study.data),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
     )
     storage = results.ray.resolve()
@@ -215,10 +215,10 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     return True
 
 
-def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: config.Data) -> None:
+def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
     """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    claim_cpus(cpu)
+    claim_cpus(resources.cpu)
     spec = TrialSpec.from_json(tune_config["spec"])
     last = time.monotonic()
 
@@ -233,8 +233,9 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
             tune.report(row)
 
     try:
+        device = granted_device(resources.gpu)
         with place.trial(spec.key) as (results, saved):
-            record = run(spec, results, device=default_device(), on_epoch=on_epoch, images=images)
+            record = run(spec, results, device=device, on_epoch=on_epoch, images=images)
     except Exception as error:
         if (sentence := cannot_write(error, Path(place.root))) is not None:
             tune.report({CANNOT_WRITE: sentence})

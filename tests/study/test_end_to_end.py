@@ -16,6 +16,8 @@ import pytest
 
 from tests.study.conftest import TINY, Tune, start, tune_environment, wait_until
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "study.yaml",
     "environment.json",
