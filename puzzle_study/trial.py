@@ -165,7 +165,7 @@ def _run_puzzle_ae(
         channels=channels,
         height=height,
         width=width,
-        seed=spec.seed,
+        seed=spec.training_seed,
         device=device,
         precision=precision,
     )
