@@ -126,6 +126,14 @@ def test_p_values_are_of_classes_and_the_report_says_what_they_can_show(report: 
     assert re.search(r"\(Wilcoxon over 3 tasks: p = \S+, at least 0\.25 whatever the trials\)", text)
 
 
+def test_a_seed_of_another_class_counts_as_another_one(report: Path) -> None:
+    rows = table(report, "variance")
+    assert [(row["source"], row["levels"]) for row in rows[1:]] == [
+        *(("normal class", "3"), ("seed within class", "6"), ("interactions and noise", ""))
+    ]
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+
+
 def test_every_table_says_how_its_intervals_were_had(report: Path) -> None:
     for path in (report.parent / "tables").glob("*.md"):
         text = path.read_text(encoding="utf-8")
@@ -354,6 +362,8 @@ def test_studies_side_by_side(tmp_path: Path, study: Results) -> None:
     differences = table(page, "studies_differences")[0]
     assert (differences["pairs"], differences["tasks"]) == ("4", "2")
     assert float(differences["p"]) >= 0.5
+    assert float(differences["over_images"]) == pytest.approx(float(differences["difference"]), abs=1e-6)
+    assert float(differences["over_images_low"]) < float(differences["over_images_high"])
     note = (page.parent / "tables" / "studies_differences.md").read_text(encoding="utf-8")
     assert "With 2 tasks the smallest p-value that this test can give is 0.5" in note
     assert "Studies of other data sets are not compared class by class." in paragraphs(page, "comparison")

@@ -195,7 +195,7 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
     titles["rest"] = "interactions and noise"
     rows = tuple(
-        (word(titles[name]), percent(value, digits=0), Cell("" if name == "rest" else str(len(set(varied[name])))))
+        (word(titles[name]), percent(value, digits=0), count(len(set(varied[name]))) if name in varied else Cell(""))
         for name, value in shares.items()
     )
     return Table(
