@@ -8,7 +8,7 @@ but for the latter's own noise.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,9 +66,7 @@ def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Plac
     return Placed(auroc, part_N, names)
 
 
-def image_difference(
-    first: Mapping[Hashable, Sequence[Placed]], second: Mapping[Hashable, Sequence[Placed]]
-) -> ImageDifference:
+def image_difference(first: Sequence[Sequence[Placed]], second: Sequence[Sequence[Placed]]) -> ImageDifference:
     """Compare two detectors, as they are trained, over the images of their tests.
 
     Each side is the mean over tasks of the mean over the task's trainings. The interval says what other test images
@@ -76,15 +74,15 @@ def image_difference(
     image is placed otherwise by one detector than by the other, or a side has a single image.
 
     Args:
-        first: detector A's trainings by task.
-        second: detector B's by the same tasks; a task may have another number of them.
+        first: detector A's trainings of each task.
+        second: detector B's of the same tasks; a task may have another number of them. Empty: A alone.
     """
     import pandas as pd
     from scipy.stats import norm
 
     value, parts, names = 0.0, [], []
     for sign, side in ((1, first), (-1, second)):
-        for trainings in side.values():
+        for trainings in side:
             weight = sign / (len(side) * len(trainings))
             for placed in trainings:
                 value += weight * placed.auroc

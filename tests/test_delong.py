@@ -44,7 +44,7 @@ def test_difference_is_that_of_the_textbook(steps: int) -> None:
     first, second = (place(score_N, label_N, images(40)) for score_N in pair)
     assert first.auroc == pytest.approx(metrics.auroc(pair[0], label_N))
     difference, error = textbook(label_N, *pair)
-    found = image_difference({"a": [first]}, {"a": [second]})
+    found = image_difference([[first]], [[second]])
     reach = norm.ppf(0.975) * error
     assert (found.value, found.low, found.high) == pytest.approx((difference, difference - reach, difference + reach))
     assert found.images == 40
@@ -57,26 +57,29 @@ def test_the_order_of_images_does_not_matter() -> None:
     turned = generator.permutation(50)
     straight = place(second, label_N, images(50))
     shuffled = place(second[turned], label_N[turned], images(50)[turned])
-    own = {"a": [place(first, label_N, images(50))]}
-    found, again = image_difference(own, {"a": [straight]}), image_difference(own, {"a": [shuffled]})
+    own = [[place(first, label_N, images(50))]]
+    found, again = image_difference(own, [[straight]]), image_difference(own, [[shuffled]])
     assert (found.low, found.high) == pytest.approx((again.low, again.high))
 
 
-def world(seed: int, count: int) -> tuple[dict[str, list[Placed]], dict[str, list[Placed]]]:
+def world(seed: int, count: int) -> tuple[list[list[Placed]], list[list[Placed]]]:
     """Two detectors on three tasks of the same images: what is normal in one task is an anomaly in the others.
 
     Detector A has two trainings a task, B one. That an image is hard is common to all trainings.
     """
     generator = np.random.default_rng(seed)
     class_N = np.repeat(np.arange(3), count)
-    hard, first, second = generator.normal(size=3 * count), {}, {}
+    hard = generator.normal(size=3 * count)
+    first: list[list[Placed]] = []
+    second: list[list[Placed]] = []
     for task in range(3):
         label_N = class_N != task
         trainings = [
             place(strength * label_N + hard + 0.5 * generator.normal(size=3 * count), label_N, images(3 * count))
             for strength in (1.2, 1.2, 0.7)
         ]
-        first[str(task)], second[str(task)] = trainings[:2], trainings[2:]
+        first.append(trainings[:2])
+        second.append(trainings[2:])
     return first, second
 
 
@@ -85,7 +88,7 @@ def test_interval_covers_where_tasks_and_trainings_share_images() -> None:
     worlds = [world(seed, 30) for seed in range(300)]
     for truth, found in (
         (one - other, [image_difference(first, second) for first, second in worlds]),
-        (one, [image_difference(first, {}) for first, _ in worlds]),
+        (one, [image_difference(first, []) for first, _ in worlds]),
     ):
         # 95 % with 4 standard errors of 300 rounds.
         assert np.mean([each.low <= truth <= each.high for each in found]) == pytest.approx(0.95, abs=0.051)
@@ -97,7 +100,7 @@ def test_interval_covers_where_tasks_and_trainings_share_images() -> None:
 def test_what_is_not_placed_otherwise_has_no_interval() -> None:
     label_N = np.repeat([False, True], 5)
     perfect = place(label_N.astype(float) + np.arange(10) / 100, label_N, images(10))
-    found = image_difference({"a": [perfect]}, {"a": [perfect]})
+    found = image_difference([[perfect]], [[perfect]])
     assert found.value == 0
     assert np.isnan([found.low, found.high]).all()
 
@@ -105,6 +108,6 @@ def test_what_is_not_placed_otherwise_has_no_interval() -> None:
 def test_one_anomaly_has_no_interval() -> None:
     label_N = np.arange(10) == 9
     first, second = (place(score_N, label_N, images(10)) for score_N in (np.arange(10), np.arange(10)[::-1]))
-    found = image_difference({"a": [first]}, {"a": [second]})
+    found = image_difference([[first]], [[second]])
     assert found.value == 1
     assert np.isnan([found.low, found.high]).all()

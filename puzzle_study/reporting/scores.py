@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def placed(data: StudyData, trial: str, choice: Choice) -> delong.Placed | None:
 
 
 def image_difference(
-    first: tuple[StudyData, Choice], second: tuple[StudyData, Choice], pairs: pd.MultiIndex
+    first: tuple[StudyData, Choice], second: tuple[StudyData, Choice], pairs: pd.Index[Any]
 ) -> delong.ImageDifference | None:
     """Compare two choices over the test images of their paired trials, or None without error matrices.
 

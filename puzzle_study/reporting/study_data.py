@@ -336,8 +336,8 @@ class StudyData:
 
         return self._remembered(("trial", trial, choice), compute)
 
-    def placed(self, choice: Choice, pairs: pd.MultiIndex) -> dict[Hashable, list[Placed]] | None:
-        """Return the AUROCs of a choice with their images by task, or None without error matrices.
+    def placed(self, choice: Choice, pairs: pd.Index[Any]) -> list[list[Placed]] | None:
+        """Return the AUROCs of a choice with their images for each task, or None without error matrices.
 
         Args:
             choice: configuration, aggregation and error norm.
@@ -357,7 +357,7 @@ class StudyData:
             if placed is None:
                 return None
             found.setdefault(key[:-1], []).append(placed)
-        return found
+        return list(found.values())
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:
