@@ -250,7 +250,7 @@ def build(spec: TrialSpec, task: Task, device: torch.device) -> tuple[Trainer, P
         channels=channels,
         height=height,
         width=width,
-        seed=spec.seed,
+        seed=spec.training_seed,
         device=device,
         precision=precision,
     )

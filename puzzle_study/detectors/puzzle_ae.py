@@ -197,7 +197,8 @@ class PuzzleDetector(nn.Module):
         }
         with replacing(folder / WEIGHTS, lasting=True) as temporary:
             checkpoint.write(state, temporary)
-        content = {
+        # A trial's description has the format of its record; that of these two files is another thing.
+        content = description | {
             "format": FORMAT,
             "channels": self.shape.channels,
             "height": self.shape.height,
@@ -206,7 +207,6 @@ class PuzzleDetector(nn.Module):
             "puzzles": {"kind": self.puzzle_set.kind, "grid": self.grid, "permutations": self.puzzle_set.permutations},
             "score": self.score.model_dump(mode="json"),
             "precision": self.precision,
-            **description,
         }
         write_text(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from puzzle_study.study.selection import SHARES, criterion, objectives, summary_
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from puzzle_study.delong import Placed
     from puzzle_study.results import Results
 
 Answer = TypeVar("Answer")
@@ -356,6 +357,29 @@ class StudyData:
             return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
 
         return self._remembered(("trial", trial, choice), compute)
+
+    def placed(self, choice: Choice, pairs: pd.Index[Any]) -> list[list[Placed]] | None:
+        """Return the AUROCs of a choice with their images for each task, or None without error matrices.
+
+        Args:
+            choice: configuration, aggregation and error norm.
+            pairs: tasks and seeds; of a choice that ran with fewer seeds all trainings of these tasks count, as in
+                :func:`paired`.
+        """
+        from puzzle_study.reporting import scores
+
+        rows = self.of(choice)
+        trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
+        tasks, own = {key[:-1] for key in pairs}, self.metric(choice).index
+        keys = pairs if pairs.isin(own).all() else [key for key in own if key[:-1] in tasks]
+        found: dict[Hashable, list[Placed]] = {}
+        for key in keys:
+            trial = str(trials[key])
+            placed = self._remembered(("placed", trial, choice), partial(scores.placed, self, trial, choice))
+            if placed is None:
+                return None
+            found.setdefault(key[:-1], []).append(placed)
+        return list(found.values())
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:

@@ -18,7 +18,7 @@ from puzzle_study.detectors.checkpoint import KEPT
 from puzzle_study.detectors.memory import is_out_of_memory
 from puzzle_study.detectors.puzzle_ae import PuzzleDetector
 from puzzle_study.detectors.training import Trainer, TrainingDiverged
-from puzzle_study.devices import claim_cpus, default_device
+from puzzle_study.devices import claim_cpus, granted_device
 from puzzle_study.errors import UserError
 from puzzle_study.pseudo_anomalies import pseudo_anomalies_of
 from puzzle_study.results import Results
@@ -83,7 +83,7 @@ def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
     threads = torch.get_num_threads()
     claim_cpus(study.resources.cpu)
     try:
-        trainer, detector, costs = measured(spec, datasets.load_task(study.data, spec.task), default_device())
+        trainer, detector, costs = measured(spec, datasets.load_task(study.data, spec.task), granted_device(study.resources.gpu))
     finally:
         torch.set_num_threads(threads)
     yield _time(plan, images, costs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from puzzle_study import config, datasets, trial
+from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import checkpoint, puzzle_ae
 from puzzle_study.detectors.training import Trainer
 from puzzle_study.results import Results
@@ -77,6 +79,16 @@ def test_the_same_trial_gives_the_same_record_and_errors_twice(
     again = trial.run(spec, Results(tmp_path), device=CPU)
     assert numbers(again) == numbers(record)
     assert same_errors(Results(tmp_path).errors(spec.key), results.errors(spec.key))
+
+
+@pytest.mark.parametrize("kind", ["puzzle_ae", "untrained"])
+def test_classes_start_from_weights_of_their_own_under_the_same_seed(kind: str, tmp_path: Path) -> None:
+    specs = [replace(tiny.trial(VALUES | {"train.epochs": 0}, kind=kind), task=TaskSpec("digits", c)) for c in "34"]
+    states = []
+    for spec in specs:
+        trial.run(spec, Results(tmp_path), device=CPU)
+        states.append(puzzle_ae.load(Results(tmp_path).detector(spec.key), device=CPU).network.state_dict())
+    assert not tiny.same_state(states[0], states[1])
 
 
 @pytest.mark.parametrize("cut", range(1, EPOCHS + 1))

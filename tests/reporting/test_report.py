@@ -55,6 +55,30 @@ def test_first_sentence_says_that_the_winner_wins(tmp_path: Path) -> None:
     assert "; the best reference, " in first
 
 
+def test_one_training_is_held_against_the_others_over_its_test_images(tmp_path: Path) -> None:
+    """A clear loss with one seed must not read like luck."""
+    page = build_report(write_study(tmp_path / "x", replace(SMALL, inverted_class="0")))
+    first = paragraphs(page, "summary")[0]
+    found = re.search(r"over the 60 test images \[\+(\S+), \+\S+\], which speaks of images, not of trainings", first)
+    assert first.startswith("PCA beats the winner")
+    assert found, first
+    (row,) = table(page, "image_differences")
+    assert (row["against"], row["images"], row["pairs"]) == ("PCA", "60", "1")
+    assert float(row["difference"]) < float(row["difference_high"]) == pytest.approx(-float(found[1]) / 100, abs=6e-4)
+
+
+def test_the_difference_over_images_is_that_of_the_trials(report: Path) -> None:
+    """References and default, three classes, two seeds, one class inverted."""
+    over_images = table(report, "image_differences")
+    assert [row["against"] for row in over_images] == [
+        *("the default", "nearest neighbour", "PCA", "one-class SVM", "untrained network")
+    ]
+    pairs = {row["against"]: float(row["difference"]) for row in table(report, "paired_differences")}
+    for row in over_images[1:]:
+        assert float(row["difference"]) == pytest.approx(pairs[row["against"]], abs=1e-6)
+        assert float(row["difference_low"]) < float(row["difference"]) < float(row["difference_high"])
+
+
 def test_summary_says_where_an_attack_is_weaker_than_noise(report: Path) -> None:
     text = paragraphs(report, "summary")[1]
     assert text.startswith("attack2 on the winner (normal images) is weaker than random sign noise of the same ε: ")
@@ -102,12 +126,20 @@ def test_p_values_are_of_classes_and_the_report_says_what_they_can_show(report: 
     assert re.search(r"\(Wilcoxon over 3 tasks: p = \S+, at least 0\.25 whatever the trials\)", text)
 
 
+def test_a_seed_of_another_class_counts_as_another_one(report: Path) -> None:
+    rows = table(report, "variance")
+    assert [(row["source"], row["levels"]) for row in rows[1:]] == [
+        *(("normal class", "3"), ("seed within class", "6"), ("interactions and noise", ""))
+    ]
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
+
+
 def test_every_table_says_how_its_intervals_were_had(report: Path) -> None:
     for path in (report.parent / "tables").glob("*.md"):
         text = path.read_text(encoding="utf-8")
-        assert "[95 %]" not in text or re.search(r"bootstrap over (seeds|classes|configurations|test images)", text), (
-            path
-        )
+        assert "[95 %]" not in text or re.search(
+            r"bootstrap over (seeds|classes|configurations|test images)|Interval over test images: DeLong", text
+        ), path
 
 
 def test_tables_and_figures_come_in_all_formats(report: Path) -> None:
@@ -370,6 +402,8 @@ def test_studies_side_by_side(tmp_path: Path, study: Results) -> None:
     differences = table(page, "studies_differences")[0]
     assert (differences["pairs"], differences["tasks"]) == ("4", "2")
     assert float(differences["p"]) >= 0.5
+    assert float(differences["over_images"]) == pytest.approx(float(differences["difference"]), abs=1e-6)
+    assert float(differences["over_images_low"]) < float(differences["over_images_high"])
     note = (page.parent / "tables" / "studies_differences.md").read_text(encoding="utf-8")
     assert "With 2 tasks the smallest p-value that this test can give is 0.5" in note
     assert "Studies of other data sets are not compared class by class." in paragraphs(page, "comparison")

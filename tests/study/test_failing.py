@@ -28,7 +28,7 @@ from rich.console import Console
 from puzzle_study import config, studyfile, trial
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replace_folder, write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, runner
 from puzzle_study.study.cluster import check_resources
 from puzzle_study.study.disk import cannot_write
@@ -293,7 +293,7 @@ from pathlib import Path
 from rich.console import Console
 from puzzle_study import studyfile
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, write_text
+from puzzle_study.results import RECORD_FORMAT, Results, write_text
 from puzzle_study.study.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
@@ -431,7 +431,7 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
             task = object()
             running.append(task)
             seen.append(len(running))
-            write_json(Results(tmp_path).attack_file(unit.key), {"format": 1, "rows": []})
+            write_json(Results(tmp_path).attack_file(unit.key), {"format": RECORD_FORMAT, "rows": []})
             return task
 
     def actor(*_: Any) -> object:
@@ -454,7 +454,7 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
     units: list[Any] = [types.SimpleNamespace(key=f"unit{number}") for number in range(8)]
-    write_json(Results(tmp_path).attack_file("unit0"), {"format": 1, "rows": []})
+    write_json(Results(tmp_path).attack_file("unit0"), {"format": RECORD_FORMAT, "rows": []})
     output = StringIO()
     progress = StageProgress("attacks", 8, done=1, console=Console(file=output))
     attacking.run_attack_stage(units, Results(tmp_path), config.Resources(), progress, max_concurrent=max_concurrent)

@@ -186,15 +186,19 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     factors = {
         "setting": [one for one, own in series for _ in range(len(own))],
         "class": [str(key[1:3]) for key in values.index],
-        "seed": [key[3] for key in values.index],
+        # A seed means another stream in another class, so that it is a level of its own there.
+        "seed": [str(key[1:]) for key in values.index],
     }
+    if len(set(factors["seed"])) == len(set(factors["class"])):
+        del factors["seed"]
     varied = {name: levels for name, levels in factors.items() if len(set(levels)) > 1}
     if len(varied) < 2 or len(values) < 8:
         return None
     shares = statistics.variance_shares(values.to_numpy(), varied)
-    titles = {"setting": "searched settings", "class": "normal class", "seed": "seed", "rest": "interactions and noise"}
+    titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
+    titles["rest"] = "interactions and noise"
     rows = tuple(
-        (word(titles[name]), percent(value, digits=0), Cell("" if name == "rest" else str(len(set(varied[name])))))
+        (word(titles[name]), percent(value, digits=0), count(len(set(varied[name]))) if name in varied else Cell(""))
         for name, value in shares.items()
     )
     return Table(
@@ -206,7 +210,7 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
             Column("levels", "Levels (n)"),
         ),
         rows,
-        f"η² of each factor alone over {len(values)} trials of complete configurations; no interval. A factor of few "
+        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor of few "
         "levels is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − "
         "1).",
     )

@@ -25,6 +25,7 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
+from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
 from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
 from puzzle_study.study.selection import gain, shown
 
@@ -41,6 +42,7 @@ def build(data: StudyData) -> Section:
         blocks.append(
             absent("This study trained one configuration: there is nothing to rank it against but references.")
         )
+    blocks.append(image_differences_table(data))
     return section("ranking", "Ranking", blocks)
 
 
@@ -186,6 +188,43 @@ def differences_table(data: StudyData) -> Table | None:
         f"Difference: winner minus other. {statistics.method_note(methods)} P(winner better): the chance that it wins "
         f"a trial on the same task. {statistics.method_note(chances)} {statistics.p_note(differences)}",
         collapsed=len(rows) > 8,
+    )
+
+
+def image_differences_table(data: StudyData) -> Table | None:
+    """Return the winner against the default and every reference over their test images."""
+    winner = data.winner
+    if winner is None:
+        return None
+    own, rows = data.metric(winner), []
+    default = [data.default] if data.default and data.default.configuration != winner.configuration else []
+    for choice in [*default, *(data.reference(name) for name in data.references)]:
+        mine, _ = paired(own, data.metric(choice), reference=choice.is_reference)
+        found = image_difference((data, winner), (data, choice), mine.index) if len(mine) else None
+        if found is not None:
+            rows.append(
+                (
+                    word(TITLES.get(choice.detector) if choice.is_reference else "the default"),
+                    percent(found.value, found.low, found.high, signed=True, digits=2),
+                    count(found.images),
+                    count(len(set(tasks_of(mine)))),
+                    count(len(mine)),
+                )
+            )
+    if not rows:
+        return None
+    return Table(
+        "image_differences",
+        "The winner against the default and the references, over the same test images",
+        (
+            Column("against", "Against", numeric=False),
+            Column("difference", "AUROC difference, points [95 %]"),
+            Column("images", "Test images (n)"),
+            Column("tasks", "Tasks (n)"),
+            Column("pairs", "Pairs (n)"),
+        ),
+        tuple(rows),
+        f"Difference: winner minus other. {IMAGES_NOTE}",
     )
 
 

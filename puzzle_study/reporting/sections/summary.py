@@ -10,10 +10,12 @@ import pandas as pd
 from puzzle_study import statistics
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
+from puzzle_study.reporting.scores import image_difference
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
 
 if TYPE_CHECKING:
+    from puzzle_study.delong import ImageDifference
     from puzzle_study.reporting.study_data import Choice, StudyData
     from puzzle_study.statistics import Mean
 
@@ -53,33 +55,34 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         if len(mine):
             difference = statistics.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
             per_class = (theirs - mine).groupby(level="normal_class").mean()
-            compared.append((name, float(theirs.mean()), difference, int((per_class > 0).sum()), len(per_class)))
+            better = int((per_class > 0).sum())
+            compared.append((name, float(theirs.mean()), difference, better, len(per_class), mine.index))
     if not compared:
         text = (
             f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
         )
         return Paragraph(text, kind="finding")
     compared.sort(key=lambda entry: -entry[2].mean.value)
-    name, value, difference, better, classes = compared[0]
+    name, value, difference, better, classes, pairs = compared[0]
     title = TITLES.get(name, name)
     gap = _points(difference.mean)
+    images = image_difference((data, data.reference(name)), (data, winner), pairs)
+    sure = _doubt(difference.mean, images)
     if difference.mean.value > 0:
-        sure = _doubt(difference.mean)
         text = (
             f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
-            f"{difference.pairs} paired trials{sure}; it is better on {better} of "
+            f"{_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}; it is better on {better} of "
             f"{_plural(classes, 'class', 'classes')}."
         )
         also = [
-            f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0
+            f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0
         ]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
-    sure = _doubt(difference.mean)
     lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
     return Paragraph(
         f"{_capital(what)} reaches AUROC {_of(reached)}; the best reference, {title}, reaches {share(value)} %, a "
-        f"difference of {gap} on {difference.pairs} paired trials{sure}{lost}.",
+        f"difference of {gap} on {_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}{lost}.",
         kind="finding",
     )
 
@@ -109,13 +112,13 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     if not len(mine):
         return None
     difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
-    verdict = _doubt(difference.mean)
+    verdict = _doubt(difference.mean, image_difference((data, winner), (data, default), mine.index))
     tasks = difference.mean.strata
     least = statistics.smallest_p(tasks)
     bound = f", at least {significant(least, 2)} whatever the trials" if least > statistics.LEVEL else ""
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
-        f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
+        f"differs by {_points(difference.mean)} on {_plural(difference.pairs, 'paired trial', 'paired trials')} "
         f"(Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound}){verdict}."
     )
 
@@ -197,11 +200,17 @@ def _points(mean: Mean) -> str:
     return f"{share(mean.value, signed=True)} points{interval}"
 
 
-def _doubt(mean: Mean) -> str:
-    """Return what forbids to read a difference as one, if anything does."""
-    if math.isnan(mean.low):
-        return " (too few trials to tell it from chance)" if mean.method == statistics.NO_INTERVAL else ""
-    return " (the interval holds zero: this may be chance)" if mean.low <= 0 <= mean.high else ""
+def _doubt(mean: Mean, images: ImageDifference | None) -> str:
+    """Return what forbids to read a difference as one, if anything does, and what the test images say of it."""
+    said = []
+    if mean.method == statistics.NO_INTERVAL:
+        said.append("too few trainings to say what others would give")
+    elif mean.low <= 0 <= mean.high:
+        said.append("the interval holds zero: this may be chance")
+    if images is not None and not math.isnan(images.low):
+        interval = f"[{share(images.low, signed=True)}, {share(images.high, signed=True)}]"
+        said.append(f"over the {images.images} test images {interval}, which speaks of images, not of trainings")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _plural(n: int, one: str, many: str) -> str:
