@@ -80,11 +80,15 @@ def _dry_run(file: StudyFile, results: Path) -> str:
     from puzzle_study.results import Results
     from puzzle_study.study import space
     from puzzle_study.study.plan import Plan
+    from puzzle_study.study.selection import require_labels
     from puzzle_study.study.storage import is_url
 
+    require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
+    notes = []
     try:
         data = f"data are there, fingerprint {datasets.fingerprint(file.study.data)}"
+        notes = datasets.notes(file.study.data)
     except UserError as error:
         data = f"data are not there yet: {error}"
     plan = Plan(file, tasks, "", Results(results / file.study.name))
@@ -98,6 +102,7 @@ def _dry_run(file: StudyFile, results: Path) -> str:
         f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
         f"batch {file.study.train.batch_size}",
         f"# {data}",
+        *(f"# note: {note}" for note in notes),
         f"# results would go to {results / file.study.name}"
         + (f" and {file.study.storage}" if is_url(file.study.storage) else ""),
     ]
