@@ -98,7 +98,7 @@ def test_what_is_lacking_stands_where_a_number_would(finished: tuple[str, Result
     for path in (results.trials_file, results.summary_file, results.attacks_file):
         table = pd.read_csv(path)
         assert set(table["note"]) == {lacks}, path
-        assert table[[name for name in table if name.startswith("auroc")]].isna().all(axis=None), path
+        assert table[[name for name in table if str(name).startswith("auroc")]].isna().all(axis=None), path
     summary = pd.read_csv(results.summary_file)
     assert summary["selection_mean"].notna().all()
     assert (summary["label"].str.contains("winner", na=False)).sum() == 1
