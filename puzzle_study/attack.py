@@ -164,11 +164,9 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
     from puzzle_study.attacks.flags import FLAGS
 
     first = frame.iloc[0]
+    clean = first["note"] or f"clean AUROC {100 * first['auroc_clean']:.1f} %"
     table = Table(
-        title=escape(
-            f"detector {first['detector']}: clean AUROC {100 * first['auroc_clean']:.1f} %, "
-            f"{first['images']} images attacked ({first['target']})"
-        ),
+        title=escape(f"detector {first['detector']}: {clean}, {first['images']} images attacked ({first['target']})"),
         caption="in brackets: 95 % bootstrap interval",
         box=None,
     )
@@ -180,9 +178,15 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
             row["attack"],
             row["method"],
             f"{row['epsilon']:.3g}",
-            f"{100 * row['auroc']:.1f}",
-            f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
-            f"{100 * row['fpr_at_tpr99']:.1f}",
+            *(
+                ("–", "", "–")
+                if row["note"]
+                else (
+                    f"{100 * row['auroc']:.1f}",
+                    f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
+                    f"{100 * row['fpr_at_tpr99']:.1f}",
+                )
+            ),
             " ".join(str(number) for number, name in enumerate(FLAGS, 1) if name in row["flags"].split(";")),
         )
     console.print(table)

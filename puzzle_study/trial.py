@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from puzzle_study.detectors.references import fit_reference
 from puzzle_study.detectors.training import Trainer, TrainingDiverged
 from puzzle_study.devices import resolve_precision
 from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
 from puzzle_study.puzzle_rules import scored_by_all
 from puzzle_study.results import Results, write_json
@@ -271,7 +272,7 @@ def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, A
     started = time.perf_counter()
     pseudo = make_pseudo_anomalies(task.validation, seed=spec.settings.data.split_seed)
     arrays = {
-        name: score(images.numpy()).astype(np.float32)[:, None]
+        name: score(images.numpy()).astype(np.float32)[:, None] if len(images) else np.empty((0, 1), np.float32)
         for name, images in (("validation", task.validation), ("pseudo", pseudo.images), ("test", task.test))
     }
     outcome: dict[str, Any] = {
@@ -313,16 +314,18 @@ class _EvaluationSubset:
         return _EvaluationSubset(images.to(device), labels.numpy())
 
     def auroc(self, detector: PuzzleDetector, validation: Tensor, pseudo: Tensor | None) -> dict[str, float]:
-        """Return the AUROC by error norm and aggregation, NaN where the errors are not finite.
+        """Return the AUROC by error norm and aggregation, NaN if errors are not finite or the test lacks a side.
 
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
         validation_NK = detector.error_matrix(validation)
-        followed = {"auroc": (detector.error_matrix(self.images), self.labels)}
+        followed = {}
+        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
+            followed["auroc"] = detector.error_matrix(self.images), self.labels
         if pseudo is not None:
             matrix = torch.cat((validation_NK, detector.error_matrix(pseudo)))
             followed["selection"] = matrix, np.repeat([False, True], [len(validation), len(pseudo)])
-        values = {}
+        values = {f"auroc_{a}_{error}": math.nan for error in scoring.ERROR_NORMS for a in scoring.AGGREGATIONS}
         for name, (error_NK, labels) in followed.items():
             for error in scoring.ERROR_NORMS:
                 for aggregation in scoring.AGGREGATIONS:
@@ -345,8 +348,8 @@ def _finish(
         | {
             "pseudo_kind": np.array(kinds),
             "labels": labels,
-            "classes": np.array(task.test_classes),
-            "names": np.array(task.test_names),
+            "classes": np.array(task.test_classes, dtype=np.str_),
+            "names": np.array(task.test_names, dtype=np.str_),
         },
     )
     validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
@@ -359,9 +362,11 @@ def _finish(
                 name: scoring.scores(matrix, validation, error=error, aggregation=aggregation).numpy()
                 for name, matrix in (("validation", validation), ("pseudo", pseudo), ("test", test))
             }
-            by_norm[error][aggregation] = asdict(metrics.evaluate(score["test"], labels, seed=0)) | {
-                "selection": metrics.auroc(np.concatenate((score["validation"], score["pseudo"])), pseudo_labels)
-            }
+            evaluation = metrics.evaluate(score["test"], labels, seed=0)
+            measured = asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
+            flagged = flagged_shares(score["validation"], score["test"], labels)
+            selection = metrics.auroc(np.concatenate((score["validation"], score["pseudo"])), pseudo_labels)
+            by_norm[error][aggregation] = {**measured, **flagged, "selection": selection}
     return {
         "metrics": by_norm,
         "val_error": float(validation.mean()),
@@ -375,7 +380,8 @@ def _finish(
 def _save_detector(spec: TrialSpec, detector: PuzzleDetector, results: Results) -> None:
     folder = results.detector(spec.key)
     folder.mkdir(parents=True, exist_ok=True)
-    detector.save(folder, describe(spec))
+    sizes = datasets.training_sizes(spec.settings.data, spec.task)
+    detector.save(folder, describe(spec) | {"original_sizes": asdict(sizes) if sizes else None})
 
 
 def _columns(history: list[dict[str, float]]) -> dict[str, list[float | None]]:

@@ -268,8 +268,8 @@ _ALL = (
         licence="yours",
         source="your own images",
         classes=None,
-        by_hand="put normal images into train/good, and test images into test/good and test/<defect>, below the folder "
-        "that data.root names",
+        by_hand="put normal images into train/good, and test images, if there are any, into test/good and "
+        "test/<defect>, below the folder that data.root names",
     ),
 )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from puzzle_study.datasets import cifar, digits, folders, idx
@@ -15,12 +16,12 @@ _SUBFOLDERS = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 _ALIKE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
 """Sets whose files have the same names, sizes and format."""
 
-_TREES = {
+_TREES: dict[str, Callable[[Path], Mapping[str, Unit] | None]] = {
     "coil100": folders.find_coil,
-    "mvtec": folders.find_categories,
+    "mvtec": partial(folders.find_categories, whole=True),
     "head_ct": folders.find_head_ct,
     "brain_mri": folders.find_brain_mri,
-    "folder": folders.find_categories,
+    "folder": partial(folders.find_categories, whole=False),
 }
 
 
@@ -66,6 +67,12 @@ def instructions(name: str, root: str | None) -> str:
     info = DATASETS[name]
     page = "" if name == "folder" else f"go to {info.source}, "
     return page + info.by_hand.format(folder=_top(root) / name)
+
+
+def is_other_set(name: str, found: Mapping[str, Unit]) -> bool:
+    """Whether none of the categories that were found is one of the set's: the layout is the set's, the images not."""
+    classes = DATASETS[name].classes
+    return classes is not None and all(found) and not set(found) & set(classes)
 
 
 def described(found: Mapping[str, Unit]) -> str:

@@ -74,7 +74,8 @@ def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str,
         pool, test = _protocol_1(normal, decoded.groups, spec, data, where)
     else:
         pool, test = _medical(normal, decoded.groups, spec, data, where)
-    if not 0 < np.count_nonzero(normal[test]) < len(test):
+    # What a folder of the user's own lacks is said where its numbers would stand.
+    if protocol != "given" and not 0 < np.count_nonzero(normal[test]) < len(test):
         missing = "anomalous" if normal[test].any() else "normal"
         raise UserError(f"{where}: the test of class {spec.normal_class} has no {missing} image; add at least one")
     test = _limit_test(test, ~normal, decoded.classes, spec, data)
@@ -149,14 +150,14 @@ def _number(name: str) -> int:
 
 
 def _apportion(frequency: Indices, count: int) -> Indices:
-    """Divide ``count`` among classes by largest remainder, at least 1 each where there are enough."""
+    """Divide ``count`` among classes by largest remainder, at least 1 for each with images if there are enough."""
     exact = frequency * (count / frequency.sum())
     quota = np.floor(exact).astype(np.int64)
     # Stable sort: equal remainders go to the first class.
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[: count - quota.sum()]] += 1
-    if count >= len(frequency):
-        for poor in np.flatnonzero(quota == 0):
+    if count >= np.count_nonzero(frequency):
+        for poor in np.flatnonzero((quota == 0) & (frequency > 0)):
             quota[np.argmax(quota)] -= 1
             quota[poor] = 1
     return np.asarray(quota)

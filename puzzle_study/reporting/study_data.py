@@ -13,7 +13,7 @@ import pandas as pd
 from puzzle_study import config, statistics
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
 from puzzle_study.statistics import Mean
-from puzzle_study.study.selection import SHARES, criterion, objectives, summary_column
+from puzzle_study.study.selection import SHARES, criterion, lacking, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -270,6 +270,17 @@ class StudyData:
             mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
         )
 
+    def lacking(self, rows: pd.DataFrame | None = None) -> str:
+        """Return what the tests of finished trials lack for an AUROC, and in how many; an empty string if nothing.
+
+        Args:
+            rows: the trials; None: all.
+        """
+        rows = self.finished if rows is None else rows
+        if not {"n_test", "n_anomalies"} <= set(rows.columns):
+            return ""
+        return lacking(list(rows[["n_test", "n_anomalies"]].astype(int).itertuples(index=False, name=None)))
+
     @cached_property
     def _memory(self) -> dict[Hashable, Any]:
         return {}
@@ -346,15 +357,18 @@ class StudyData:
         values = [self._evaluated(str(trial), choice).get(name, np.nan) for trial in rows["trial"]]
         return pd.Series(values, index=rows.index, dtype=float)
 
-    def _evaluated(self, trial: str, choice: Choice) -> dict[str, float]:
+    def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
         from puzzle_study import metrics
+        from puzzle_study.inference.calibration import flagged_shares
         from puzzle_study.reporting import scores
 
-        def compute() -> dict[str, float]:
+        def compute() -> dict[str, float | None]:
             scored = scores.test_scores(self, trial, choice)
             if scored is None:
                 return {}
-            return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
+            evaluation = metrics.evaluate(scored.test, scored.labels)
+            flagged = flagged_shares(scored.validation, scored.test, scored.labels)
+            return {**(asdict(evaluation) if evaluation else {}), **flagged, "selection": scores.selection(scored)}
 
         return self._remembered(("trial", trial, choice), compute)
 

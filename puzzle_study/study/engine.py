@@ -9,9 +9,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import filelock
@@ -21,6 +22,7 @@ from rich.console import Console
 from puzzle_study import datasets, environment, studyfile
 from puzzle_study.devices import default_device, resolve_precision, threads
 from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, space
 from puzzle_study.study.attack_units import Unit
@@ -31,7 +33,7 @@ from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.loggers import check_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
-from puzzle_study.study.selection import chosen_by, shown
+from puzzle_study.study.selection import Reading, chosen_by, lacking, require_labels, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trial_spec import TrialSpec
@@ -45,8 +47,10 @@ def make_plan(file: studyfile.StudyFile, results: Results) -> Plan:
     """Return the plan of a study, with what is finished already.
 
     Raises:
-        UserError: images are missing or damaged, or a class does not exist.
+        UserError: images are missing or damaged, a class does not exist, or the selection needs labels of test
+            images that are not there.
     """
+    require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
     return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
@@ -137,6 +141,9 @@ def _run_locked(
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
+    described["notes"] = datasets.notes(file.study.data)
+    for note in described["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     device = default_device() if file.study.resources.gpu else torch.device("cpu")
     described["hardware"] |= {
         "precision": resolve_precision(file.study.train.precision, device),
@@ -216,10 +223,9 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
     if winner is not None:
         planned, reading, worth = winner
         records = [plan.records[spec.key] for spec in planned.trials]
-        auroc = sum(record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records) / len(records)
         label = "default" if planned.number == 0 else f"number {planned.number}"
         console.print(
-            f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} %, n = {len(records)} "
+            f"winner: {label}, {reading.aggregation}, {_reached(records, reading)} "
             f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}",
             highlight=False,
             soft_wrap=True,
@@ -236,6 +242,23 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
         )
         return FAILED
     return 0
+
+
+def _reached(records: Sequence[Mapping[str, Any]], reading: Reading) -> str:
+    """Return what a configuration reaches on the test images, and what they lack."""
+    lacks = lacking([(record["n_test"], record["n_anomalies"]) for record in records])
+    values = [record["metrics"][reading.error][reading.aggregation] for record in records]
+    aurocs = [value["auroc"] for value in values if value["auroc"] is not None]
+    parts = [f"mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}"] if aurocs else []
+    parts += [lacks] if lacks else []
+    for kind in () if aurocs else ("normal", "anomalous"):
+        shares = [value[f"flagged_{kind}"] for value in values if value[f"flagged_{kind}"] is not None]
+        if shares:
+            parts.append(
+                f"{100 * fmean(shares):.1f} % of the {kind} test images are above the threshold for "
+                f"{100 * FALSE_POSITIVE_RATE:g} % false alarms"
+            )
+    return "; ".join(parts)
 
 
 def _write_best(plan: Plan, results: Results) -> None:

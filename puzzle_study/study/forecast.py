@@ -25,6 +25,7 @@ from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
+from puzzle_study.study.selection import require_labels
 from puzzle_study.study.storage import is_url
 from puzzle_study.study.work import Costs, trial_work
 from puzzle_study.studyfile import StudyFile
@@ -51,6 +52,7 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
         UserError: images are missing or damaged, or the configuration does not fit them or the memory.
     """
     study = file.study
+    require_labels(study.data, study.selection)
     tasks = datasets.task_specs(study.data)
     plan = Plan(file, tasks, "", Results(folder / study.name))
     yield (
@@ -72,6 +74,7 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
     if (note := space.validation_note(study)) is not None:
         yield note
     datasets.fingerprint(study.data)  # for what is missing or damaged
+    yield from (f"note: {note}" for note in datasets.notes(study.data))
     images = {task: datasets.split_sizes(study.data, task) for task in tasks}
     yield f"images of a task: {_in_words(list(images.values()))}"
     yield from _costs(plan, images)
@@ -83,7 +86,8 @@ def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
     threads = torch.get_num_threads()
     claim_cpus(study.resources.cpu)
     try:
-        trainer, detector, costs = measured(spec, datasets.load_task(study.data, spec.task), granted_device(study.resources.gpu))
+        task = datasets.load_task(study.data, spec.task)
+        trainer, detector, costs = measured(spec, task, granted_device(study.resources.gpu))
     finally:
         torch.set_num_threads(threads)
     yield _time(plan, images, costs)

@@ -1,4 +1,7 @@
-"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions."""
+"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions.
+
+If the test has no normal images, validation images take their place.
+"""
 
 from __future__ import annotations
 
@@ -47,21 +50,28 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
     task = datasets.load_task(spec.settings.data, spec.task)
     score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
     detector = puzzle_ae.load(results.detector(spec.key), device=torch.device("cpu")).with_score(score)
-    errors = torch.from_numpy(results.errors(spec.key)["test"])
+    matrices = results.errors(spec.key)
+    images, matrix = task.test, matrices["test"]
+    groups, classes, names = np.where(task.labels, "anomalous", "normal"), task.test_classes, task.test_names
+    if "normal" not in groups:
+        # Validation images stand for the normal ones, so that there is something to see without a test.
+        count = len(task.validation)
+        images, matrix = torch.cat((images, task.validation)), np.concatenate((matrix, matrices["validation"]))
+        groups = np.concatenate((groups, ["validation"] * count))
+        classes += (spec.task.normal_class,) * count
+        names += tuple(f"validation/{number}" for number in range(count))
+    errors = torch.from_numpy(matrix)
     score_N = detector.scores(errors).numpy()
-    labels = task.labels.numpy()
     order = np.argsort(score_N, kind="stable")
-    normal, anomalous = order[~labels[order]], order[labels[order]]
-    chosen = {
-        "best_normal": normal[:OF_EACH_KIND],
-        "worst_normal": normal[::-1][:OF_EACH_KIND],
-        "best_anomalous": anomalous[::-1][:OF_EACH_KIND],
-        "worst_anomalous": anomalous[:OF_EACH_KIND],
-    }
+    chosen = {}
+    for group in dict.fromkeys(groups.tolist()):
+        own = order[groups[order] == group]
+        ends = own[:OF_EACH_KIND], own[::-1][:OF_EACH_KIND]
+        chosen[f"best_{group}"], chosen[f"worst_{group}"] = ends[::-1] if group == "anomalous" else ends
     rows = []
     for kind, indices in chosen.items():
         for index in indices.tolist():
-            image = task.test[index]
+            image = images[index]
             padded = puzzles.pad(to_float(image[None]), detector.grid)
             k = (errors[index] / detector.validation_NK.mean(0)).argmax()[None]
             puzzle = detector.puzzler.shuffle(padded, k)
@@ -76,8 +86,8 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
                     "error_map": (solved - padded).square().mean(1)[0, :height, :width].numpy(),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
-                    "true_class": np.array(task.test_classes[index]),
-                    "name": np.array(task.test_names[index]),
+                    "true_class": np.array(classes[index]),
+                    "name": np.array(names[index]),
                     "score": np.array(score_N[index]),
                 }
             )

@@ -61,6 +61,27 @@ def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts)
     assert "not there: go to https://www.kaggle.com" in result.output
 
 
+def test_list_does_not_take_a_folder_of_ones_own_for_mvtec(layouts: Layouts) -> None:
+    folder = layouts.category(layouts.root / "my screws")
+    said = run("list", "--root", str(folder)).output.splitlines()
+    mvtec, own = (said.index(f"{name}: {DATASETS[name].title}") for name in ("mvtec", "folder"))
+    assert said[mvtec + 1].startswith("  not there: go to https://www.mvtec.com")
+    assert said[own + 1] == f"  there: {folder} (my screws)"
+
+
+def test_check_says_what_is_unusual_about_ones_own_images(layouts: Layouts) -> None:
+    folder = layouts.root / "screws"
+    for number in range(40):
+        png(folder / "train" / "good" / f"{number}.png", number, mode="L")
+    png(folder / "test" / "good" / "0.png")
+    said = run("check", "folder", "--root", str(folder)).output
+    assert "note: no anomalies in the test images (screws): no AUROC can be measured" in said
+    assert "note: the training images are gray but are read as colour (all channels are equal in the 32" in said
+    assert "set data.grayscale: true" in said
+    png(folder / "train" / "good" / "0.png")
+    assert "gray" not in run("check", "folder", "--root", str(folder)).output
+
+
 def test_list_tells_of_the_cache(layouts: Layouts, fresh_cache: Path) -> None:
     assert "Decoded images" not in run("list", "--root", str(layouts.root)).output
     data = section("digits")

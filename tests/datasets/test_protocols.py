@@ -80,6 +80,14 @@ def test_medical_split_has_ten_normal_test_images() -> None:
     assert (~chosen.labels).sum() == 10
 
 
+@pytest.mark.parametrize("kinds", [[], ["good"] * 8, ["hole"] * 8])
+def test_a_given_split_may_lack_a_side_and_its_limit_holds(kinds: list[str]) -> None:
+    found = decoded(["good"] * 20 + kinds, ["train"] * 20 + ["test"] * len(kinds))
+    chosen = split(found, "given", normal="bottle", settings={"max_test_images": 5})
+    assert (len(chosen.train), len(chosen.validation)) == (17, 3)
+    assert chosen.labels.tolist() == [kind != "good" for kind in kinds[:5]]
+
+
 def test_given_split_takes_good_for_normal() -> None:
     found = decoded(["good"] * 20 + ["good", "hole", "crack"] * 3, ["train"] * 20 + ["test"] * 9)
     chosen = split(found, "given", normal="bottle")

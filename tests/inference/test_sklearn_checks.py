@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import check_estimator
 

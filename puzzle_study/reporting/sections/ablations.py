@@ -107,7 +107,7 @@ def _mean_cells(data: StudyData, configuration: str) -> tuple[list[Cell], int, s
     cells, n, methods = [], 0, set()
     for way in AGGREGATIONS:
         mean = data.mean(_choice(data, configuration, way))
-        cells.append(percent(mean.value, mean.low, mean.high) if mean else Cell("–"))
+        cells.append(percent(mean.value, mean.low, mean.high) if mean else Cell(data.lacking() or "–"))
         if mean:
             n = mean.n
             methods.add(mean.method)
@@ -193,7 +193,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
 
 def _data_figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
     levels = _levels(data, axis)
-    if len(levels) < 2:
+    if len(levels) < 2 or not any(_mean_cells(data, configuration)[1] for _, configuration in levels):
         return None
     x = [float(value) for value, _ in levels]
     twelfth = _at_a_twelfth(data, axis)

@@ -41,6 +41,8 @@ def build(data: StudyData, figures: Path) -> Section:
     if not data.axes or chosen is None:
         return section("axes", title, [absent("This study searched no setting.")])
     frame = configurations(data, chosen)
+    if frame.empty and (lacks := data.lacking()):
+        return section("axes", title, [absent(f"There is no test AUROC to show against the settings: {lacks}.")])
     if len(frame) < 2:
         return section("axes", title, [absent("Fewer than two configurations are complete.")])
     blocks: list[Block | None] = [

@@ -10,6 +10,7 @@ import pandas as pd
 from puzzle_study import statistics
 from puzzle_study.config import NEED_TEST_LABELS
 from puzzle_study.reporting.blocks import (
+    NOTHING,
     Block,
     Cell,
     Column,
@@ -111,7 +112,9 @@ def ranking_table(data: StudyData) -> Table:
             (
                 count(row["rank"]),
                 word(TITLES.get(choice.detector, choice.detector) if choice.is_reference else choice.configuration),
-                percent(mean.value, mean.low, mean.high, strong=strong) if mean else Cell("–"),
+                percent(mean.value, mean.low, mean.high, strong=strong)
+                if mean
+                else Cell(data.lacking(data.of(choice)) or NOTHING),
                 word("" if choice.is_reference else choice.aggregation),
                 *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
                 word("reference" if choice.is_reference else row["label"].replace(";", ", "), strong=strong),
@@ -125,12 +128,17 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         tuple(columns),
         tuple(cells),
-        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} "
+        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} {_lacks(data)}"
         f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
         + " Trials: finished of planned.",
     )
+
+
+def _lacks(data: StudyData) -> str:
+    lacks = data.lacking()
+    return f"There is no AUROC where it cannot be measured: {lacks}. " if lacks else ""
 
 
 def differences_table(data: StudyData) -> Table | None:

@@ -12,6 +12,7 @@ from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
 from puzzle_study.reporting.scores import image_difference
 from puzzle_study.reporting.sections import robustness, selection, training
+from puzzle_study.reporting.sections.classes import flagged_sentence
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
     what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
-        return Paragraph(f"The test AUROC of {what} is not in the study's tables.", kind="finding")
+        lacks = data.lacking(data.of(winner))
+        why = f"cannot be measured: {lacks}.{flagged_sentence(data, winner)}"
+        why = why if lacks else "is not in the study's tables."
+        return Paragraph(f"The test AUROC of {what} {why}", kind="finding")
     compared = []
     for name in data.references:
         mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)

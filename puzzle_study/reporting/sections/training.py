@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
 
 LAST = 20
+NO_LAST = "The trials have no statistics over their last evaluations"
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -45,8 +46,13 @@ def build(data: StudyData, figures: Path) -> Section:
     else:
         blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
     blocks.append(_second_half(data, choice))
-    text = "The trials have no statistics over their last evaluations"
-    text += "." if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won."
+    lacks = data.lacking(data.of(choice))
+    text = f"There is no test AUROC along the training: {lacks}" if lacks else NO_LAST
+    text += (
+        "."
+        if lacks or data.table_error(choice) == choice.error
+        else f" under the error norm {choice.error}, which won."
+    )
     blocks.append(last_table(data, choice) or absent(text))
     return section("training", title, blocks)
 
