@@ -13,16 +13,16 @@ JOBS := $(VENV)/job-server
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test check-fast lint types check check-quick clean
+.PHONY: study test check-fast lint types check quick-numbers quick-rest clean
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
 
 test: lint types check
 
-# Side by side on two cores: types take as long as the tests.
+# Two at a time, for two cores.
 check-fast: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory --jobs=2 check-quick types lint
+	@$(MAKE) --no-print-directory --jobs=2 quick-numbers quick-rest types lint
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -36,8 +36,13 @@ check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)
 	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
 # What takes long among these wants the marker `slow`: pytest names it.
-check-quick: $(VENV)/.installed-dev
-	$(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
+QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
+
+quick-numbers: $(VENV)/.installed-dev
+	$(QUICK) tests/attacks tests/core
+
+quick-rest: $(VENV)/.installed-dev
+	$(QUICK) --ignore=tests/attacks --ignore=tests/core
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "puzzle_study needs Python 3.10 or newer; set PYTHON=python3.x")'

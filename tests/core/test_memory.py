@@ -109,6 +109,7 @@ def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
         work(small(calibrated(), 0), tiny.images(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", ["avg", "max"])
 @pytest.mark.parametrize("attack", ["attack1", "attack2", "attack2_averaged"])
 def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_numbers(
@@ -131,6 +132,7 @@ def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_num
         run_attacks(small(detector, 8, 0), images, labels, validation, specs, compare=False)
 
 
+@pytest.mark.slow
 def test_the_matrix_of_aggregations_is_measured_in_little_memory_too() -> None:
     detector, images = calibrated(), tiny.images(4)
     labels, spec = torch.zeros(4, dtype=torch.bool), attack_spec("attack1", "fgsm", epsilon=0.05)

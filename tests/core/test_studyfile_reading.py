@@ -350,6 +350,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 @examples(150)
 @given(document=documents())
 def test_what_is_dumped_is_read_back_as_the_same_study(

@@ -74,6 +74,7 @@ def test_training_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case: str, tmp_path: Path) -> None:
     settings = case_settings(case)

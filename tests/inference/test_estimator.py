@@ -82,6 +82,7 @@ def test_a_parameter_out_of_its_range_is_named_when_fitting(values: dict[str, An
         PuzzleAE(**{**SMALL, **values}).fit(IMAGES)
 
 
+@pytest.mark.slow
 def test_fitting_is_the_training_of_a_trial() -> None:
     """The same images and seed as a bare Trainer give the same network, to the bit."""
     estimator = PuzzleAE(**SMALL).fit(IMAGES)
@@ -299,6 +300,7 @@ def test_a_device_that_is_not_there_is_one_sentence(
         PuzzleAE(**SMALL, device=device).fit(IMAGES)
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light_and_lists_the_estimator() -> None:
     code = (
         "import sys, puzzle_study\n"

@@ -146,6 +146,7 @@ def test_a_task_that_is_none_is_a_sentence_and_nothing_is_written(best: Path, tm
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 def test_neither_export_nor_scoring_imports_torchvision(best: Path, tmp_path: Path) -> None:
     """A planted torchvision that cannot be imported without a trace."""
     planted, marker = tmp_path / "planted" / "torchvision", tmp_path / "imported"

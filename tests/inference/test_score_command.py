@@ -222,6 +222,7 @@ def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(
         assert f"not scored: {row['error']}\n" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_a_clean_table_even_for_names_that_are_no_text(best: Path, tmp_path: Path) -> None:
     (path,) = write_many(tmp_path / "images", 1)
     strange = os.fsencode(tmp_path / "images") + b'/\xff, "\n.png'
