@@ -39,7 +39,7 @@ def test_a_plain_install_resolves_without_torchvision_and_an_old_requests(tmp_pa
     ]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pip", *command],
+            [sys.executable, "-m", "pip", "install", *options, str(checkout)],
             cwd=tmp_path,
             env=os.environ | {"PIP_CONSTRAINT": str(none)},
             capture_output=True,
