@@ -18,8 +18,8 @@ from puzzle_study import config, datasets, trial
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import checkpoint, puzzle_ae
 from puzzle_study.detectors.training import Trainer
-from puzzle_study.results import Results
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.results import Results, write_json
+from puzzle_study.trial_spec import TrialSpec, describe
 
 from . import tiny
 from .tiny import CPU
@@ -89,6 +89,13 @@ def test_classes_start_from_weights_of_their_own_under_the_same_seed(kind: str, 
         trial.run(spec, Results(tmp_path), device=CPU)
         states.append(puzzle_ae.load(Results(tmp_path).detector(spec.key), device=CPU).network.state_dict())
     assert not tiny.same_state(states[0], states[1])
+
+
+def test_a_record_from_when_classes_shared_their_seeds_does_not_count(tmp_path: Path) -> None:
+    spec, results = tiny.trial(), Results(tmp_path)
+    write_json(results.record_file(spec.key), describe(spec) | {"status": "finished", "format": 1})
+    assert results.record(spec.key) is None
+    assert not list(results.records())
 
 
 @pytest.mark.parametrize("cut", range(1, EPOCHS + 1))
