@@ -18,6 +18,8 @@ from puzzle_study.reporting import build_report, drawing
 from puzzle_study.results import Results
 from tests.reporting.synthetic import Recipe, write_study
 
+pytestmark = pytest.mark.slow
+
 SMALL = Recipe(
     classes=("0",), seeds=(0,), configurations=1, references=("pca",), attacks=False, gallery=False, failed=0
 )
