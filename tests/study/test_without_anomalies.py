@@ -66,7 +66,7 @@ def finish(path: Path) -> tuple[Results, str]:
     winner = plan.winner()
     assert winner is not None
     engine._write_best(plan, results)
-    write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results, CPU)
+    write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results)
     page = build_report(results)
     assert engine._close(plan, results, page, Console(file=said, width=400), 1.0) == 0
     return results, said.getvalue()
