@@ -382,9 +382,7 @@ def _check_unknown(
         for key, value in layer.items():
             here = (*place, key)
             if key not in keys:
-                near = nearest_setting(
-                    ".".join(map(str, here)), [".".join((*place, other)) for other in keys], setting_names()
-                )
+                near = nearest_setting(_dotted(here), [_dotted((*place, other)) for other in keys], setting_names())
                 near = near or f"; allowed here: {', '.join(keys)}"
                 where = _where(here, source, lines, prefix, given)
                 raise UserError(f"`{_dotted(here)}` is not a setting{near} ({where})")
