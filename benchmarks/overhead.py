@@ -21,15 +21,16 @@ from typing import Any, TypeVar
 import click
 import torch
 
-from puzzle_study import studyfile, trial
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.devices import claim_cpus
+from puzzle_study.detectors.devices import claim_cpus
 from puzzle_study.results import Results, write_json
 from puzzle_study.study import attacking
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.tables import write_tables
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.trials import run
+from puzzle_study.trials.spec import TrialSpec, describe
 
 Found = TypeVar("Found")
 TRIVIAL = """
@@ -68,7 +69,7 @@ def study(trials: int, loop: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file, results = Path(folder) / "overhead.yaml", Results(Path(folder) / "study" / "overhead")
         file.write_text(TRIVIAL.format(seeds=list(range(trials))), encoding="utf-8")
-        plan = make_plan(studyfile.load(file), Results(Path(folder) / "loop"))
+        plan = make_plan(read.load(file), Results(Path(folder) / "loop"))
         started = time.time()
         command = [sys.executable, "-m", "puzzle_study.tune", str(file), "--results", str(results.root.parent)]
         subprocess.run(
@@ -100,7 +101,7 @@ def in_a_loop(plan: Plan) -> float:
     claim_cpus(1)
     ends = []
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, run.run(spec, plan.results, device=torch.device("cpu")))
         ends.append(time.perf_counter())
     return (ends[-1] - ends[0]) / max(1, len(ends) - 1)
 
@@ -138,7 +139,7 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
         algorithm=algorithm, configurations="null" if algorithm == "grid" else configurations, axis=axis
     )
     file.write_text(text, encoding="utf-8")
-    loaded, tasks = studyfile.load(file), [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
+    loaded, tasks = read.load(file), [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
     seconds: dict[str, float] = defaultdict(float)
 
     def timed(name: str, work: Callable[[], Found]) -> Found:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from benchmarks.trained import trained
-from puzzle_study import metrics
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
 DRAWS = 30
 

@@ -12,11 +12,13 @@ import click
 import torch
 
 from benchmarks.trained import trained
-from puzzle_study import datasets, metrics, studyfile
-from puzzle_study.detectors import puzzle_ae
+from puzzle_study import datasets
+from puzzle_study.config import read
+from puzzle_study.detectors.devices import Precision, default_device
+from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
-from puzzle_study.devices import Precision, default_device
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 WANTED = 0.1
@@ -27,7 +29,7 @@ WANTED = 0.1
 def main(results: Path) -> None:
     """Print the AUROC in float32 and in bfloat16. Example: python -m benchmarks.precision results/cpu_mnist"""
     place = Results(results)
-    study = studyfile.load_dumped(place.study_file)
+    study = read.load_dumped(place.study_file)
     trials, device, apart = trained(place), default_device(), []
     for spec in datasets.task_specs(study.data):
         task = datasets.load_task(study.data, spec)
@@ -35,7 +37,7 @@ def main(results: Path) -> None:
         if "repeat" in of_task:
             of_task = of_task[of_task["repeat"] == spec.repeat]
         for _, row in of_task.iterrows():
-            detector = puzzle_ae.load(place.detector(row["trial"]), device=device)
+            detector = detector.load(place.detector(row["trial"]), device=device)
             errors = {}
             for precision in PRECISIONS:
                 detector.precision = precision

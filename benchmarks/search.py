@@ -18,11 +18,11 @@ import numpy as np
 import optuna
 from scipy import stats
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import RECORD_FORMAT, Results, content_key
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec
 
 TASKS = tuple(TaskSpec("digits", str(number)) for number in range(5))
 SEEDS = (0, 1)
@@ -60,7 +60,7 @@ def ours(repeat: int, configurations: int, *, lookahead: int, racing: bool) -> t
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "search.yaml"
         path.write_text(text, encoding="utf-8")
-        plan = Plan(studyfile.load(path), TASKS, "0" * 16, Results(Path(folder) / "results"))
+        plan = Plan(read.load(path), TASKS, "0" * 16, Results(Path(folder) / "results"))
         while (spec := plan.take()) is not None:
             plan.done(spec.key, _record(spec, repeat))
     winner = plan.winner()

@@ -26,11 +26,12 @@ from torch import Tensor
 
 from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
 from benchmarks.reference import Reference, multiply_adds
-from puzzle_study import config, puzzles
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import Trainer
-from puzzle_study.devices import Precision, claim_cpus, default_device
-from puzzle_study.networks import Discriminator, UNet
+from puzzle_study import config
+from puzzle_study.detectors.devices import Precision, claim_cpus, default_device
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
 ATTACK_STEPS = 4
@@ -180,7 +181,7 @@ def study(trials: int) -> None:
 
     from rich.console import Console
 
-    from puzzle_study import studyfile
+    from puzzle_study.config import read
     from puzzle_study.study.engine import run_study
 
     text = (
@@ -191,7 +192,7 @@ def study(trials: int) -> None:
         path = Path(folder) / "overhead.yaml"
         path.write_text(text, encoding="utf-8")
         started = time.perf_counter()
-        run_study(studyfile.load(path), Path(folder) / "results", resume=False, console=Console(quiet=True))
+        run_study(read.load(path), Path(folder) / "results", resume=False, console=Console(quiet=True))
         wall = time.perf_counter() - started
         records = [json.loads(p.read_text()) for p in (Path(folder) / "results/overhead/records").glob("*.json")]
     inside = sum(r["train_seconds"] + r["evaluation_seconds"] + r["score_seconds"] for r in records)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from puzzle_study.results import Results
-from puzzle_study.trial_spec import PUZZLE_AE
+from puzzle_study.trials.spec import PUZZLE_AE
 
 
 def trained(results: Results) -> pd.DataFrame:

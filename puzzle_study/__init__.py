@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from puzzle_study.estimator import PuzzleAE, load
+    from puzzle_study.inference.estimator import PuzzleAE, load
 
 __all__ = ["PuzzleAE", "__version__", "load"]
 
@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     if name in ("PuzzleAE", "load"):
-        from puzzle_study import estimator
+        from puzzle_study.inference import estimator
 
         return getattr(estimator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

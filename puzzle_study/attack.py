@@ -10,8 +10,8 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from puzzle_study import config
-from puzzle_study.commands import command
-from puzzle_study.config_types import Perturbation
+from puzzle_study.cli import command
+from puzzle_study.config.types import Perturbation
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     from puzzle_study.attacks import attack_specs
     from puzzle_study.attacks.finished import attack_finished, find_detectors
     from puzzle_study.attacks.flags import FLAGS
-    from puzzle_study.devices import keep_freed_memory
+    from puzzle_study.detectors.devices import keep_freed_memory
     from puzzle_study.results import Results
 
     keep_freed_memory()

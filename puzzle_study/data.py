@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.errors import UserError, suggestion
 

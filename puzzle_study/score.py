@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
-    from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+    from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 
 EXAMPLE = """\b
 Examples:
@@ -77,12 +77,12 @@ def main(
 
     folder = find_detector(detector)
     paths = find_images(images)
-    from puzzle_study.detectors import puzzle_ae
-    from puzzle_study.devices import keep_freed_memory
+    from puzzle_study.detectors.devices import keep_freed_memory
+    from puzzle_study.detectors.puzzle_ae import detector
     from puzzle_study.inference.device import chosen_device
 
     keep_freed_memory()
-    found = puzzle_ae.load(folder, device=chosen_device(device))
+    found = detector.load(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)
     return _score(found, paths, fpr, output, overlay) if paths else 0
@@ -116,8 +116,8 @@ def _score(detector: PuzzleDetector, paths: list[Path], rate: float, output: Pat
 
 def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) -> None:
     """Write the ONNX model and say what may surprise."""
-    from puzzle_study.detectors.puzzle_ae import DESCRIPTION, read_description
-    from puzzle_study.export import write_onnx
+    from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION, read_description
+    from puzzle_study.inference.export import write_onnx
 
     task = read_description(folder).get("task", {})
     if not isinstance(task, dict):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
-    from puzzle_study.studyfile import StudyFile
+    from puzzle_study.config.read import StudyFile
 
 EXAMPLE = """\b
 Examples:
@@ -58,11 +58,11 @@ def main(
     """
     from rich.console import Console
 
-    from puzzle_study import studyfile
+    from puzzle_study.config import read
 
     if quiet and verbose:
         raise UserError("--quiet and --verbose contradict each other; leave one out")
-    file = studyfile.load(study, quick=quick, assignments=assignments)
+    file = read.load(study, quick=quick, assignments=assignments)
     from puzzle_study.study.storage import results_folder
 
     folder = results_folder(results, file.study.storage)
@@ -76,7 +76,8 @@ def main(
 
 def _dry_run(file: StudyFile, results: Path) -> str:
     """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
-    from puzzle_study import datasets, studyfile
+    from puzzle_study import datasets
+    from puzzle_study.config import read
     from puzzle_study.results import Results
     from puzzle_study.study import space
     from puzzle_study.study.plan import Plan
@@ -91,7 +92,7 @@ def _dry_run(file: StudyFile, results: Path) -> str:
     normal = ", ".join(dict.fromkeys(task.normal_class for task in tasks))
     trials = len(plan.references) + plan.wanted * len(tasks) * len(file.study.seeds)
     lines = [
-        studyfile.dump(file.study),
+        read.dump(file.study),
         f"# {trials} trials: {plan.wanted} configurations × {len(tasks)} tasks × {len(file.study.seeds)} seeds, "
         f"and {len(plan.references)} references",
         f"# dataset {file.study.data.name}, normal: {normal}",

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from puzzle_study import config, defaults, documentation, studyfile
+from puzzle_study import config
+from puzzle_study.config import docs, layers, read
 from puzzle_study.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,39 +23,39 @@ def named(path: Path) -> str:
     return path.stem
 
 
-@pytest.mark.parametrize("name", [documentation.SETTINGS_FILE, documentation.SCHEMA_FILE])
+@pytest.mark.parametrize("name", [docs.SETTINGS_FILE, docs.SCHEMA_FILE])
 def test_the_committed_file_is_what_the_settings_say(name: str) -> None:
     committed = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert committed == documentation.pages()[name], "run `python -m puzzle_study.documentation` and commit docs/"
+    assert committed == docs.pages()[name], "run `python -m puzzle_study.config.docs` and commit docs/"
 
 
 def test_the_command_writes_both_files_into_a_folder(tmp_path: Path) -> None:
-    result = CliRunner().invoke(documentation.main, ["--folder", str(tmp_path)])
+    result = CliRunner().invoke(docs.main, ["--folder", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == documentation.pages()
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == docs.pages()
 
 
 def test_every_setting_has_one_line() -> None:
-    lines = [line for line in documentation.settings_page().splitlines() if line.startswith("| `")]
+    lines = [line for line in docs.settings_page().splitlines() if line.startswith("| `")]
     names = [line.split("`")[1] for line in lines]
-    page = documentation.settings_page()
+    page = docs.settings_page()
     described = names[: names.index("resources.gpu") + 1]
-    axes = [f"{documentation.AXIS_PREFIX}{name}" for name in config.Axis.model_fields]
-    assert sorted(described) == sorted([*studyfile.setting_names(), *axes])
+    axes = [f"{docs.AXIS_PREFIX}{name}" for name in config.Axis.model_fields]
+    assert sorted(described) == sorted([*read.setting_names(), *axes])
     assert "undefined" not in page.lower()
 
 
 def test_every_number_has_a_unit() -> None:
-    parts = documentation.schema()["$defs"] | {"Study": documentation.schema()}
+    parts = docs.schema()["$defs"] | {"Study": docs.schema()}
     numbers = set()
-    for prefix, model, _ in documentation.sections():
-        for key in documentation.keys(model, prefix):
+    for prefix, model, _ in docs.sections():
+        for key in docs.keys(model, prefix):
             entry = parts[model.__name__]["properties"][key.last]
             kinds = {option.get("type") for option in (entry, *entry.get("anyOf", []), entry.get("items", {}))}
             if kinds & NUMBERS and model is not config.Axis:
                 numbers.add(key.name)
     numbers |= {"puzzle.grid", "attacks.epsilons"}
-    assert set(documentation.UNITS) == numbers, "give a number its unit in documentation.UNITS"
+    assert set(docs.UNITS) == numbers, "give a number its unit in docs.UNITS"
 
 
 @pytest.mark.parametrize("preset", get_args(config.Study.model_fields["preset"].annotation))
@@ -62,10 +63,10 @@ def test_every_number_has_a_unit() -> None:
 def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(dataset: str, preset: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: {dataset}}}\npreset: {preset}\n", encoding="utf-8")
-    resolved = defaults.leaves(studyfile.load(path).study.model_dump(by_alias=True))
-    said = defaults.leaves(defaults.preset(preset, dataset))
-    for name in documentation.depending():
-        assert resolved[name] == said.get(name, documentation.default_of(name, dataset)), name
+    resolved = layers.leaves(read.load(path).study.model_dump(by_alias=True))
+    said = layers.leaves(layers.preset(preset, dataset))
+    for name in docs.depending():
+        assert resolved[name] == said.get(name, docs.default_of(name, dataset)), name
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(dataset: str, 
     [
         ({"type": "integer", "minimum": 1, "maximum": 512}, "whole number ≥ 1, ≤ 512"),
         ({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}, "number > 0, < 1"),
-        ({"anyOf": [{"type": "number"}, documentation.QUOTIENT]}, "number or ratio such as `8/255`"),
+        ({"anyOf": [{"type": "number"}, docs.QUOTIENT]}, "number or ratio such as `8/255`"),
         ({"enum": [2, 3], "type": "integer"}, "`2`, `3`"),
         ({"const": "all", "type": "string"}, "`all`"),
         ({"type": "array", "items": {"type": "integer", "minimum": 0}}, "list, each whole number ≥ 0"),
@@ -83,7 +84,7 @@ def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(dataset: str, 
     ],
 )
 def test_what_is_allowed_is_said_in_words(entry: dict[str, Any], words: str) -> None:
-    assert documentation.allowed(entry) == words
+    assert docs.allowed(entry) == words
 
 
 # The schema
@@ -93,22 +94,22 @@ def test_what_is_allowed_is_said_in_words(entry: dict[str, Any], words: str) -> 
 def validator() -> Any:
     """A validator of study files by the committed schema; the package comes with Ray."""
     jsonschema = pytest.importorskip("jsonschema")
-    schema = documentation.schema()
+    schema = docs.schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 def read(text: str) -> Any:
-    return yaml.load(text, Loader=studyfile.StudyLoader)  # StudyLoader derives from SafeLoader
+    return yaml.load(text, Loader=read.StudyLoader)  # StudyLoader derives from SafeLoader
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=named)
 def test_every_study_file_is_valid_by_the_schema_and_so_is_its_resolved_form(path: Path, validator: Any) -> None:
     content = read(path.read_text(encoding="utf-8"))
     validator.validate(content)
-    validator.validate(read(studyfile.dump(studyfile.load(path).study)))
+    validator.validate(read(read.dump(read.load(path).study)))
     if "quick" in content:
-        validator.validate(read(studyfile.dump(studyfile.load(path, quick=True).study)))
+        validator.validate(read(read.dump(read.load(path, quick=True).study)))
 
 
 BAD = {
@@ -150,7 +151,7 @@ def test_the_schema_refuses_what_the_reader_refuses(case: str, validator: Any, t
     path = tmp_path / "study.yaml"
     path.write_text(BAD[case], encoding="utf-8")
     with pytest.raises(UserError, match=str(path)):
-        studyfile.load(path, quick="quick" in BAD[case])
+        read.load(path, quick="quick" in BAD[case])
 
 
 @pytest.mark.parametrize("case", GOOD)
@@ -158,13 +159,13 @@ def test_the_schema_accepts_what_the_reader_accepts(case: str, validator: Any, t
     validator.validate(read(GOOD[case]))
     path = tmp_path / "study.yaml"
     path.write_text(GOOD[case], encoding="utf-8")
-    studyfile.load(path, quick="quick" in GOOD[case])
+    read.load(path, quick="quick" in GOOD[case])
 
 
 # The written pages
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-SECTIONS = {key.name for key in documentation.keys(config.Study) if key.section is not None}
+SECTIONS = {key.name for key in docs.keys(config.Study) if key.section is not None}
 
 
 def prose(path: Path) -> str:
@@ -181,7 +182,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_settings_that_are_named_exist(path: Path) -> None:
     sections = {"train.adversary", "evaluate.robust", "search.racing", "search.stopping"}
-    known = {*studyfile.setting_names(), *sections}
+    known = {*read.setting_names(), *sections}
     for words in re.findall(r"`(?:--set )?([a-z_]+(?:\.[a-z_]+)+)[^`./]*`", prose(path)):
         if words.partition(".")[0] in SECTIONS and not words.endswith(".py"):
             assert words in known, words
@@ -202,6 +203,6 @@ def test_every_study_of_the_paper_is_in_the_page_on_reproduction() -> None:
 
 def test_the_page_on_reproduction_has_every_setting_of_the_authors_preset() -> None:
     page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
-    layers = [defaults.PRESETS["authors_code"], *defaults.PRESETS_BY_DATASET["authors_code"].values()]
-    for name in {leaf for layer in layers for leaf in defaults.leaves(layer)}:
+    layers = [layers.PRESETS["authors_code"], *layers.PRESETS_BY_DATASET["authors_code"].values()]
+    for name in {leaf for layer in layers for leaf in layers.leaves(layer)}:
         assert f"`{name}`" in page

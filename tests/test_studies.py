@@ -12,17 +12,19 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from puzzle_study import config, datasets, defaults, puzzles, studyfile, tune
+from puzzle_study import config, datasets, tune
+from puzzle_study.config import layers, read
 from puzzle_study.datasets import DATASETS, TaskSpec
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.detectors.scoring import AGGREGATIONS
-from puzzle_study.detectors.training import Trainer
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial import run, scoring_set
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.run import run, scoring_set
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
 
 from .datasets.conftest import SHARED, Layouts
 
@@ -63,7 +65,7 @@ def tasks(data: config.Data) -> list[TaskSpec]:
 
 
 def plan(path: Path, folder: Path, *, quick: bool) -> Plan:
-    file = studyfile.load(path, quick=quick)
+    file = read.load(path, quick=quick)
     return Plan(file, tasks(file.study.data), "", Results(folder))
 
 
@@ -100,7 +102,7 @@ def test_the_head_has_the_command_that_runs_it_and_the_schema_that_checks_it(pat
 
 @each_study
 def test_the_head_says_where_the_files_go(path: Path) -> None:
-    name = studyfile.load(path).study.data.name
+    name = read.load(path).study.data.name
     if name == "folder":
         assert "data/mine/train/good" in head(path)
     elif DATASETS[name].downloads:
@@ -121,7 +123,7 @@ def test_a_file_of_the_paper_names_its_table_first(path: Path) -> None:
 @each_study
 def test_its_classes_exist(path: Path) -> None:
     for quick in (False, True):
-        data = studyfile.load(path, quick=quick).study.data
+        data = read.load(path, quick=quick).study.data
         info = DATASETS[data.name]
         for name in data.normal_classes or ():
             assert info.classes
@@ -131,14 +133,14 @@ def test_its_classes_exist(path: Path) -> None:
 @long_and_quick
 @each_study
 def test_no_axis_is_searched_in_vain(path: Path, quick: bool) -> None:
-    file = studyfile.load(path, quick=quick)
+    file = read.load(path, quick=quick)
     if file.study.search is not None:
         assert space.inert_axes(file, file.study.search) == {}
 
 
 @each_study
 def test_quick_is_small(path: Path) -> None:
-    study = studyfile.load(path, quick=True).study
+    study = read.load(path, quick=True).study
     side = study.data.size or DATASETS[study.data.name].size
     images = study.data.max_train_images or round(6742 / 12 if study.data.train_fraction < 1 else 58)
     assert study.model.base_channels <= 8
@@ -156,7 +158,7 @@ def test_quick_is_small(path: Path) -> None:
 
 def row(path: Path) -> paper_values.PaperValues | None:
     """What the report holds beside the default configuration of a study."""
-    study = studyfile.load(path).study
+    study = read.load(path).study
     conditions = Conditions(
         variant=study.variant,
         grid=study.puzzle.grid,
@@ -205,7 +207,7 @@ def test_the_heads_of_tables_9_and_10_have_the_papers_means() -> None:
 
 
 def test_table_10_is_of_the_trainings_of_table_1() -> None:
-    one, ten = (studyfile.load(STUDIES / "paper" / f"{name}.yaml") for name in ("table01_mnist", "table10_fpr_mnist"))
+    one, ten = (read.load(STUDIES / "paper" / f"{name}.yaml") for name in ("table01_mnist", "table10_fpr_mnist"))
     assert ten.study.model_copy(update={"name": "table01_mnist"}) == one.study
 
 
@@ -247,12 +249,12 @@ EVERYWHERE = {
 
 
 def settings_of(study: config.Study) -> dict[str, Any]:
-    return defaults.leaves(study.model_dump(by_alias=True))
+    return layers.leaves(study.model_dump(by_alias=True))
 
 
 @each_study_of_the_papers_settings
 def test_its_settings_are_the_papers(path: Path) -> None:
-    study = studyfile.load(path).study
+    study = read.load(path).study
     name = study.data.name
     expected = EVERYWHERE | {"train.batch_size": 8 if name in SMALL_BATCHES else 128} | PAPER_SETTINGS[name]
     expected |= {"data.augment_to": 800 if name == "mvtec" else None}
@@ -279,7 +281,7 @@ AUTHORS_COUNT = {"mnist": 851, "fashion_mnist": 851, "cifar10": 851, "mvtec": 25
 
 @each_study_of_the_papers_settings
 def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> None:
-    study = studyfile.load(path, assignments=["preset=authors_code"]).study
+    study = read.load(path, assignments=["preset=authors_code"]).study
     name = study.data.name
     plateau = (0.5, 30) if name == "mnist" else (0.8, 50)
     expected = AUTHORS | {
@@ -295,15 +297,15 @@ def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> No
 
 @each_paper_study
 def test_a_table_is_evaluated_at_every_epoch_so_that_the_last_20_evaluations_are_the_last_20_epochs(path: Path) -> None:
-    study = studyfile.load(path).study
+    study = read.load(path).study
     if path.stem.startswith("table") and study.data.name != "coil100":  # whose table has no deviation
         assert study.evaluate.every == 1
     assert study.evaluate.max_images in (None, 1000)
 
 
 def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: Path) -> None:
-    file = studyfile.load(STUDIES / "robustness_mnist.yaml")
-    figure = studyfile.load(STUDIES / "paper" / "figure10_mnist.yaml").study
+    file = read.load(STUDIES / "robustness_mnist.yaml")
+    figure = read.load(STUDIES / "paper" / "figure10_mnist.yaml").study
     made = plan(STUDIES / "robustness_mnist.yaml", tmp_path, quick=False)
     assert file.study.search
     asker = space.GridAsker(file, file.study.search)
@@ -333,7 +335,7 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
 def resolved(text: str, tmp_path: Path) -> config.Settings:
     path = tmp_path / "study.yaml"
     path.write_text(text + "\nmodel: {base_channels: 1}\n", encoding="utf-8")
-    return studyfile.load(path).configuration({})
+    return read.load(path).configuration({})
 
 
 @pytest.mark.parametrize(
@@ -416,7 +418,7 @@ def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(ima
         assignments = [f"{name}={value}" for name, value in {**TINY, "data.root": root}.items()]
         if "coil100" in path.stem:
             assignments.append("data.normal_classes=[1, 2]")  # of a hundred, three are here
-        file = studyfile.load(path, quick=True, assignments=assignments)
+        file = read.load(path, quick=True, assignments=assignments)
         kind = (file.study.data.name, file.study.variant, file.study.puzzle)
         if kind in seen:
             continue

@@ -11,9 +11,9 @@ from puzzle_study.attacks import table
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
-from puzzle_study.devices import default_device
+from puzzle_study.detectors.devices import default_device
+from puzzle_study.detectors.puzzle_ae import detector
+from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION
 from puzzle_study.errors import UserError
 from puzzle_study.inference.locating import BEST, detectors_in
 
@@ -54,8 +54,8 @@ def attack_finished(
         UserError: detector or images are missing, damaged or do not belong together.
     """
     name = folder.resolve().name
-    content = puzzle_ae.read_description(folder)
-    detector = puzzle_ae.load(folder, device=default_device())
+    content = detector.read_description(folder)
+    detector = detector.load(folder, device=default_device())
     try:
         data = config.Settings.model_validate(content["settings"]).data
         spec = datasets.TaskSpec(**content["task"])

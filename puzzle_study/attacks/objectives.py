@@ -18,11 +18,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import puzzles
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.devices import whole_float32
 from puzzle_study.detectors.memory import AtOnce, halving
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.devices import whole_float32
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 
 
 class Objective(nn.Module, ABC):

@@ -18,7 +18,7 @@ from puzzle_study.attacks.specs import AttackSpec, measured_as
 from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
 from puzzle_study.attacks.template import attack_batch, require_methods
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.detectors.puzzle_ae import to_float
+from puzzle_study.detectors.puzzle_ae.detector import to_float
 
 DIRECTIONS = (1, -1)
 
@@ -70,7 +70,7 @@ def run_attacks(
 
     Args:
         detector: module from images [N, C, H, W] in [0, 1] to differentiable scores [N]; attack2 and
-            attack2_averaged need a :class:`~puzzle_study.detectors.puzzle_ae.PuzzleDetector`.
+            attack2_averaged need a :class:`~puzzle_study.detectors.puzzle_ae.detector.PuzzleDetector`.
         images_NCHW: uint8, or floats in [0, 1].
         labels_N: bool, True for anomalies.
         validation_scores: scores of normal images that were held out, from which threshold and scale are taken.

@@ -13,11 +13,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import puzzles
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, OwnPuzzle, ThroughPuzzles, WholeScore, normalised
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.errors import UserError
 
 # Numbers in one copy of the rows of a batch. Batches do not depend on memory, so that random starts do not either.

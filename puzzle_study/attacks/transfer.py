@@ -18,7 +18,7 @@ from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.surfaces import default_at_once, device_of, score_images
 from puzzle_study.config import Aggregation
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, to_float
 from puzzle_study.detectors.scoring import AGGREGATIONS
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from puzzle_study.detectors.puzzle_ae import MOST_CHANNELS
+from puzzle_study.detectors.puzzle_ae.detector import MOST_CHANNELS
 
 LEAST_SIDE = 16
 AT_ONCE = 1024

@@ -14,7 +14,7 @@ from typing import TextIO
 
 import torch
 
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration

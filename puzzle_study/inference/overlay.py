@@ -21,7 +21,7 @@ from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.memory import halving
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, to_float
 from puzzle_study.errors import UserError
 from puzzle_study.results import replacing
 

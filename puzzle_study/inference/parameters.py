@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from puzzle_study import config, defaults
+from puzzle_study import config
+from puzzle_study.config import layers
 
 SETTINGS: dict[str, str] = {
     "kind": "puzzle.kind",
@@ -56,17 +57,17 @@ def to_settings(parameters: Mapping[str, Any], *, channels: int) -> config.Setti
     Raises:
         ValueError: a value is of the wrong type or out of its range.
     """
-    layers = [defaults.nested(dotted, _plain(parameters[name])) for name, dotted in SETTINGS.items()]
+    layers = [layers.nested(dotted, _plain(parameters[name])) for name, dotted in SETTINGS.items()]
     data = {"data": {"name": "folder", "grayscale": channels == 1}}
     try:
-        return config.Settings.model_validate(defaults.merge(data, *layers))
+        return config.Settings.model_validate(layers.merge(data, *layers))
     except ValidationError as error:
         raise ValueError(_sentence(error.errors()[0])) from error
 
 
 def from_settings(settings: config.Settings) -> dict[str, Any]:
     """Return the parameters of a configuration."""
-    flat = defaults.leaves(settings.model_dump(mode="json", by_alias=True))
+    flat = layers.leaves(settings.model_dump(mode="json", by_alias=True))
     return {name: flat[dotted] for name, dotted in SETTINGS.items()}
 
 

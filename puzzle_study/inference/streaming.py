@@ -16,7 +16,7 @@ from torch import Tensor
 
 from puzzle_study.datasets.images import decode_all
 from puzzle_study.datasets.records import Sizing
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.errors import UserError
 
 CHUNK_BYTES = 32 << 20

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, studyfile
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 
@@ -101,7 +102,7 @@ def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, re
 
 
 def _study(results: Results) -> config.Study | None:
-    return studyfile.load_dumped(results.study_file) if results.study_file.exists() else None
+    return read.load_dumped(results.study_file) if results.study_file.exists() else None
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study import metrics
+from puzzle_study.statistics import metrics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, statistics
+from puzzle_study import config
 from puzzle_study.reporting.paper_values import MAIN, Conditions
-from puzzle_study.statistics import Mean
+from puzzle_study.statistics import intervals
+from puzzle_study.statistics.intervals import Mean
 from puzzle_study.study.selection import SHARES, criterion, objectives, summary_column
 
 if TYPE_CHECKING:
@@ -259,13 +260,13 @@ class StudyData:
         values = self.metric(choice, metric)
         if not len(values):
             return None
-        mean = statistics.mean_interval(
+        mean = intervals.mean_interval(
             values.to_numpy(), tasks_of(values), bounds=(0, 1) if metric in SHARES else (-np.inf, np.inf)
         )
-        if metric != "auroc" or mean.method != statistics.NO_INTERVAL:
+        if metric != "auroc" or mean.method != intervals.NO_INTERVAL:
             return mean
         lows, highs = self.metric(choice, suffix="_low"), self.metric(choice, suffix="_high")
-        return statistics.with_image_interval(
+        return intervals.with_image_interval(
             mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
         )
 
@@ -324,8 +325,8 @@ class StudyData:
         return pd.Series(values, index=rows.index, dtype=float)
 
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float]:
-        from puzzle_study import metrics
         from puzzle_study.reporting import scores
+        from puzzle_study.statistics import metrics
 
         def compute() -> dict[str, float]:
             scored = scores.test_scores(self, trial, choice)

@@ -22,11 +22,11 @@ from puzzle_study.attacks.running import AttackResult
 from puzzle_study.attacks.table import judged, named, row
 from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae import detector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json
 from puzzle_study.study.selection import Reading
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec
 
 EXAMPLES = 4
 EXAMPLE_FIELDS = (
@@ -224,7 +224,7 @@ def _loaded(data: config.Data, task: datasets.TaskSpec, fingerprint: str) -> dat
 
 def _detector(trial: TrialSpec, reading: Reading, results: Results, device: torch.device) -> PuzzleDetector:
     score = trial.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    return puzzle_ae.load(results.detector(trial.key), device=device).with_score(score)
+    return detector.load(results.detector(trial.key), device=device).with_score(score)
 
 
 def _validation(detector: PuzzleDetector) -> Tensor:

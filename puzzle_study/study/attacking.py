@@ -13,16 +13,16 @@ from puzzle_study import config
 from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.flags import compared, control
 from puzzle_study.attacks.specs import measured_as
+from puzzle_study.detectors.devices import claim_cpus, default_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
-from puzzle_study.trial import check_images
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.run import check_images
+from puzzle_study.trials.spec import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def run_attack_stage(
         resources: what one unit occupies.
         done: called after each.
         place: where workers find and leave files; None: the results folder.
-        images: the study's data section, see :func:`puzzle_study.trial.run`.
+        images: the study's data section, see :func:`puzzle_study.trials.run.run`.
         max_concurrent: how many run at once at most; None: as many as the resources allow.
 
     Raises:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from puzzle_study import config, defaults, studyfile
-from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
+from puzzle_study import config
+from puzzle_study.config import layers, read
+from puzzle_study.config.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
 
 SHOWN = 3
 
@@ -74,7 +75,7 @@ class Changes:
         )
 
 
-def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
+def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
     """Compare a study file with what is in its results folder; None where nothing is.
 
     Args:
@@ -88,7 +89,7 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
     """
     if not results.study_file.exists():
         return None
-    before = studyfile.load_dumped(results.study_file)
+    before = read.load_dumped(results.study_file)
     trained = [record for record in results.records() if is_trained(record)]
     usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
@@ -98,7 +99,7 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
     """Return a phrase for every setting that is not the same."""
-    old, new = (defaults.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
+    old, new = (layers.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
     return [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
@@ -111,7 +112,7 @@ def is_trained(record: Mapping[str, Any]) -> bool:
     return record.get("status") == "finished" and record.get("detector") == PUZZLE_AE
 
 
-def can_use(record: Mapping[str, Any], file: studyfile.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
+def can_use(record: Mapping[str, Any], file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
     """Whether a study may ask for the very trial of a record: its default, or a point of its search space.
 
     Whether a search comes to that point is its own affair; if it does, nothing is trained.
@@ -128,7 +129,7 @@ def can_use(record: Mapping[str, Any], file: studyfile.StudyFile, tasks: Iterabl
     )
 
 
-def _reachable(settings: config.Settings, file: studyfile.StudyFile) -> Iterable[config.Settings]:
+def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
     """Yield the study's default, and the point of its search space that has the values of other settings."""
     yield file.configuration({})
     search = file.study.search

@@ -17,30 +17,31 @@ from typing import Any
 import filelock
 from rich.console import Console
 
-from puzzle_study import datasets, environment, studyfile
-from puzzle_study.devices import default_device, resolve_precision
+from puzzle_study import datasets
+from puzzle_study.config import read
+from puzzle_study.detectors.devices import default_device, resolve_precision
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
-from puzzle_study.study import attacking, space
+from puzzle_study.study import attacking, environment, space
 from puzzle_study.study.attack_units import Unit
 from puzzle_study.study.changes import compare
-from puzzle_study.study.cluster import started_ray
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.gallery import write_gallery
-from puzzle_study.study.loggers import check_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
+from puzzle_study.study.ray.cluster import started_ray
+from puzzle_study.study.ray.loggers import check_loggers
 from puzzle_study.study.selection import chosen_by, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec
 
 INTERRUPTED = 130
 TERMINATED = 143
 FAILED = 1
 
 
-def make_plan(file: studyfile.StudyFile, results: Results) -> Plan:
+def make_plan(file: read.StudyFile, results: Results) -> Plan:
     """Return the plan of a study, with what is finished already.
 
     Raises:
@@ -51,7 +52,7 @@ def make_plan(file: studyfile.StudyFile, results: Results) -> Plan:
 
 
 def run_study(
-    file: studyfile.StudyFile,
+    file: read.StudyFile,
     folder: Path,
     *,
     resume: bool,
@@ -87,7 +88,7 @@ def run_study(
 
 
 def _run_study(
-    file: studyfile.StudyFile, results: Results, *, resume: bool, console: Console, address: str | None, verbose: bool
+    file: read.StudyFile, results: Results, *, resume: bool, console: Console, address: str | None, verbose: bool
 ) -> int:
     place = Place.of(results, file.study.storage)
     place.fetch()
@@ -116,7 +117,7 @@ def _run_study(
 
 
 def _run_locked(
-    file: studyfile.StudyFile,
+    file: read.StudyFile,
     plan: Plan,
     results: Results,
     console: Console,
@@ -146,11 +147,11 @@ def _run_locked(
         if plan.next() is not None or file.study.attacks is not None:
             stack.enter_context(started_ray(file.study, place, plan.fingerprint, address, console, verbose=verbose))
             # Ray reads its environment when it is imported, so nothing imports it before started_ray has set that.
-            from puzzle_study.study.runner import run_trials, sigterm_as_sigint
+            from puzzle_study.study.ray.runner import run_trials, sigterm_as_sigint
 
             received = stack.enter_context(sigterm_as_sigint())
         # Only now: what the machine or the cluster cannot run leaves no begun study behind.
-        write_text(results.study_file, studyfile.dump(file.study))
+        write_text(results.study_file, read.dump(file.study))
         write_json(results.environment_file, described)
         place.publish(finished=False)
         try:

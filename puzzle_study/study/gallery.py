@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from puzzle_study import datasets, puzzles
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import to_float
+from puzzle_study import datasets
+from puzzle_study.detectors.puzzle_ae import detector, puzzles
+from puzzle_study.detectors.puzzle_ae.detector import to_float
 from puzzle_study.results import Results, replacing
 from puzzle_study.study.selection import Reading
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
@@ -45,7 +45,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
     """Show each image in the permutation that its reconstruction fails most in."""
     task = datasets.load_task(spec.settings.data, spec.task)
     score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    detector = puzzle_ae.load(results.detector(spec.key), device=device).with_score(score)
+    detector = detector.load(results.detector(spec.key), device=device).with_score(score)
     errors = torch.from_numpy(results.errors(spec.key)["test"]).to(device)
     score_N = detector.scores(errors).cpu().numpy()
     labels = task.labels.numpy()

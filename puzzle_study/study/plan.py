@@ -21,21 +21,13 @@ from statistics import fmean
 from typing import Any
 
 from puzzle_study import config
+from puzzle_study.config.read import StudyFile
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import racing, space
-from puzzle_study.study.selection import (
-    Reading,
-    Worth,
-    configuration_worth,
-    gain,
-    objectives,
-    readings,
-    trial_value,
-)
-from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, resolve_reference
+from puzzle_study.study.selection import Reading, Worth, configuration_worth, gain, objectives, readings, trial_value
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec, resolve_reference
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20

@@ -18,17 +18,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
-from puzzle_study.axes import EVALUATION_AXES, applies, combinations, ordered_axes, setting_of
-from puzzle_study.axes import Values as Values
-from puzzle_study.study.selection import (
-    LOWER_IS_BETTER,
-    Reading,
-    Worth,
-    objectives,
-    readings,
-)
-from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial_spec import INERT_BY, inert_settings
+from puzzle_study.config.axes import EVALUATION_AXES, applies, combinations, ordered_axes, setting_of
+from puzzle_study.config.axes import Values as Values
+from puzzle_study.config.read import StudyFile
+from puzzle_study.study.selection import LOWER_IS_BETTER, Reading, Worth, objectives, readings
+from puzzle_study.trials.spec import INERT_BY, inert_settings
 
 
 class Suggestion(Protocol):

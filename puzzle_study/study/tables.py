@@ -10,20 +10,13 @@ import numpy as np
 import pandas as pd
 
 from puzzle_study import config
-from puzzle_study.axes import EVALUATION_AXES, setting_of
+from puzzle_study.config.axes import EVALUATION_AXES, setting_of
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
-from puzzle_study.statistics import mean_interval
+from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import (
-    Reading,
-    configuration_worth,
-    criterion,
-    gain,
-    pareto_front,
-    summary_column,
-)
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.study.selection import Reading, configuration_worth, criterion, gain, pareto_front, summary_column
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
 
 METRICS = (
     "auroc",

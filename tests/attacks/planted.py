@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, puzzles
+from puzzle_study import config
 from puzzle_study.config import Aggregation
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.networks import UNet, initialise_unet
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
 
 SIDE = 16
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from puzzle_study import config, puzzles
+from puzzle_study import config
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.config import Aggregation
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 
 from . import planted
 

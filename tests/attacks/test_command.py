@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from puzzle_study import config, datasets
 from puzzle_study.attack import main
 from puzzle_study.attacks.finished import find_detectors
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION
 from puzzle_study.errors import UserError
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec, describe
 
 from . import planted
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from puzzle_study import config
-from puzzle_study.detectors.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.adversary import perturb
 
 from . import reference
 from .tiny import examples

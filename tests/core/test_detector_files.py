@@ -15,11 +15,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import config, puzzles
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION, WEIGHTS, PuzzleDetector, Shape, load, read_description
+from puzzle_study import config
+from puzzle_study.detectors.puzzle_ae import detector, puzzles
+from puzzle_study.detectors.puzzle_ae.detector import (
+    DESCRIPTION,
+    WEIGHTS,
+    PuzzleDetector,
+    Shape,
+    load,
+    read_description,
+)
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet
 from puzzle_study.errors import UserError
-from puzzle_study.puzzles import PuzzleSet
 
 from . import tiny
 from .tiny import CPU, examples
@@ -300,4 +307,4 @@ def test_a_pickle_with_code_is_refused_and_nothing_is_executed(as_zip: bool, sav
 
 
 def test_the_list_of_files_of_a_detector_is_these_two(saved: Path) -> None:
-    assert sorted(path.name for path in saved.iterdir()) == [puzzle_ae.DESCRIPTION, puzzle_ae.WEIGHTS]
+    assert sorted(path.name for path in saved.iterdir()) == [detector.DESCRIPTION, detector.WEIGHTS]

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from puzzle_study import config, datasets, puzzles
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import Trainer
+from puzzle_study import config, datasets
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SHOWN = 12

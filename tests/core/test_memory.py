@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, puzzles, trial
+from puzzle_study import config
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.attacks.transfer import aggregation_matrix
 from puzzle_study.detectors.memory import AtOnce, halving, needed_gib
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.detectors.training import Trainer
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.errors import UserError
 from puzzle_study.inference.overlay import errors_and_maps
 from puzzle_study.results import Results
+from puzzle_study.trials import run
 
 from . import tiny
 from .tiny import CPU
@@ -200,7 +202,7 @@ def test_a_training_that_does_not_fit_names_the_batch_size_and_the_memory_it_nee
 
     for step, needed in ((too_much, "at least 104857"), (gpu, "at least ")):
         monkeypatch.setattr(Trainer, "_step", step)
-        record = trial.run(spec, Results(tmp_path / needed), device=CPU)
+        record = run.run(spec, Results(tmp_path / needed), device=CPU)
         assert record["status"] == "failed"
         assert record["error"].startswith(
             "training with train.batch_size 8 and model.base_channels 2 does not fit the memory: it needed " + needed

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from puzzle_study import config, puzzles
+from puzzle_study import config
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.puzzles import Permutation, Puzzler, PuzzleSet
+from puzzle_study.detectors.puzzle_ae.rules import hidden_style, scoring_permutations
 from puzzle_study.errors import UserError
-from puzzle_study.puzzle_rules import hidden_style, scoring_permutations
-from puzzle_study.puzzles import Permutation, Puzzler, PuzzleSet
-from puzzle_study.trial import scoring_set
+from puzzle_study.trials.run import scoring_set
 
 from . import reference
 from .tiny import examples

@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from puzzle_study import config, puzzles
+from puzzle_study import config
 from puzzle_study.config import Aggregation, ErrorNorm
-from puzzle_study.detectors import puzzle_ae, scoring
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.puzzles import PuzzleSet
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet
 
 from . import reference, tiny
 from .tiny import examples
@@ -116,7 +117,7 @@ def test_the_error_matrix_does_not_depend_on_its_chunks(puzzles_at_once: int, mo
     """Whether images are taken one by one or together, and even the puzzles of one image in parts."""
     detector, images = tiny.detector(ALL), tiny.images(5)
     expected = detector.error_matrix(images)
-    monkeypatch.setitem(puzzle_ae.CHUNK_NUMBERS, "cpu", numbers_for(detector, puzzles_at_once))
+    monkeypatch.setitem(detector.CHUNK_NUMBERS, "cpu", numbers_for(detector, puzzles_at_once))
     assert detector.puzzles_at_once == puzzles_at_once
     torch.testing.assert_close(detector.error_matrix(images), expected, rtol=1e-5, atol=0)
 
@@ -126,7 +127,7 @@ def test_the_error_matrix_does_not_depend_on_its_chunks(puzzles_at_once: int, mo
 def test_chunks_cover_every_image_once_in_order(images: int, at_once: int) -> None:
     detector = tiny.detector(SETS["rotations"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(puzzle_ae.CHUNK_NUMBERS, "cpu", numbers_for(detector, at_once))
+        patch.setitem(detector.CHUNK_NUMBERS, "cpu", numbers_for(detector, at_once))
         parts = list(detector.chunks(images))
     assert [i for part in parts for i in range(images)[part]] == list(range(images))
     assert all(len(range(images)[part]) * 3 <= max(at_once, 3) for part in parts)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study import datasets, studyfile
+from puzzle_study import datasets
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 
 DATA = "data: {name: digits}\n"
@@ -19,7 +20,7 @@ def failure(tmp_path: Path, text: str | bytes, *, assignments: Sequence[str] = (
     path = tmp_path / "study.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError) as caught:
-        studyfile.load(path, assignments=assignments, quick=quick)
+        read.load(path, assignments=assignments, quick=quick)
     sentence = str(caught.value)
     assert "\n" not in sentence
     return sentence.replace(str(path), "FILE")
@@ -464,18 +465,18 @@ def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=rf"^study file {re.escape(str(path))} does not exist; did you mean cifar10\.yaml\?$"
     ):
-        studyfile.load(path)
+        read.load(path)
 
 
 def test_a_missing_file_in_a_missing_folder_is_named(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "x.yaml"
     with pytest.raises(UserError, match=rf"^study file {re.escape(str(path))} does not exist$"):
-        studyfile.load(path)
+        read.load(path)
 
 
 def test_a_folder_is_no_study_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"^study file {re.escape(str(tmp_path))} cannot be read: Is a directory$"):
-        studyfile.load(tmp_path)
+        read.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -532,7 +533,7 @@ def test_a_value_that_quick_sets_is_named_with_its_own_line(tmp_path: Path) -> N
 def test_the_configuration_of_a_search_names_its_axis(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(DATA + "search:\n  space:\n    train.epochs: {int_uniform: [1, 5]}\n")
-    file = studyfile.load(path)
+    file = read.load(path)
     with pytest.raises(UserError) as caught:
         file.configuration({"train.epochs": -1})
     assert str(caught.value) == (
@@ -552,6 +553,6 @@ def test_the_configuration_of_a_search_names_its_axis(tmp_path: Path) -> None:
 def test_a_class_that_does_not_exist_is_named_with_those_that_do(wanted: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: digits, normal_classes: {wanted}}}\n")
-    data = studyfile.load(path).study.data
+    data = read.load(path).study.data
     with pytest.raises(UserError, match=sentence):
         datasets.task_specs(data)

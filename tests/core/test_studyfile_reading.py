@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import config, defaults, studyfile
-from puzzle_study.axes import combinations
+from puzzle_study import config
+from puzzle_study.config import layers, read
+from puzzle_study.config.axes import combinations
 
 from .tiny import examples
 
@@ -23,7 +24,7 @@ def load(
     """The study that a file with this text resolves to."""
     path = folder / name
     path.write_text(text, encoding="utf-8")
-    return studyfile.load(path, assignments=assignments, quick=quick).study
+    return read.load(path, assignments=assignments, quick=quick).study
 
 
 # Words of YAML
@@ -85,7 +86,7 @@ def test_a_perturbation_may_be_written_in_parts_of_255(word: str, value: float, 
 def test_a_search_axis_may_be_written_in_parts_of_255(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("data: {name: digits}\nsearch: {space: {train.adversary.epsilon: {choice: [8/255, 0.1]}}}\n")
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.configuration({"train.adversary.epsilon": "8/255"}).train.adversary.epsilon == 8 / 255
     assert file.study.search is not None
     assert file.study.search.space["train.adversary.epsilon"].values == (8 / 255, 0.1)
@@ -107,7 +108,7 @@ def test_a_condition_in_parts_of_255_holds(tmp_path: Path) -> None:
         "data: {name: digits}\ntrain: {adversary: {epsilon: 8/255}}\n"
         "search: {space: {train.lambda: {grid: [0, 1], when: {train.adversary.epsilon: [8/255]}}}}\n"
     )
-    file = studyfile.load(path)
+    file = read.load(path)
     assert combinations(file, ["train.lambda"]) == [{"train.lambda": 0.0}, {"train.lambda": 1.0}]
 
 
@@ -122,7 +123,7 @@ def test_a_study_without_a_name_is_called_like_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", get_args(config.DatasetName))
 def test_every_data_set_has_the_authors_defaults(name: str, tmp_path: Path) -> None:
     study = load(tmp_path, f"data: {{name: {name}}}\n")
-    for dotted, value in defaults.leaves(defaults.DATASETS[name]).items():
+    for dotted, value in layers.leaves(layers.DATASETS[name]).items():
         assert setting(study, dotted) == value
 
 
@@ -233,7 +234,7 @@ def test_a_configuration_has_the_values_of_its_axes_and_the_studys_otherwise(tmp
         "data: {name: digits}\ntrain: {epochs: 7}\n"
         "search: {space: {train.lambda: {uniform: [0, 1]}, variant: {choice: [PAE, CPAE-G]}}}\n"
     )
-    file = studyfile.load(path)
+    file = read.load(path)
     chosen = file.configuration({"train.lambda": 0.5})
     assert (chosen.train.lambda_, chosen.train.epochs, chosen.train.batch_size) == (0.5, 7, 32)
     assert file.configuration({}) == config.Settings.model_validate(
@@ -250,7 +251,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
 
 
 def test_every_setting_is_documented_and_named_once() -> None:
-    names = studyfile.setting_names()
+    names = read.setting_names()
     assert len(names) == len(set(names))
     assert {"data.name", "train.lambda", "train.adversary.epsilon", "search.space", "attacks.methods"} <= set(names)
     sections: list[type[config.Section]] = [config.Study, config.Axis, config.Search, config.Attacks, config.Resources]
@@ -339,7 +340,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "resources.cpu": st.floats(0.1, 64),
     }
     for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
-        document = defaults.merge(document, defaults.nested(name, draw(optional[name])))
+        document = layers.merge(document, layers.nested(name, draw(optional[name])))
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
@@ -355,12 +356,12 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 def test_what_is_dumped_is_read_back_as_the_same_study(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
 ) -> None:
-    study = config.Study.model_validate(studyfile.resolved_layers(document))
+    study = config.Study.model_validate(read.resolved_layers(document))
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
-    path.write_text(studyfile.dump(study), encoding="utf-8")
-    again = studyfile.load(path).study
+    path.write_text(read.dump(study), encoding="utf-8")
+    again = read.load(path).study
     assert again == study
-    assert studyfile.dump(again) == studyfile.dump(study)
+    assert read.dump(again) == read.dump(study)
 
 
 def setting(study: config.Study, dotted: str) -> Any:

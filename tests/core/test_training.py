@@ -14,7 +14,7 @@ import torch
 
 from puzzle_study import config
 from puzzle_study.detectors import checkpoint
-from puzzle_study.detectors.training import EpochLosses, Trainer, TrainingDiverged, averaging_decay
+from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer, TrainingDiverged, averaging_decay
 
 from . import tiny
 from .tiny import CPU

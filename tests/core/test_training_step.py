@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from puzzle_study.detectors.training import Trainer, feature_matching, one_cycle
-from puzzle_study.puzzles import padded_side
+from puzzle_study.detectors.puzzle_ae.puzzles import padded_side
+from puzzle_study.detectors.puzzle_ae.training import Trainer, feature_matching, one_cycle
 
 from . import reference, tiny
 from .tiny import examples

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import config, studyfile
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.trial import scoring_set
-from puzzle_study.trial_spec import INERT_BY, TrialSpec, inert_settings
+from puzzle_study.trials.run import scoring_set
+from puzzle_study.trials.spec import INERT_BY, TrialSpec, inert_settings
 
 from . import tiny
 
@@ -168,7 +169,7 @@ def test_an_inert_setting_really_leaves_bit_equal_weights_losses_and_errors(case
 def test_every_setting_of_a_configuration_is_in_a_table_above() -> None:
     """A new setting needs the decision whether it names a trial."""
     decided = {name for _, change in (*MATTER, *UNTRAINED, *INERT) for name in change}
-    assert set(studyfile.setting_names(config.Settings)) == decided
+    assert set(read.setting_names(config.Settings)) == decided
 
 
 DECIDING: dict[str, list[Any]] = {
@@ -190,7 +191,7 @@ DECIDING: dict[str, list[Any]] = {
 @given(values=st.fixed_dictionaries({name: st.sampled_from(options) for name, options in DECIDING.items()}))
 def test_what_is_inert_is_decided_by_few_settings(values: Values) -> None:
     whole = inert_settings(tiny.settings(values))
-    for name in studyfile.setting_names(config.Settings):
+    for name in read.setting_names(config.Settings):
         deciding = INERT_BY.get(name.rpartition(".")[0], ())
         few = {other: value for other, value in values.items() if other in deciding}
         assert inert_settings(tiny.settings(few)).get(name) == whole.get(name)

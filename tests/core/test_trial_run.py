@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from puzzle_study import config, datasets, trial
-from puzzle_study.detectors import checkpoint, puzzle_ae
-from puzzle_study.detectors.training import Trainer
+from puzzle_study import config, datasets
+from puzzle_study.detectors import checkpoint
+from puzzle_study.detectors.puzzle_ae import detector
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.results import Results
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials import run
+from puzzle_study.trials.spec import TrialSpec
 
 from . import tiny
 from .tiny import CPU
@@ -63,7 +65,7 @@ def interrupt_after(epoch: int) -> Callable[[dict[str, float]], None]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialSpec, Results, dict[str, Any]]:
     """A trial that ran through."""
     spec, results = tiny.trial(VALUES), Results(tmp_path_factory.mktemp("whole"))
-    return spec, results, trial.run(spec, results, device=CPU)
+    return spec, results, run.run(spec, results, device=CPU)
 
 
 def same_errors(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -74,7 +76,7 @@ def test_the_same_trial_gives_the_same_record_and_errors_twice(
     whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
 ) -> None:
     spec, results, record = whole
-    again = trial.run(spec, Results(tmp_path), device=CPU)
+    again = run.run(spec, Results(tmp_path), device=CPU)
     assert numbers(again) == numbers(record)
     assert same_errors(Results(tmp_path).errors(spec.key), results.errors(spec.key))
 
@@ -86,10 +88,10 @@ def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(
     spec, results, record = whole
     interrupted = Results(tmp_path)
     with pytest.raises(Interrupted):
-        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
+        run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
     assert interrupted.record(spec.key) is None
     seen: list[float] = []
-    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == list(range(cut + 1, EPOCHS + 1))
     assert numbers(resumed) == numbers(record)
     assert same_errors(interrupted.errors(spec.key), results.errors(spec.key))
@@ -100,16 +102,16 @@ def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_processes(
 ) -> None:
     """Between two epochs 1,000 s go by; the second process has another clock."""
     spec, results, now = tiny.trial(VALUES), Results(tmp_path), [0.0]
-    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def tick(row: dict[str, float]) -> None:
         now[0] += 1000
         interrupt_after(2)(row)
 
     with pytest.raises(Interrupted):
-        trial.run(spec, results, device=CPU, on_epoch=tick)
+        run.run(spec, results, device=CPU, on_epoch=tick)
     now[0] = 7e6
-    record = trial.run(spec, results, device=CPU, on_epoch=tick)
+    record = run.run(spec, results, device=CPU, on_epoch=tick)
     assert record["seconds"] == 2000, "what came after the last checkpoint is lost, as its work is"
 
 
@@ -119,11 +121,11 @@ def test_a_trial_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
     spec, _, record = whole
     interrupted = Results(tmp_path)
     with pytest.raises(Interrupted):
-        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
+        run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
     newest = checkpoint.checkpoints(interrupted.checkpoints(spec.key))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     seen: list[float] = []
-    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == [2, 3]
     assert str(newest) in caplog.text
     assert numbers(resumed) == numbers(record)
@@ -144,7 +146,7 @@ def test_a_finished_trial_leaves_its_detector_and_no_checkpoint(
 ) -> None:
     spec, results, _ = whole
     assert not results.checkpoints(spec.key).exists()
-    detector = puzzle_ae.load(results.detector(spec.key), device=CPU)
+    detector = detector.load(results.detector(spec.key), device=CPU)
     task = datasets.load_task(spec.settings.data, spec.task)
     errors = results.errors(spec.key)
     assert np.array_equal(detector.error_matrix(task.test).numpy(), errors["test"])
@@ -186,7 +188,7 @@ def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
 
     monkeypatch.setattr(Trainer, "_step", explode)
     spec, results = tiny.trial(VALUES), Results(tmp_path)
-    record = trial.run(spec, results, device=CPU)
+    record = run.run(spec, results, device=CPU)
     assert record["status"] == "failed"
     assert record["error"].startswith(f"the loss {what} after epoch 2 (reconstruction ")
     assert results.record(spec.key) == record
@@ -195,7 +197,7 @@ def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
 
 def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentence(tmp_path: Path) -> None:
     spec = tiny.trial(VALUES | {"score.permutations": 7})
-    record = trial.run(spec, Results(tmp_path), device=CPU)
+    record = run.run(spec, Results(tmp_path), device=CPU)
     assert record["status"] == "failed"
     sentence = "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
     assert record["error"] == f"{sentence} (see logs/{spec.key}.log)"
@@ -203,13 +205,13 @@ def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentenc
 
 def test_zero_epochs_score_with_the_untrained_network(tmp_path: Path) -> None:
     spec = tiny.trial(VALUES | {"train.epochs": 0})
-    record = trial.run(spec, Results(tmp_path), device=CPU)
+    record = run.run(spec, Results(tmp_path), device=CPU)
     assert (record["status"], record["epochs"], record["history"]) == ("finished", 0, {})
 
 
 @pytest.mark.parametrize("setting", ["evaluate.max_images", "evaluate.robust.max_images"])
 def test_fewer_test_images_than_classes_still_have_an_auroc(setting: str, tmp_path: Path) -> None:
-    record = trial.run(tiny.trial(VALUES | {"train.epochs": 1, setting: 2}), Results(tmp_path), device=CPU)
+    record = run.run(tiny.trial(VALUES | {"train.epochs": 1, setting: 2}), Results(tmp_path), device=CPU)
     assert record["status"] == "finished"
     followed = record["history"]["auroc_max_l2"][-1]
     assert 0 <= (record["metrics"]["l2"]["max"]["robust_auroc"] if "robust" in setting else followed) <= 1
@@ -220,7 +222,7 @@ def test_references_leave_a_record_of_the_same_form(
     reference: str, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
 ) -> None:
     spec = tiny.trial(VALUES, kind=reference)
-    record = trial.run(spec, Results(tmp_path), device=CPU)
+    record = run.run(spec, Results(tmp_path), device=CPU)
     assert record.keys() == whole[2].keys()
     assert record["status"] == "finished"
     assert Results(tmp_path).errors(spec.key).keys() == whole[1].errors(whole[0].key).keys()
@@ -228,7 +230,7 @@ def test_references_leave_a_record_of_the_same_form(
 
 def test_a_node_with_other_images_trains_nothing_and_says_so(tmp_path: Path) -> None:
     spec, results = tiny.trial(VALUES), Results(tmp_path)
-    record = trial.run(spec, results, device=CPU, images=spec.settings.data)
+    record = run.run(spec, results, device=CPU, images=spec.settings.data)
     assert record["status"] == "failed"
     assert record["error"].startswith("the images in data.root on ")
     assert "are not those that the study was started with; copy the same there" in record["error"]
@@ -246,6 +248,6 @@ def test_the_images_of_a_study_are_looked_at_once_per_worker(tmp_path: Path, mon
     monkeypatch.setattr(datasets, "fingerprint", fingerprint)
     for seed in (0, 1):
         assert (
-            trial.run(tiny.trial(VALUES, seed=seed), Results(tmp_path), device=CPU, images=data)["status"] == "finished"
+            run.run(tiny.trial(VALUES, seed=seed), Results(tmp_path), device=CPU, images=data)["status"] == "finished"
         )
     assert looked == [data]

@@ -10,12 +10,14 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
-from puzzle_study import config, defaults, puzzles
+from puzzle_study import config
+from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import EpochLosses, Trainer
-from puzzle_study.networks import UNet, initialise_unet
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
+from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer
+from puzzle_study.trials.spec import TrialSpec
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -51,8 +53,8 @@ BASE: dict[str, Any] = {
 
 def settings(values: Mapping[str, Any] | None = None) -> config.Settings:
     """A tiny configuration with these values, by dotted name."""
-    layers = [defaults.nested(name, value) for name, value in {**BASE, **(values or {})}.items()]
-    return config.Settings.model_validate(defaults.merge(*layers))
+    layers = [layers.nested(name, value) for name, value in {**BASE, **(values or {})}.items()]
+    return config.Settings.model_validate(layers.merge(*layers))
 
 
 def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study.puzzles import PuzzleSet, transpositions
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, transpositions
 
 from ..core import tiny
 from .pictures import write_many

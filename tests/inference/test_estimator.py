@@ -17,9 +17,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, config, defaults
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study import PuzzleAE, config
+from puzzle_study.config import layers
+from puzzle_study.detectors.puzzle_ae import detector
+from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION
 from puzzle_study.errors import UserError
 from puzzle_study.inference import parameters
 from puzzle_study.inference.calibration import Calibration
@@ -46,7 +47,7 @@ def fitted() -> PuzzleAE:
 @pytest.mark.parametrize("path", ["puzzle", "model", "train", "score"])
 def test_every_setting_of_a_configuration_is_a_parameter_with_the_same_default(path: str) -> None:
     section = getattr(config.Settings.model_validate({"data": {"name": "folder"}}), path)
-    wanted = defaults.leaves({path: section.model_dump(by_alias=True)})
+    wanted = layers.leaves({path: section.model_dump(by_alias=True)})
     names = {dotted: name for name, dotted in parameters.SETTINGS.items()}
     given = inspect.signature(PuzzleAE).parameters
     assert {dotted: given[names[dotted]].default for dotted in wanted} == wanted
@@ -265,7 +266,7 @@ def test_saving_replaces_its_own_files_and_no_others(fitted: PuzzleAE, tmp_path:
 
 def test_a_detector_of_a_study_is_loaded_with_its_settings(best: Path) -> None:
     loaded = puzzle_study.load(best)
-    detector = puzzle_ae.load(best / "3", device=tiny.CPU)
+    detector = detector.load(best / "3", device=tiny.CPU)
     expected = detector.scores(detector.error_matrix(torch.from_numpy(NEW))).double().numpy()
     np.testing.assert_array_equal(loaded.score_samples(NEW), -expected)
     assert (loaded.base_channels, loaded.epochs, loaded.random_state, loaded.n_features_in_) == (2, 2, 0, 256)

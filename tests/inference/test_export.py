@@ -21,11 +21,11 @@ from torch import Tensor
 from puzzle_study import config
 from puzzle_study.config import Aggregation, ErrorNorm
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION, PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION, PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, all_permutations, drawn_permutations, transpositions
 from puzzle_study.errors import UserError
-from puzzle_study.export import write_onnx
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.puzzles import PuzzleSet, all_permutations, drawn_permutations, transpositions
+from puzzle_study.inference.export import write_onnx
 from puzzle_study.score import main
 
 from ..core import tiny

@@ -12,9 +12,9 @@ from PIL import Image
 
 from puzzle_study import config
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, drawn_permutations, transpositions
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay
-from puzzle_study.puzzles import PuzzleSet, drawn_permutations, transpositions
 
 from ..core import tiny
 from .pictures import write_many

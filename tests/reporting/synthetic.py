@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from puzzle_study import config, metrics, studyfile
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.detectors import scoring
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
 AGGREGATIONS = ("min", "avg", "max")
 PERMUTATIONS, IMAGES, EPOCHS = 6, 60, 30
@@ -52,7 +54,7 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
     generator = np.random.default_rng(0)
     study = _study(recipe)
     results.root.mkdir(parents=True, exist_ok=True)
-    results.study_file.write_text(studyfile.dump(study), encoding="utf-8")
+    results.study_file.write_text(read.dump(study), encoding="utf-8")
     results.environment_file.write_text(json.dumps(_environment(recipe)), encoding="utf-8")
     settings = _settings(recipe, generator)
     rows: list[dict[str, Any]] = []

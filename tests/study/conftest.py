@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec
 
 TINY = """
 name: tiny

@@ -14,17 +14,21 @@ import pandas as pd
 import pytest
 import torch
 
-from puzzle_study import datasets, metrics, studyfile, trial
+from puzzle_study import datasets
 from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
+from puzzle_study.config import read
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae, scoring
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.errors import UserError
 from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.statistics import metrics
 from puzzle_study.study import attack_units, attacking
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
+from puzzle_study.trials import run
 from tests.study.conftest import wait_until
 
 CPU = torch.device("cpu")
@@ -49,7 +53,7 @@ def plan_of(folder: Path, results: Path, **changes: Any) -> Plan:
     """The plan of the study, with changes in its section attacks."""
     path = folder / "robust.yaml"
     path.write_text(STUDY, encoding="utf-8")
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.study.attacks is not None
     attacks = type(file.study.attacks).model_validate(file.study.attacks.model_dump() | changes)
     return make_plan(replace(file, study=file.study.model_copy(update={"attacks": attacks})), Results(results))
@@ -59,7 +63,7 @@ def complete(plan: Plan, worth: dict[int, dict[str, float]] | None = None) -> Pl
     """Run a plan's trials, or pretend that each configuration, by number, is worth what is given."""
     while (spec := plan.take()) is not None:
         if worth is None:
-            record = trial.run(spec, plan.results, device=CPU)
+            record = run.run(spec, plan.results, device=CPU)
         else:
             number = next(one.number for one in plan.configurations if spec in one.trials)
             reading = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
@@ -154,7 +158,7 @@ def test_noise_alone_makes_no_matrix_and_no_transfer(tmp_path: Path, name: str) 
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: digits}}\nattacks: {{methods: [noise], {name}: true}}\n", encoding="utf-8")
     with pytest.raises(UserError, match="matrix and transfer need a method besides noise"):
-        studyfile.load(path)
+        read.load(path)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +235,7 @@ def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan)
     spec = attacked.configurations[0].trials[0]
     task = datasets.load_task(spec.settings.data, spec.task)
     images, labels = chosen_images(task, attacks.max_images)
-    detector = puzzle_ae.load(attacked.results.detector(spec.key), device=CPU).with_score(spec.settings.score)
+    detector = detector.load(attacked.results.detector(spec.key), device=CPU).with_score(spec.settings.score)
     validation = detector.scores(detector.validation_NK)
     whole = run_attacks(detector, images, labels, validation, attack_specs(attacks))
     rows = table(attacked)
@@ -409,14 +413,14 @@ STAGE = """
 import sys
 from pathlib import Path
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import attacking
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 
-plan = make_plan(studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
+plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
 assert plan.complete
 units, resources = attacking.attack_units(plan), plan.study.resources
 try:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from puzzle_study import defaults, studyfile
+from puzzle_study.config import layers, read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import Results, write_json, write_text
 from puzzle_study.study.changes import Changes, can_use, compare
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.trials.spec import TrialSpec, describe
 
 STUDY: dict[str, Any] = {
     "name": "one",
@@ -31,14 +31,14 @@ STUDY: dict[str, Any] = {
 FINGERPRINT = "0" * 16
 
 
-def load(folder: Path, changes: Mapping[str, Any] | None = None) -> studyfile.StudyFile:
-    layers = [defaults.nested(name, value) for name, value in (changes or {}).items()]
+def load(folder: Path, changes: Mapping[str, Any] | None = None) -> read.StudyFile:
+    layers = [layers.nested(name, value) for name, value in (changes or {}).items()]
     path = folder / "one.yaml"
-    path.write_text(yaml.safe_dump(defaults.merge(STUDY, *layers)), encoding="utf-8")
-    return studyfile.load(path)
+    path.write_text(yaml.safe_dump(layers.merge(STUDY, *layers)), encoding="utf-8")
+    return read.load(path)
 
 
-def tasks(file: studyfile.StudyFile) -> list[TaskSpec]:
+def tasks(file: read.StudyFile) -> list[TaskSpec]:
     return [TaskSpec(file.study.data.name, str(name)) for name in file.study.data.normal_classes or ()]
 
 
@@ -59,7 +59,7 @@ def done(tmp_path: Path) -> Results:
         record = results.record(spec.key)
         assert record is not None
         plan.done(spec.key, record)
-    write_text(results.study_file, studyfile.dump(file.study))
+    write_text(results.study_file, read.dump(file.study))
     return results
 
 
@@ -118,7 +118,7 @@ def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch:
     for spec in iter(plan.take, None):
         finish(spec, results)
         plan.done(spec.key, results.record(spec.key) or {})
-    write_text(results.study_file, studyfile.dump(file.study))
+    write_text(results.study_file, read.dump(file.study))
     found = compared(tmp_path, results, {"train.adversary.epsilon": 0.2})
     assert (found.finished, found.usable) == (4, 3)
 

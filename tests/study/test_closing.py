@@ -11,12 +11,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from puzzle_study import reporting, studyfile, trial
+from puzzle_study import reporting
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import engine
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.storage import Place
+from puzzle_study.trials import run
 
 STUDY = """
 name: closing
@@ -28,10 +30,10 @@ references: []
 """
 
 
-def load(folder: Path) -> studyfile.StudyFile:
+def load(folder: Path) -> read.StudyFile:
     path = folder / "closing.yaml"
     path.write_text(STUDY, encoding="utf-8")
-    return studyfile.load(path)
+    return read.load(path)
 
 
 def run(folder: Path, *, resume: bool) -> str:
@@ -47,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     plan = make_plan(load(folder), Results(folder / "closing"))
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, run.run(spec, plan.results, device=torch.device("cpu")))
     return folder
 
 
@@ -130,7 +132,7 @@ def test_an_interrupted_study_in_a_store_keeps_its_time(
     folder, results = tmp_path / "results", Results(tmp_path / "results" / "closing")
     shutil.copytree(trained, folder)
     (tmp_path / "closing.yaml").write_text(f"{STUDY}storage: file://{tmp_path}/store\n", encoding="utf-8")
-    file = studyfile.load(tmp_path / "closing.yaml")
+    file = read.load(tmp_path / "closing.yaml")
     monkeypatch.setattr(engine, "write_tables", interrupt)
     assert run_study(file, folder, resume=False, console=Console(file=StringIO())) == engine.INTERRUPTED
     before = results.environment()

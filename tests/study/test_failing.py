@@ -25,19 +25,22 @@ from ray._common.utils import get_system_memory
 from ray._private.utils import get_used_memory
 from rich.console import Console
 
-from puzzle_study import config, studyfile, trial
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
-from puzzle_study.study import attacking, runner
-from puzzle_study.study.cluster import check_resources
+from puzzle_study.study import attacking
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
-from puzzle_study.study.following import LogFollower
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.searcher import PlanSearcher
+from puzzle_study.study.ray import runner
+from puzzle_study.study.ray.cluster import check_resources
+from puzzle_study.study.ray.following import LogFollower
+from puzzle_study.study.ray.searcher import PlanSearcher
 from puzzle_study.study.storage import Place
-from puzzle_study.trial_spec import TrialSpec, failed_record
+from puzzle_study.trials import run
+from puzzle_study.trials.spec import TrialSpec, failed_record
 from puzzle_study.tune import main
 from tests.study.conftest import Tune, start, wait_until
 
@@ -66,7 +69,7 @@ seeds: [0, 1]
 def assert_as_undisturbed(record: dict[str, Any], results: Results, elsewhere: Path) -> None:
     """Run a trial once more, alone and in this process, and compare its error matrices to the bit."""
     again = Results(elsewhere)
-    trial.run(TrialSpec.from_json(record), again, device=torch.device("cpu"))
+    run.run(TrialSpec.from_json(record), again, device=torch.device("cpu"))
     expected, found = again.errors(record["trial"]), results.errors(record["trial"])
     assert expected.keys() == found.keys()
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
@@ -172,7 +175,7 @@ def refused_in_process(results: Path, tmp_path: Path) -> str:
     study = tmp_path / "room.yaml"
     study.write_text(ROOM, encoding="utf-8")
     with pytest.raises(UserError) as refused:
-        run_study(studyfile.load(study), results, resume=False, console=Console(file=StringIO()))
+        run_study(read.load(study), results, resume=False, console=Console(file=StringIO()))
     return str(refused.value)
 
 
@@ -287,18 +290,18 @@ REFUSING = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.results import Results, write_text
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.storage import Place
 
-file, results = studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
-write_text(results.study_file, studyfile.dump(file.study))
+file, results = read.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
+write_text(results.study_file, read.dump(file.study))
 plan = make_plan(file, results)
 with local_ray(file.study.resources):
-    from puzzle_study.study.runner import run_trials
+    from puzzle_study.study.ray.runner import run_trials
 
     progress = StageProgress("trials", plan.total, console=Console(stderr=True))
     run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
@@ -326,7 +329,7 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
 def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(plan, results, {})
     keys = [TrialSpec.from_json(searcher.suggest(name)["spec"]).key for name in ("one", "other")]
     write_text(results.log_file(keys[1]), "going on\n")
@@ -341,12 +344,12 @@ def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
 def test_a_failure_of_an_earlier_run_is_not_taken_for_that_of_the_retry(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(plan, results, {})
     specs = [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")]
     for spec in specs:
         write_json(results.record_file(spec.key), failed_record(spec, "long ago"))
-    again = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    again = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(again, results, {})
     assert [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")] == specs
     searcher.on_trial_complete("one", None, error=True)
@@ -359,7 +362,7 @@ def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monk
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
     place = Place.of(results, None)
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     tried: list[int] = []
 
     def run_out(*arguments: object) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.study.engine import run_study
 from tests.study.conftest import tune_command, tune_environment
@@ -38,7 +38,7 @@ def logged(tmp_path: Path) -> Path:
 def refused(study: Path, results: Path) -> str:
     """The sentence with which a study is refused; nothing of it has begun."""
     with pytest.raises(UserError) as caught:
-        run_study(studyfile.load(study), results, resume=False, console=Console(file=StringIO()))
+        run_study(read.load(study), results, resume=False, console=Console(file=StringIO()))
     assert not (results / "logged" / "study.yaml").exists()
     return str(caught.value)
 

@@ -12,14 +12,14 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import RECORD_FORMAT, Results, write_json
 from puzzle_study.study.engine import best_names
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes, make_asker
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
+from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec, describe
 from tests.study.conftest import carry_out
 
 STUDY = """
@@ -50,7 +50,7 @@ def make_plan(
     path.write_text(
         STUDY.format(algorithm=algorithm, configurations=configurations, axis=axis, values=values), encoding="utf-8"
     )
-    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"))
+    return Plan(read.load(path), TASKS, "0" * 16, Results(folder / "results"))
 
 
 def record_of(spec: TrialSpec, *, status: str = "finished") -> dict[str, Any]:
@@ -152,7 +152,7 @@ def test_configurations_that_train_the_same_are_trained_once(tmp_path: Path) -> 
         "    train.adversary.alpha: {grid: [0.5, 1.0, 2.0]}\n    train.lambda: {grid: [0.02, 0.1]}\n",
         encoding="utf-8",
     )
-    plan = Plan(studyfile.load(path), TASKS, "0" * 16, Results(tmp_path / "results"))
+    plan = Plan(read.load(path), TASKS, "0" * 16, Results(tmp_path / "results"))
     # FGSM with α ≥ 2ε is ε·sign whatever α is: two values of λ are left, one of them the default's.
     assert plan.wanted == 2
     assert len(run_out(plan, workers=1, seed=0)) == 2
@@ -195,7 +195,7 @@ def test_an_axis_that_cannot_matter_is_named_with_its_reason(tmp_path: Path) -> 
         "    train.lambda: {uniform: [0.0, 1.0]}\n",
         encoding="utf-8",
     )
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.study.search is not None
     assert inert_axes(file, file.study.search) == {
         "train.adversary.alpha": "FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is"
@@ -207,7 +207,7 @@ def test_classes_whose_names_are_alike_get_folders_of_their_own_below_best(tmp_p
     path = tmp_path / "alike.yaml"
     path.write_text("data: {name: folder}\nreferences: []\nseeds: [0, 1]\n", encoding="utf-8")
     tasks = [TaskSpec("folder", name) for name in classes]
-    plan = Plan(studyfile.load(path), tasks, "0" * 16, Results(tmp_path / "results"))
+    plan = Plan(read.load(path), tasks, "0" * 16, Results(tmp_path / "results"))
     names = best_names(plan, plan.configurations[0].trials)
     assert names[::2] == ["part_1-3-seed0", "part_1-seed0", "part_1-4-seed0", "part_1-2-seed0", "Ünit.3-seed0"]
     assert len(set(names)) == 10
@@ -216,7 +216,7 @@ def test_classes_whose_names_are_alike_get_folders_of_their_own_below_best(tmp_p
 def test_a_trial_that_is_running_is_not_handed_out_again(tmp_path: Path) -> None:
     path = tmp_path / "again.yaml"
     path.write_text("data: {name: digits}\nreferences: []\n", encoding="utf-8")
-    plan = Plan(studyfile.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
+    plan = Plan(read.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
     assert plan.take() is not None
     assert plan.take() is None
 
@@ -239,7 +239,7 @@ def test_conditions_hold_in_whatever_order_the_axes_are_written(
         f"data: {{name: digits}}\nreferences: []\nsearch:\n  algorithm: {algorithm}\n  space:\n{space}",
         encoding="utf-8",
     )
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.study.search is not None
     asker = make_asker(file, file.study.search)
     asked = [suggestion.values for _ in range(40) if (suggestion := asker.ask()) is not None]
@@ -255,7 +255,7 @@ def inert_in(tmp_path: Path, *axes: str) -> dict[str, str]:
     path = tmp_path / "inert.yaml"
     space = "".join(f"    {axis}\n" for axis in axes)
     path.write_text(f"data: {{name: digits}}\nsearch:\n  space:\n{space}", encoding="utf-8")
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.study.search is not None
     return inert_axes(file, file.study.search)
 
@@ -305,7 +305,7 @@ search:
 def stopping_plan(folder: Path, text: str = STOPPING, *, journal: Path | None = None) -> Plan:
     path = folder / "stopping.yaml"
     path.write_text(text, encoding="utf-8")
-    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"), journal=journal)
+    return Plan(read.load(path), TASKS, "0" * 16, Results(folder / "results"), journal=journal)
 
 
 def stopped_record(spec: TrialSpec, plan: Plan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.reporting import build_report
@@ -22,7 +22,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.racing import compare
 from puzzle_study.study.selection import Reading, pareto_front
 from puzzle_study.study.tables import summary_rows, training_axes, write_tables
-from puzzle_study.trial_spec import TrialSpec, failed_record
+from puzzle_study.trials.spec import TrialSpec, failed_record
 from tests.study.conftest import carry_out
 
 TASKS = [TaskSpec("digits", str(number)) for number in range(5)]
@@ -38,7 +38,7 @@ def plan_of(folder: Path, *, search: str, more: str = "", tasks: list[TaskSpec] 
         + "".join(f"  {line}\n" for line in search.split("\n")),
         encoding="utf-8",
     )
-    return Plan(studyfile.load(path), tasks, "0" * 16, Results(folder / "results"))
+    return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"))
 
 
 def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
     for spec in iter(plan.take, None):
         plan.done(spec.key, record_of(spec))
     results = plan.results
-    write_text(results.study_file, studyfile.dump(plan.study))
+    write_text(results.study_file, read.dump(plan.study))
     write_tables(plan, results)
     page = build_report(results).read_text(encoding="utf-8")
     assert "rows are on the Pareto front of robust_selection, selection" in page

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.runner import ProgressCallback
-from puzzle_study.study.searcher import PlanSearcher
-from puzzle_study.trial_spec import TrialSpec, describe, failed_record
+from puzzle_study.study.ray.runner import ProgressCallback
+from puzzle_study.study.ray.searcher import PlanSearcher
+from puzzle_study.trials.spec import TrialSpec, describe, failed_record
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def failed(tmp_path: Path) -> Plan:
     """The plan of a study both of whose trials failed in an earlier run."""
     path = tmp_path / "failed.yaml"
     path.write_text("data: {name: digits}\nreferences: []\nseeds: [0, 1]\n", encoding="utf-8")
-    plan = Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+    plan = Plan(read.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
     for spec in plan.configurations[0].trials:
         write_json(plan.results.record_file(spec.key), failed_record(spec, "diverged in an earlier run"))
     return plan
@@ -81,7 +81,7 @@ def test_the_time_left_follows_from_what_this_run_did(tmp_path: Path, monkeypatc
     path.write_text(SEARCHED, encoding="utf-8")
 
     def make() -> Plan:
-        return Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+        return Plan(read.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
 
     plan = make()
     for number in range(21):

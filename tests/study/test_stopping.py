@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from puzzle_study import config
 from puzzle_study.results import Results
-from puzzle_study.study.stopping import TaskwiseScheduler
+from puzzle_study.study.ray.stopping import TaskwiseScheduler
 from tests.study.conftest import Tune
 
 STUDY = """

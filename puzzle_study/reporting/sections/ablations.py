@@ -25,7 +25,7 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
-from puzzle_study.statistics import method_note
+from puzzle_study.statistics.intervals import method_note
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from puzzle_study import statistics
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Block,
@@ -24,6 +23,7 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.study_data import TITLES, Choice, natural, paired, tasks_of
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -83,7 +83,7 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             Column("commit", "Commit", numeric=False),
         ),
         tuple(rows),
-        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} Studies of other classes, images "
+        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} Studies of other classes, images "
         "or budgets are not comparable by their means; see Settings of each.",
     )
 
@@ -125,10 +125,10 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             continue
         mine, theirs = paired(first.metric(first.winner), data.metric(data.winner))
         if len(mine):
-            found.append((title, statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))))
+            found.append((title, intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))))
     if not found:
         return None
-    corrected = statistics.holm([difference.p_value for _, difference in found])
+    corrected = intervals.holm([difference.p_value for _, difference in found])
     return Table(
         "studies_differences",
         f"The winner of {own_title} against the winners of the others",
@@ -152,8 +152,8 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             for (title, one), p_value in zip(found, corrected, strict=True)
         ),
         f"{own_title} minus the other, on the tasks and seeds that both ran. "
-        f"{statistics.method_note(one.mean.method for _, one in found)} "
-        f"{statistics.p_note([one for _, one in found])}",
+        f"{intervals.method_note(one.mean.method for _, one in found)} "
+        f"{intervals.p_note([one for _, one in found])}",
     )
 
 
@@ -210,7 +210,7 @@ def _titles(studies: Sequence[StudyData]) -> list[str]:
     ]
 
 
-def _mean(data: StudyData, choice: Choice | None) -> statistics.Mean | None:
+def _mean(data: StudyData, choice: Choice | None) -> intervals.Mean | None:
     return data.mean(choice) if choice else None
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.config import NEED_TEST_LABELS
 from puzzle_study.reporting.blocks import (
     Block,
@@ -26,6 +25,7 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
+from puzzle_study.statistics import intervals
 from puzzle_study.study.selection import gain, shown
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         tuple(columns),
         tuple(cells),
-        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} "
+        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} "
         f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
@@ -142,12 +142,12 @@ def differences_table(data: StudyData) -> Table | None:
         mine, theirs = paired(own, data.metric(choice), reference=choice.is_reference)
         if len(mine):
             strata = tasks_of(mine)
-            difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
-            chance = statistics.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
+            difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
+            chance = intervals.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
             compared.append((choice, difference, chance))
     if not compared:
         return None
-    corrected = statistics.holm([difference.p_value for _, difference, _ in compared])
+    corrected = intervals.holm([difference.p_value for _, difference, _ in compared])
     rows = tuple(
         (
             word(TITLES.get(choice.detector) if choice.is_reference else choice.configuration),
@@ -183,8 +183,8 @@ def differences_table(data: StudyData) -> Table | None:
             Column("probability", "P(winner better) % [95 %]"),
         ),
         rows,
-        f"Difference: winner minus other. {statistics.method_note(methods)} P(winner better): the chance that it wins "
-        f"a trial on the same task. {statistics.method_note(chances)} {statistics.p_note(differences)}",
+        f"Difference: winner minus other. {intervals.method_note(methods)} P(winner better): the chance that it wins "
+        f"a trial on the same task. {intervals.method_note(chances)} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 
@@ -220,7 +220,7 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
             candidates.append((choice, mean, float(seconds)))
     if len(candidates) < 2:
         return None
-    index = statistics.one_standard_error(
+    index = intervals.one_standard_error(
         [gain(metric, mean.value) for _, mean, _ in candidates],
         [mean.standard_error for _, mean, _ in candidates],
         [seconds for _, _, seconds in candidates],

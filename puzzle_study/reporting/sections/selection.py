@@ -11,7 +11,7 @@ import seaborn as sns
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Figure, Paragraph, Section, absent, section, share
-from puzzle_study.statistics import TAIL
+from puzzle_study.statistics.intervals import TAIL
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study import statistics
 from puzzle_study.reporting import scores
 from puzzle_study.reporting.blocks import Column, Section, Table, absent, count, percent, section, word
 from puzzle_study.reporting.study_data import TASK
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import Choice, StudyData
@@ -34,8 +34,8 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
         if len(alike) < 2:
             continue
         score_SN, labels = np.stack([one.test for one in alike]), alike[0].labels
-        whole = statistics.rank_stability(score_SN)
-        normal, anomalous = (statistics.rank_stability(score_SN[:, labels == one]) for one in (False, True))
+        whole = intervals.rank_stability(score_SN)
+        normal, anomalous = (intervals.rank_stability(score_SN[:, labels == one]) for one in (False, True))
         rows.append(
             (
                 word(key[1]),

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import Choice, StudyData
-    from puzzle_study.statistics import Mean
+    from puzzle_study.statistics.intervals import Mean
 
 
 def build(data: StudyData) -> Section:
@@ -51,7 +51,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
     for name in data.references:
         mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)
         if len(mine):
-            difference = statistics.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
+            difference = intervals.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
             per_class = (theirs - mine).groupby(level="normal_class").mean()
             compared.append((name, float(theirs.mean()), difference, int((per_class > 0).sum()), len(per_class)))
     if not compared:
@@ -108,11 +108,11 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     mine, theirs = paired(data.metric(winner), data.metric(default))
     if not len(mine):
         return None
-    difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
+    difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
     verdict = _doubt(difference.mean)
     tasks = difference.mean.strata
-    least = statistics.smallest_p(tasks)
-    bound = f", at least {significant(least, 2)} whatever the trials" if least > statistics.LEVEL else ""
+    least = intervals.smallest_p(tasks)
+    bound = f", at least {significant(least, 2)} whatever the trials" if least > intervals.LEVEL else ""
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
         f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
@@ -192,7 +192,7 @@ def _points(mean: Mean) -> str:
 def _doubt(mean: Mean) -> str:
     """Return what forbids to read a difference as one, if anything does."""
     if math.isnan(mean.low):
-        return " (too few trials to tell it from chance)" if mean.method == statistics.NO_INTERVAL else ""
+        return " (too few trials to tell it from chance)" if mean.method == intervals.NO_INTERVAL else ""
     return " (the interval holds zero: this may be chance)" if mean.low <= 0 <= mean.high else ""
 
 

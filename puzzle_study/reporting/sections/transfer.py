@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.reporting.blocks import Cell, Column, Table, count, percent, section, significant, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.blocks import Section
@@ -88,8 +88,8 @@ def _table(
         first = group.iloc[0]
         strata = list(group[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
         values = group["auroc"].to_numpy()
-        mean = statistics.with_image_interval(
-            statistics.mean_interval(values, strata, bounds=(0, 1)),
+        mean = intervals.with_image_interval(
+            intervals.mean_interval(values, strata, bounds=(0, 1)),
             *(values, group["auroc_low"].to_numpy(), group["auroc_high"].to_numpy(), strata),
         )
         methods.append(mean.method)
@@ -119,7 +119,7 @@ def _table(
         ),
         tuple(found),
         f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
-        f"{statistics.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
+        f"{intervals.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
         f"attack saw the very score that is reported; a higher AUROC in the other rows is the attacker's ignorance and "
         f"no robustness.",
     )

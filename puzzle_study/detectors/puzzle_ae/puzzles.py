@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from puzzle_study import config
+from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, check_count, resolved_permutations
 from puzzle_study.errors import UserError
-from puzzle_study.puzzle_rules import ROTATIONS, check_count, resolved_permutations
 
 DISPLACED_OF_NINE = 6
 MOST_PIXELS = 2**27

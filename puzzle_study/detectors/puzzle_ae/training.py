@@ -14,12 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
-from puzzle_study import config, puzzles
-from puzzle_study.detectors.adversary import perturb
-from puzzle_study.detectors.puzzle_ae import to_float
-from puzzle_study.devices import Precision, autocast, whole_float32
-from puzzle_study.networks import Discriminator, UNet, initialise_discriminator, initialise_unet, place
-from puzzle_study.puzzle_rules import hidden_style
+from puzzle_study import config
+from puzzle_study.detectors.devices import Precision, autocast, whole_float32
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.detector import to_float
+from puzzle_study.detectors.puzzle_ae.networks import (
+    Discriminator,
+    UNet,
+    initialise_discriminator,
+    initialise_unet,
+    place,
+)
+from puzzle_study.detectors.puzzle_ae.rules import hidden_style
 
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
 DIVERGED = 1e6

@@ -1,7 +1,7 @@
 """The typed study file: every setting with its meaning, unit and range.
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
-(:mod:`puzzle_study.studyfile`). This module imports neither torch nor Ray, so that ``--help``,
+(:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help``,
 ``--dry-run`` and the generated documentation stay instant.
 """
 
@@ -11,21 +11,21 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from puzzle_study.config_search import AXIS_KINDS as AXIS_KINDS
-from puzzle_study.config_search import LABEL_FREE
-from puzzle_study.config_search import NEED_TEST_LABELS as NEED_TEST_LABELS
-from puzzle_study.config_search import Axis as Axis
-from puzzle_study.config_search import Objective as Objective
-from puzzle_study.config_search import Racing as Racing
-from puzzle_study.config_search import Search as Search
-from puzzle_study.config_search import Stopping as Stopping
-from puzzle_study.config_types import MOST_BASE_CHANNELS as MOST_BASE_CHANNELS
-from puzzle_study.config_types import MOST_EPOCHS as MOST_EPOCHS
-from puzzle_study.config_types import MOST_PERMUTATIONS as MOST_PERMUTATIONS
-from puzzle_study.config_types import MOST_SEED as MOST_SEED
-from puzzle_study.config_types import EachOnce, Fraction, Many, Perturbation
-from puzzle_study.config_types import Scalar as Scalar
-from puzzle_study.config_types import Section as Section
+from puzzle_study.config.search import AXIS_KINDS as AXIS_KINDS
+from puzzle_study.config.search import LABEL_FREE
+from puzzle_study.config.search import NEED_TEST_LABELS as NEED_TEST_LABELS
+from puzzle_study.config.search import Axis as Axis
+from puzzle_study.config.search import Objective as Objective
+from puzzle_study.config.search import Racing as Racing
+from puzzle_study.config.search import Search as Search
+from puzzle_study.config.search import Stopping as Stopping
+from puzzle_study.config.types import MOST_BASE_CHANNELS as MOST_BASE_CHANNELS
+from puzzle_study.config.types import MOST_EPOCHS as MOST_EPOCHS
+from puzzle_study.config.types import MOST_PERMUTATIONS as MOST_PERMUTATIONS
+from puzzle_study.config.types import MOST_SEED as MOST_SEED
+from puzzle_study.config.types import EachOnce, Fraction, Many, Perturbation
+from puzzle_study.config.types import Scalar as Scalar
+from puzzle_study.config.types import Section as Section
 
 Aggregation = Literal["min", "avg", "max"]
 ErrorNorm = Literal["l2", "mse"]

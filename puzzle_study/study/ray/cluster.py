@@ -371,7 +371,7 @@ def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, 
             return answer
         from puzzle_study import config, datasets
         from puzzle_study.errors import UserError
-        from puzzle_study.study.cluster import package_digest
+        from puzzle_study.study.ray.cluster import package_digest
         from puzzle_study.study.storage import Store
 
         answer["digest"] = package_digest()

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from puzzle_study.config_types import MOST_SEED, Many, Scalar, Section
+from puzzle_study.config.types import MOST_SEED, Many, Scalar, Section
 
 Objective = Literal[
     "selection",

@@ -11,7 +11,7 @@ from ray.tune.search import Searcher
 
 from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import describe, failed_record
+from puzzle_study.trials.spec import describe, failed_record
 
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from puzzle_study import config
-from puzzle_study.axes import EVALUATION_AXES, Values, combinations, cycle, setting_of
+from puzzle_study.config.axes import EVALUATION_AXES, Values, combinations, cycle, setting_of
+from puzzle_study.detectors.puzzle_ae.rules import RULES, Rule
 from puzzle_study.errors import UserError, suggestion
-from puzzle_study.puzzle_rules import RULES, Rule
 
 if TYPE_CHECKING:
-    from puzzle_study.studyfile import StudyFile
+    from puzzle_study.config.read import StudyFile
 
 UNTRAINED = {
     "data.root": "says where the images are",
@@ -100,7 +100,7 @@ def searchable() -> list[str]:
 
 def conditions() -> list[str]:
     """Return the dotted names of all settings that a condition may name."""
-    from puzzle_study.studyfile import setting_names
+    from puzzle_study.config.read import setting_names
 
     return [name for name in setting_names(config.Settings) if name != "data.name"]
 

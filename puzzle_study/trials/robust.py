@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from puzzle_study import config, metrics
+from puzzle_study import config
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.statistics import metrics
 
 
 def measure_robustness(

@@ -14,11 +14,11 @@ from sklearn.base import OutlierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
-from puzzle_study import config, puzzles
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION, WEIGHTS, PuzzleDetector
-from puzzle_study.detectors.training import Trainer
-from puzzle_study.devices import resolve_precision
+from puzzle_study import config
+from puzzle_study.detectors.devices import resolve_precision
+from puzzle_study.detectors.puzzle_ae import detector, puzzles
+from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION, WEIGHTS, PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.errors import UserError
 from puzzle_study.inference import arrays, parameters
 from puzzle_study.inference.calibration import Calibration
@@ -26,7 +26,7 @@ from puzzle_study.inference.constructor import Parameters
 from puzzle_study.inference.device import chosen_device
 from puzzle_study.inference.locating import find_detector
 from puzzle_study.inference.progress import Bar
-from puzzle_study.trial import scoring_set
+from puzzle_study.trials.run import scoring_set
 
 Floats = npt.NDArray[np.float64]
 
@@ -94,7 +94,7 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
         detector = PuzzleDetector(
             trainer.solver,
             scoring_set(settings, in_training),
-            shape=puzzle_ae.Shape(channels, height, width, settings.model.base_channels),
+            shape=detector.Shape(channels, height, width, settings.model.base_channels),
             score=settings.score,
             precision=precision,
         ).to(device)
@@ -215,8 +215,8 @@ def load(folder: str | Path, *, device: str = "auto") -> PuzzleAE:
         UserError: there is no detector, or it is damaged.
     """
     place = find_detector(Path(folder))
-    detector = puzzle_ae.load(place, device=chosen_device(device))
-    description = puzzle_ae.read_description(place)
+    detector = detector.load(place, device=chosen_device(device))
+    description = detector.read_description(place)
     try:
         settings = config.Settings.model_validate(description["settings"])
         seed, own = int(description["seed"]), description.get("estimator", {})

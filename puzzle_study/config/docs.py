@@ -1,8 +1,8 @@
-"""``python -m puzzle_study.documentation``: writes the pages that follow from the settings' own classes.
+"""``python -m puzzle_study.config.docs``: writes the pages that follow from the settings' own classes.
 
 ``docs/settings.md`` names every setting of a study file with its meaning, unit, range and default;
 ``docs/study.schema.json`` is the same as a JSON Schema, by which editors complete and check study files. A test
-holds both against :mod:`puzzle_study.config` and :mod:`puzzle_study.defaults`.
+holds both against :mod:`puzzle_study.config` and :mod:`puzzle_study.config.layers`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from puzzle_study import axis_checks, config, defaults
-from puzzle_study.commands import command
+from puzzle_study import config
+from puzzle_study.cli import command
+from puzzle_study.config import check, layers
 from puzzle_study.results import write_text
 
 SETTINGS_FILE, SCHEMA_FILE = "settings.md", "study.schema.json"
@@ -148,9 +149,9 @@ def sections(
 
 def depending() -> set[str]:
     """Return the settings whose default depends on the data set or the preset."""
-    layers = [*defaults.DATASETS.values(), *defaults.PRESETS.values()]
-    layers += [layer for by_dataset in defaults.PRESETS_BY_DATASET.values() for layer in by_dataset.values()]
-    return {name for layer in layers for name in defaults.leaves(layer)}
+    layers = [*layers.DATASETS.values(), *layers.PRESETS.values()]
+    layers += [layer for by_dataset in layers.PRESETS_BY_DATASET.values() for layer in by_dataset.values()]
+    return {name for layer in layers for name in layers.leaves(layer)}
 
 
 # The schema
@@ -169,8 +170,8 @@ def schema() -> dict[str, Any]:
     study = config.Study.model_json_schema(by_alias=True, schema_generator=_Generator)
     parts: dict[str, Any] = study.pop("$defs") | {"Study": study}
     study["required"].remove("name")  # left out, it is the file's
-    parts["Search"]["properties"]["space"]["propertyNames"] = {"enum": axis_checks.searchable()}
-    parts["Axis"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": axis_checks.conditions()}
+    parts["Search"]["properties"]["space"]["propertyNames"] = {"enum": check.searchable()}
+    parts["Axis"]["properties"]["when"]["anyOf"][0]["propertyNames"] = {"enum": check.conditions()}
     several = depending()
     for prefix, model, _ in sections():
         parts[model.__name__].pop("title")
@@ -209,7 +210,7 @@ def _partial(part: dict[str, Any]) -> dict[str, Any]:
 # The page
 
 INTRODUCTION = """\
-<!-- Written by `python -m puzzle_study.documentation` from puzzle_study/config.py and defaults.py; do not edit. -->
+<!-- Written by `python -m puzzle_study.config.docs` from puzzle_study/config.py and layers.py; do not edit. -->
 # Settings
 
 Every setting of a study file, by its dotted name: `train.adversary.epsilon` is `epsilon` in the section `adversary` of
@@ -258,7 +259,7 @@ def settings_page() -> str:
         blocks.append(f"## {title}\n\n{about}\n\n" + _table(("Setting", "Meaning", "Unit", "Allowed", "Default"), rows))
     blocks.append(_by_dataset())
     blocks += [_by_preset(preset, text) for preset, text in PRESET_TEXTS.items()]
-    variants = [(f"`{name}`", _assignments(layer) or "the defaults") for name, layer in defaults.VARIANTS.items()]
+    variants = [(f"`{name}`", _assignments(layer) or "the defaults") for name, layer in layers.VARIANTS.items()]
     blocks.append(f"## Variants\n\n{VARIANT_TEXT}\n" + _table(("`variant`", "Settings"), variants))
     return "\n".join(blocks)
 
@@ -294,7 +295,7 @@ def _range(entry: dict[str, Any]) -> str:
 
 def _by_dataset() -> str:
     names = get_args(config.DatasetName)
-    settings = dict.fromkeys(leaf for name in names for leaf in defaults.leaves(defaults.DATASETS[name]))
+    settings = dict.fromkeys(leaf for name in names for leaf in layers.leaves(layers.DATASETS[name]))
     rows = []
     for setting in settings:
         plain = _value(_plain_default(setting))
@@ -304,16 +305,16 @@ def _by_dataset() -> str:
 
 
 def _by_preset(preset: str, text: str) -> str:
-    names, by_dataset = get_args(config.DatasetName), defaults.PRESETS_BY_DATASET[preset]
+    names, by_dataset = get_args(config.DatasetName), layers.PRESETS_BY_DATASET[preset]
     rows = []
-    for name, value in defaults.leaves(defaults.PRESETS[preset]).items():
+    for name, value in layers.leaves(layers.PRESETS[preset]).items():
         papers = {_value(default_of(name, dataset)) for dataset in names}
-        others = [dataset for dataset, layer in by_dataset.items() if name in defaults.leaves(layer)]
+        others = [dataset for dataset, layer in by_dataset.items() if name in layers.leaves(layer)]
         sets = f"all but {', '.join(others)}" if others else "all"
         rows.append((f"`{name}`", sets, _value(value), papers.pop() if len(papers) == 1 else "by data set"))
     by_values: dict[tuple[str, str, str], list[str]] = {}
     for dataset, layer in by_dataset.items():
-        for name, value in defaults.leaves(layer).items():
+        for name, value in layers.leaves(layer).items():
             by_values.setdefault((name, _value(value), _value(default_of(name, dataset))), []).append(dataset)
     rows += [(f"`{name}`", ", ".join(sets), value, paper) for (name, value, paper), sets in sorted(by_values.items())]
     return f"## `preset: {preset}`\n\n{text}\n" + _table(("Setting", "Data sets", f"`{preset}`", "`paper`"), rows)
@@ -321,7 +322,7 @@ def _by_preset(preset: str, text: str) -> str:
 
 def default_of(setting: str, dataset: str) -> Any:
     """Return a setting's default for a data set under ``preset: paper``."""
-    return defaults.leaves(defaults.DATASETS[dataset]).get(setting, _plain_default(setting))
+    return layers.leaves(layers.DATASETS[dataset]).get(setting, _plain_default(setting))
 
 
 def _plain_default(setting: str) -> Any:
@@ -334,8 +335,8 @@ def _default(key: Key) -> str:
     return "required" if key.required else _value(key.default)
 
 
-def _assignments(layer: defaults.Layer) -> str:
-    return ", ".join(f"`{name}` {_value(value)}" for name, value in defaults.leaves(layer).items())
+def _assignments(layer: layers.Layer) -> str:
+    return ", ".join(f"`{name}` {_value(value)}" for name, value in layers.leaves(layer).items())
 
 
 def _value(value: Any) -> str:

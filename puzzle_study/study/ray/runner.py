@@ -14,20 +14,20 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from puzzle_study import config
-from puzzle_study.devices import claim_cpus, default_device
+from puzzle_study.detectors.devices import claim_cpus, default_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
-from puzzle_study.study.following import LogFollower
-from puzzle_study.study.loggers import make_loggers
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.searcher import REFUSED, PlanSearcher
+from puzzle_study.study.ray.following import LogFollower
+from puzzle_study.study.ray.loggers import make_loggers
+from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
+from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.selection import shown
-from puzzle_study.study.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
-from puzzle_study.trial import run
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.run import run
+from puzzle_study.trials.spec import TrialSpec
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3

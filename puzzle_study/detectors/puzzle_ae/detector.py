@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, puzzles
+from puzzle_study import config
 from puzzle_study.detectors import checkpoint, scoring
+from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.memory import first_line, halving
-from puzzle_study.devices import Precision, autocast
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.networks import UNet, place
+from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS
 from puzzle_study.errors import UserError
-from puzzle_study.networks import UNet, place
-from puzzle_study.puzzle_rules import ROTATIONS
 from puzzle_study.results import replacing, write_text
 
 FORMAT = 1

@@ -16,21 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from puzzle_study import config, datasets, metrics, puzzles
+from puzzle_study import config, datasets
+from puzzle_study.criteria.pseudo_anomalies import make_pseudo_anomalies
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
+from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector, Shape
+from puzzle_study.detectors.puzzle_ae.rules import scored_by_all
+from puzzle_study.detectors.puzzle_ae.training import Trainer, TrainingDiverged
 from puzzle_study.detectors.references import fit_reference
-from puzzle_study.detectors.training import Trainer, TrainingDiverged
-from puzzle_study.devices import resolve_precision
 from puzzle_study.errors import UserError
-from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
-from puzzle_study.puzzle_rules import scored_by_all
 from puzzle_study.results import Results, write_json
-from puzzle_study.trial_log import trial_log
-from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec, describe
+from puzzle_study.statistics import metrics
+from puzzle_study.trials.log import trial_log
+from puzzle_study.trials.spec import PUZZLE_AE, UNTRAINED, TrialSpec, describe
 
 log = logging.getLogger(__name__)
 
@@ -243,7 +245,7 @@ def _run_puzzle_ae(
     } | _finish(spec, task, arrays, pseudo.kinds, results)
     if settings.evaluate.robust is not None:
         # torchattacks is imported only where a trial attacks.
-        from puzzle_study.robustness import measure_robustness
+        from puzzle_study.trials.robust import measure_robustness
 
         for (error, aggregation), values in measure_robustness(
             detector, task, arrays, settings.evaluate.robust

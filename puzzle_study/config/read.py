@@ -13,8 +13,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from puzzle_study import config, defaults
-from puzzle_study.axis_checks import check_puzzles, check_search
+from puzzle_study import config
+from puzzle_study.config import layers
+from puzzle_study.config.check import check_puzzles, check_search
 from puzzle_study.errors import UserError, suggestion
 
 MAX_BYTES = 1 << 20
@@ -87,7 +88,7 @@ class StudyFile:
 
     source: str
     study: config.Study
-    _document: defaults.Layer = field(repr=False)
+    _document: layers.Layer = field(repr=False)
     _lines: Mapping[Place, int] = field(repr=False)
     _given: Sequence[Place] = field(repr=False)
 
@@ -97,8 +98,8 @@ class StudyFile:
         Raises:
             UserError: a value is not allowed there; the axis in the study file is named.
         """
-        layers = [defaults.nested(name, value) for name, value in values.items()]
-        document = resolved_layers(defaults.merge(self._document, *layers), chosen=frozenset(values))
+        layers = [layers.nested(name, value) for name, value in values.items()]
+        document = resolved_layers(layers.merge(self._document, *layers), chosen=frozenset(values))
         names = config.Settings.model_fields
         try:
             return config.Settings.model_validate({key: value for key, value in document.items() if key in names})
@@ -125,7 +126,7 @@ class StudyFile:
         return _where((of_user or places)[0], self.source, self._lines, (), self._given)
 
 
-def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset()) -> defaults.Layer:
+def resolved_layers(document: layers.Layer, chosen: frozenset[str] = frozenset()) -> layers.Layer:
     """Merge the layers of defaults under a document, and the variant's own settings over it.
 
     Raises:
@@ -133,18 +134,18 @@ def resolved_layers(document: defaults.Layer, chosen: frozenset[str] = frozenset
     """
     data = document.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    preset = defaults.preset(str(document.get("preset", "paper")), str(name))
+    preset = layers.preset(str(document.get("preset", "paper")), str(name))
     variant = str(document.get("variant", "CPAE-G"))
-    forced = defaults.VARIANTS.get(variant, {})
+    forced = layers.VARIANTS.get(variant, {})
     if "variant" not in chosen:
-        given = defaults.leaves(document)
-        for dotted, value in defaults.leaves(forced).items():
+        given = layers.leaves(document)
+        for dotted, value in layers.leaves(forced).items():
             if dotted in given and given[dotted] != value:
                 raise UserError(
                     f"variant {variant} means {dotted} = {value}, but {dotted} is set to {given[dotted]}; "
                     f"leave one of the two out"
                 )
-    return defaults.merge(defaults.DATASETS.get(str(name), {}), preset, document, forced)
+    return layers.merge(layers.DATASETS.get(str(name), {}), preset, document, forced)
 
 
 def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
@@ -182,7 +183,7 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
             raise UserError(f"`quick` must be a section of settings ({source}, line {lines[('quick',)]})")
         _check_unknown(shortened, source, lines, prefix=("quick",))
         if quick:
-            document = defaults.merge(document, shortened)
+            document = layers.merge(document, shortened)
             lines |= {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
     elif quick:
         raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
@@ -193,7 +194,7 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
         if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", name):
             raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {assignment!r}")
         place = tuple(name.split("."))
-        document = defaults.merge(document, defaults.nested(name, _assigned(text, place, assignment)))
+        document = layers.merge(document, layers.nested(name, _assigned(text, place, assignment)))
         given.append(place)
     _check_unknown(document, source, lines, given=given)
     layered = resolved_layers(document)
@@ -214,7 +215,7 @@ def dump(study: config.Study) -> str:
     return yaml.dump(content, Dumper=StudyDumper, sort_keys=False, allow_unicode=True)
 
 
-def _read(path: Path) -> tuple[defaults.Layer, dict[Place, int]]:
+def _read(path: Path) -> tuple[layers.Layer, dict[Place, int]]:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
@@ -319,7 +320,7 @@ def setting_names(model: type[BaseModel] = config.Study, prefix: str = "") -> li
     return names
 
 
-def _space_as_read(space: defaults.Layer) -> defaults.Layer:
+def _space_as_read(space: layers.Layer) -> layers.Layer:
     """Return the axes with values as their settings read them, 8/255 as a number; what does not fit stays as it is."""
     read = {}
     for name, axis in space.items():
@@ -364,7 +365,7 @@ def _reader(name: str) -> TypeAdapter[Any] | None:
 
 
 def _check_unknown(
-    document: defaults.Layer,
+    document: layers.Layer,
     source: str,
     lines: Mapping[Place, int],
     *,
@@ -373,7 +374,7 @@ def _check_unknown(
 ) -> None:
     """Refuse unknown keys with the nearest right one, wherever in the tree it lives."""
 
-    def walk(layer: defaults.Layer, model: type[BaseModel], place: Place) -> None:
+    def walk(layer: layers.Layer, model: type[BaseModel], place: Place) -> None:
         keys = _keys(model)
         for key, value in layer.items():
             here = (*place, key)
@@ -393,7 +394,7 @@ def _check_unknown(
 
 
 def _sentence(
-    error: ValidationError, document: defaults.Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place]
+    error: ValidationError, document: layers.Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place]
 ) -> str:
     """Return one sentence for the first problem that pydantic found."""
     first = error.errors()[0]

@@ -1,7 +1,7 @@
 """A detector as an ONNX model: images in, anomaly scores out, for any runtime that reads ONNX.
 
 The graph is written node by node. PyTorch has two exporters of its own: the one that traces TorchScript is deprecated,
-the other needs a further package; the network is a dozen lines of :mod:`puzzle_study.networks`, and the tests
+the other needs a further package; the network is a dozen lines of :mod:`puzzle_study.detectors.puzzle_ae.networks`, and the tests
 hold the model against the detector.
 
 Shape legend: N images, K permutations, C channels, H and W pixels, after padding in the inner nodes, L = H·W.
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from puzzle_study import __version__
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.networks import DoubleConvolution, UNet
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.networks import DoubleConvolution, UNet
 from puzzle_study.results import replacing
 
 OPSET, IR_VERSION = 17, 8
