@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 1
+RECORD_FORMAT = 2
 ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
 
 
@@ -131,6 +131,10 @@ class Results:
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record, or None where there is none that can be read whole."""
         return _read_record(self.record_file(trial))
+
+    def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
+        """Write a trial's record."""
+        write_json(self.record_file(trial), record)
 
     def remove_record(self, trial: str) -> None:
         """Remove a trial's record: it is to be run again."""

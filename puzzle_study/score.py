@@ -13,7 +13,7 @@ from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
-    from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+    from puzzle_study.detectors.base import Detector
 
 EXAMPLE = """\b
 Examples:
@@ -78,17 +78,17 @@ def main(
     folder = find_detector(detector)
     paths = find_images(images)
     from puzzle_study.detectors.devices import keep_freed_memory
-    from puzzle_study.detectors.puzzle_ae import detector
+    from puzzle_study.detectors.files import load_detector
     from puzzle_study.inference.device import chosen_device
 
     keep_freed_memory()
-    found = detector.load(folder, device=chosen_device(device))
+    found = load_detector(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)
     return _score(found, paths, fpr, output, overlay) if paths else 0
 
 
-def _score(detector: PuzzleDetector, paths: list[Path], rate: float, output: Path | None, overlay: Path | None) -> int:
+def _score(detector: Detector, paths: list[Path], rate: float, output: Path | None, overlay: Path | None) -> int:
     """Write the table and say on standard error what it comes to."""
     from puzzle_study.inference.files import FileScorer, table_file
     from puzzle_study.inference.progress import Bar
@@ -114,9 +114,9 @@ def _score(detector: PuzzleDetector, paths: list[Path], rate: float, output: Pat
     return 0 if outcome.scored else 1
 
 
-def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) -> None:
+def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:
     """Write the ONNX model and say what may surprise."""
-    from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION, read_description
+    from puzzle_study.detectors.files import DESCRIPTION, read_description
     from puzzle_study.inference.export import write_onnx
 
     task = read_description(folder).get("task", {})

@@ -96,17 +96,12 @@ def _dry_run(file: StudyFile, results: Path) -> str:
         f"# {trials} trials: {plan.wanted} configurations × {len(tasks)} tasks × {len(file.study.seeds)} seeds, "
         f"and {len(plan.references)} references",
         f"# dataset {file.study.data.name}, normal: {normal}",
-        f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
-        f"batch {file.study.train.batch_size}",
+        *(f"# {name} trains {own.epochs_wanted} epochs at most" for name, own in file.study.detectors.items()),
         f"# {data}",
         f"# results would go to {results / file.study.name}"
         + (f" and {file.study.storage}" if is_url(file.study.storage) else ""),
     ]
-    if file.study.search is not None:
-        lines += [
-            f"# search axis {name} cannot matter: {why}"
-            for name, why in space.inert_axes(file, file.study.search).items()
-        ]
+    lines += [f"# search axis {name} cannot matter: {why}" for name, why in space.inert_axes(file).items()]
     return "\n".join(lines)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from puzzle_study import config, datasets
 from puzzle_study.attacks import table
 from puzzle_study.attacks.running import run_attacks
-from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.specs import AttackSpec, fits
 from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.detectors.base import Shape
 from puzzle_study.detectors.devices import default_device
-from puzzle_study.detectors.puzzle_ae import detector
-from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION
+from puzzle_study.detectors.files import DESCRIPTION, load_detector, read_description
 from puzzle_study.errors import UserError
 from puzzle_study.inference.locating import BEST, detectors_in
 
@@ -54,10 +54,10 @@ def attack_finished(
         UserError: detector or images are missing, damaged or do not belong together.
     """
     name = folder.resolve().name
-    content = detector.read_description(folder)
-    detector = detector.load(folder, device=default_device())
+    content = read_description(folder)
+    detector = load_detector(folder, device=default_device())
     try:
-        data = config.Settings.model_validate(content["settings"]).data
+        data = config.Settings.from_json(content["settings"]).data
         spec = datasets.TaskSpec(**content["task"])
         trained_on = content["fingerprint"]
     except (KeyError, TypeError, ValueError) as error:
@@ -73,8 +73,10 @@ def attack_finished(
             "folder with --data-root"
         )
     task = datasets.load_task(data, spec)
-    if task.test.shape[1:] != (detector.shape.channels, detector.shape.height, detector.shape.width):
+    if Shape(*task.test.shape[1:]) != detector.shape:
         raise UserError(f"{folder / DESCRIPTION} names another shape than that of its images; train the detector again")
+    # What does not fit this detector is left out; if nothing fits, the first attack says why.
+    specs = [spec for spec in specs if fits(spec, detector.traits)] or specs[:1]
     images, labels = chosen_images(task, max_images)
     done = 0
 
@@ -93,5 +95,4 @@ def attack_finished(
         "normal_class": spec.normal_class,
         "seed": content.get("seed", ""),
     }
-    score = detector.score
-    return [about | table.row(one, labels, aggregation=score.aggregation, error=score.error) for one in results]
+    return [about | table.row(one, labels, detector.reading) for one in results]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from puzzle_study import config
 from puzzle_study.attacks.methods import METHODS, REFUSED
+from puzzle_study.attacks.registry import PLACES
 from puzzle_study.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from puzzle_study.detectors.base import Traits
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,12 @@ def attack_spec(
         target=target,
         seed=seed,
     )
+
+
+def fits(spec: AttackSpec, traits: Traits) -> bool:
+    """Whether a detector can be attacked so: it has views if they are perturbed, and gradients if they are used."""
+    views = traits.views or not PLACES[spec.attack].needs_views
+    return views and (traits.differentiable or not METHODS[spec.method].uses_gradient)
 
 
 def measured_as(spec: AttackSpec) -> AttackSpec:

@@ -14,17 +14,18 @@ if TYPE_CHECKING:
 
     from puzzle_study.attacks.running import AttackResult
     from puzzle_study.attacks.specs import AttackSpec
+    from puzzle_study.config import Reading
 
 
-def row(result: AttackResult, labels_N: Tensor, *, aggregation: str, error: str) -> dict[str, Any]:
+def row(result: AttackResult, labels_N: Tensor, reading: Reading) -> dict[str, Any]:
     """Return one row of attacks.csv, without what says which detector it is about.
 
     ``images`` counts the attacked ones.
     """
     return {
         **named(result.spec),
-        "aggregation": aggregation,
-        "error": error,
+        "aggregation": reading.aggregation,
+        "error": reading.error,
         **judged(result.clean_scores, result.scores, labels_N),
         "images": len(result.indices),
         "seconds": result.seconds,

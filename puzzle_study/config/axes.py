@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from puzzle_study import config
-
-EVALUATION_AXES = ("score.error", "score.aggregation")
-"""Axes that need no training: every detector is read by each of their values."""
+from puzzle_study.config import forms
+from puzzle_study.config.forms import Form
+from puzzle_study.config.types import Layer
+from puzzle_study.detectors.registry import DETECTORS
 
 MOST_COMBINATIONS = 10_000
 Values = dict[str, config.Scalar]
@@ -24,11 +25,33 @@ class Resolved(Protocol):
 
 
 def setting_of(settings: config.Settings, dotted: str) -> Any:
-    """Return a setting by its dotted name; None in a section that is left out."""
-    value: Any = settings
+    """Return a setting by its dotted name; None in a section that is left out, or if it is another detector's."""
+    head, _, rest = dotted.partition(".")
+    if head == settings.detector:
+        return _below(settings.own, rest)
+    if head in (*forms.SHARED, forms.ONE):
+        return _below(settings, dotted)
+    return None if head in DETECTORS else _below(settings.own, dotted)
+
+
+def _below(section: Any, dotted: str) -> Any:
     for part in dotted.split("."):
-        value = None if value is None else getattr(value, "lambda_" if part == "lambda" else part)
-    return value
+        if section is not None:
+            fields = type(section).model_fields
+            name = next((name for name, entry in fields.items() if part in (name, entry.alias)), part)
+            section = getattr(section, name, None)
+    return section
+
+
+def with_detector_axis(space: Layer, form: Form) -> Layer:
+    """Return axes to which the detector is added, by which those of one detector are conditional."""
+    found: Layer = {forms.ONE: space.get(forms.ONE, {"choice": list(form.names)})}
+    for name, axis in space.items():
+        if isinstance(axis, dict) and (detector := form.detector_of(name)):
+            when = axis.get("when") or {}
+            axis = axis | {"when": {forms.ONE: [detector], **when}} if isinstance(when, dict) else axis
+        found.setdefault(name, axis)
+    return found
 
 
 def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
@@ -74,7 +97,7 @@ def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
             yield values
             return
         name, axis, tried = picked[at]
-        if applies(axis, values, lambda other: setting_of(file.study, other)):
+        if applies(axis, values, lambda other: setting_of(file.study.settings(), other)):
             for value in tried:
                 yield from walk(at + 1, values | {name: value})
         else:

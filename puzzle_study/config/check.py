@@ -1,4 +1,4 @@
-"""What a study file may not say of its search axes and its puzzles: found when it is loaded, not half-way through."""
+"""What a study file may not say of its search axes and detectors: found when it is loaded, not half-way through."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from puzzle_study import config
-from puzzle_study.config.axes import EVALUATION_AXES, Values, combinations, cycle, setting_of
-from puzzle_study.detectors.puzzle_ae.rules import RULES, Rule
+from puzzle_study.config import forms
+from puzzle_study.config.axes import Values, combinations, cycle, setting_of
+from puzzle_study.config.forms import Form
+from puzzle_study.config.types import Rule
 from puzzle_study.errors import UserError, suggestion
 
 if TYPE_CHECKING:
@@ -52,31 +54,44 @@ def check_search(file: StudyFile) -> None:
             _check_condition(file, name, axis)
 
 
-def check_puzzles(file: StudyFile) -> None:
-    """Refuse puzzles that cannot be made, of the study's own settings and of what its axes can be together.
+def check_rules(file: StudyFile) -> None:
+    """Refuse settings that do not go together, of the study's own and of what its axes can be together.
 
     Raises:
         UserError: one sentence with the settings, the reason, and how `when` keeps axes apart that do not go together.
     """
-    default = file.configuration({})
-    for rule in RULES:
-        if (reason := rule.broken(default)) is not None:
-            raise UserError(f"{reason} ({file.where_set(rule.settings)})")
-    if file.study.search is None:
-        return
-    for rule in RULES:
-        for values in combinations(file, [*rule.settings, "variant"]) or ():
-            if (reason := rule.broken(file.configuration(values))) is not None:
-                raise UserError(_apart(file, file.study.search, rule, values, reason))
+    for detector in file.form.names:
+        default, prefix = file.configuration({forms.ONE: detector}), file.form.prefix(detector)
+        for rule in file.form.settings_class(detector).RULES:
+            names = [name if name.startswith("data.") else f"{prefix}{name}" for name in rule.settings]
+            if (reason := _broken(rule, default)) is not None:
+                raise UserError(f"{reason} ({file.where_set(names)})")
+            if file.study.search is None:
+                continue
+            for values in combinations(file, [*names, f"{prefix}variant"]) or ():
+                settings = file.configuration(values)
+                if settings.detector == detector and (reason := _broken(rule, settings)) is not None:
+                    raise UserError(_apart(file, file.study.search, rule, values, reason))
+
+
+def _broken(rule: Rule, settings: config.Settings) -> str | None:
+    """Return why a configuration cannot be, None if it can."""
+    try:
+        rule.check(settings.own, settings.data)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, reason: str) -> str:
     """Return what is wrong with a combination and which axis has to be kept from which value."""
 
     def mends(name: str) -> bool:
-        return any(rule.broken(file.configuration(values | {name: v})) is None for v in search.space[name].values)
+        others = search.space[name].values
+        return any(_broken(rule, file.configuration(values | {name: other})) is None for other in others)
 
-    met_in = [(name, value) for name, value in values.items() if mends(name)] or list(values.items())
+    own = {name: value for name, value in values.items() if name != forms.ONE}
+    met_in = [(name, value) for name, value in own.items() if mends(name)] or list(own.items())
     (first, value), (last, final) = met_in[0], met_in[-1]
     where = file.where(last)
     met = " and ".join(f"`{name}` {value}" for name, value in met_in)
@@ -93,40 +108,39 @@ def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, r
     )
 
 
-def searchable() -> list[str]:
+def searchable(form: Form) -> list[str]:
     """Return the dotted names of all settings that an axis may vary."""
-    return [name for name in conditions() if name not in UNTRAINED and not name.startswith(FOLLOWING)]
+    return [name for name in conditions(form) if name not in UNTRAINED and not name.startswith(FOLLOWING)]
 
 
-def conditions() -> list[str]:
+def conditions(form: Form) -> list[str]:
     """Return the dotted names of all settings that a condition may name."""
-    from puzzle_study.config.read import setting_names
-
-    return [name for name in setting_names(config.Settings) if name != "data.name"]
+    names = [name for name in form.setting_names() if name != "data.name" and name.rpartition(".")[2] != "preset"]
+    return [*names, forms.ONE] if form.several else names
 
 
 def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
-    known = conditions()
+    known, free = conditions(file.form), file.form.free()
     for dotted in (name, *(axis.when or {})):
         if dotted not in known:
             raise UserError(
                 f"search axis `{dotted}` is not a setting of a configuration{suggestion(dotted, known)} "
                 f"({file.where(name)})"
             )
-    if name not in searchable():
+    if name not in searchable(file.form):
         why = UNTRAINED.get(name, "follows a training and does not change it")
         raise UserError(
             f"search axis `{name}` trains no other detector: it {why}; take it out of `search.space` and set it once "
             f"({file.where(name)})"
         )
-    if name in EVALUATION_AXES and axis.when:
+    if name in free and set(axis.when or {}) - {forms.ONE}:
         raise UserError(
             f"search axis `{name}` needs no training and every detector is read by each of its values; take its "
             f"`when` out ({file.where(name)})"
         )
     assert file.study.search is not None
     for dotted in axis.when or {}:
-        if dotted in EVALUATION_AXES and dotted in file.study.search.space:
+        if dotted in free and dotted in file.study.search.space:
             raise UserError(
                 f"search axis `{name}` waits for `{dotted}`, each of whose values every detector is read by; take that "
                 f"condition out ({file.where(name)})"
@@ -147,7 +161,7 @@ def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
 
 
 def _values_of(file: StudyFile, name: str, points: list[Values]) -> list[config.Scalar]:
-    return list(dict.fromkeys(values.get(name, setting_of(file.study, name)) for values in points))
+    return list(dict.fromkeys(values.get(name, setting_of(file.study.settings(), name)) for values in points))
 
 
 def _any_of(values: Iterable[config.Scalar]) -> str:

@@ -1,106 +1,48 @@
-"""Defaults by data set, presets and variants: plain nested settings, merged under a study file.
+"""Layers of settings: plain nested dictionaries, merged under a study file.
 
-Order, weakest first: the classes of :mod:`puzzle_study.config`, the data set, the preset, what the preset says of
-the data set, the study file, its ``quick:`` section, ``--set``, the values of a search, the variant's own settings.
-
-What the paper leaves open (ε, λ, α, epochs) is the authors' configuration. Where paper and code contradict each
-other, the classes and data sets hold the paper's choice and the preset ``authors_code`` the code's.
+Order, weakest first: the classes, the data set, the preset, what the preset says of the data set, the study file, its
+``quick:`` section, ``--set``, the values of a search, the variant's own settings. Each detector's settings hold its own
+defaults, presets and variants (:class:`~puzzle_study.config.types.DetectorSettings`).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-Layer = dict[str, Any]
-
-DATASETS: dict[str, Layer] = {
-    "digits": {
-        "model": {"base_channels": 8},
-        "train": {"epochs": 40, "batch_size": 32, "adversary": {"epsilon": 0.1}},
-        "score": {"aggregation": "max"},
-    },
-    "mnist": {"train": {"epochs": 600, "adversary": {"epsilon": 0.1}}, "score": {"aggregation": "max"}},
-    "fashion_mnist": {"train": {"epochs": 600, "adversary": {"epsilon": 0.07}}, "score": {"aggregation": "max"}},
-    "cifar10": {"train": {"epochs": 2000, "adversary": {"epsilon": 10 / 255}}, "score": {"aggregation": "avg"}},
-    "coil100": {"train": {"epochs": 2000, "adversary": {"epsilon": 10 / 255}}, "score": {"aggregation": "avg"}},
-    "mvtec": {
-        "data": {"augment_to": 800},
-        "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.01}},
-        "score": {"aggregation": "avg"},
-    },
-    "folder": {
-        "data": {"augment_to": 800},
-        "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.01}},
-        "score": {"aggregation": "avg"},
-    },
-    "head_ct": {
-        "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.07}},
-        "score": {"aggregation": "avg"},
-    },
-    "brain_mri": {
-        "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.07}},
-        "score": {"aggregation": "avg"},
-    },
-}
-
-PRESETS: dict[str, Layer] = {
-    "paper": {},
-    "authors_code": {
-        "puzzle": {"per_batch": True},
-        "train": {
-            "feature_loss": "elementwise",
-            "adversary": {"noise": "twice", "target": "noisy"},
-        },
-        "score": {"error": "mse", "puzzle_set": "all"},
-    },
-    "fast": {
-        "model": {"initialisation": "he"},
-        "train": {"batch_size": 32, "schedule": "one_cycle", "learning_rate": 3e-3},
-    },
-}
-
-PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
-    "authors_code": {
-        "mnist": {
-            "data": {"validation_count": 851},
-            "train": {"batch_size": 64, "plateau_factor": 0.5, "plateau_patience": 30},
-        },
-        "fashion_mnist": {"data": {"validation_count": 851}, "train": {"batch_size": 64}},
-        "cifar10": {"data": {"validation_count": 851}, "train": {"batch_size": 64}},
-        "coil100": {"data": {"validation_count": 5}, "train": {"batch_size": 64}},
-        "mvtec": {"data": {"validation_count": 25}},
-        "head_ct": {"data": {"validation_count": 5}},
-        "brain_mri": {"data": {"validation_count": 5, "size": 128}},
-    },
-    # MNIST's was chosen by studies of classes 3 and 8 and confirmed on others; on CIFAR-10 averaged weights fall five
-    # points behind one-cycle (benchmarks/RESULTS.md). The other epochs are guessed: 2,000 to 8,000 steps. Digits, whose
-    # 40 epochs are 160 steps, keep them.
-    "fast": {
-        "mnist": {
-            "model": {"base_channels": 12},
-            "train": {"epochs": 60, "schedule": "constant", "averaging": 0.998, "adversary": {"method": "none"}},
-        },
-        "fashion_mnist": {"train": {"epochs": 30}},
-        "cifar10": {"train": {"epochs": 60}},
-        "coil100": {"train": {"epochs": 1000}},
-        "mvtec": {"train": {"epochs": 200}},
-        "folder": {"train": {"epochs": 200}},
-        "head_ct": {"train": {"epochs": 1000}},
-        "brain_mri": {"train": {"epochs": 1000}},
-    },
-}
-
-VARIANTS: dict[str, Layer] = {
-    "PAE": {"puzzle": {"hide": "none"}, "train": {"lambda": 0.0}},
-    "CPAE": {"train": {"lambda": 0.0}},
-    "CPAE-G": {},
-    "Rot-AE": {"puzzle": {"kind": "rotation"}},
-}
+from puzzle_study.config.types import DetectorSettings, Layer
+from puzzle_study.errors import UserError
 
 
-def preset(name: str, dataset: str) -> Layer:
-    """Return a preset's settings for a data set; empty where either is unknown."""
-    return merge(PRESETS.get(name, {}), PRESETS_BY_DATASET.get(name, {}).get(dataset, {}))
+def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, variant_is_chosen: bool = False) -> Layer:
+    """Merge a detector's defaults under what a study file says of it, and the variant's own settings over it.
+
+    A layer of defaults may hold a ``data`` section as well.
+
+    Args:
+        settings: the class of the detector's settings.
+        own: what the study file says of the detector.
+        dataset: name of the data set.
+        variant_is_chosen: whether a search has chosen the variant, which may then contradict the file.
+
+    Raises:
+        UserError: the file contradicts its variant.
+    """
+    forced = settings.VARIANTS.get(str(own.get("variant", _default(settings, "variant"))), {})
+    if not variant_is_chosen:
+        given = leaves(own)
+        for dotted, value in leaves(forced).items():
+            if dotted in given and given[dotted] != value:
+                raise UserError(
+                    f"variant {own.get('variant')} means {dotted} = {value}, but {dotted} is set to {given[dotted]}; "
+                    f"leave one of the two out"
+                )
+    name = str(own.get("preset", _default(settings, "preset")))
+    preset = merge(settings.PRESETS.get(name, {}), settings.PRESETS_BY_DATASET.get(name, {}).get(dataset, {}))
+    return merge(settings.DATASETS.get(dataset, {}), preset, own, forced)
+
+
+def _default(settings: type[DetectorSettings], name: str) -> Any:
+    return settings.model_fields[name].default if name in settings.model_fields else None
 
 
 def merge(*layers: Layer) -> Layer:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 MOST_EPOCHS = 100_000
-MOST_PERMUTATIONS = 512
-MOST_BASE_CHANNELS = 256
 MOST_SEED = 2**32 - 1
 """What NumPy's older generator, which Optuna seeds, takes; PyTorch takes more, and NumPy's newer one anything."""
+WantedPrecision = Literal["auto", "float32", "bfloat16"]
+Layer = dict[str, Any]
+"""Nested settings as they stand in a file, before they are validated."""
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], Strict(False)]
 
@@ -43,3 +46,79 @@ class Section(BaseModel):
     """A part of the study file: frozen, strict about types, closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How an error matrix becomes one score: it costs no training.
+
+    Attributes:
+        error: the norm of an error, ``l2`` or ``mse``.
+        aggregation: of the normalised errors over the views, a name of the registry of aggregations.
+    """
+
+    error: str = "mse"
+    aggregation: str = "avg"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What settings of a detector may not be together.
+
+    Attributes:
+        settings: their dotted names.
+        check: takes the detector's settings and the data section; raises a UserError if they cannot be.
+    """
+
+    settings: tuple[str, ...]
+    check: Callable[[Any, Any], None]
+
+
+class DetectorSettings(Section):
+    """The settings of one detector, with all that is special about them; the detector's own module derives from it."""
+
+    DATASETS: ClassVar[Mapping[str, Layer]] = {}
+    """Defaults by data set."""
+    PRESETS: ClassVar[Mapping[str, Layer]] = {}
+    """Named sets of defaults; a detector that has some has a field ``preset``."""
+    PRESETS_BY_DATASET: ClassVar[Mapping[str, Mapping[str, Layer]]] = {}
+    VARIANTS: ClassVar[Mapping[str, Layer]] = {}
+    """Named forms of the method, stronger than the study file; a detector that has some has a field ``variant``."""
+    FREE: ClassVar[tuple[str, ...]] = ()
+    """Settings that need no training: each fitted detector is read by each of their values."""
+    INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The settings that decide which ones of a section are inert, by the section's name."""
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+    SMALL: ClassVar[Layer] = {}
+    """Settings with which a fit of some tens of 16×16 images takes a second; the conformance suite uses them."""
+    LARGE: ClassVar[tuple[str, ...]] = ()
+    """Settings to lower if memory runs out."""
+
+    @classmethod
+    def beside(cls, other: DetectorSettings, defaults: DetectorSettings) -> DetectorSettings:
+        """Return the settings as a reference of a study whose own detector has the settings ``other``.
+
+        Args:
+            other: settings of the study's first detector, of any class.
+            defaults: this detector's defaults for the data set.
+        """
+        return defaults
+
+    @property
+    def reading(self) -> Reading:
+        """How error matrices are read; a detector with one view has nothing to choose."""
+        return Reading()
+
+    @property
+    def precision_wanted(self) -> WantedPrecision:
+        """Arithmetic: ``auto``, ``float32`` or ``bfloat16``."""
+        return "float32"
+
+    @property
+    def epochs_wanted(self) -> int:
+        """Epochs at most; 0 for what is fitted at once."""
+        return 0
+
+    def inert(self) -> dict[str, str]:
+        """Return the settings that cannot change this configuration's training, each with the reason."""
+        return {}

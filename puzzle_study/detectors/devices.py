@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from puzzle_study.config.types import WantedPrecision
+
 Precision = Literal["float32", "bfloat16"]
 # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no block of its own mapping, none of the heap given back below 2 GiB.
 MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
@@ -19,7 +21,7 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve_precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
     """Resolve ``auto``: bfloat16 where the hardware multiplies it natively, else float32."""
     if wanted != "auto":
         return wanted

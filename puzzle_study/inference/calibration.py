@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 
 Scores = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Calibration:
     score_V: Scores
 
     @staticmethod
-    def of(detector: PuzzleDetector) -> Calibration:
+    def of(detector: Detector) -> Calibration:
         """Score a detector's validation errors under its own norm and aggregation."""
         score_V = detector.scores(detector.validation_NK).double().cpu().numpy()
         return Calibration(np.sort(score_V))

@@ -1,57 +1,91 @@
-"""Puzzle-AE in the manner of scikit-learn's outlier detectors, on arrays and tensors of images."""
+"""Detectors in the manner of scikit-learn's outlier detectors, on arrays and tensors of images."""
 
 from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import OutlierMixin
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from puzzle_study import config
+from puzzle_study.config import layers
+from puzzle_study.detectors.base import Context, Detector, Run, Shape
 from puzzle_study.detectors.devices import resolve_precision
-from puzzle_study.detectors.puzzle_ae import detector, puzzles
-from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION, WEIGHTS, PuzzleDetector
-from puzzle_study.detectors.puzzle_ae.training import Trainer
+from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.inference import arrays, parameters
+from puzzle_study.inference import arrays
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.inference.constructor import Parameters
 from puzzle_study.inference.device import chosen_device
 from puzzle_study.inference.locating import find_detector
 from puzzle_study.inference.progress import Bar
-from puzzle_study.trials.run import scoring_set
 
 Floats = npt.NDArray[np.float64]
+OWN_IMAGES = "folder"
+"""The data set whose defaults an estimator starts from: the user's own images."""
 
 
-class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
-    """One-class novelty detector: a network learns to solve puzzles of normal images, and fails on others.
+class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """One-class novelty detector: it is fitted on normal images and finds others.
 
     X is an array or tensor of images [N, C, H, W] or [N, H, W], or of rows [N, C·H·W]; of uint8, or of floats in
-    [0, 1]; of at least 16×16 pixels. All images of ``fit`` are normal: some train the network, the others
+    [0, 1]; of at least 16×16 pixels. All images of ``fit`` are normal: some fit the detector, the others
     (``validation_fraction``) set the scale of the scores and the threshold.
 
-    ``contamination``, ``error`` and ``aggregation`` can be set after ``fit`` and count at once: they need no training.
+    ``contamination``, and settings that need no training, such as ``score.aggregation``, can be set after ``fit`` and
+    count at once.
+
+    Args:
+        settings: the detector's settings as in a study file, nested or by dotted name, such as
+            ``{"train.epochs": 10}``; what is left out has the defaults for the user's own images.
+        validation_fraction: share of the images that is kept for validation, in (0, 1).
+        contamination: share of new normal images that ``predict`` may flag, in (0, 0.5]; the validation scores give
+            the threshold, so it is not a share of the training images.
+        image_shape: (C, H, W) of rows; None: squares of one channel.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        random_state: seed of the split, the weights, the order of images and the noise.
+        verbose: show a progress bar on standard error.
 
     Attributes:
-        detector_: the :class:`PuzzleDetector`.
+        detector_: the fitted :class:`~puzzle_study.detectors.base.Detector`.
         image_shape_: (C, H, W) of the images.
         n_features_in_: C·H·W.
-        loss_curve_: mean reconstruction loss of each epoch; empty for a detector that was loaded.
-
-    The parameters are those of :class:`puzzle_study.inference.constructor.Parameters`: the settings of a study file
-    under flat names, and ``contamination``, ``image_shape``, ``device``, ``random_state`` and ``verbose``.
+        loss_curve_: first loss of each epoch; empty for a detector that was loaded or is fitted at once.
     """
 
-    def fit(self, X: Any, y: object = None) -> PuzzleAE:
-        """Train on normal images and measure the validation errors.
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        validation_fraction: float = 0.15,
+        contamination: float = 0.05,
+        image_shape: tuple[int, int, int] | None = None,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.validation_fraction = validation_fraction
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: object = None) -> DetectorEstimator:
+        """Fit on normal images and measure the validation errors.
 
         Args:
             X: at least two images, all normal.
@@ -67,39 +101,26 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
             raise ValueError(
                 f"at least 2 images are needed, one to train and one to validate; got n_samples = {len(images)}"
             )
-        _, channels, height, width = images.shape
-        arrays.check_shape((channels, height, width))
+        arrays.check_shape(tuple(images.shape[1:]))
         _check_contamination(self.contamination)
-        settings = parameters.to_settings(self.get_params(deep=False), channels=channels)
+        settings = self._settings(channels=images.shape[1])
         device = chosen_device(self.device)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train, validation = (part.to(device) for part in _split(images, settings.data.validation_fraction, seed))
-        in_training = puzzles.puzzle_set(settings.puzzle, normal_class="", dataset=settings.data.name)
-        precision = resolve_precision(settings.train.precision, device)
-        trainer = Trainer(
-            settings,
-            in_training,
-            channels=channels,
-            height=height,
-            width=width,
+        context = Context(
+            Shape(*images.shape[1:]),
             seed=seed,
             device=device,
-            precision=precision,
+            precision=resolve_precision(settings.own.precision_wanted, device),
+            dataset=OWN_IMAGES,
         )
-        losses = []
-        with Bar("training", settings.train.epochs, shown=bool(self.verbose)) as bar:
-            while not trainer.finished:
-                losses.append(trainer.epoch(train).loss_rec)
-                bar.advance()
-        detector = PuzzleDetector(
-            trainer.solver,
-            scoring_set(settings, in_training),
-            shape=detector.Shape(channels, height, width, settings.model.base_channels),
-            score=settings.score,
-            precision=precision,
-        ).to(device)
+        detector = DETECTORS[self.name].build(settings.own, context)
+        with Bar("training", settings.own.epochs_wanted, shown=bool(self.verbose)) as bar:
+            run = _Watched(bar)
+            detector.fit(train, run)
         detector.calibrate(validation)
-        self._adopt(detector, losses, {"settings": settings.model_dump(mode="json", by_alias=True), "seed": seed})
+        description = {"settings": settings.model_dump(mode="json", by_alias=True), "seed": seed}
+        self._adopt(detector, run.losses, description)
         return self
 
     def score_samples(self, X: Any) -> Floats:
@@ -142,7 +163,7 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as staged:
-                detector.save(Path(staged), {**self._description, "estimator": own})
+                save(detector, Path(staged), {**self._description, "estimator": own})
                 for name in (WEIGHTS, DESCRIPTION):
                     Path(staged, name).replace(folder / name)
         except OSError as error:
@@ -157,19 +178,38 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
         tags.input_tags.positive_only = True
         return tags
 
-    def _detector(self) -> PuzzleDetector:
-        """Return the fitted detector with the present norm and aggregation."""
-        check_is_fitted(self)
-        detector: PuzzleDetector = self.detector_
-        score = {**detector.score.model_dump(), "error": self.error, "aggregation": self.aggregation}
-        try:
-            return detector.with_score(config.Score.model_validate(score))
-        except ValueError:
-            raise ValueError(
-                f"error must be l2 or mse and aggregation min, avg or max; got {self.error!r} and {self.aggregation!r}"
-            ) from None
+    def _settings(self, *, channels: int) -> config.Settings:
+        """Return the configuration of the parameters.
 
-    def _adopt(self, detector: PuzzleDetector, losses: list[float], description: dict[str, Any]) -> None:
+        Raises:
+            ValueError: a value is of the wrong type or out of its range.
+        """
+        kind = DETECTORS[self.name].Settings
+        given = layers.merge(*(layers.nested(name, _plain(value)) for name, value in dict(self.settings or {}).items()))
+        try:
+            merged = layers.resolved(kind, given, OWN_IMAGES)
+            own = kind.model_validate({name: value for name, value in merged.items() if name not in ("data",)})
+            data = config.Data.model_validate(
+                {
+                    "name": OWN_IMAGES,
+                    "grayscale": channels == 1,
+                    "validation_fraction": _plain(self.validation_fraction),
+                }
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            raise ValueError(f"{place} must be {reason}, got {first['input']!r}") from error
+        return config.Settings(detector=self.name, data=data, own=own)
+
+    def _detector(self) -> Detector:
+        """Return the fitted detector with the present reading."""
+        check_is_fitted(self)
+        detector: Detector = self.detector_
+        return detector.read_by(self._settings(channels=self.image_shape_[0]).own.reading)
+
+    def _adopt(self, detector: Detector, losses: list[float], description: dict[str, Any]) -> None:
         """Become a fitted estimator."""
         shape = detector.shape
         self.detector_ = detector
@@ -202,7 +242,38 @@ class PuzzleAE(OutlierMixin, Parameters):  # type: ignore[misc]
         return rows_ND.reshape(len(rows_ND), *shape)
 
 
-def load(folder: str | Path, *, device: str = "auto") -> PuzzleAE:
+class PuzzleAE(DetectorEstimator):
+    """Puzzle-AE: a network learns to solve puzzles of normal images, and fails on others."""
+
+    name = DETECTORS.default
+
+
+@cache
+def estimator(name: str) -> type[DetectorEstimator]:
+    """Return the estimator of a detector, by its registry name.
+
+    Raises:
+        UserError: there is no such detector.
+    """
+    kind = DETECTORS[name]
+    if name == PuzzleAE.name:
+        return PuzzleAE
+    return type(kind.__name__, (DetectorEstimator,), {"name": name, "__doc__": kind.__doc__, "__module__": __name__})
+
+
+class _Watched(Run):
+    """A training that moves a bar and keeps its losses."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.bar, self.losses = bar, list[float]()
+
+    def epoch(self, row: dict[str, float], state: object, *, last: bool) -> None:
+        """Take in an epoch."""
+        self.losses.append(next(value for name, value in row.items() if name.startswith("loss")))
+        self.bar.advance()
+
+
+def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
     """Load a finished detector: a folder like results/NAME/best/CLASS, or one that ``save`` wrote.
 
     Weights are read as data, never as code.
@@ -215,27 +286,38 @@ def load(folder: str | Path, *, device: str = "auto") -> PuzzleAE:
         UserError: there is no detector, or it is damaged.
     """
     place = find_detector(Path(folder))
-    detector = detector.load(place, device=chosen_device(device))
-    description = detector.read_description(place)
+    detector = load_detector(place, device=chosen_device(device))
+    description = read_description(place)
     try:
-        settings = config.Settings.model_validate(description["settings"])
+        settings = config.Settings.from_json(description["settings"])
         seed, own = int(description["seed"]), description.get("estimator", {})
         shape = own.get("image_shape")
-        values = parameters.from_settings(settings) | {"contamination": float(own.get("contamination", 0.05))}
-        values["image_shape"] = None if shape is None else tuple(int(side) for side in shape)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        contamination = float(own.get("contamination", 0.05))
+        image_shape = None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2]))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{place / DESCRIPTION} is damaged ({(str(error).splitlines() or ['?'])[0]}); restore it or train again"
         ) from error
-    values |= {"error": detector.score.error, "aggregation": detector.score.aggregation}
-    estimator = PuzzleAE(**values, device=device, random_state=seed)
-    estimator.n_features_in_ = detector.shape.channels * detector.shape.height * detector.shape.width
-    estimator._adopt(detector, [], {name: value for name, value in description.items() if name not in _WRITTEN})
-    return estimator
+    values = settings.own.model_dump(mode="json", by_alias=True)
+    for free in settings.own.FREE:
+        values = layers.merge(values, layers.nested(free, getattr(detector.reading, free.rpartition(".")[2])))
+    found = estimator(settings.detector)(
+        settings=values,
+        validation_fraction=settings.data.validation_fraction,
+        contamination=contamination,
+        image_shape=image_shape,
+        device=device,
+        random_state=seed,
+    )
+    found.n_features_in_ = math.prod((detector.shape.channels, detector.shape.height, detector.shape.width))
+    kept = {name: description[name] for name in ("settings", "seed", "task") if name in description}
+    found._adopt(detector, [], kept)
+    return found
 
 
-_WRITTEN = ("format", "channels", "height", "width", "base_channels", "puzzles", "score", "precision", "estimator")
-"""What :meth:`PuzzleDetector.save` and :meth:`PuzzleAE.save` write themselves."""
+def _plain(value: Any) -> Any:
+    """Return Python's number for NumPy's: a grid search hands out the latter, strict settings want the former."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _split(images: Any, fraction: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

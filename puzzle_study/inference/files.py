@@ -14,7 +14,7 @@ from typing import TextIO
 
 import torch
 
-from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
@@ -43,7 +43,7 @@ class FileScorer:
         overlays: folder for error maps over the images; None: none.
     """
 
-    detector: PuzzleDetector
+    detector: Detector
     rate: float
     overlays: Path | None = None
     calibration: Calibration = field(init=False)
@@ -92,10 +92,10 @@ class FileScorer:
     def _errors(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.overlays is None:
             return self.detector.error_matrix(images_NCHW), None
-        return overlay.errors_and_maps(self.detector, images_NCHW)
+        return self.detector.maps(images_NCHW)
 
     def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
-        squares = self.detector.score.error == "mse"
+        squares = self.detector.reading.error == "mse"
 
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from puzzle_study.results import Results
 
 REPAIR = "delete it and write it anew from the records with tune STUDY.yaml --resume"
-OF_TRIALS = ("trial", "configuration", "detector", "status", "dataset", "normal_class", "seed")
+OF_TRIALS = ("trial", "configuration", "role", "detector", "status", "dataset", "normal_class", "seed")
 OF_FINISHED = (
     *("epochs", "train_seconds"),
     *(f"auroc_{way}{end}" for way in AGGREGATIONS for end in ("", "_low", "_high")),
@@ -37,14 +37,14 @@ OF_ATTACKS = (
 OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
 NEEDED = {
     "trials_file": OF_TRIALS,
-    "summary_file": ("configuration", "detector"),
+    "summary_file": ("configuration", "role", "detector"),
     "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
 }
 """Columns without which a table cannot be read, by the name of its path in ``Results``."""
-OF_GALLERY = ("original", "puzzle", "reconstruction", "error_map", "kind", "normal_class", "true_class", "score")
+OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Anomaly scores of one trial; 1 is a typical normal image (references: their own scale)."""
+    """Anomaly scores of one trial; 1 is a typical normal image."""
 
     validation: NDArray[np.float64]
     pseudo: NDArray[np.float64]
@@ -48,17 +48,14 @@ def selection(scored: TrialScores) -> float:
 
 
 def _scores(error_NK: NDArray[np.float32], validation_NK: NDArray[np.float32], choice: Choice) -> NDArray[np.float64]:
-    if choice.is_reference:
-        # A reference stores its scores, which may be negative: nothing to normalise or take the root of.
-        return error_NK[:, 0].astype(np.float64)
     import torch
 
+    from puzzle_study.config import Reading
     from puzzle_study.detectors import scoring
 
     score_N = scoring.scores(
         torch.from_numpy(np.ascontiguousarray(error_NK)),
         torch.from_numpy(np.ascontiguousarray(validation_NK)),
-        error=choice.error,
-        aggregation=choice.aggregation,
+        Reading(choice.error, choice.aggregation),
     )
     return score_N.numpy().astype(np.float64)

@@ -10,16 +10,16 @@ from typing import Any
 import pandas as pd
 
 from puzzle_study import config
-from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.flags import compared, control
-from puzzle_study.attacks.specs import measured_as
+from puzzle_study.attacks.specs import AttackSpec, attack_spec, attack_specs, fits, measured_as
+from puzzle_study.config import Reading
 from puzzle_study.detectors.devices import claim_cpus, default_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.plan import Plan, Planned
-from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.run import check_images
 from puzzle_study.trials.spec import TrialSpec
@@ -53,7 +53,6 @@ def victims(plan: Plan) -> list[Victim]:
     attacks = plan.study.attacks
     if attacks is None:
         return []
-    default = Reading(plan.study.score.error, plan.study.score.aggregation)
     best = [(planned, reading) for planned, reading, _ in plan.ranked()]
     winner = [(planned.configuration, reading) for planned, reading in best[:1]]
     asked: list[tuple[Planned, Reading]] = []
@@ -61,15 +60,19 @@ def victims(plan: Plan) -> list[Victim]:
         if name == "winner":
             asked += best[:1]
         else:
-            those = plan.configurations[:1] if name == "default" else plan.configurations
-            asked += [(planned, default) for planned in those if plan.worth(planned) is not None]
+            those = [planned for planned in plan.configurations if planned.default or name == "all"]
+            asked += [(planned, _own_reading(planned)) for planned in those if plan.worth(planned) is not None]
     asked += best[: attacks.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
         key = planned.configuration, reading
-        labels = ["winner"] * (key in winner) + ["default"] * (planned.number == 0 and reading == default)
+        labels = ["winner"] * (key in winner) + ["default"] * (planned.default and reading == _own_reading(planned))
         found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
     return list(found.values())
+
+
+def _own_reading(planned: Planned) -> Reading:
+    return planned.settings.own.reading
 
 
 def attack_units(plan: Plan) -> list[Unit]:
@@ -82,7 +85,7 @@ def attack_units(plan: Plan) -> list[Unit]:
         MethodUnit(trial, victim.reading, specs, attacks.max_images)
         for victim in attacked
         for trial in victim.trials
-        for specs in _measured(attacks)
+        for specs in _measured(attacks, trial)
     ]
     units += [unit for _, _, unit in _matrix_units(attacks, attacked)]
     units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
@@ -99,7 +102,7 @@ def example_keys(plan: Plan) -> list[str]:
         for victim in victims(plan)
         if "winner" in victim.label
         for trial in victim.trials
-        for specs in _measured(attacks)
+        for specs in _measured(attacks, trial)
     ]
 
 
@@ -183,11 +186,12 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
     rows = []
     for victim in victims(plan):
         for trial in victim.trials:
-            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in _measured(attacks)]
+            own = _measured(attacks, trial)
+            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in own]
             measured = {
                 spec: row for unit in units for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
-            rows += [_about(victim, trial) | row for row in _flagged(attack_specs(attacks), measured)]
+            rows += [_about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
 
 
@@ -203,9 +207,15 @@ def _flagged(specs: Sequence[AttackSpec], measured: Mapping[AttackSpec, Mapping[
         yield {**row, "attack": spec.attack, "flags": ";".join(names)}
 
 
-def _measured(attacks: config.Attacks) -> list[tuple[AttackSpec, ...]]:
-    """Return what is run on each detector: every method of every attack, and random signs for all of them once."""
-    specs = attack_specs(attacks)
+def _fitting(attacks: config.Attacks, trial: TrialSpec) -> list[AttackSpec]:
+    """Return the attacks of a study that a detector can be attacked by."""
+    traits = DETECTORS[trial.detector].traits
+    return [spec for spec in attack_specs(attacks) if fits(spec, traits)]
+
+
+def _measured(attacks: config.Attacks, trial: TrialSpec) -> list[tuple[AttackSpec, ...]]:
+    """Return what is run on a detector: every method of every attack that fits it, and random signs once."""
+    specs = _fitting(attacks, trial)
     once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
     return [tuple(group) for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))]
 
@@ -231,7 +241,8 @@ def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[t
         return []
     groups: dict[tuple[str, str], list[Victim]] = {}
     for victim in attacked:
-        groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
+        if victim.trials[0].settings.own.FREE:
+            groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
     for same in groups.values():
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)

@@ -20,6 +20,8 @@ from rich.console import Console
 from puzzle_study import datasets
 from puzzle_study.config import read
 from puzzle_study.detectors.devices import default_device, resolve_precision
+from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, environment, space
@@ -31,7 +33,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
-from puzzle_study.study.selection import chosen_by, shown
+from puzzle_study.study.selection import chosen_by, configuration_worth, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.spec import TrialSpec
@@ -108,7 +110,7 @@ def _run_study(
             raise UserError(refusal)
         if changes.settings:
             console.print(f"the study file changed: {changes}", highlight=False, markup=False, soft_wrap=True)
-    for name, reason in (space.inert_axes(file, file.study.search) if file.study.search else {}).items():
+    for name, reason in space.inert_axes(file).items():
         console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
         # The same plan again, this time writing down for optuna-dashboard what it asks and tells.
@@ -135,7 +137,9 @@ def _run_locked(
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
-    described["hardware"]["precision"] = resolve_precision(file.study.train.precision, default_device())
+    described["hardware"]["precision"] = {
+        name: resolve_precision(own.precision_wanted, default_device()) for name, own in file.study.detectors.items()
+    }
 
     def ended(**more: Any) -> dict[str, Any]:
         return described | {"wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started} | more
@@ -204,12 +208,13 @@ def _run_locked(
 
 def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: float) -> int:
     winner = plan.winner()
-    failed = [key for key, record in plan.records.items() if record["status"] == "failed"]
+    failed = [key for key, record in plan.records.items() if record.status == "failed"]
     if winner is not None:
         planned, reading, worth = winner
         records = [plan.records[spec.key] for spec in planned.trials]
-        auroc = sum(record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records) / len(records)
-        label = "default" if planned.number == 0 else f"number {planned.number}"
+        auroc = configuration_worth(records, reading, ["auroc"])[0]
+        title = DETECTORS[planned.settings.detector].title
+        label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
         console.print(
             f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} %, n = {len(records)} "
             f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}",
@@ -239,7 +244,7 @@ def _write_best(plan: Plan, results: Results) -> None:
         staged = Path(temporary) / "best"
         for spec, name in zip(planned.trials, best_names(plan, planned.trials), strict=True):
             target = staged / name
-            path = target / "detector.json"
+            path = target / DESCRIPTION
             try:
                 shutil.copytree(results.detector(spec.key), target)
                 content = json.loads(path.read_text(encoding="utf-8"))
@@ -248,7 +253,7 @@ def _write_best(plan: Plan, results: Results) -> None:
                     f"{results.detector(spec.key)} is missing or damaged; put it back, or delete "
                     f"records/{spec.key}.json and train it again with --resume"
                 ) from error
-            content["score"] |= {"error": reading.error, "aggregation": reading.aggregation}
+            content["reading"] = {"error": reading.error, "aggregation": reading.aggregation}
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         replace_folder(staged, results.best)
 
@@ -307,7 +312,7 @@ def _made(plan: Plan, results: Results) -> list[Path]:
     made += [results.transfer_file] if attacks is not None and attacks.transfer else []
     if winner is not None:
         names = best_names(plan, winner[0].trials)
-        made += [results.best / name / file for name in names for file in ("weights.pt", "detector.json")]
+        made += [results.best / name / file for name in names for file in (WEIGHTS, DESCRIPTION)]
         made.append(results.gallery_file)
     return [*made, results.report / "index.html"]
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from puzzle_study import datasets
-from puzzle_study.detectors.puzzle_ae import detector, puzzles
-from puzzle_study.detectors.puzzle_ae.detector import to_float
+from puzzle_study.config import Reading
+from puzzle_study.detectors.base import Detector, Viewed, to_float
+from puzzle_study.detectors.files import load_detector
 from puzzle_study.results import Results, replacing
-from puzzle_study.study.selection import Reading
 from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
@@ -42,10 +42,9 @@ def write_gallery(
 
 
 def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.device) -> list[dict[str, Any]]:
-    """Show each image in the permutation that its reconstruction fails most in."""
+    """Return the rows of one trial."""
     task = datasets.load_task(spec.settings.data, spec.task)
-    score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    detector = detector.load(results.detector(spec.key), device=device).with_score(score)
+    detector = load_detector(results.detector(spec.key), device=device).read_by(reading)
     errors = torch.from_numpy(results.errors(spec.key)["test"]).to(device)
     score_N = detector.scores(errors).cpu().numpy()
     labels = task.labels.numpy()
@@ -61,18 +60,10 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
     for kind, indices in chosen.items():
         for index in indices.tolist():
             image = task.test[index]
-            padded = puzzles.pad(to_float(image[None].to(device)), detector.grid)
-            k = (errors[index] / detector.validation_NK.mean(0)).argmax()[None]
-            puzzle = detector.puzzler.shuffle(padded, k)
-            with torch.no_grad():
-                solved = detector.reconstruct(puzzle)
-            height, width = image.shape[-2:]
             rows.append(
                 {
                     "original": image.numpy(),
-                    "puzzle": _bytes(puzzle, height, width),
-                    "reconstruction": _bytes(solved, height, width),
-                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].cpu().numpy(),
+                    **_shown(detector, image, errors[index]),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
                     "true_class": np.array(task.test_classes[index]),
@@ -81,6 +72,24 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
                 }
             )
     return rows
+
+
+@torch.no_grad()
+def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what a detector can show of an image: the view that it fails most in, its answer, the anomaly map."""
+    shown: dict[str, np.ndarray] = {}
+    height, width = image_CHW.shape[-2:]
+    if isinstance(detector, Viewed):
+        prepared = detector.prepare(to_float(image_CHW[None].to(detector.device)))
+        k = (error_K / detector.validation_NK.mean(0)).argmax()[None]
+        view = detector.view(prepared, k)
+        shown["puzzle"] = _bytes(view, height, width)
+        if (answer := detector.picture(detector.answer(view))) is not None:
+            shown["reconstruction"] = _bytes(answer, height, width)
+            shown["error_map"] = (answer - prepared).square().mean(1)[0, :height, :width].cpu().numpy()
+    elif detector.traits.maps:
+        shown["error_map"] = detector.maps(image_CHW[None])[1][0].cpu().numpy()
+    return shown
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
 from statistics import fmean
-from typing import Any
 
 from puzzle_study import config
+from puzzle_study.config import Reading
+from puzzle_study.config.forms import Form
+from puzzle_study.criteria.registry import CRITERIA
+from puzzle_study.trials.record import Record
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -28,28 +31,19 @@ Worth = tuple[float, ...]
 """Mean of each objective over the trials of a configuration, in the order of the objectives."""
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One way to read a detector's error matrices: settings that need no training."""
-
-    error: config.ErrorNorm
-    aggregation: config.Aggregation
-
-    @property
-    def values(self) -> dict[str, str]:
-        """The settings by dotted name."""
-        return {"score.error": self.error, "score.aggregation": self.aggregation}
-
-
-def readings(study: config.Study) -> list[Reading]:
-    """Return the readings that may win: the study's own, or every value of the axes that need no training."""
-    space = study.search.space if study.search else {}
-    errors = space["score.error"].values if "score.error" in space else (study.score.error,)
-    aggregations = space["score.aggregation"].values if "score.aggregation" in space else (study.score.aggregation,)
-    return [Reading(error, aggregation) for error, aggregation in itertools.product(errors, aggregations)]
+def readings(study: config.Study, detector: str) -> list[Reading]:
+    """Return the readings of a detector that may win: its own, or every value of the axes that need no training."""
+    space, form = study.search.space if study.search else {}, Form.of_study(study)
+    own = study.detectors[detector].reading
+    found = []
+    free = {name.rpartition(".")[2]: f"{form.prefix(detector)}{name}" for name in study.detectors[detector].FREE}
+    for name in ("error", "aggregation"):
+        axis = space.get(free.get(name, ""))
+        found.append(axis.values if axis else (getattr(own, name),))
+    return [Reading(error, aggregation) for error, aggregation in itertools.product(*found)]
 
 
-def objectives(study: config.Study) -> tuple[config.Objective, ...]:
+def objectives(study: config.Study) -> tuple[str, ...]:
     """Return the columns that configurations are compared by, the first of which ranks them.
 
     By default the selection criterion: AUROC of validation images against pseudo-anomalies made of them, or the
@@ -60,9 +54,9 @@ def objectives(study: config.Study) -> tuple[config.Objective, ...]:
     return (criterion(study.selection),)
 
 
-def criterion(selection: str) -> config.Objective:
+def criterion(selection: str) -> str:
     """Return the column that a selection compares: the test AUROC for ``oracle``."""
-    return "auroc" if selection == "oracle" else "selection"
+    return CRITERIA[selection].column
 
 
 def summary_column(objective: str, selection: str) -> str:
@@ -86,15 +80,15 @@ def shown(objective: str, value: float) -> str:
     return f"{100 * value:.1f} %" if objective in SHARES else f"{value:.4g}"
 
 
-def trial_value(record: Mapping[str, Any], reading: Reading, objective: str) -> float:
-    """Return a column of a finished trial under a reading of its error matrices."""
-    of_reading = record["metrics"][reading.error][reading.aggregation]
-    return float(of_reading[objective] if objective in of_reading else record[objective])
-
-
-def configuration_worth(records: Sequence[Mapping[str, Any]], reading: Reading, columns: Iterable[str]) -> Worth:
+def configuration_worth(records: Sequence[Record], reading: Reading, columns: Iterable[str]) -> Worth:
     """Return the means over all trials of a configuration; the caller makes sure that none is missing."""
     return tuple(fmean(trial_value(record, reading, column) for record in records) for column in columns)
+
+
+def trial_value(record: Record, reading: Reading, objective: str) -> float:
+    """Return a column of a finished trial under a reading of its error matrices, NaN if it has none."""
+    value = record.value(reading, objective)
+    return math.nan if value is None else value
 
 
 def pareto_front(worths: Sequence[Worth], columns: Sequence[str]) -> list[bool]:

@@ -10,18 +10,20 @@ import numpy as np
 import torch
 
 from puzzle_study import config
-from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
+from puzzle_study.config import Reading
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 from puzzle_study.statistics import metrics
 
 
 def measure_robustness(
-    detector: PuzzleDetector, task: Task, errors: dict[str, np.ndarray], robust: config.Robust
-) -> dict[tuple[config.ErrorNorm, config.Aggregation], dict[str, float]]:
-    """Attack normal images upwards by attack1, under every error norm and aggregation.
+    detector: Detector, task: Task, errors: dict[str, np.ndarray], robust: config.Robust
+) -> dict[Reading, dict[str, float]]:
+    """Attack normal images upwards by attack1, under every reading.
 
     Args:
         detector: calibrated on the validation images.
@@ -40,20 +42,15 @@ def measure_robustness(
     images = torch.cat((tested, held_out))
     labels = torch.cat((test_labels.bool(), torch.zeros(len(held_out), dtype=torch.bool)))
     validation_NK, pseudo_NK = torch.from_numpy(errors["validation"]), torch.from_numpy(errors["pseudo"])
-    found: dict[tuple[config.ErrorNorm, config.Aggregation], dict[str, float]] = {}
-    for error in scoring.ERROR_NORMS:
-        for aggregation in scoring.AGGREGATIONS:
-            read = detector.with_score(detector.score.model_copy(update={"error": error, "aggregation": aggregation}))
-            clean, pseudo = (
-                scoring.scores(matrix, validation_NK, error=error, aggregation=aggregation)
-                for matrix in (validation_NK, pseudo_NK)
-            )
-            (attacked,) = run_attacks(read, images, labels, clean, [spec], keep=0, compare=False)
-            test, validation = attacked.scores.split([len(tested), len(held_out)])
-            found[error, aggregation] = {
-                "robust_auroc": metrics.auroc(test.numpy(), test_labels.numpy()),
-                "robust_selection": metrics.auroc(
-                    torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
-                ),
-            }
+    found: dict[Reading, dict[str, float]] = {}
+    for reading in scoring.READINGS:
+        clean, pseudo = (scoring.scores(matrix, validation_NK, reading) for matrix in (validation_NK, pseudo_NK))
+        (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
+        test, validation = attacked.scores.split([len(tested), len(held_out)])
+        found[reading] = {
+            "robust_auroc": metrics.auroc(test.numpy(), test_labels.numpy()),
+            "robust_selection": metrics.auroc(
+                torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
+            ),
+        }
     return found

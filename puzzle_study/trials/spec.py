@@ -1,40 +1,42 @@
-"""What a trial is, before it runs: its specification, its name, and which settings can matter to it.
-
-Imports no torch, so that plans and dry runs stay light.
-"""
+"""What a trial is, before it runs: its specification, its name, and which settings can matter to it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from puzzle_study import config
+from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.results import RECORD_FORMAT, content_key
 
-PUZZLE_AE = "puzzle_ae"
-UNTRAINED = "untrained"
-EVALUATION_ONLY = ("error", "aggregation")
+NAMES = ("preset", "variant")
+"""Settings that stand for others, which say all there is."""
 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """What determines a trial: detector, configuration, task, seed and the images themselves.
+    """What determines a trial: configuration, task, seed and the images themselves.
 
     Attributes:
-        detector: ``puzzle_ae`` or the name of a reference.
-        settings: the configuration; its evaluation-only settings do not count.
+        settings: the configuration; settings that need no training do not count.
         task: which one-class problem.
         seed: training seed.
         fingerprint: content of the data set.
     """
 
-    detector: str
     settings: config.Settings
     task: TaskSpec
     seed: int
     fingerprint: str
+
+    @property
+    def detector(self) -> str:
+        """Name of the detector."""
+        return self.settings.detector
 
     def to_json(self) -> dict[str, Any]:
         """Return the specification as plain values, to be sent to a worker."""
@@ -47,30 +49,23 @@ class TrialSpec:
         }
 
     @staticmethod
-    def from_json(content: dict[str, Any]) -> TrialSpec:
+    def from_json(content: Mapping[str, Any]) -> TrialSpec:
         """Return what :meth:`to_json` described."""
-        settings = config.Settings.model_validate(content["settings"])
-        task = TaskSpec(**content["task"])
-        return TrialSpec(content["detector"], settings, task, content["seed"], content["fingerprint"])
+        settings = config.Settings.from_json(content["settings"])
+        return TrialSpec(settings, TaskSpec(**content["task"]), content["seed"], content["fingerprint"])
 
     @cached_property
     def configuration(self) -> str:
-        """Name of the configuration: the hash of what determines training, or the name of the reference."""
-        if self.detector != PUZZLE_AE:
-            return self.detector
+        """Name of the configuration: the hash of what determines training."""
         return content_key(trained_settings(self.settings), length=8)
 
     @cached_property
     def key(self) -> str:
         """Name of the trial, under which everything it leaves is kept."""
-        settings = trained_settings(self.settings)
-        if self.detector not in (PUZZLE_AE, UNTRAINED):
-            settings = {"data": settings["data"]}
         return content_key(
             {
                 "format": RECORD_FORMAT,
-                "detector": self.detector,
-                "settings": settings,
+                "settings": trained_settings(self.settings),
                 "task": asdict(self.task),
                 "seed": self.seed,
                 "data": self.fingerprint,
@@ -81,83 +76,50 @@ class TrialSpec:
 def trained_settings(settings: config.Settings) -> dict[str, Any]:
     """Return the settings that training and error matrices depend on, in one form for equal trainings.
 
-    What cannot matter is left out: aggregation and norm, where the files are, a discriminator that is never built,
-    a step size of FGSM that leaves only the sign.
+    What cannot matter is left out: how error matrices are read, where the files are, what other settings switch off.
     """
-    content = settings.model_dump(mode="json", by_alias=True)
-    del content["variant"]
-    for name in EVALUATION_ONLY:
-        del content["score"][name]
+    own: dict[str, Any] = settings.own.model_dump(mode="json", by_alias=True)
+    content: dict[str, Any] = settings.model_dump(mode="json", by_alias=True, exclude={"own"})
     for name in ("root", "normal_classes", "repeats"):
         del content["data"][name]
-    inert = inert_settings(settings)
-    for dotted in inert:
-        section, _, name = dotted.rpartition(".")
-        holder = content
-        for part in section.split("."):
-            holder = holder[part]
-        holder.pop(name, None)
-    return content
-
-
-INERT_BY: dict[str, tuple[str, ...]] = {
-    "train.adversary": ("train.adversary.method", "train.adversary.epsilon", "train.adversary.alpha"),
-    "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations", "score.permutations"),
-    "train": ("variant", "train.lambda", "train.schedule"),
-    "model": ("variant", "train.lambda"),
-}
-"""The settings that decide which ones of a section are inert, by the section's name."""
+    if not settings.own.epochs_wanted:
+        # Nothing is followed along a training that has no epochs.
+        content["evaluate"] = {"robust": content["evaluate"]["robust"]}
+    for name in (*NAMES, *settings.own.FREE, *settings.own.inert()):
+        _remove(own, name)
+    if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":
+        del content["evaluate"]["robust"]["steps"]
+    return content | {"own": own}
 
 
 def inert_settings(settings: config.Settings) -> dict[str, str]:
     """Return the settings that cannot change this configuration's training, each with the reason."""
-    train, adversary = settings.train, settings.train.adversary
-    inert: dict[str, str] = {}
-
-    def mark(reason: str, *names: str) -> None:
-        inert.update(dict.fromkeys(names, reason))
-
-    if train.lambda_ == 0:
-        mark(
-            "train.lambda is 0 and no discriminator is built",
-            "train.feature_loss",
-            "train.discriminator_learning_rate",
-            "model.discriminator_channels",
-        )
-    fields = [f"train.adversary.{name}" for name in config.Adversary.model_fields if name != "method"]
-    if adversary.method == "none":
-        mark("train.adversary.method is none", *fields)
-    elif adversary.method == "fgsm":
-        mark("one step has no number of steps", "train.adversary.steps")
-        if adversary.alpha >= 2 * adversary.epsilon:
-            mark("FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is", "train.adversary.alpha")
+    inert = dict(settings.own.inert())
     if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":
-        mark("one step has no number of steps", "evaluate.robust.steps")
-    if train.schedule != "plateau":
-        mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
-    if train.schedule != "one_cycle":
-        mark(f"train.schedule is {train.schedule}", "train.warm_up")
-    # The seed draws nine-piece permutations, and those of scoring where score.permutations is a number.
-    seed = ("puzzle.seed",) if settings.score.permutations == "all" else ()
-    if settings.puzzle.kind == "rotation":
-        mark("images are turned, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", *seed)
-    elif settings.puzzle.grid == 2 or settings.puzzle.permutations == "two_swapped":
-        mark("permutations are drawn for nine pieces only", "puzzle.count", *seed)
+        inert["evaluate.robust.steps"] = "one step has no number of steps"
     return inert
 
 
-def failed_record(spec: TrialSpec, reason: str) -> dict[str, Any]:
-    """Return the record of a trial that could not write one itself."""
-    return describe(spec) | {"status": "failed", "error": reason, "seconds": 0.0}
+def _remove(content: dict[str, Any], dotted: str) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        content = content.get(section, {})
+    content.pop(last, None)
 
 
-def resolve_reference(name: str, settings: config.Settings) -> config.Settings:
-    """Return the configuration that a reference stands beside; the untrained network is trained for 0 epochs."""
-    if name != UNTRAINED:
-        return settings
-    train = settings.train.model_copy(update={"epochs": 0, "lambda_": 0.0})
-    return settings.model_copy(update={"train": train})
+def reference_settings(name: str, beside: config.Settings) -> config.Settings:
+    """Return the configuration of a reference that stands beside another one.
+
+    Args:
+        name: of the reference's detector.
+        beside: the study's own configuration, whose images it gets.
+    """
+    kind = DETECTORS[name].Settings
+    merged = layers.resolved(kind, {}, beside.data.name)
+    defaults = kind.model_validate({key: value for key, value in merged.items() if key in _keys(kind)})
+    own = kind.beside(beside.own, defaults)
+    return config.Settings(detector=name, data=beside.data, evaluate=beside.evaluate, own=own)
 
 
-def describe(spec: TrialSpec) -> dict[str, Any]:
-    return spec.to_json() | {"format": RECORD_FORMAT, "trial": spec.key, "configuration": spec.configuration}
+def _keys(kind: type[config.DetectorSettings]) -> set[str]:
+    return {entry.alias or name for name, entry in kind.model_fields.items()}

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from puzzle_study import config
+from puzzle_study.detectors.puzzle_ae.settings import Adversary
 
 
 def perturb(
     puzzle_NCHW: Tensor,
     reconstruct: Callable[[Tensor], Tensor],
-    adversary: config.Adversary,
+    adversary: Adversary,
     *,
     generator: torch.Generator,
 ) -> Tensor:

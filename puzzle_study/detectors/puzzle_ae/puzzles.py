@@ -11,15 +11,18 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from puzzle_study import config
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, check_count, resolved_permutations
 from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from puzzle_study.detectors.puzzle_ae.settings import Puzzle
 
 DISPLACED_OF_NINE = 6
 MOST_PIXELS = 2**27
@@ -46,7 +49,7 @@ class PuzzleSet:
         return PuzzleSet(self.kind, self.grid, tuple(self.permutations[i] for i in sorted(order)))
 
 
-def puzzle_set(puzzle: config.Puzzle, *, normal_class: str, dataset: str) -> PuzzleSet:
+def puzzle_set(puzzle: Puzzle, *, normal_class: str, dataset: str) -> PuzzleSet:
     """Return the puzzle set of a task (section 3.1; footnote 2 for nine pieces; section 5 for rotations)."""
     if puzzle.kind == "rotation":
         return PuzzleSet("rotation", 1, tuple((turns,) for turns in ROTATIONS))

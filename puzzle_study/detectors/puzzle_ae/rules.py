@@ -6,22 +6,22 @@ Imports no torch, so that a study file is held against them before anything is t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from puzzle_study import config
+from puzzle_study.config.types import Rule
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from puzzle_study.config import Data
+    from puzzle_study.detectors.puzzle_ae.settings import Puzzle, PuzzleSettings
 
 TEXTURES = ("carpet", "grid", "leather", "tile", "wood")
 ROTATIONS = (1, 2, 3)
 FOUR_PIECES = math.factorial(4) - 1
 
 
-def resolved_permutations(
-    puzzle: config.Puzzle, *, normal_class: str, dataset: str
-) -> Literal["all", "two_swapped", "drawn"]:
+def resolved_permutations(puzzle: Puzzle, *, normal_class: str, dataset: str) -> Literal["all", "two_swapped", "drawn"]:
     """Return which permutations of pieces are in play, ``auto`` resolved.
 
     Raises:
@@ -47,19 +47,19 @@ def hidden_style(hide: str, channels: int) -> str | None:
     return None if hide == "none" else hide
 
 
-def scored_by_all(settings: config.Settings) -> bool:
+def scored_by_all(settings: PuzzleSettings) -> bool:
     """Return whether all 23 permutations score, whichever ones trained."""
     return settings.score.puzzle_set == "all" and settings.puzzle.kind == "jigsaw" and settings.puzzle.grid == 2
 
 
-def scoring_permutations(settings: config.Settings, *, normal_class: str) -> int:
+def scoring_permutations(settings: PuzzleSettings, *, normal_class: str, dataset: str) -> int:
     """Return how many permutations there are to score by."""
     puzzle = settings.puzzle
     if puzzle.kind == "rotation":
         return len(ROTATIONS)
     if scored_by_all(settings):
         return FOUR_PIECES
-    choice = resolved_permutations(puzzle, normal_class=normal_class, dataset=settings.data.name)
+    choice = resolved_permutations(puzzle, normal_class=normal_class, dataset=dataset)
     return {"all": FOUR_PIECES, "two_swapped": math.comb(puzzle.grid**2, 2), "drawn": puzzle.count}[choice]
 
 
@@ -71,43 +71,23 @@ def check_count(count: int, available: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What settings may not be together.
-
-    Attributes:
-        settings: their dotted names.
-        check: raises :class:`UserError` where they cannot be.
-    """
-
-    settings: tuple[str, ...]
-    check: Callable[[config.Settings], None]
-
-    def broken(self, settings: config.Settings) -> str | None:
-        """Return why a configuration cannot be, None where it can."""
-        try:
-            self.check(settings)
-        except UserError as error:
-            return str(error)
-        return None
-
-
-def _check_permutations(settings: config.Settings) -> None:
+def _check_permutations(settings: PuzzleSettings, data: Data) -> None:
     if settings.puzzle.kind == "jigsaw":
-        resolved_permutations(settings.puzzle, normal_class="", dataset=settings.data.name)
+        resolved_permutations(settings.puzzle, normal_class="", dataset=data.name)
 
 
-def _check_hidden(settings: config.Settings) -> None:
-    hidden_style(settings.puzzle.hide, 1 if settings.data.grayscale else DATASETS[settings.data.name].channels)
+def _check_hidden(settings: PuzzleSettings, data: Data) -> None:
+    hidden_style(settings.puzzle.hide, 1 if data.grayscale else DATASETS[data.name].channels)
 
 
-def _check_scored(settings: config.Settings) -> None:
+def _check_scored(settings: PuzzleSettings, data: Data) -> None:
     if isinstance(settings.score.permutations, int):
-        for name in _normal_classes(settings.data):
-            check_count(settings.score.permutations, scoring_permutations(settings, normal_class=name))
+        for name in _normal_classes(data):
+            available = scoring_permutations(settings, normal_class=name, dataset=data.name)
+            check_count(settings.score.permutations, available)
 
 
-def _normal_classes(data: config.Data) -> list[str]:
+def _normal_classes(data: Data) -> list[str]:
     """Return the names of the normal classes, or one that stands for those that only the files know."""
     info = DATASETS[data.name]
     known = dict(enumerate(info.classes or (), info.first_number))

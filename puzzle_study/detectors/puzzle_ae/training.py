@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
-from puzzle_study import config
+from puzzle_study.detectors.base import TrainingDiverged, to_float
 from puzzle_study.detectors.devices import Precision, autocast, whole_float32
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
-from puzzle_study.detectors.puzzle_ae.detector import to_float
 from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
@@ -27,13 +26,10 @@ from puzzle_study.detectors.puzzle_ae.networks import (
     place,
 )
 from puzzle_study.detectors.puzzle_ae.rules import hidden_style
+from puzzle_study.detectors.puzzle_ae.settings import Model, PuzzleSettings
 
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
 DIVERGED = 1e6
-
-
-class TrainingDiverged(Exception):
-    """A loss that is not finite or beyond all pixels: the trial fails with its epoch and loss."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Trainer:
     """One training: networks, optimisers, schedule and random state.
 
     Args:
-        settings: the configuration.
+        settings: of Puzzle-AE.
         puzzle_set: permutations in training.
         channels: channels of the images.
         height: image height before padding, in pixels.
@@ -63,7 +59,7 @@ class Trainer:
 
     def __init__(
         self,
-        settings: config.Settings,
+        settings: PuzzleSettings,
         puzzle_set: puzzles.PuzzleSet,
         *,
         channels: int,
@@ -287,7 +283,7 @@ def averaging_decay(limit: float, step: int) -> float:
 
 
 def _networks(
-    model: config.Model, *, channels: int, height: int, width: int, seed: int, with_discriminator: bool
+    model: Model, *, channels: int, height: int, width: int, seed: int, with_discriminator: bool
 ) -> tuple[UNet, Discriminator | None]:
     """Build both networks from the seed alone, on the CPU, so that every device starts from the same weights."""
     with torch.random.fork_rng(devices=[]):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from puzzle_study import config
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting import drawing, paper_values
 from puzzle_study.reporting.blocks import (
     Block,
@@ -34,11 +34,17 @@ DATA_AXES = ("data.train_fraction", "data.max_train_images")
 
 
 def build_variants(data: StudyData) -> Section:
-    """Return the section on the paper's variants."""
+    """Return the section on the variants of a detector."""
     title = "Ablations"
-    if "variant" not in data.trials.columns or not _levels(data, "variant"):
+    axis = variant_axis(data)
+    if axis is None or not _levels(data, axis):
         return section("ablations", title, [absent("This study did not vary the method (setting variant).")])
-    return section("ablations", title, [_variant_table(data)])
+    return section("ablations", title, [_variant_table(data, axis)])
+
+
+def variant_axis(data: StudyData) -> str | None:
+    """Return the searched setting that names a variant, or None."""
+    return next((name for name in data.axes if name.rpartition(".")[2] == "variant"), None)
 
 
 def build_data(data: StudyData, figures: Path) -> Section:
@@ -92,15 +98,15 @@ def _levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:
         value = own[axis].iloc[0] if len(own) else None
         if value is not None and not pd.isna(value):
             found.setdefault(value, str(configuration))
-    if axis == "variant":
-        order = get_args(config.Variant)
+    if axis == variant_axis(data):
+        own = rows[rows["configuration"].isin(found.values())]
+        order = list(DETECTORS[str(own["detector"].iloc[0])].Settings.VARIANTS)
         return sorted(found.items(), key=lambda item: order.index(item[0]))
     return sorted(found.items())
 
 
 def _choice(data: StudyData, configuration: str, aggregation: str) -> Choice:
-    error = data.winner.error if data.winner else "l2"
-    return Choice(configuration, "puzzle_ae", aggregation, error)  # type: ignore[arg-type]
+    return data.read_by(configuration, aggregation, data.winner.error if data.winner else "l2")
 
 
 def _mean_cells(data: StudyData, configuration: str) -> tuple[list[Cell], int, set[str]]:
@@ -114,7 +120,7 @@ def _mean_cells(data: StudyData, configuration: str) -> tuple[list[Cell], int, s
     return cells, n, methods
 
 
-def _variant_table(data: StudyData) -> Table:
+def _variant_table(data: StudyData, axis: str) -> Table:
     found: set[str] = set()
     rows = []
     printed: dict[str, dict[str, paper_values.PaperValues | None]] = {
@@ -122,13 +128,13 @@ def _variant_table(data: StudyData) -> Table:
             way: paper_values.auroc(data.dataset, data.conditions(_choice(data, configuration, way)), aggregation=way)
             for way in AGGREGATIONS
         }
-        for variant, configuration in _levels(data, "variant")
+        for variant, configuration in _levels(data, axis)
     }
     shown = [way for way in AGGREGATIONS if any(values[way] for values in printed.values())]
     missing = (
         "" if shown or data.winner is None else paper_values.missing_auroc(data.dataset, data.conditions(data.winner))
     )
-    for variant, configuration in _levels(data, "variant"):
+    for variant, configuration in _levels(data, axis):
         cells, n, methods = _mean_cells(data, configuration)
         found |= methods
         papers = [printed[str(variant)][way] for way in shown]

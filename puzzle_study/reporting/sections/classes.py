@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.config import Aggregation
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, word
-from puzzle_study.reporting.study_data import AGGREGATIONS, TITLES, Choice, natural
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +48,7 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     for variant in variants:
         mark = " (selected)" if variant.aggregation == choice.aggregation else ""
         columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
-    columns += [Column(f"auroc_{one.detector}", f"{TITLES.get(one.detector, one.detector)} %") for one in references]
+    columns += [Column(f"auroc_{one.detector}", f"{one.title} %") for one in references]
     columns += [Column(f"paper_{way}", f"the paper's % ({paper.source})") for paper, way in shown]
     columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
     rows = []
@@ -138,9 +137,7 @@ def spread_cell(values: pd.Series[float], *, digits: int = 1) -> Cell:
     return Cell(text, float(values.mean()))
 
 
-def _paper_means(
-    data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, Aggregation]]
-) -> list[Cell]:
+def _paper_means(data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, str]]) -> list[Cell]:
     classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
     return [
         percent(

@@ -22,7 +22,7 @@ from puzzle_study.reporting.blocks import (
     share,
     word,
 )
-from puzzle_study.reporting.study_data import TITLES, Choice, natural, paired, tasks_of
+from puzzle_study.reporting.study_data import Choice, natural, paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
@@ -41,6 +41,12 @@ def build(studies: Sequence[StudyData], figures: Path) -> Section:
     return section("comparison", "Comparison of studies", blocks)
 
 
+def _presets(data: StudyData) -> str:
+    """Return the presets of a study's detectors."""
+    own = data.study.detectors.values() if data.study else ()
+    return ", ".join(str(preset) for settings in own if (preset := getattr(settings, "preset", None)))
+
+
 def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
     rows, methods = [], set()
     for data, title in zip(studies, titles, strict=True):
@@ -51,12 +57,12 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             (
                 word(title),
                 word(data.dataset),
-                word(data.study.preset if data.study else ""),
+                word(_presets(data)),
                 percent(winner.value, winner.low, winner.high) if winner else Cell("–"),
                 word(data.winner.aggregation if data.winner else ""),
                 percent(default.value, default.low, default.high) if default else Cell("–"),
                 percent(reference[1]) if reference else Cell("–"),
-                word(TITLES.get(reference[0], reference[0]) if reference else ""),
+                word(title_of(reference[0]) if reference else ""),
                 word(data.selected_by),
                 count(len(data.classes)),
                 count(data.finished["seed"].nunique()),

@@ -24,7 +24,7 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
-from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
+from puzzle_study.reporting.study_data import Choice, paired, tasks_of
 from puzzle_study.statistics import intervals
 from puzzle_study.study.selection import gain, shown
 
@@ -82,7 +82,7 @@ def _given_up(data: StudyData) -> Paragraph | None:
 
 def ranking_table(data: StudyData) -> Table:
     """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
-    is_own = data.summary["detector"] == PUZZLE_AE
+    is_own = data.summary["role"] == "configuration"
     group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
     rows = data.summary.assign(_group=group)
     rows = rows.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
@@ -108,7 +108,7 @@ def ranking_table(data: StudyData) -> Table:
         cells.append(
             (
                 count(row["rank"]),
-                word(TITLES.get(choice.detector, choice.detector) if choice.is_reference else choice.configuration),
+                word(choice.title if choice.is_reference else choice.configuration),
                 percent(mean.value, mean.low, mean.high, strong=strong) if mean else Cell("–"),
                 word("" if choice.is_reference else choice.aggregation),
                 *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
@@ -150,7 +150,7 @@ def differences_table(data: StudyData) -> Table | None:
     corrected = intervals.holm([difference.p_value for _, difference, _ in compared])
     rows = tuple(
         (
-            word(TITLES.get(choice.detector) if choice.is_reference else choice.configuration),
+            word(choice.title if choice.is_reference else choice.configuration),
             word("" if choice.is_reference else choice.aggregation),
             percent(difference.mean.value, difference.mean.low, difference.mean.high, signed=True, digits=2),
             count(difference.pairs),

@@ -10,7 +10,7 @@ import pandas as pd
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
 from puzzle_study.reporting.sections import robustness, selection, training
-from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
+from puzzle_study.reporting.study_data import paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         return Paragraph(text, kind="finding")
     compared.sort(key=lambda entry: -entry[2].mean.value)
     name, value, difference, better, classes = compared[0]
-    title = TITLES.get(name, name)
+    title = title_of(name)
     gap = _points(difference.mean)
     if difference.mean.value > 0:
         sure = _doubt(difference.mean)
@@ -70,9 +70,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
             f"{difference.pairs} paired trials{sure}; it is better on {better} of "
             f"{_plural(classes, 'class', 'classes')}."
         )
-        also = [
-            f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0
-        ]
+        also = [f"{title_of(other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
     sure = _doubt(difference.mean)

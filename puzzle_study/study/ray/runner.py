@@ -26,6 +26,7 @@ from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.selection import shown
 from puzzle_study.study.storage import Place
+from puzzle_study.trials.record import Record
 from puzzle_study.trials.run import run
 from puzzle_study.trials.spec import TrialSpec
 
@@ -137,7 +138,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     )
     storage = results.ray.resolve()
     storage.mkdir(parents=True, exist_ok=True)
-    stopped: dict[str, dict[str, Any]] = {}
+    stopped: dict[str, Record] = {}
     stopping = study.search.stopping if study.search else None
     searcher = PlanSearcher(plan, place.arriving(results), stopped)
     tuner = tune.Tuner(
@@ -187,7 +188,8 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
     def on_epoch(row: dict[str, float]) -> None:
         nonlocal last
         saved()
-        criterion = row.get(f"selection_{spec.settings.score.aggregation}_{spec.settings.score.error}")
+        reading = spec.settings.own.reading
+        criterion = row.get(f"selection_{reading.aggregation}_{reading.error}")
         if criterion is not None:
             row = row | {METRIC: criterion}
         if criterion is not None or time.monotonic() - last >= REPORT_SECONDS:
@@ -205,7 +207,7 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
         else:
             raise
         return
-    tune.report({"epoch": record.get("epochs", 0), "trial": spec.key})
+    tune.report({"epoch": record.column("epochs") or 0, "trial": spec.key})
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from puzzle_study.results import Results, write_json
+from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
-from puzzle_study.trials.spec import describe, failed_record
+from puzzle_study.trials.record import Record, read_record
 
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""
@@ -28,7 +28,7 @@ class PlanSearcher(Searcher):
         stopped: what a stopping rule stopped, by Ray's trial id; such trials get their record here.
     """
 
-    def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, Record]) -> None:
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped = plan, results, stopped
         self._specs: dict[str, Any] = {}
@@ -52,10 +52,10 @@ class PlanSearcher(Searcher):
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
-        record = self._results.record(spec.key)
+        record = read_record(self._results, spec.key)
         if record is None and trial_id in self._stopped:
-            record = describe(spec) | {"status": "stopped"} | self._stopped[trial_id]
-            write_json(self._results.record_file(spec.key), record)
+            record = self._stopped[trial_id]
+            self._results.write_record(spec.key, record.to_json())
             shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
         reason = (result or {}).get(REFUSED)
         if record is None and reason is None and not error:
@@ -64,14 +64,14 @@ class PlanSearcher(Searcher):
         if reason is None:
             log = self._results.log_file(spec.key)
             reason = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
-        self._plan.done(spec.key, record or failed_record(spec, reason))
+        self._plan.done(spec.key, record or Record(spec, "failed", reason))
         # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
         self._plan.next()
 
     def abandon(self) -> None:
         """Give every trial that is running back to the plan, after Ray Tune has broken off."""
         for spec in self._specs.values():
-            record = self._results.record(spec.key)
+            record = read_record(self._results, spec.key)
             if record is None:
                 self._plan.abandon(spec.key)
             else:

@@ -10,6 +10,8 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from puzzle_study import config
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
 
 METRIC = "selection"
 
@@ -19,10 +21,10 @@ class TaskwiseScheduler(FIFOScheduler):
 
     Args:
         stopping: the rule.
-        stopped: receives epoch, criterion and reason by Ray's trial id, before the searcher hears of the end.
+        stopped: receives the record by Ray's trial id, before the searcher hears of the end.
     """
 
-    def __init__(self, stopping: config.Stopping, stopped: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, stopping: config.Stopping, stopped: dict[str, Record]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._stopping, self._stopped = stopping, stopped
         self._rules: dict[str, TrialScheduler] = {}
@@ -45,14 +47,15 @@ class TaskwiseScheduler(FIFOScheduler):
         self._last[trial.trial_id] = result
         decision = str(rule.on_trial_result(tune_controller, trial, result))
         if decision == TrialScheduler.STOP:
-            self._stopped[trial.trial_id] = {
-                "epochs": result["epoch"],
-                "selection": result[METRIC],
+            reached = f"after epoch {result['epoch']} at selection {100 * result[METRIC]:.1f} %"
+            self._stopped[trial.trial_id] = Record(
+                TrialSpec.from_json(trial.config["spec"]),
+                "stopped",
+                f"{self._stopping.rule} stopped it {reached} among the trials of its task",
+                measured={"epochs": result["epoch"]},
                 # The trial stays stopped in studies that stop by the same rule, see the plan.
-                "stopping": self._stopping.model_dump(mode="json"),
-                "error": f"{self._stopping.rule} stopped it after epoch {result['epoch']} at selection "
-                f"{100 * result[METRIC]:.1f} % among the trials of its task",
-            }
+                stopping={"rule": self._stopping.model_dump(mode="json"), "selection": result[METRIC]},
+            )
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
