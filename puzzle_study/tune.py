@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from puzzle_study.cli import command
 from puzzle_study.errors import UserError
-
-if TYPE_CHECKING:
-    from puzzle_study.config.read import StudyFile
 
 EXAMPLE = """\b
 Examples:
@@ -37,7 +33,12 @@ Examples:
     metavar="auto|HOST:PORT",
     help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine is a node of.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the resolved study and what would be trained; start nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print images, trainings and about the time and disk they take here, and start nothing; with --verbose also "
+    "every setting.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and where the report is.")
 @click.option("--verbose", is_flag=True, help="Also print what trials write to their logs, and Ray's own messages.")
 def main(
@@ -53,8 +54,9 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file: search, train, attack, report.
 
-    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input or
-    a results folder that cannot be written (disk full), 130 or 143 interrupted.
+    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input
+    (also if only the first trials find it) or a results folder that cannot be written (disk full),
+    130 or 143 interrupted.
     """
     from rich.console import Console
 
@@ -67,47 +69,16 @@ def main(
 
     folder = results_folder(results, file.study.storage)
     if dry_run:
-        click.echo(_dry_run(file, folder))
+        from puzzle_study.study import forecast
+
+        if verbose:
+            click.echo(read.dump(file.study))
+        for line in forecast.describe(file, folder):
+            click.echo(f"# {line}" if verbose else line)
         return 0
     from puzzle_study.study.engine import run_study
 
     return run_study(file, folder, resume=resume, console=Console(quiet=quiet), address=address, verbose=verbose)
-
-
-def _dry_run(file: StudyFile, results: Path) -> str:
-    """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
-    from puzzle_study import datasets
-    from puzzle_study.config import read
-    from puzzle_study.results import Results
-    from puzzle_study.study import space
-    from puzzle_study.study.plan import Plan
-    from puzzle_study.study.storage import is_url
-
-    tasks = datasets.task_specs(file.study.data)
-    try:
-        data = f"data are there, fingerprint {datasets.fingerprint(file.study.data)}"
-    except UserError as error:
-        data = f"data are not there yet: {error}"
-    plan = Plan(file, tasks, "", Results(results / file.study.name))
-    normal = ", ".join(dict.fromkeys(task.normal_class for task in tasks))
-    trials = len(plan.references) + plan.wanted * len(tasks) * len(file.study.seeds)
-    lines = [
-        read.dump(file.study),
-        f"# {trials} trials: {plan.wanted} configurations × {len(tasks)} tasks × {len(file.study.seeds)} seeds, "
-        f"and {len(plan.references)} references",
-        f"# dataset {file.study.data.name}, normal: {normal}",
-        f"# a trial trains {file.study.train.epochs} epochs at most, base {file.study.model.base_channels}, "
-        f"batch {file.study.train.batch_size}",
-        f"# {data}",
-        f"# results would go to {results / file.study.name}"
-        + (f" and {file.study.storage}" if is_url(file.study.storage) else ""),
-    ]
-    if file.study.search is not None:
-        lines += [
-            f"# search axis {name} cannot matter: {why}"
-            for name, why in space.inert_axes(file, file.study.search).items()
-        ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ DATASETS: dict[str, Layer] = {
         "score": {"aggregation": "avg"},
     },
     "folder": {
-        "data": {"augment_to": 800},
+        "preset": "fast",
         "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.01}},
         "score": {"aggregation": "avg"},
     },
@@ -49,6 +49,7 @@ PRESETS: dict[str, Layer] = {
         "puzzle": {"per_batch": True},
         "train": {
             "feature_loss": "elementwise",
+            "precision": "float32",
             "adversary": {"noise": "twice", "target": "noisy"},
         },
         "score": {"error": "mse", "puzzle_set": "all"},
@@ -84,7 +85,8 @@ PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
         "cifar10": {"train": {"epochs": 60}},
         "coil100": {"train": {"epochs": 1000}},
         "mvtec": {"train": {"epochs": 200}},
-        "folder": {"train": {"epochs": 200}},
+        # Minutes for a few hundred images of 128 pixels on a laptop (benchmarks/RESULTS.md).
+        "folder": {"model": {"base_channels": 8}, "train": {"epochs": 50, "batch_size": 8}, "evaluate": {"every": 25}},
         "head_ct": {"train": {"epochs": 1000}},
         "brain_mri": {"train": {"epochs": 1000}},
     },

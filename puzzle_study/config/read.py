@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from puzzle_study import config
 from puzzle_study.config import layers
 from puzzle_study.config.check import check_puzzles, check_search
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
+from puzzle_study.paths import with_absolute_paths
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -51,7 +51,7 @@ def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.Scalar
             return parse(text)
         except (ValueError, KeyError) as error:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{text!r} does not fit its tag", node.start_mark
+                None, None, f"{cut(repr(text))} does not fit its tag", node.start_mark
             ) from error
 
     return construct
@@ -134,7 +134,8 @@ def resolved_layers(document: layers.Layer, chosen: frozenset[str] = frozenset()
     """
     data = document.get("data")
     name = data.get("name") if isinstance(data, dict) else None
-    preset = layers.preset(str(document.get("preset", "paper")), str(name))
+    dataset = layers.DATASETS.get(str(name), {})
+    preset = layers.preset(str(document.get("preset", dataset.get("preset", "paper"))), str(name))
     variant = str(document.get("variant", "CPAE-G"))
     forced = layers.VARIANTS.get(variant, {})
     if "variant" not in chosen:
@@ -142,10 +143,10 @@ def resolved_layers(document: layers.Layer, chosen: frozenset[str] = frozenset()
         for dotted, value in layers.leaves(forced).items():
             if dotted in given and given[dotted] != value:
                 raise UserError(
-                    f"variant {variant} means {dotted} = {value}, but {dotted} is set to {given[dotted]}; "
+                    f"variant {variant} means {dotted} = {value}, but {dotted} is set to {cut(str(given[dotted]))}; "
                     f"leave one of the two out"
                 )
-    return layers.merge(layers.DATASETS.get(str(name), {}), preset, document, forced)
+    return layers.merge(dataset, preset, document, forced)
 
 
 def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
@@ -192,11 +193,14 @@ def _resolve(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFil
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", name):
-            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {assignment!r}")
+            raise UserError(
+                f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
+            )
         place = tuple(name.split("."))
         document = layers.merge(document, layers.nested(name, _assigned(text, place, assignment)))
         given.append(place)
     _check_unknown(document, source, lines, given=given)
+    document = with_absolute_paths(document)
     layered = resolved_layers(document)
     if isinstance(search := layered.get("search"), dict) and isinstance(space := search.get("space"), dict):
         layered["search"] = search | {"space": _space_as_read(space)}
@@ -241,7 +245,9 @@ def _read(path: Path) -> tuple[layers.Layer, dict[Place, int]]:
         problem = getattr(error, "problem", None) or "cannot be parsed"
         if "could not determine a constructor" in problem:
             tag = problem.rsplit(" ", 1)[-1]
-            raise UserError(f"YAML tag {tag} is not allowed: a study file is plain data ({path}{where})") from error
+            raise UserError(
+                f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})"
+            ) from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {_kind(document)}")
@@ -291,7 +297,7 @@ def _assigned(text: str, place: Place, assignment: str) -> Any:
             list(_lines(root, place, lambda line: f"--set {_dotted(place)}"))  # for what it refuses
         return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
     except yaml.YAMLError as error:
-        raise UserError(f"--set {assignment}: the value is not valid YAML") from error
+        raise UserError(f"--set {cut(assignment)}: the value is not valid YAML") from error
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
@@ -357,7 +363,7 @@ def _reader(name: str) -> TypeAdapter[Any] | None:
     if model is None:
         return None
     for key, entry in model.model_fields.items():
-        if (entry.alias or key) == last:
+        if (entry.alias or key) == last and _model(entry.annotation) is None:
             # Not the field itself, whose alias means something in its section only.
             read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
             return TypeAdapter(read, config=model.model_config)
@@ -379,13 +385,10 @@ def _check_unknown(
         for key, value in layer.items():
             here = (*place, key)
             if key not in keys:
-                full = _dotted(here)
-                nearest = difflib.get_close_matches(str(key), keys, n=1, cutoff=0.5)
-                near = next((f"; did you mean {_dotted((*place, other))}?" for other in nearest), "") or next(
-                    (f"; did you mean {name}?" for name in setting_names() if name.rsplit(".", 1)[-1] == key),
-                    f"; allowed here: {', '.join(keys)}",
-                )
-                raise UserError(f"`{full}` is not a setting{near} ({_where(here, source, lines, prefix, given)})")
+                near = nearest_setting(_dotted(here), [_dotted((*place, other)) for other in keys], setting_names())
+                near = near or f"; allowed here: {', '.join(keys)}"
+                where = _where(here, source, lines, prefix, given)
+                raise UserError(f"`{_dotted(here)}` is not a setting{near} ({where})")
             section = keys[key]
             if section is not None and isinstance(value, dict):
                 walk(value, section, here)
@@ -430,7 +433,7 @@ def _reason(first: Any) -> str:
     if re.search(r"valid dictionary or instance of", first["msg"]):
         message = "a section of settings"
     value = first["input"]
-    shown = _kind(value) if isinstance(value, (dict, list)) else repr(value)
+    shown = _kind(value) if isinstance(value, (dict, list)) else cut(repr(value))
     verb = "" if message.startswith(("should", "must")) else "must be "
     return f"{verb}{message}, got {shown}"
 
@@ -463,7 +466,7 @@ def _where(place: Place, source: str, lines: Mapping[Place, int], prefix: Place,
 
 
 def _dotted(place: Place) -> str:
-    return ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "[")
+    return cut(".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "["))
 
 
 def _kind(value: Any) -> str:

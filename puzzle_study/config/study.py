@@ -1,8 +1,8 @@
 """The typed study file: every setting with its meaning, unit and range.
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
-(:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help``,
-``--dry-run`` and the generated documentation stay instant.
+(:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that mistakes in a study file
+are found, and the documentation is generated, at once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class Data(Section):
 
     name: DatasetName = Field(description="Data set. `folder` is any tree in MVTec AD's layout: your own images.")
     root: str | None = Field(
-        None, description="Folder with the original files, or with a folder named like the set; null: `data`."
+        None,
+        description="Folder with the original files, or with a folder named like the set; null: `data`. A relative "
+        "path starts from the folder in which the command runs.",
     )
     size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
@@ -78,7 +80,8 @@ class Data(Section):
     validation_count: int | None = Field(
         None,
         ge=1,
-        description="Images kept for validation as a fixed count (authors' code); null: validation_fraction.",
+        description="Images kept for validation as a fixed count (authors' code); null, or where it does not fit, or "
+        "with a train_fraction below 1: validation_fraction.",
     )
     train_fraction: Fraction = Field(
         1.0, description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written."
@@ -151,7 +154,8 @@ class Adversary(Section):
         "once", description="`twice` (authors' code): the start noise stays in the input, effective bound 2ε."
     )
     target: Literal["clean", "noisy"] = Field(
-        "clean", description="What the adversary's loss compares with: the clean puzzle (paper) or the noisy one."
+        "clean",
+        description="What the adversary's loss compares with: the clean puzzle (paper) or, not clamped, the noisy one.",
     )
 
 
@@ -304,7 +308,7 @@ class Resources(Section):
     """What one trial occupies."""
 
     cpu: float = Field(1.0, gt=0, description="CPU cores a trial; PyTorch's threads follow it.")
-    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one.")
+    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one, 0 trains on the CPU.")
 
 
 class Settings(Section):
@@ -355,7 +359,8 @@ class Study(Settings):
     )
     storage: str | None = Field(
         None,
-        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder.",
+        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder. "
+        "A relative path starts from the folder in which the command runs.",
     )
 
     @model_validator(mode="after")

@@ -7,6 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
+from puzzle_study.errors import cut
+
 MOST_EPOCHS = 100_000
 MOST_PERMUTATIONS = 512
 MOST_BASE_CHANNELS = 256
@@ -20,7 +22,7 @@ def _each_once(value: tuple[Item, ...] | None) -> tuple[Item, ...] | None:
     """Refuse a list that names something twice, which would be run twice and counted twice."""
     twice = next((item for number, item in enumerate(value or ()) if item in (value or ())[:number]), None)
     if twice is not None:
-        raise ValueError(f"it names {twice} twice; leave one out")
+        raise ValueError(f"it names {cut(str(twice))} twice; leave one out")
     return value
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from puzzle_study import config
 from puzzle_study.config import layers
+from puzzle_study.errors import cut
 
 SETTINGS: dict[str, str] = {
     "kind": "puzzle.kind",
@@ -83,7 +84,7 @@ def _sentence(first: Any) -> str:
     for name, dotted in SETTINGS.items():
         setting = dotted.rpartition(".")[2]
         if place == dotted or place.startswith(f"{dotted}."):
-            return f"{name} must be {reason}, got {first['input']!r}"
+            return f"{name} must be {reason}, got {cut(repr(first['input']))}"
         if dotted == f"{place}.{setting}" and reason.startswith(f"{setting} "):
             # A section's own check names the setting in its sentence.
             return f"{name}{reason.removeprefix(setting)}"

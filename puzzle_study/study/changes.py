@@ -13,9 +13,11 @@ from puzzle_study import config
 from puzzle_study.config import layers, read
 from puzzle_study.config.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.failing import has_worked
 from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
 
 SHOWN = 3
@@ -76,7 +78,7 @@ class Changes:
 
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None where nothing is.
+    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
 
     Args:
         results: the folder.
@@ -87,10 +89,15 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
     Raises:
         UserError: the study file of the results cannot be read.
     """
-    if not results.study_file.exists():
+    records = list(results.records())
+    begun = any(map(has_worked, records)) or any(results.root.glob("checkpoints/*/*"))
+    if not (results.study_file.exists() and begun):
         return None
     before = read.load_dumped(results.study_file)
-    trained = [record for record in results.records() if is_trained(record)]
+    # Where the images are does not count: whether they are the same, their fingerprint tells.
+    here = {"root": file.study.data.root}
+    before = before.model_copy(update={"data": before.data.model_copy(update=here)})
+    trained = [record for record in records if is_trained(record)]
     usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
     images = before.data == file.study.data and all(record.get("fingerprint") != fingerprint for record in trained)
@@ -98,9 +105,11 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that is not the same."""
+    """Return a phrase for every setting that is not the same, and one for another number of threads."""
     old, new = (layers.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
-    return [
+    then, here = threads(before.resources.cpu), threads(now.resources.cpu)
+    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
+    return (other if then != here else []) + [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
         if (name in old, old.get(name)) != (name in new, new.get(name))

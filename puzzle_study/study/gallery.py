@@ -1,4 +1,7 @@
-"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions."""
+"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions.
+
+If the test has no normal images, validation images take their place.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ OF_EACH_KIND = 2
 TASKS_SHOWN = 4
 
 
-def write_gallery(
-    trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results, device: torch.device
-) -> None:
-    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept."""
+def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
+    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept.
+
+    Computed on the CPU: these are a few images, and the machine that draws them holds no GPU.
+    """
     columns: dict[str, list[Any]] = {}
     for spec in trials[:TASKS_SHOWN]:
-        for row in _rows(spec, reading, results, device):
+        for row in _rows(spec, reading, results):
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in columns.items()}
@@ -41,27 +45,34 @@ def write_gallery(
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.device) -> list[dict[str, Any]]:
+def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
     """Show each image in the permutation that its reconstruction fails most in."""
     task = datasets.load_task(spec.settings.data, spec.task)
     score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    detector = detector.load(results.detector(spec.key), device=device).with_score(score)
-    errors = torch.from_numpy(results.errors(spec.key)["test"]).to(device)
-    score_N = detector.scores(errors).cpu().numpy()
-    labels = task.labels.numpy()
+    detector = detector.load(results.detector(spec.key), device=torch.device("cpu")).with_score(score)
+    matrices = results.errors(spec.key)
+    images, matrix = task.test, matrices["test"]
+    groups, classes, names = np.where(task.labels, "anomalous", "normal"), task.test_classes, task.test_names
+    if "normal" not in groups:
+        # Validation images stand for the normal ones, so that there is something to see without a test.
+        count = len(task.validation)
+        images, matrix = torch.cat((images, task.validation)), np.concatenate((matrix, matrices["validation"]))
+        groups = np.concatenate((groups, ["validation"] * count))
+        classes += (spec.task.normal_class,) * count
+        names += tuple(f"validation/{number}" for number in range(count))
+    errors = torch.from_numpy(matrix)
+    score_N = detector.scores(errors).numpy()
     order = np.argsort(score_N, kind="stable")
-    normal, anomalous = order[~labels[order]], order[labels[order]]
-    chosen = {
-        "best_normal": normal[:OF_EACH_KIND],
-        "worst_normal": normal[::-1][:OF_EACH_KIND],
-        "best_anomalous": anomalous[::-1][:OF_EACH_KIND],
-        "worst_anomalous": anomalous[:OF_EACH_KIND],
-    }
+    chosen = {}
+    for group in dict.fromkeys(groups.tolist()):
+        own = order[groups[order] == group]
+        ends = own[:OF_EACH_KIND], own[::-1][:OF_EACH_KIND]
+        chosen[f"best_{group}"], chosen[f"worst_{group}"] = ends[::-1] if group == "anomalous" else ends
     rows = []
     for kind, indices in chosen.items():
         for index in indices.tolist():
-            image = task.test[index]
-            padded = puzzles.pad(to_float(image[None].to(device)), detector.grid)
+            image = images[index]
+            padded = puzzles.pad(to_float(image[None]), detector.grid)
             k = (errors[index] / detector.validation_NK.mean(0)).argmax()[None]
             puzzle = detector.puzzler.shuffle(padded, k)
             with torch.no_grad():
@@ -72,11 +83,11 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
                     "original": image.numpy(),
                     "puzzle": _bytes(puzzle, height, width),
                     "reconstruction": _bytes(solved, height, width),
-                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].cpu().numpy(),
+                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].numpy(),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
-                    "true_class": np.array(task.test_classes[index]),
-                    "name": np.array(task.test_names[index]),
+                    "true_class": np.array(classes[index]),
+                    "name": np.array(names[index]),
                     "score": np.array(score_N[index]),
                 }
             )
@@ -84,4 +95,4 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.dev
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:
-    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().numpy()

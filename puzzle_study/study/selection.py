@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from puzzle_study import config
+from puzzle_study import config, datasets
+from puzzle_study.errors import UserError
+from puzzle_study.statistics import metrics
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -95,6 +98,34 @@ def trial_value(record: Mapping[str, Any], reading: Reading, objective: str) -> 
 def configuration_worth(records: Sequence[Mapping[str, Any]], reading: Reading, columns: Iterable[str]) -> Worth:
     """Return the means over all trials of a configuration; the caller makes sure that none is missing."""
     return tuple(fmean(trial_value(record, reading, column) for record in records) for column in columns)
+
+
+def lacking(tests: Sequence[tuple[int, int]]) -> str:
+    """Return what the tests of trials lack for an AUROC, and in how many of them; an empty string if nothing.
+
+    Args:
+        tests: the number of test images and of anomalies among them, for each trial.
+    """
+    counted = Counter(metrics.lacking(images, anomalies) for images, anomalies in tests)
+    return "; ".join(
+        what if count == len(tests) else f"{what} in {count} of {len(tests)} trials"
+        for what, count in counted.items()
+        if what
+    )
+
+
+def require_labels(data: config.Data, selection: str) -> None:
+    """Refuse a selection by test labels if a task lacks normal or anomalous test images.
+
+    Raises:
+        UserError: it does.
+    """
+    found = datasets.lacking(data) if selection == "oracle" else {}
+    for name, what in found.items():
+        raise UserError(
+            f"selection: oracle chooses by test labels, but {name} has {what}; add normal images in test/good and "
+            f"anomalous ones in test/<defect>, or use selection: pseudo_anomalies"
+        )
 
 
 def pareto_front(worths: Sequence[Worth], columns: Sequence[str]) -> list[bool]:

@@ -45,7 +45,7 @@ def results_folder(given: Path | None, storage: str | None) -> Path:
     """Return the folder in which the study's own goes: the command line's, else a shared folder, else results/."""
     if given is not None:
         return given
-    return Path(storage).expanduser() if storage is not None and not is_url(storage) else Path("results")
+    return Path(storage) if storage is not None and not is_url(storage) else Path("results")
 
 
 class Store:

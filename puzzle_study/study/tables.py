@@ -13,9 +13,18 @@ from puzzle_study import config
 from puzzle_study.config.axes import EVALUATION_AXES, setting_of
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
+from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading, configuration_worth, criterion, gain, pareto_front, summary_column
+from puzzle_study.study.selection import (
+    Reading,
+    configuration_worth,
+    criterion,
+    gain,
+    lacking,
+    pareto_front,
+    summary_column,
+)
 from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
 
 METRICS = (
@@ -27,6 +36,8 @@ METRICS = (
     "fpr_at_tpr95",
     "fpr_at_tpr99",
     "fpr_at_tpr995",
+    "flagged_normal",
+    "flagged_anomalous",
     "selection",
     "robust_auroc",
     "robust_selection",
@@ -47,6 +58,7 @@ PLAIN = (
     "n_test",
     "n_anomalies",
 )
+AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
 
 
@@ -103,6 +115,7 @@ def trial_row(
     if record.get("permutations"):
         row["permutations"] = content_key({"permutations": record["permutations"]}, length=8)
     if record["status"] == "finished":
+        row["note"] = lacking([(record["n_test"], record["n_anomalies"])])
         for aggregation in AGGREGATIONS:
             values = record["metrics"][error][aggregation]
             for name in METRICS:
@@ -188,25 +201,28 @@ def _summary_row(
         "complete": len(records) == len(specs),
         "rank": None,
     }
-    values = [record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records]
-    if values:
-        strata = [(record["task"]["normal_class"], record["task"]["repeat"]) for record in records]
-        mean = mean_interval(values, strata, bounds=(0, 1))
+    if not records:
+        return row
+    row["note"] = lacking([(record["n_test"], record["n_anomalies"]) for record in records])
+    measured = [record for record in records if not metrics.lacking(record["n_test"], record["n_anomalies"])]
+    row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
+    row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
+    if detector == PUZZLE_AE:
+        worth = configuration_worth(records, reading, plan.objectives)
         row |= {
-            "auroc_mean": mean.value,
-            "auroc_std": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-            "auroc_low": mean.low,
-            "auroc_high": mean.high,
-            "interval": mean.method,
-            "selection_mean": configuration_worth(records, reading, [criterion(plan.study.selection)])[0],
+            summary_column(name, plan.study.selection): value
+            for name, value in zip(plan.objectives, worth, strict=True)
         }
-        if detector == PUZZLE_AE:
-            worth = configuration_worth(records, reading, plan.objectives)
-            row |= {
-                summary_column(name, plan.study.selection): value
-                for name, value in zip(plan.objectives, worth, strict=True)
-            }
     return row
+
+
+def _auroc(records: Sequence[Mapping[str, Any]], reading: Reading) -> dict[str, Any]:
+    """Return the columns ``AUROC`` of trials that have one."""
+    values = [record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records]
+    strata = [(record["task"]["normal_class"], record["task"]["repeat"]) for record in records]
+    mean = mean_interval(values, strata, bounds=(0, 1))
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
 
 
 def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:

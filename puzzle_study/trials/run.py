@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from puzzle_study.detectors.puzzle_ae.rules import scored_by_all
 from puzzle_study.detectors.puzzle_ae.training import Trainer, TrainingDiverged
 from puzzle_study.detectors.references import fit_reference
 from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.results import Results, write_json
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.log import trial_log
@@ -120,9 +121,13 @@ def _run_logged(
     except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
         if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
             raise
-        sentence = _sentence(error, spec, device)
+        sentence = failure_sentence(error, spec, device)
         log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
         record = base | {"status": "failed", "error": f"{sentence} (see logs/{spec.key}.log)"}
+        if isinstance(error, UserError):
+            record["user_error"] = sentence
+        if isinstance(error, UserError):
+            record["user_error"] = sentence
     record["seconds"] = clock.seconds
     write_json(results.record_file(spec.key), record)
     log.info("trial %s %s after %.1f s", spec.key, record["status"], record["seconds"])
@@ -158,26 +163,7 @@ def _run_puzzle_ae(
     on_epoch: EpochCallback | None,
 ) -> dict[str, Any]:
     settings = spec.settings
-    precision = resolve_precision(settings.train.precision, device)
-    training_set = puzzles.puzzle_set(settings.puzzle, normal_class=spec.task.normal_class, dataset=spec.task.dataset)
-    _, channels, height, width = task.train.shape
-    trainer = Trainer(
-        settings,
-        training_set,
-        channels=channels,
-        height=height,
-        width=width,
-        seed=spec.seed,
-        device=device,
-        precision=precision,
-    )
-    detector = PuzzleDetector(
-        trainer.solver,
-        scoring_set(settings, training_set),
-        shape=Shape(channels, height, width, settings.model.base_channels),
-        score=settings.score,
-        precision=precision,
-    ).to(device)
+    trainer, detector = build(spec, task, device)
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     evaluation = _EvaluationSubset.of(task, settings.evaluate.max_images, device)
@@ -185,7 +171,7 @@ def _run_puzzle_ae(
     folder = results.checkpoints(spec.key)
     history: list[dict[str, float]] = []
     train_seconds = evaluation_seconds = 0.0
-    if (state := checkpoint.load_newest(folder, device)) is not None:
+    if (state := checkpoint.load_newest(folder)) is not None:
         trainer.restore(state["trainer"])
         history = list(state["history"])
         log.info("going on after epoch %d", trainer.epochs_done)
@@ -237,7 +223,7 @@ def _run_puzzle_ae(
         "evaluation_seconds": evaluation_seconds,
         "score_seconds": score_seconds,
         "images_per_second": trainer.epochs_done * len(train) / train_seconds if train_seconds else None,
-        "precision": precision,
+        "precision": trainer.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "k": len(detector.puzzle_set),
         "permutations": detector.puzzle_set.permutations,
@@ -255,6 +241,32 @@ def _run_puzzle_ae(
     return outcome
 
 
+def build(spec: TrialSpec, task: Task, device: torch.device) -> tuple[Trainer, PuzzleDetector]:
+    """Return what trains a trial, and the detector that scores by the network in training."""
+    settings = spec.settings
+    precision = resolve_precision(settings.train.precision, device)
+    training_set = puzzles.puzzle_set(settings.puzzle, normal_class=spec.task.normal_class, dataset=spec.task.dataset)
+    _, channels, height, width = task.train.shape
+    trainer = Trainer(
+        settings,
+        training_set,
+        channels=channels,
+        height=height,
+        width=width,
+        seed=spec.training_seed,
+        device=device,
+        precision=precision,
+    )
+    detector = PuzzleDetector(
+        trainer.solver,
+        scoring_set(settings, training_set),
+        shape=Shape(channels, height, width, settings.model.base_channels),
+        score=settings.score,
+        precision=precision,
+    )
+    return trainer, detector.to(device)
+
+
 def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, Any]:
     started = time.perf_counter()
     score = fit_reference(spec.detector, task.train.numpy())
@@ -262,7 +274,7 @@ def _run_reference(spec: TrialSpec, task: Task, results: Results) -> dict[str, A
     started = time.perf_counter()
     pseudo = make_pseudo_anomalies(task.validation, seed=spec.settings.data.split_seed)
     arrays = {
-        name: score(images.numpy()).astype(np.float32)[:, None]
+        name: score(images.numpy()).astype(np.float32)[:, None] if len(images) else np.empty((0, 1), np.float32)
         for name, images in (("validation", task.validation), ("pseudo", pseudo.images), ("test", task.test))
     }
     outcome: dict[str, Any] = {
@@ -304,16 +316,18 @@ class _EvaluationSubset:
         return _EvaluationSubset(images.to(device), labels.numpy())
 
     def auroc(self, detector: PuzzleDetector, validation: Tensor, pseudo: Tensor | None) -> dict[str, float]:
-        """Return the AUROC by error norm and aggregation, NaN where the errors are not finite.
+        """Return the AUROC by error norm and aggregation, NaN if errors are not finite or the test lacks a side.
 
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
         validation_NK = detector.error_matrix(validation)
-        followed = {"auroc": (detector.error_matrix(self.images), self.labels)}
+        followed = {}
+        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
+            followed["auroc"] = detector.error_matrix(self.images), self.labels
         if pseudo is not None:
             matrix = torch.cat((validation_NK, detector.error_matrix(pseudo)))
             followed["selection"] = matrix, np.repeat([False, True], [len(validation), len(pseudo)])
-        values = {}
+        values = {f"auroc_{a}_{error}": math.nan for error in scoring.ERROR_NORMS for a in scoring.AGGREGATIONS}
         for name, (error_NK, labels) in followed.items():
             for error in scoring.ERROR_NORMS:
                 for aggregation in scoring.AGGREGATIONS:
@@ -336,8 +350,8 @@ def _finish(
         | {
             "pseudo_kind": np.array(kinds),
             "labels": labels,
-            "classes": np.array(task.test_classes),
-            "names": np.array(task.test_names),
+            "classes": np.array(task.test_classes, dtype=np.str_),
+            "names": np.array(task.test_names, dtype=np.str_),
         },
     )
     validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
@@ -350,9 +364,11 @@ def _finish(
                 name: scoring.scores(matrix, validation, error=error, aggregation=aggregation).numpy()
                 for name, matrix in (("validation", validation), ("pseudo", pseudo), ("test", test))
             }
-            by_norm[error][aggregation] = asdict(metrics.evaluate(score["test"], labels, seed=0)) | {
-                "selection": metrics.auroc(np.concatenate((score["validation"], score["pseudo"])), pseudo_labels)
-            }
+            evaluation = metrics.evaluate(score["test"], labels, seed=0)
+            measured = asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
+            flagged = flagged_shares(score["validation"], score["test"], labels)
+            selection = metrics.auroc(np.concatenate((score["validation"], score["pseudo"])), pseudo_labels)
+            by_norm[error][aggregation] = {**measured, **flagged, "selection": selection}
     return {
         "metrics": by_norm,
         "val_error": float(validation.mean()),
@@ -366,7 +382,8 @@ def _finish(
 def _save_detector(spec: TrialSpec, detector: PuzzleDetector, results: Results) -> None:
     folder = results.detector(spec.key)
     folder.mkdir(parents=True, exist_ok=True)
-    detector.save(folder, describe(spec))
+    sizes = datasets.training_sizes(spec.settings.data, spec.task)
+    detector.save(folder, describe(spec) | {"original_sizes": asdict(sizes) if sizes else None})
 
 
 def _columns(history: list[dict[str, float]]) -> dict[str, list[float | None]]:
@@ -377,7 +394,8 @@ def _columns(history: list[dict[str, float]]) -> dict[str, list[float | None]]:
     }
 
 
-def _sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+    """Return why a training failed, in one sentence."""
     if is_out_of_memory(error):
         settings = spec.settings
         return (

@@ -1,6 +1,6 @@
 """What a trial is, before it runs: its specification, its name, and which settings can matter to it.
 
-Imports no torch, so that plans and dry runs stay light.
+Imports no torch, so that plans stay light.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TrialSpec:
         detector: ``puzzle_ae`` or the name of a reference.
         settings: the configuration; its evaluation-only settings do not count.
         task: which one-class problem.
-        seed: training seed.
+        seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
         fingerprint: content of the data set.
     """
 
@@ -59,6 +59,16 @@ class TrialSpec:
         if self.detector != PUZZLE_AE:
             return self.detector
         return content_key(trained_settings(self.settings), length=8)
+
+    @cached_property
+    def training_seed(self) -> int:
+        """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
+
+        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
+        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
+        Configurations share it, so that they are compared on the same draws.
+        """
+        return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
 
     @cached_property
     def key(self) -> str:

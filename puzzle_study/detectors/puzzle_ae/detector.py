@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from puzzle_study import config
 from puzzle_study.detectors import checkpoint, scoring
 from puzzle_study.detectors.devices import Precision, autocast
-from puzzle_study.detectors.memory import first_line, halving
+from puzzle_study.detectors.memory import first_line, halving, is_out_of_memory
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.networks import UNet, place
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS
@@ -198,7 +198,8 @@ class PuzzleDetector(nn.Module):
         }
         with replacing(folder / WEIGHTS, lasting=True) as temporary:
             checkpoint.write(state, temporary)
-        content = {
+        # A trial's description has the format of its record; that of these two files is another thing.
+        content = description | {
             "format": FORMAT,
             "channels": self.shape.channels,
             "height": self.shape.height,
@@ -207,7 +208,6 @@ class PuzzleDetector(nn.Module):
             "puzzles": {"kind": self.puzzle_set.kind, "grid": self.grid, "permutations": self.puzzle_set.permutations},
             "score": self.score.model_dump(mode="json"),
             "precision": self.precision,
-            **description,
         }
         write_text(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
 
@@ -221,7 +221,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
     """Load a saved detector; weights are read as data, never as code.
 
     Raises:
-        UserError: the folder is not a detector, or one of its files is damaged.
+        UserError: the folder is not a detector, one of its files is damaged, or the detector does not fit the memory.
     """
     content = read_description(folder)
     try:
@@ -236,7 +236,7 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
             raise ValueError(f"precision {content['precision']} is unknown")
         puzzle_set = _read_puzzle_set(content["puzzles"])
         puzzles.check_memory(puzzle_set, shape.height, shape.width)
-        state = checkpoint.read(folder / WEIGHTS, device)
+        state = checkpoint.read(folder / WEIGHTS)
         network = UNet(channels=shape.channels, base_channels=shape.base_channels)
         network.load_state_dict(state["network"])
         side = puzzles.padded_side(max(shape.height, shape.width), puzzle_set.grid)
@@ -251,7 +251,9 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         images, permutations = detector.validation_NK.shape
         if images == 0 or permutations != len(puzzle_set) or not detector.validation_NK.isfinite().all():
             raise ValueError(f"its validation errors are not those of {len(puzzle_set)} permutations")
+        return detector.to(device)
     except (
+        MemoryError,
         checkpoint.DamagedFile,
         UserError,
         RuntimeError,
@@ -261,11 +263,15 @@ def load(folder: Path, *, device: torch.device) -> PuzzleDetector:
         OverflowError,
         AttributeError,
     ) as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f"the detector in {folder} does not fit the memory ({first_line(error)}); end what else uses it, or "
+                f"compute on the CPU"
+            ) from error
         raise UserError(
             f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
         ) from error
-    return detector.to(device)
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
