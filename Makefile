@@ -1,4 +1,5 @@
-# Two commands: `make study` runs the main job, `make test` checks everything. Both set up .venv first.
+# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it in a minute or so.
+# Each sets up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,12 +13,16 @@ JOBS := $(VENV)/job-server
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test lint types check clean
+.PHONY: study test check-fast lint types check quick-numbers quick-rest clean
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
 
 test: lint types check
+
+# Two at a time, for two cores.
+check-fast: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory --jobs=2 quick-numbers quick-rest types lint
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -29,6 +34,15 @@ types: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
 	$(BIN)/pytest
 	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
+
+# What takes long among these wants the marker `slow`: pytest names it.
+QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
+
+quick-numbers: $(VENV)/.installed-dev
+	$(QUICK) tests/attacks tests/core
+
+quick-rest: $(VENV)/.installed-dev
+	$(QUICK) --ignore=tests/attacks --ignore=tests/core
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "puzzle_study needs Python 3.10 or newer; set PYTHON=python3.x")'

@@ -14,7 +14,7 @@ from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.cli import command
 from puzzle_study.config.types import Perturbation
-from puzzle_study.errors import UserError
+from puzzle_study.errors import UserError, cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +39,8 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
         first = error.errors()[0]
         value = values[int(first["loc"][0])]
         if first["type"] == "float_parsing":
-            raise click.BadParameter(f"{value!r} is no number such as 0.1 or 8/255") from None
-        raise click.BadParameter(f"{value} is not between 0 and 1; pixels are in [0, 1]") from None
+            raise click.BadParameter(f"{cut(repr(value))} is no number such as 0.1 or 8/255") from None
+        raise click.BadParameter(f"{cut(value)} is not between 0 and 1; pixels are in [0, 1]") from None
 
 
 @command(epilog=EXAMPLE)
@@ -166,11 +166,9 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
     from puzzle_study.attacks.flags import FLAGS
 
     first = frame.iloc[0]
+    clean = first["note"] or f"clean AUROC {100 * first['auroc_clean']:.1f} %"
     table = Table(
-        title=escape(
-            f"detector {first['detector']}: clean AUROC {100 * first['auroc_clean']:.1f} %, "
-            f"{first['images']} images attacked ({first['target']})"
-        ),
+        title=escape(f"detector {first['detector']}: {clean}, {first['images']} images attacked ({first['target']})"),
         caption="in brackets: 95 % bootstrap interval",
         box=None,
     )
@@ -182,9 +180,15 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
             row["attack"],
             row["method"],
             f"{row['epsilon']:.3g}",
-            f"{100 * row['auroc']:.1f}",
-            f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
-            f"{100 * row['fpr_at_tpr99']:.1f}",
+            *(
+                ("–", "", "–")
+                if row["note"]
+                else (
+                    f"{100 * row['auroc']:.1f}",
+                    f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
+                    f"{100 * row['fpr_at_tpr99']:.1f}",
+                )
+            ),
             " ".join(str(number) for number, name in enumerate(FLAGS, 1) if name in row["flags"].split(";")),
         )
     console.print(table)

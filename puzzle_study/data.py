@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from puzzle_study.cli import command
 from puzzle_study.datasets.catalogue import DATASETS
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, suggestion
+
+if TYPE_CHECKING:
+    from puzzle_study.datasets.records import Unit
 
 ROOT = click.option(
     "--root", default="data", show_default=True, metavar="DIR", help="Folder with one folder for each set."
@@ -18,16 +22,16 @@ ROOT = click.option(
 
 def _known(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if value not in DATASETS:
-        raise click.BadParameter(f"{value!r} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
+        raise click.BadParameter(f"{cut(repr(value))} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
     return value
 
 
 NAME = click.argument("name", callback=_known)
 
 
-@click.group(help=__doc__)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Group of the three commands."""
+    """List the image sets, fetch one, check one."""
 
 
 @command()
@@ -36,11 +40,14 @@ def list_command(root: str) -> None:
     """Say which sets are there, and where the others come from."""
     from puzzle_study.datasets import cache, finding
 
+    own: Mapping[str, Unit] | None = None
     for name, info in DATASETS.items():
         if name == "folder":
             continue
         try:
             found = finding.find(name, root)
+            if found and finding.is_other_set(name, found):
+                own, found = found, None
             state = f"there: {finding.described(found)}" if found else f"not there: {finding.remedy(name, root)}"
         except UserError as error:
             state = f"not to be used: {error}"
@@ -48,7 +55,7 @@ def list_command(root: str) -> None:
         click.echo(f"  {state}")
         click.echo(f"  source: {info.source}; licence: {info.licence}")
     click.echo(f"{click.style('folder', bold=True)}: {DATASETS['folder'].title}")
-    click.echo(f"  {DATASETS['folder'].by_hand}")
+    click.echo(f"  {f'there: {finding.described(own)}' if own else DATASETS['folder'].by_hand}")
     if size := cache.size_in_bytes():
         click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
 

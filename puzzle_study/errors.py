@@ -3,14 +3,49 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
     """Something that the user can mend: one sentence that says what, where and how."""
 
 
+ALIKE, AKIN = 0.8, 0.5
+"""How like a name must be to be taken for a mistyped one, and for one that may be meant; 1 is the same."""
+LONGEST = 300
+"""Characters of what the user wrote that an error repeats."""
+
+
+def cut(text: str) -> str:
+    """Return what the user wrote, its start alone if it is long."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
+
+
 def suggestion(word: str, allowed: Iterable[str]) -> str:
     """Return ``'; did you mean X?'`` for the nearest allowed word, or an empty string."""
     near = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest_setting(wrong: str, here: Sequence[str], everywhere: Sequence[str]) -> str:
+    """Return ``'; did you mean X?'`` for a dotted name that is not there, or an empty string.
+
+    Args:
+        wrong: the name.
+        here: the names that are allowed in its place.
+        everywhere: all names: the last part of a setting may stand in the wrong section.
+    """
+
+    def likeness(name: str) -> float:
+        return difflib.SequenceMatcher(None, name.rpartition(".")[2], wrong.rpartition(".")[2]).ratio()
+
+    def common(name: str) -> int:
+        return sum(one == other for one, other in zip(wrong.split("."), name.split("."), strict=False))
+
+    section = wrong.rpartition(".")[0]
+    below = [name for name in everywhere if name.startswith(f"{section}." if section else "")]
+    for names, least in ((here, ALIKE), (below, ALIKE), (here, AKIN), (everywhere, ALIKE)):
+        best = max(names, key=lambda name: (likeness(name), common(name)), default="")
+        if likeness(best) >= least:
+            return f"; did you mean {best}?"
+    return ""

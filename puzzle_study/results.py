@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RECORD_FORMAT = 2
+"""2: a training draws from a seed of its own task; before, all classes shared that of the study."""
 ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
 
 

@@ -13,7 +13,9 @@ from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
+    from puzzle_study.datasets.original_sizes import OriginalSizes
     from puzzle_study.detectors.base import Detector
+    from puzzle_study.inference.files import FileScorer
 
 EXAMPLE = """\b
 Examples:
@@ -66,8 +68,9 @@ def main(
     """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
 
     Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
-    typical normal image. Files that cannot be read are listed and do no harm. Exit codes: 0 done, 1 no image could be
-    scored, 2 bad input, 130 interrupted.
+    typical normal image. Files that cannot be read are listed and do no harm. A warning counts the images whose side,
+    √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
+    by a factor of more than 1.25. Exit codes: 0 done, 1 no image could be scored, 2 bad input, 130 interrupted.
     """
     if not images and model is None:
         raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
@@ -85,15 +88,31 @@ def main(
     found = load_detector(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)
-    return _score(found, paths, fpr, output, overlay) if paths else 0
+    if not paths:
+        return 0
+    from puzzle_study.inference.files import FileScorer
+
+    return _score(FileScorer(found, fpr, overlay, _sizes(folder)), paths, output)
 
 
-def _score(detector: Detector, paths: list[Path], rate: float, output: Path | None, overlay: Path | None) -> int:
+def _sizes(folder: Path) -> OriginalSizes | None:
+    """Return how large the training images were, None for a detector that does not say so."""
+    from puzzle_study.datasets.original_sizes import OriginalSizes
+    from puzzle_study.detectors.files import DESCRIPTION, read_description
+
+    try:
+        return OriginalSizes.from_json(read_description(folder).get("original_sizes"))
+    except (TypeError, KeyError, ValueError):
+        raise UserError(
+            f"{folder / DESCRIPTION} has original_sizes that are no sizes; restore it, or delete that entry"
+        ) from None
+
+
+def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
     """Write the table and say on standard error what it comes to."""
-    from puzzle_study.inference.files import FileScorer, table_file
+    from puzzle_study.inference.files import table_file
     from puzzle_study.inference.progress import Bar
 
-    scorer = FileScorer(detector, rate, overlay)
     # Rows on the same terminal are progress enough.
     shown = output is not None or not sys.stdout.isatty()
     with table_file(output) as table, Bar("scoring", len(paths), shown=shown) as bar:
@@ -101,11 +120,17 @@ def _score(detector: Detector, paths: list[Path], rate: float, output: Path | No
     calibration = scorer.calibration
     click.echo(
         f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
-        f"false-positive rate of {100 * rate:g} % by {len(calibration)} validation images"
+        f"false-positive rate of {100 * scorer.rate:g} % by {len(calibration)} validation images"
         + (f"; {outcome.unreadable} not scored" if outcome.unreadable else ""),
         err=True,
     )
-    if rate < calibration.lowest_rate:
+    if outcome.far:
+        click.echo(
+            f"warning: {outcome.far} of {outcome.scored} images are far in size or aspect ratio from the training "
+            f"images ({scorer.sizes}), so that their scores may say only that; score images taken the same way",
+            err=True,
+        )
+    if scorer.rate < calibration.lowest_rate:
         click.echo(
             f"note: {len(calibration)} validation images cannot hold a rate below "
             f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from puzzle_study.cli import command
 from puzzle_study.errors import UserError
-
-if TYPE_CHECKING:
-    from puzzle_study.config.read import StudyFile
 
 EXAMPLE = """\b
 Examples:
@@ -37,7 +33,12 @@ Examples:
     metavar="auto|HOST:PORT",
     help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine is a node of.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the resolved study and what would be trained; start nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print images, trainings and about the time and disk they take here, and start nothing; with --verbose also "
+    "every setting.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and where the report is.")
 @click.option("--verbose", is_flag=True, help="Also print what trials write to their logs, and Ray's own messages.")
 def main(
@@ -53,8 +54,9 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file: search, train, attack, report.
 
-    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input or
-    a results folder that cannot be written (disk full), 130 or 143 interrupted.
+    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input
+    (also if only the first trials find it) or a results folder that cannot be written (disk full),
+    130 or 143 interrupted.
     """
     from rich.console import Console
 
@@ -67,7 +69,12 @@ def main(
 
     folder = results_folder(results, file.study.storage)
     if dry_run:
-        click.echo(_dry_run(file, folder))
+        from puzzle_study.study import forecast
+
+        if verbose:
+            click.echo(read.dump(file.study))
+        for line in forecast.describe(file, folder):
+            click.echo(f"# {line}" if verbose else line)
         return 0
     from puzzle_study.study.engine import run_study
 

@@ -64,7 +64,7 @@ def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(dataset: str, 
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: {dataset}}}\npreset: {preset}\n", encoding="utf-8")
     resolved = layers.leaves(read.load(path).study.model_dump(by_alias=True))
-    said = layers.leaves(layers.preset(preset, dataset))
+    said = {"preset": preset} | layers.leaves(layers.preset(preset, dataset))
     for name in docs.depending():
         assert resolved[name] == said.get(name, docs.default_of(name, dataset)), name
 

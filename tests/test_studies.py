@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import yaml
 from click.testing import CliRunner
 
 from puzzle_study import config, datasets, tune
 from puzzle_study.config import layers, read
-from puzzle_study.datasets import DATASETS, TaskSpec
+from puzzle_study.datasets import DATASETS, TaskSpec, protocols
+from puzzle_study.datasets.records import Decoded
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.detectors.scoring import AGGREGATIONS
+from puzzle_study.errors import UserError
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 from puzzle_study.results import Results
@@ -261,6 +263,7 @@ def test_its_settings_are_the_papers(path: Path) -> None:
     found = settings_of(study)
     assert {setting: found[setting] for setting in expected} == expected
     assert study.preset == "paper"
+    assert study.train.precision == ("float32" if path in PAPER else "auto")
     assert study.selection == "pseudo_anomalies"
     assert study.puzzle.grid == (3 if path.stem.endswith("_9") else 2)
     assert study.data.train_fraction == (1 / 12 if "table09" in path.stem else 1)
@@ -290,9 +293,42 @@ def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> No
         "train.batch_size": 8 if name in SMALL_BATCHES else 64,
         "train.plateau_factor": plateau[0],
         "train.plateau_patience": plateau[1],
+        "train.precision": "float32",
     }
     found = settings_of(study)
     assert {setting: found[setting] for setting in expected} == expected
+
+
+@long_and_quick
+@pytest.mark.parametrize("path", [path for path in PAPER if "mnist" in path.stem or "cifar" in path.stem], ids=named)
+def test_the_authors_count_of_validation_images_fits_or_gives_way(path: Path, quick: bool) -> None:
+    """5,000 images of a class, as CIFAR-10 has and MNIST at least."""
+    study = read.load(path, quick=quick, assignments=["preset=authors_code"]).study
+    axis = study.search.space.get("data.train_fraction") if study.search else None
+    fraction = min(axis.values) if axis else study.data.train_fraction
+    few = min(round(5000 * fraction), study.data.max_train_images or 5000)
+    found = Decoded(
+        images_NCHW=np.zeros((5002, 1, 1, 1), dtype=np.uint8),
+        names=tuple(map(str, range(5002))),
+        classes=(*["8"] * 5001, "0"),
+        parts=(*["train"] * 5000, "test", "test"),
+        groups=np.arange(5002),
+    )
+    data = study.data.model_copy(update={"train_fraction": fraction})
+    chosen = protocols.split(found, TaskSpec(data.name, "8"), data, protocol="official", where="somewhere")
+    gives_way = fraction < 1 or few <= 851
+    assert len(chosen.train) + len(chosen.validation) == few
+    if not quick:
+        assert len(chosen.validation) == (round(0.15 * few) if gives_way else 851)
+    assert (space.validation_note(study) is not None) is gives_way
+
+
+@pytest.mark.parametrize("name", ["table02_mvtec", "table06_rot_ae"])
+def test_a_table_over_all_categories_refuses_a_folder_that_lacks_one(name: str, images: Path) -> None:
+    study = read.load(STUDIES / "paper" / f"{name}.yaml", assignments=[f"data.root={images}"]).study
+    assert len(study.data.normal_classes or ()) == 15
+    with pytest.raises(UserError, match="folder of category 'capsule' is not there"):
+        datasets.task_specs(study.data)
 
 
 @each_paper_study
@@ -443,13 +479,16 @@ def test_a_dry_run_on_the_real_set_prints_what_the_head_says(
     if not root.is_dir():
         pytest.skip(f"needs real images, which are not at {root}")
     monkeypatch.setenv("PUZZLE_STUDY_CACHE", str(tmp_path_factory.getbasetemp() / "cache-of-studies"))
+    monkeypatch.setattr("puzzle_study.study.forecast.MEASURED_SECONDS", 0.01)
     result = CliRunner().invoke(
-        tune.main, [str(path), "--dry-run", "--set", f"data.root={root}", *(["--quick"] if quick else [])]
+        tune.main,
+        [str(path), "--dry-run", *(["--quick"] if quick else [])]
+        + [word for name in (f"data.root={root}", "model.base_channels=4") for word in ("--set", name)],
     )
     assert result.exit_code == 0, result.output
     said = re.search(r"Trials: (\d+) trainings? and (\d+) references; --quick: (\d+) and (\d+)\.", head(path))
     assert said
     trainings, references = map(int, said.groups()[2 * quick : 2 * quick + 2])
-    assert f"# {trainings + references} trials: " in result.output
+    assert re.search(rf"^{trainings} trainings?: .* and {references} references$", result.output, re.M)
     assert "cannot matter" not in result.output
-    yaml.safe_load(result.output)
+    assert re.search(r"^time: about \d", result.output, re.M)

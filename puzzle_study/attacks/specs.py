@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from puzzle_study import config
 from puzzle_study.attacks.methods import METHODS, REFUSED
 from puzzle_study.attacks.registry import PLACES
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, suggestion
 
 if TYPE_CHECKING:
     from puzzle_study.detectors.base import Traits
@@ -106,4 +106,4 @@ def _refusal(method: str) -> str:
     for name, why in REFUSED.items():
         if name.lower() == method.lower():
             return f"attack method {method} is not run: {name} {why}"
-    return f"attack method {method} is unknown{suggestion(method, METHODS)}; there are {', '.join(METHODS)}"
+    return f"attack method {cut(method)} is unknown{suggestion(method, METHODS)}; there are {', '.join(METHODS)}"

@@ -42,20 +42,21 @@ def named(spec: AttackSpec) -> dict[str, Any]:
     return columns
 
 
-def judged(clean_N: Tensor, attacked_N: Tensor, labels_N: Tensor) -> dict[str, float]:
+def judged(clean_N: Tensor, attacked_N: Tensor, labels_N: Tensor) -> dict[str, Any]:
     """Return the AUROC, its 95 % bootstrap interval and the FPR at 99 % TPR of all N images after an attack.
 
-    ``auroc_clean`` is that of the same images before it. All are NaN where the images are all normal or all
-    anomalous, or a score is not finite.
+    ``auroc_clean`` is that of the same images before it. All are NaN if a score is not finite, or if the images are
+    all normal or all anomalous, as ``note`` then says.
     """
     label_N = labels_N.cpu().numpy()
     clean, attacked = clean_N.cpu().numpy(), attacked_N.cpu().numpy()
-    both = 0 < int(label_N.sum()) < len(label_N) and bool(np.isfinite(attacked).all() and np.isfinite(clean).all())
-    evaluation = metrics.evaluate(attacked, label_N) if both else None
+    finite = bool(np.isfinite(attacked).all() and np.isfinite(clean).all())
+    evaluation = metrics.evaluate(attacked, label_N) if finite else None
     return {
         "auroc": evaluation.auroc if evaluation else np.nan,
         "auroc_low": evaluation.auroc_low if evaluation else np.nan,
         "auroc_high": evaluation.auroc_high if evaluation else np.nan,
-        "auroc_clean": metrics.auroc(clean, label_N) if both else np.nan,
+        "auroc_clean": metrics.auroc(clean, label_N) if evaluation else np.nan,
         "fpr_at_tpr99": evaluation.fpr_at_tpr99 if evaluation else np.nan,
+        "note": metrics.lacking(len(label_N), int(label_N.sum())),
     }

@@ -10,7 +10,7 @@ from puzzle_study.config import forms
 from puzzle_study.config.axes import Values, combinations, cycle, setting_of
 from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Rule
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, nearest_setting
 
 if TYPE_CHECKING:
     from puzzle_study.config.read import StudyFile
@@ -124,7 +124,7 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
     for dotted in (name, *(axis.when or {})):
         if dotted not in known:
             raise UserError(
-                f"search axis `{dotted}` is not a setting of a configuration{suggestion(dotted, known)} "
+                f"search axis `{cut(dotted)}` is not a setting of a configuration{nearest_setting(dotted, (), known)} "
                 f"({file.where(name)})"
             )
     if name not in searchable(file.form):

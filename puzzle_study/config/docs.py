@@ -220,15 +220,18 @@ the same from [study.schema.json](study.schema.json).
 
 What wins, weakest first: the defaults of these tables, what the data set changes, what the preset changes, the study
 file, its section `quick` (with `--quick`), `--set`, the values that a search tries, the settings that a variant is made
-of. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
+of. `python -m puzzle_study.tune STUDY.yaml --dry-run --verbose` prints the result and starts nothing.
 
 Pixel values are in [0, 1]; ε and α refer to that scale. Data sets or presets change the defaults that are marked ◦: see
 [by data set](#defaults-by-data-set), [authors_code](#preset-authors_code) and [fast](#preset-fast).
 """
 DATASETS_TEXT = """\
-Under `preset: paper`; bold: not the default of the tables above. The paper names batch sizes, aggregations and the zoom
-augmentation. What it leaves open is the authors' configuration (every ε, the epochs of MNIST, Fashion-MNIST, CIFAR-10
-and MVTec AD, and λ and α above) or ours (the other epochs, and all of digits and folder).
+Under `preset: paper`; the line `preset` is what a study file has that names none; bold: not the default of the tables
+above. Your own images (`folder`) start from `fast`, minutes of training on a laptop; `preset: paper` takes days on a
+CPU. No preset multiplies them: `data.augment_to` does, if you set it. The paper names batch sizes, the zoom
+augmentation, and max for toy sets, avg for real-world ones. What it leaves open is the authors' configuration (every ε,
+the epochs of MNIST, Fashion-MNIST, CIFAR-10 and MVTec AD, and λ and α above) or ours (the other epochs, the aggregation
+of COIL-100, and all of digits and folder).
 """
 PRESET_TEXTS = {
     "authors_code": "The choices of the authors' published code where they contradict the paper.\n",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from puzzle_study.config.types import DetectorSettings, Layer
-from puzzle_study.errors import UserError
+from puzzle_study.errors import UserError, cut
 
 
 def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, variant_is_chosen: bool = False) -> Layer:
@@ -33,12 +33,13 @@ def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, vari
         for dotted, value in leaves(forced).items():
             if dotted in given and given[dotted] != value:
                 raise UserError(
-                    f"variant {own.get('variant')} means {dotted} = {value}, but {dotted} is set to {given[dotted]}; "
+                    f"variant {own.get('variant')} means {dotted} = {value}, but {dotted} is set to {cut(str(given[dotted]))}; "
                     f"leave one of the two out"
                 )
-    name = str(own.get("preset", _default(settings, "preset")))
+    by_dataset = settings.DATASETS.get(dataset, {})
+    name = str(own.get("preset", by_dataset.get("preset", _default(settings, "preset"))))
     preset = merge(settings.PRESETS.get(name, {}), settings.PRESETS_BY_DATASET.get(name, {}).get(dataset, {}))
-    return merge(settings.DATASETS.get(dataset, {}), preset, own, forced)
+    return merge(by_dataset, preset, own, forced)
 
 
 def _default(settings: type[DetectorSettings], name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ from puzzle_study.config import forms, layers, text
 from puzzle_study.config.axes import with_detector_axis
 from puzzle_study.config.check import check_rules, check_search
 from puzzle_study.config.forms import Form, Tree
+from puzzle_study.config.paths import with_absolute_paths
 from puzzle_study.config.text import Place, dotted
 from puzzle_study.config.types import Layer
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,13 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
-            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {assignment!r}")
+            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}")
         place = tuple(name.split("."))
         document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
         given.append(place)
     form = _form(document, source, lines, given)
     _check_unknown(document, form, source, lines, given=given)
+    document = with_absolute_paths(document)
     study = _validated(document, form, source, lines, given)
     return StudyFile(source, study, form, document, lines, given)
 
@@ -238,7 +239,7 @@ def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any] | None:
     if section is None:
         return None
     for key, entry in section.model_fields.items():
-        if (entry.alias or key) == last:
+        if (entry.alias or key) == last and forms.section_keys(section)[last] is None:
             # Not the field itself, whose alias means something in its section only.
             read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
             return TypeAdapter(read, config=section.model_config)
@@ -261,7 +262,7 @@ def _check_unknown(
         for key, value in layer.items():
             here = (*place, key)
             if key not in keys:
-                near = _nearest(str(key), keys, place, tree, form)
+                near = _nearest(here, keys, tree, form)
                 raise UserError(
                     f"`{dotted(here)}` is not a setting{near} ({_where(here, source, lines, prefix, given)})"
                 )
@@ -272,16 +273,13 @@ def _check_unknown(
     walk(document, tree, ())
 
 
-def _nearest(key: str, keys: Tree, place: Place, tree: Tree, form: Form) -> str:
+def _nearest(here: Place, keys: Tree, tree: Tree, form: Form) -> str:
     """Return which key may be meant, or which ones are allowed."""
+    key, place = str(here[-1]), here[:-1]
     if form.several and not place and (owner := _owner(key, form)):
         return f"; with `detectors` it stands below one of them: detectors.{owner}.{key}"
-    for other in difflib.get_close_matches(key, keys, n=1, cutoff=0.5):
-        return f"; did you mean {dotted((*place, other))}?"
-    for name in forms.leaf_names(tree):
-        if name.rsplit(".", 1)[-1] == key:
-            return f"; did you mean {name}?"
-    return f"; allowed here: {', '.join(keys)}"
+    near = nearest_setting(dotted(here), [dotted((*place, other)) for other in keys], forms.leaf_names(tree))
+    return near or f"; allowed here: {', '.join(keys)}"
 
 
 def _owner(key: str, form: Form) -> str | None:
@@ -329,7 +327,7 @@ def _reason(first: Any) -> str:
     if re.search(r"valid dictionary or instance of", first["msg"]):
         message = "a section of settings"
     value = first["input"]
-    shown = text.kind_of(value) if isinstance(value, (dict, list)) else repr(value)
+    shown = text.kind_of(value) if isinstance(value, (dict, list)) else cut(repr(value))
     verb = "" if message.startswith(("should", "must")) else "must be "
     return f"{verb}{message}, got {shown}"
 

@@ -42,7 +42,9 @@ class Data(Section):
 
     name: DatasetName = Field(description="Data set. `folder` is any tree in MVTec AD's layout: your own images.")
     root: str | None = Field(
-        None, description="Folder with the original files, or with a folder named like the set; null: `data`."
+        None,
+        description="Folder with the original files, or with a folder named like the set; null: `data`. A relative "
+        "path starts from the folder in which the command runs.",
     )
     size: int | None = Field(
         None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
@@ -56,7 +58,8 @@ class Data(Section):
     validation_count: int | None = Field(
         None,
         ge=1,
-        description="Images kept for validation as a fixed count (authors' code); null: validation_fraction.",
+        description="Images kept for validation as a fixed count (authors' code); null, or where it does not fit, or "
+        "with a train_fraction below 1: validation_fraction.",
     )
     train_fraction: Fraction = Field(
         1.0, description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written."
@@ -164,7 +167,7 @@ class Resources(Section):
     """What one trial occupies."""
 
     cpu: float = Field(1.0, gt=0, description="CPU cores a trial; PyTorch's threads follow it.")
-    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one.")
+    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one, 0 trains on the CPU.")
 
 
 class Settings(Section):
@@ -223,7 +226,8 @@ class Study(Section):
     )
     storage: str | None = Field(
         None,
-        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder.",
+        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder. "
+        "A relative path starts from the folder in which the command runs.",
     )
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from puzzle_study.config.types import Layer
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.errors import UserError, cut, suggestion
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -49,7 +49,7 @@ def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.Scalar
             return parse(text)
         except (ValueError, KeyError) as error:
             raise yaml.constructor.ConstructorError(
-                None, None, f"{text!r} does not fit its tag", node.start_mark
+                None, None, f"{cut(repr(text))} does not fit its tag", node.start_mark
             ) from error
 
     return construct
@@ -101,7 +101,7 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
         problem = getattr(error, "problem", None) or "cannot be parsed"
         if "could not determine a constructor" in problem:
             tag = problem.rsplit(" ", 1)[-1]
-            raise UserError(f"YAML tag {tag} is not allowed: a study file is plain data ({path}{where})") from error
+            raise UserError(f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})") from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")
@@ -151,11 +151,11 @@ def assigned(text: str, place: Place, assignment: str) -> Any:
             list(_lines(root, place, lambda line: f"--set {dotted(place)}"))  # for what it refuses
         return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
     except yaml.YAMLError as error:
-        raise UserError(f"--set {assignment}: the value is not valid YAML") from error
+        raise UserError(f"--set {cut(assignment)}: the value is not valid YAML") from error
 
 
 def dotted(place: Place) -> str:
-    return ".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "[")
+    return cut(".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "["))
 
 
 def kind_of(value: Any) -> str:

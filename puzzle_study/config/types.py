@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
+from puzzle_study.errors import cut
+
 MOST_EPOCHS = 100_000
 MOST_SEED = 2**32 - 1
 """What NumPy's older generator, which Optuna seeds, takes; PyTorch takes more, and NumPy's newer one anything."""
@@ -23,7 +25,7 @@ def _each_once(value: tuple[Item, ...] | None) -> tuple[Item, ...] | None:
     """Refuse a list that names something twice, which would be run twice and counted twice."""
     twice = next((item for number, item in enumerate(value or ()) if item in (value or ())[:number]), None)
     if twice is not None:
-        raise ValueError(f"it names {twice} twice; leave one out")
+        raise ValueError(f"it names {cut(str(twice))} twice; leave one out")
     return value
 
 
@@ -62,6 +64,42 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Images:
+    """What the cost of a trial depends on, before any image is read.
+
+    Attributes:
+        train: training images.
+        pixels: of an image, H·W.
+        channels: of an image.
+        normal_class: name of the task's normal class.
+        dataset: name of the data set.
+    """
+
+    train: int
+    pixels: int
+    channels: int
+    normal_class: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a detector costs in multiply-adds, roughly: enough to say how much time is left.
+
+    Attributes:
+        fit: at once, for all training images.
+        epoch: for each training image in each epoch.
+        score: for each image scored.
+        views: K, columns of the error matrix.
+    """
+
+    fit: float
+    epoch: float
+    score: float
+    views: int = 1
+
+
+@dataclass(frozen=True)
 class Rule:
     """What settings of a detector may not be together.
 
@@ -89,6 +127,8 @@ class DetectorSettings(Section):
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The settings that decide which ones of a section are inert, by the section's name."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
+    BUDGET: ClassVar[tuple[str, ...]] = ()
+    """Whole numbers that make a training long, by which it is compared with that of ``preset: paper``."""
     SMALL: ClassVar[Layer] = {}
     """Settings with which a fit of some tens of 16×16 images takes a second; the conformance suite uses them."""
     LARGE: ClassVar[tuple[str, ...]] = ()
@@ -118,6 +158,11 @@ class DetectorSettings(Section):
     def epochs_wanted(self) -> int:
         """Epochs at most; 0 for what is fitted at once."""
         return 0
+
+    def costs(self, images: Images) -> Costs:
+        """Return what a trial costs; by default distances between all pairs of images."""
+        distance = images.pixels * images.channels
+        return Costs(fit=images.train**2 * distance, epoch=0.0, score=images.train * distance)
 
     def inert(self) -> dict[str, str]:
         """Return the settings that cannot change this configuration's training, each with the reason."""

@@ -40,7 +40,7 @@ def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int 
     """
     generator = torch.Generator().manual_seed(seed)
     chosen_NCHW = validation_NCHW[:SOURCES].cpu()
-    times = per_image or max(1, min(PER_IMAGE, SOURCES // len(chosen_NCHW)))
+    times = per_image or _times(len(chosen_NCHW))
     source = chosen_NCHW.repeat_interleave(times, 0)
     images, kinds = [], []
     for kind, spoil in SPOILERS.items():
@@ -51,6 +51,16 @@ def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int 
         images.append(tries_TNCHW[change_TN.argmax(0), torch.arange(len(source))])
         kinds += [kind] * len(source)
     return PseudoAnomalies(torch.cat(images).to(validation_NCHW.device), tuple(kinds))
+
+
+def pseudo_anomalies_of(validation: int) -> int:
+    """Return how many pseudo-anomalies are made of so many validation images."""
+    sources = min(SOURCES, validation)
+    return (len(SPOILERS) - (sources == 1)) * sources * _times(sources)
+
+
+def _times(sources: int) -> int:
+    return max(1, min(PER_IMAGE, SOURCES // sources))
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:

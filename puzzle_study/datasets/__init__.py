@@ -12,15 +12,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
-from puzzle_study.datasets.task import Task, TaskSpec
+from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from puzzle_study import config
+    from puzzle_study.datasets.original_sizes import OriginalSizes
 
-__all__ = ["DATASETS", "DatasetInfo", "Task", "TaskSpec", "fingerprint", "load_task", "stratified", "task_specs"]
+__all__ = [
+    "DATASETS",
+    "DatasetInfo",
+    "SplitSizes",
+    "Task",
+    "TaskSpec",
+    "fingerprint",
+    "lacking",
+    "load_task",
+    "notes",
+    "split_sizes",
+    "stratified",
+    "task_specs",
+    "training_sizes",
+]
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
@@ -45,6 +60,17 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
     return loading.load_task(data, spec)
 
 
+def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
+    """Return how many images :func:`load_task` would give; copies of zoom augmentation count.
+
+    Raises:
+        UserError: as :func:`load_task`.
+    """
+    from puzzle_study.datasets import loading
+
+    return loading.split_sizes(data, spec)
+
+
 def fingerprint(data: config.Data) -> str:
     """Return 16 hexadecimal digits over the decoded images, names and classes that ``data`` uses.
 
@@ -56,6 +82,44 @@ def fingerprint(data: config.Data) -> str:
     from puzzle_study.datasets import loading
 
     return loading.fingerprint(data)
+
+
+def lacking(data: config.Data) -> dict[str, str]:
+    """Return by normal class what its test lacks for an AUROC, such as ``no test images``; classes with both left out.
+
+    No image is decoded. Only a set that brings its own split, such as a folder of the user's, may lack something.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
+    from puzzle_study.datasets import noticing
+
+    return noticing.lacking(data)
+
+
+def notes(data: config.Data) -> list[str]:
+    """Return what is unusual about the images of ``data``, in sentences; up to 32 images are decoded.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
+    from puzzle_study.datasets import noticing
+
+    return noticing.notes(data)
+
+
+def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
+    """Return how large the training image files of a task are, by up to 32 of them; None if it has no image files.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    from puzzle_study.datasets import finding, noticing
+    from puzzle_study.datasets.original_sizes import OriginalSizes
+
+    units = finding.units(data.name, data.root)
+    unit = units[spec.normal_class if spec.normal_class in units else ""]
+    return OriginalSizes.of(noticing.training_files([unit]))
 
 
 def stratified(classes: Sequence[str], count: int, seed: int) -> npt.NDArray[np.int64]:

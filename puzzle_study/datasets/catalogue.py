@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+DEFAULT_ROOT = "data"
 Protocol = Literal["official", "protocol1", "given", "medical"]
 
 
@@ -53,6 +54,16 @@ class DatasetInfo:
     """MD5 of each original file as published, where known."""
     by_hand: str = ""
     """Where no download without an account exists: what to do, as the end of a sentence."""
+
+    @property
+    def in_a_folder(self) -> bool:
+        """Whether its images are files that ``data.root`` leads to, and not part of a package."""
+        return bool(self.downloads or self.by_hand)
+
+    @property
+    def files(self) -> str:
+        """What a folder has to hold, as the object of a sentence."""
+        return f"files of {self.title}" if self.classes else "images in MVTec AD's layout"
 
 
 def _counts(**counts: int) -> Mapping[str, int]:
@@ -257,8 +268,8 @@ _ALL = (
         licence="yours",
         source="your own images",
         classes=None,
-        by_hand="put normal images into train/good, and test images into test/good and test/<defect>, below the folder "
-        "that data.root names",
+        by_hand="put normal images into train/good, and test images, if there are any, into test/good and "
+        "test/<defect>, below the folder that data.root names",
     ),
 )  # fmt: skip
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from puzzle_study.datasets import finding
+from puzzle_study import config
+from puzzle_study.datasets import finding, noticing
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.datasets.records import Inspection, Unit, attempt, md5
@@ -46,6 +47,8 @@ def check(name: str, root: str | None) -> Report:
             damaged.append(str(result))
     expected = DATASETS[name].expected
     notes = [*_unofficial(name, units), *_duplicates(units)]
+    if not damaged:
+        notes += noticing.notes(config.Data.model_validate({"name": name, "root": root}))
     if set(expected) == {"all"}:
         # Counted by class, of which the catalogue knows no counts.
         counts = Counter(all=counts.total())

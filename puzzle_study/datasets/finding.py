@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from puzzle_study.datasets import cifar, digits, folders, idx
-from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.datasets.catalogue import DATASETS, DEFAULT_ROOT
 from puzzle_study.datasets.records import Unit, md5, reading
 from puzzle_study.errors import UserError
 
-DEFAULT_ROOT = "data"
 _SUBFOLDERS = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
 """Where other tools keep a set below their own root, besides a folder of the set's name."""
 _ALIKE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
 """Sets whose files have the same names, sizes and format."""
 
-_TREES = {
+_TREES: dict[str, Callable[[Path], Mapping[str, Unit] | None]] = {
     "coil100": folders.find_coil,
-    "mvtec": folders.find_categories,
+    "mvtec": partial(folders.find_categories, whole=True),
     "head_ct": folders.find_head_ct,
     "brain_mri": folders.find_brain_mri,
-    "folder": folders.find_categories,
+    "folder": partial(folders.find_categories, whole=False),
 }
 
 
@@ -34,7 +34,7 @@ def units(name: str, root: str | None) -> Mapping[str, Unit]:
     if (found := find(name, root)) is not None:
         return found
     top = _top(root)
-    what = f"it holds no files of {DATASETS[name].title}" if _is_folder(top) else "no such folder"
+    what = f"it holds no {DATASETS[name].files}" if _is_folder(top) else "no such folder"
     raise UserError(f"data.root {top}: {what}; {remedy(name, root)}")
 
 
@@ -67,6 +67,12 @@ def instructions(name: str, root: str | None) -> str:
     info = DATASETS[name]
     page = "" if name == "folder" else f"go to {info.source}, "
     return page + info.by_hand.format(folder=_top(root) / name)
+
+
+def is_other_set(name: str, found: Mapping[str, Unit]) -> bool:
+    """Whether none of the categories that were found is one of the set's: the layout is the set's, the images not."""
+    classes = DATASETS[name].classes
+    return classes is not None and all(found) and not set(found) & set(classes)
 
 
 def described(found: Mapping[str, Unit]) -> str:

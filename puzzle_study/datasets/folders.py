@@ -20,16 +20,17 @@ COIL_FILE = re.compile(r"obj(\d+)__(\d+)\.png", re.IGNORECASE)
 COIL_ANGLES = range(0, 360, 5)
 
 
-def find_categories(place: Path) -> Mapping[str, FilesUnit] | None:
+def find_categories(place: Path, *, whole: bool) -> Mapping[str, FilesUnit] | None:
     """Return each category of a tree in MVTec AD's layout; None where ``place`` holds none.
 
-    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories.
+    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories. In a ``whole`` set
+    every category has normal and anomalous test images; else either may be missing, and ``test`` with them.
     """
     if (place / "train").is_dir():
         name = place.name if place.name not in ("", "..") else place.resolve().name
-        return {name: _category(place, Path(), name)}
+        return {name: _category(place, Path(), name, whole=whole)}
     names = [name for name in folders_in(place) if (place / name / "train").is_dir()]
-    return {name: _category(place, Path(name), name) for name in names} or None
+    return {name: _category(place, Path(name), name, whole=whole) for name in names} or None
 
 
 def find_coil(place: Path) -> Mapping[str, FilesUnit] | None:
@@ -90,17 +91,17 @@ def _same(images: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
     return images
 
 
-def _category(base: Path, below: Path, name: str) -> FilesUnit:
+def _category(base: Path, below: Path, name: str, *, whole: bool) -> FilesUnit:
     return FilesUnit(
         base,
-        partial(_list_category, base, below),
+        partial(_list_category, base, below, whole=whole),
         name=name,
         where=str(base / below),
         masks=partial(_list_masks, base, below),
     )
 
 
-def _list_category(base: Path, below: Path) -> tuple[ImageFile, ...]:
+def _list_category(base: Path, below: Path, *, whole: bool) -> tuple[ImageFile, ...]:
     """List the training images, then the test images by kind of defect."""
     for name in folders_in(base / below / "train"):
         if name != GOOD:
@@ -108,8 +109,8 @@ def _list_category(base: Path, below: Path) -> tuple[ImageFile, ...]:
                 f"{base / below / 'train' / name}: training images are all normal; move them to train/good, or to "
                 f"test/{name} if they show a defect"
             )
-    kinds = folders_in(base / below / "test")
-    if GOOD not in kinds or len(kinds) < 2:
+    kinds = folders_in(base / below / "test") if whole or (base / below / "test").is_dir() else []
+    if whole and (GOOD not in kinds or len(kinds) < 2):
         wanted = "a folder for a defect" if GOOD in kinds else "the folder good"
         raise UserError(
             f"{base / below / 'test'} lacks {wanted}; a test needs normal images in test/good and anomalous ones "

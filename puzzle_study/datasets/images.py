@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from puzzle_study.datasets.records import Bytes, Sizing, attempt, reading
 from puzzle_study.errors import UserError
@@ -86,6 +86,19 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
             raise UserError(
                 f"{path} is no readable image ({_reason(error, path)}); replace it by an undamaged copy or remove it"
             ) from None
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height in pixels of an image file as it is looked at, from its header alone.
+
+    Raises:
+        UserError: the file is missing or its header cannot be read.
+    """
+    with reading(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            return (image.height, image.width) if turned else image.size
 
 
 def decode_all(paths: Sequence[Path], sizing: Sizing) -> Iterator[Bytes | UserError]:

@@ -12,14 +12,14 @@ import torch
 from puzzle_study import config
 from puzzle_study.datasets import cache, finding, protocols, zoom
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
-from puzzle_study.datasets.records import Bytes, Sizing, Unit
-from puzzle_study.datasets.task import Task, TaskSpec
-from puzzle_study.errors import UserError, suggestion
+from puzzle_study.datasets.records import Bytes, Decoded, Sizing, Unit
+from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
+from puzzle_study.errors import UserError, cut, suggestion
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
     """See :func:`puzzle_study.datasets.task_specs`."""
-    # Where the catalogue knows the classes, the files need not be there yet: a dry run works without them.
+    # If the catalogue knows the classes, the files need not be there yet: a dry run counts trainings without them.
     named = DATASETS[data.name].protocol != "given"
     chosen = _normal_classes(data, {} if named else finding.units(data.name, data.root))
     if DATASETS[data.name].protocol == "protocol1":
@@ -30,13 +30,7 @@ def task_specs(data: config.Data) -> list[TaskSpec]:
 
 def load_task(data: config.Data, spec: TaskSpec) -> Task:
     """See :func:`puzzle_study.datasets.load_task`."""
-    info, units = DATASETS[data.name], finding.units(data.name, data.root)
-    if spec.dataset != data.name:
-        raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
-    _known(spec.normal_class, info, units)
-    unit = units[spec.normal_class if info.protocol == "given" else ""]
-    decoded, _ = cache.load(data.name, unit, _sizing(data))
-    chosen = protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+    decoded, chosen = _split(data, spec)
     train = decoded.images_NCHW[chosen.train]
     if data.augment_to:
         train = zoom.augment(train, data.augment_to, protocols.generator(data, protocols.Purpose.ZOOM, spec))
@@ -51,12 +45,31 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
     )
 
 
+def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
+    """See :func:`puzzle_study.datasets.split_sizes`."""
+    _, chosen = _split(data, spec)
+    anomalous = int(np.count_nonzero(chosen.labels))
+    train = max(len(chosen.train), data.augment_to or 0)
+    return SplitSizes(train, len(chosen.validation), len(chosen.test) - anomalous, anomalous)
+
+
 def fingerprint(data: config.Data) -> str:
     """See :func:`puzzle_study.datasets.fingerprint`."""
     units = finding.units(data.name, data.root)
     used = _normal_classes(data, units) if DATASETS[data.name].protocol == "given" else [""]
     digests = [(name, cache.load(data.name, units[name], _sizing(data))[1]) for name in sorted(used)]
     return hashlib.sha256(json.dumps([data.name, digests]).encode()).hexdigest()[:16]
+
+
+def _split(data: config.Data, spec: TaskSpec) -> tuple[Decoded, protocols.Split]:
+    """Return the images that a problem is drawn from, as a memory map, and which of them it has."""
+    info, units = DATASETS[data.name], finding.units(data.name, data.root)
+    if spec.dataset != data.name:
+        raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
+    _known(spec.normal_class, info, units)
+    unit = units[spec.normal_class if info.protocol == "given" else ""]
+    decoded, _ = cache.load(data.name, unit, _sizing(data))
+    return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
 
 
 def _sizing(data: config.Data) -> Sizing:
@@ -97,10 +110,12 @@ def _known(wanted: int | str, info: DatasetInfo, units: Mapping[str, Unit]) -> s
     elif wanted not in names:
         listed = ", ".join(names) if len(names) <= 20 else f"{names[0]} to {names[-1]}"
         raise UserError(
-            f"data.normal_classes: {info.title} has no class {wanted!r}; its classes are {listed}"
+            f"data.normal_classes: {info.title} has no class {cut(repr(wanted))}; its classes are {listed}"
             f"{suggestion(wanted, names)}"
         )
     if info.protocol == "given" and wanted not in units:
         there = ", ".join(sorted(units))
-        raise UserError(f"data.normal_classes: the folder of category {wanted!r} is not there (only {there}); add it")
+        raise UserError(
+            f"data.normal_classes: the folder of category {cut(repr(wanted))} is not there (only {there}); add it"
+        )
     return wanted

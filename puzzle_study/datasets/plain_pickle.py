@@ -1,14 +1,17 @@
 """Pickles of plain data, read without executing what they say.
 
-A pickle is a program. This reader carries out, on a stack of its own, only the instructions that build
-dictionaries, lists, tuples, strings, bytes and numbers, and answers the few names that an array of bytes
-refers to with inert stand-ins; nothing of NumPy or the standard library is ever called on a file's behalf.
-The standard library's own machine would hash tuples nested without a limit, where a file makes them keys.
+The standard library's unpickler may carry out a few instructions only, and stand-ins answer for the names that an
+array of bytes refers to: nothing of NumPy or the standard library is ever called on a file's behalf. It is the
+unpickler written in Python, because the one in C cannot be narrowed: it reserves memory for any memo number, and
+hashes keys of endlessly nested tuples.
 """
 
 from __future__ import annotations
 
+import io
+import pickle
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,17 @@ MAX_INSTRUCTIONS = 1 << 20
 """A batch of 10,000 images has 30,000; each takes a microsecond or two, and up to a hundred bytes of memory."""
 
 # fmt: off
-LITERALS = frozenset({
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
-    "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+INSTRUCTIONS = frozenset({
+    "PROTO", "FRAME", "STOP", "MARK", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET",
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1",
+    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+    "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_DICT", "DICT", "SETITEM", "SETITEMS",
+    "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
 })
 # fmt: on
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-SHORT_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_PYTHONS: Any = pickle._Unpickler
 
 
 class _Refusal(Exception):
@@ -43,7 +50,7 @@ class _Array:
     def build(self, state: object) -> None:
         """Keep pixels and shape."""
         match state:
-            case (int(), tuple(shape), _Dtype(code="u1" | "|u1" | "uint8"), order, bytes(data)) if all(
+            case (int(), tuple(shape), _Dtype(is_byte=True), order, bytes(data)) if all(
                 isinstance(side, int) and side >= 0 for side in shape
             ):
                 flat = np.frombuffer(data, dtype=np.uint8)
@@ -57,7 +64,7 @@ class _Dtype:
     """Stands for ``numpy.dtype``."""
 
     def __init__(self, code: object = None, *arguments: object) -> None:
-        self.code = code.decode("latin1") if isinstance(code, bytes) else code
+        self.is_byte = code in ("u1", "|u1", "uint8", b"u1", b"|u1", b"uint8")
 
     def build(self, state: object) -> None:
         """Byte order and alignment mean nothing for single bytes."""
@@ -70,7 +77,7 @@ def _encoded(text: object, encoding: object = "latin1") -> bytes:
     raise _Refusal("an unusual text encoding")
 
 
-_STAND_INS = {
+_STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
@@ -79,118 +86,83 @@ _STAND_INS = {
 }
 
 
-class _Machine:
-    """Carries out instructions; where they do not fit together it raises nearly anything."""
+class _Dict(dict[str | bytes, Any]):
+    """Takes text for keys: numbers may be chosen to collide, and tuples nested so that hashing them never ends."""
+
+    def __setitem__(self, key: str | bytes, value: Any) -> None:
+        if not isinstance(key, str | bytes):
+            raise _Refusal("a key that is neither text nor bytes")
+        super().__setitem__(key, value)
+
+
+class _Content(io.BytesIO):
+    """A file that does not take the beginning of a name for the name."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        """Read a whole line."""
+        line = super().readline(size)
+        if not line.endswith(b"\n"):
+            raise EOFError("its end is missing")
+        return line
+
+
+class _Unpickler(_PYTHONS):  # type: ignore[misc]
+    """Carries out instructions; if they do not fit together it raises nearly anything."""
 
     def __init__(self, content: bytes) -> None:
-        self.content = content
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        """The stacks under the marks."""
-        self.memo: dict[int, Any] = {}
+        super().__init__(_Content(content), encoding="bytes")
+        self.dispatch = _Instructions()
         self.copies = len(content)
         """Characters that stand-ins may still be given: a file could recall the same long text again and again."""
 
-    def run(self) -> object:
-        """Return what the instructions build."""
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(self.content)):
-            if count >= MAX_INSTRUCTIONS:
-                raise _Refusal(f"more than {MAX_INSTRUCTIONS:,} instructions")
-            self._step(opcode.name, argument)
-        return self.stack.pop()
+    def find_class(self, module: str, name: str) -> Callable[..., object]:
+        """Return the stand-in for a name."""
+        if (module, name) not in _STAND_INS:
+            raise _Refusal(f"the name {module[:80]}.{name[:80]}")
+        return _STAND_INS[module, name]
 
-    def _step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        match name:
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
-            case _ if name in LITERALS:
-                stack.append(argument)
-            case _ if name in CONSTANTS:
-                stack.append(CONSTANTS[name])
-            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":
-                # Text of Python 2 is bytes.
-                stack.append(argument.encode("latin1"))
-            case "MARK":
-                self.below.append(stack)
-                self.stack = []
-            case "EMPTY_LIST":
-                stack.append([])
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "APPENDS":
-                self._unmark()
-                self.stack[-1].extend(stack)
-            case "LIST":
-                self._unmark()
-                self.stack.append(stack)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                _fill(stack[-1], [key, value])
-            case "SETITEMS":
-                self._unmark()
-                _fill(self.stack[-1], stack)
-            case "DICT":
-                self._unmark()
-                self.stack.append(_fill({}, stack))
-            case _ if name in SHORT_TUPLES:
-                stack.append(tuple([stack.pop() for _ in range(SHORT_TUPLES[name])][::-1]))
-            case "TUPLE":
-                self._unmark()
-                self.stack.append(tuple(stack))
-            case "GLOBAL":
-                stack.append(_stand_in(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = stack.pop(), stack.pop()
-                stack.append(_stand_in(module, attribute))
-            case "REDUCE":
-                arguments, called = stack.pop(), stack.pop()
-                stack.append(called(*self._arguments(arguments)))
-            case "BUILD":
-                state = stack.pop()
-                stack[-1].build(state)
-            case "PROTO" | "FRAME" | "STOP":
-                pass
-            case _:
-                raise _Refusal(f"the instruction {name}")
+    def load_empty_dictionary(self) -> None:
+        """Begin a dictionary."""
+        self.append(_Dict())
 
-    def _unmark(self) -> None:
-        """Go back to the stack under the last mark."""
-        self.stack = self.below.pop()
+    def load_dict(self) -> None:
+        """Make a dictionary of keys and values, which take turns."""
+        items = self.pop_mark()
+        filled = _Dict()
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            filled[key] = value
+        self.append(filled)
 
-    def _arguments(self, given: object) -> tuple[Any, ...]:
-        """Return the arguments of a stand-in, of which each copies those that are text."""
-        if not isinstance(given, tuple) or len(given) > 3:
+    def load_reduce(self) -> None:
+        """Call a stand-in, which copies those arguments that are text."""
+        arguments = self.stack[-1]
+        if not isinstance(arguments, tuple) or len(arguments) > 3:
             raise _Refusal("unusual arguments")
-        self.copies -= sum(len(text) for text in given if isinstance(text, str | bytes))
+        self.copies -= sum(len(text) for text in arguments if isinstance(text, str | bytes))
         if self.copies < 0:
             raise _Refusal("text that is used again and again")
-        return given
+        super().load_reduce()
+
+    def load_build(self) -> None:
+        """Give a stand-in its state."""
+        state = self.stack.pop()
+        self.stack[-1].build(state)
 
 
-def _stand_in(module: object, name: object) -> Any:
-    if not isinstance(module, str) or not isinstance(name, str):
-        raise _Refusal("a name that is no text")
-    if (module, name) not in _STAND_INS:
-        raise _Refusal(f"the name {module[:80]}.{name[:80]}")
-    return _STAND_INS[module, name]
+class _Instructions:
+    """The instructions that an unpickler may carry out, and so many of them."""
 
+    left = MAX_INSTRUCTIONS
 
-def _fill(mapping: dict[str | bytes, Any], items: list[Any]) -> dict[str | bytes, Any]:
-    """Set keys and values, which take turns."""
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        # Numbers may be chosen to collide, and tuples nested so that hashing them never ends.
-        if not isinstance(key, str | bytes):
-            raise _Refusal("a key that is neither text nor bytes")
-        mapping[key] = value
-    return mapping
+    def __getitem__(self, code: int) -> Callable[[_Unpickler], None]:
+        self.left -= 1
+        if self.left < 0:
+            raise _Refusal(f"more than {MAX_INSTRUCTIONS:,} instructions")
+        name = NAMES[code]
+        if name not in INSTRUCTIONS:
+            raise _Refusal(f"the instruction {name}")
+        carry_out: Callable[[_Unpickler], None] = getattr(_Unpickler, _PYTHONS.dispatch[code].__name__)
+        return carry_out
 
 
 def read_pickle(path: Path, max_bytes: int) -> object:
@@ -204,7 +176,7 @@ def read_pickle(path: Path, max_bytes: int) -> object:
     if len(content) > max_bytes:
         raise UserError(f"{path} has more than {max_bytes:,} bytes, too many for such a file; put the original there")
     try:
-        return _value(_Machine(content).run())
+        return _value(_Unpickler(content).load())
     except _Refusal as error:
         raise UserError(
             f"{path} was not read: it is a pickle with {error}, which plain data never needs; put the original there"

@@ -1,12 +1,13 @@
 """Which images train, validate and test a task: the paper's protocols (section 4.1), as index arrays.
 
 Every draw has its own generator, seeded with ``split_seed``, the purpose of the draw, the normal class and
-the repeat: one draw never changes another, so that tasks with a smaller ``train_fraction`` keep their test
-images, and their training images are a subset of those of a larger one.
+the repeat: one draw never changes another. A smaller ``train_fraction`` keeps the test images, and its training
+and its validation images are subsets of those of a larger one.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
     from puzzle_study import config
+
+log = logging.getLogger(__name__)
 
 MEDICAL_TEST_IMAGES = 10
 PROTOCOL_1_TRAIN_SHARE = 0.8
@@ -71,7 +74,8 @@ def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str,
         pool, test = _protocol_1(normal, decoded.groups, spec, data, where)
     else:
         pool, test = _medical(normal, decoded.groups, spec, data, where)
-    if not 0 < np.count_nonzero(normal[test]) < len(test):
+    # What a folder of the user's own lacks is said where its numbers would stand.
+    if protocol != "given" and not 0 < np.count_nonzero(normal[test]) < len(test):
         missing = "anomalous" if normal[test].any() else "normal"
         raise UserError(f"{where}: the test of class {spec.normal_class} has no {missing} image; add at least one")
     test = _limit_test(test, ~normal, decoded.classes, spec, data)
@@ -146,47 +150,54 @@ def _number(name: str) -> int:
 
 
 def _apportion(frequency: Indices, count: int) -> Indices:
-    """Divide ``count`` among classes by largest remainder, at least 1 each where there are enough."""
+    """Divide ``count`` among classes by largest remainder, at least 1 for each with images if there are enough."""
     exact = frequency * (count / frequency.sum())
     quota = np.floor(exact).astype(np.int64)
     # Stable sort: equal remainders go to the first class.
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[: count - quota.sum()]] += 1
-    if count >= len(frequency):
-        for poor in np.flatnonzero(quota == 0):
+    if count >= np.count_nonzero(frequency):
+        for poor in np.flatnonzero((quota == 0) & (frequency > 0)):
             quota[np.argmax(quota)] -= 1
             quota[poor] = 1
     return np.asarray(quota)
 
 
 def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data, where: str) -> tuple[Indices, Indices]:
-    """Thin the normal training images out, then split validation off: (train, validation)."""
+    """Split validation off the normal training images, then thin both out: (train, validation)."""
     if len(pool) < 2:
         raise UserError(f"{where}: class {spec.normal_class} has {len(pool)} training images; at least 2 are needed")
-    keep = max(2, round(data.train_fraction * len(pool)))
-    keep = min(keep, data.max_train_images or keep)
-    # The first of one fixed order: a smaller share is a subset of a larger one.
-    kept = np.sort(generator(data, Purpose.TRAIN, spec).permutation(pool)[:keep])
-    held_out = _held_out(keep, spec, data, where)
-    validating = draw_groups(groups[kept], held_out, generator(data, Purpose.VALIDATION, spec))
+    order = generator(data, Purpose.TRAIN, spec).permutation(pool)[: data.max_train_images]
+    limited, count = np.sort(order), data.validation_count
+    fits = count is not None and count < len(limited)
+    held_out = count if count is not None and fits else _share(len(limited), data)
+    validating = draw_groups(groups[limited], held_out, generator(data, Purpose.VALIDATION, spec))
     if not validating.any():
         raise UserError(
             f"{where}: class {spec.normal_class} has too few different training images to split validation off "
-            f"({len(np.unique(groups[kept]))} among {keep}); add images or raise data.validation_fraction"
+            f"({len(np.unique(groups[limited]))} among {len(limited)}); add images or raise data.validation_fraction"
         )
-    return kept[~validating], kept[validating]
+    train, validation = limited[~validating], limited[validating]
+    keep = min(max(2, round(data.train_fraction * len(pool))), len(limited))
+    if keep < len(limited):
+        fits = False  # a count is one of all images
+        held_out = max(min(_share(keep, data), len(validation)), keep - len(train))
+        # The first of one fixed order: what is kept of either is a subset of what a larger fraction keeps.
+        train, validation = (
+            np.sort(order[np.isin(order, part)][:kept])
+            for part, kept in ((train, keep - held_out), (validation, held_out))
+        )
+    if count is not None and not fits:
+        log.warning(
+            f"{where}: data.validation_count {count} does not fit {keep} of {len(pool)} training images of class "
+            f"{spec.normal_class}; data.validation_fraction leaves {len(validation)} for validation"
+        )
+    return train, validation
 
 
-def _held_out(images: int, spec: TaskSpec, data: config.Data, where: str) -> int:
-    """Return how many of the training images validate: a fixed count, or a share of at least one."""
-    if data.validation_count is None:
-        return min(max(1, round(data.validation_fraction * images)), images - 1)
-    if data.validation_count >= images:
-        raise UserError(
-            f"{where}: data.validation_count {data.validation_count} leaves none of the {images} training images of "
-            f"class {spec.normal_class}; lower it, or set it to null for data.validation_fraction"
-        )
-    return data.validation_count
+def _share(images: int, data: config.Data) -> int:
+    """Return how many of so many training images the fraction sets aside for validation, at least one."""
+    return min(max(1, round(data.validation_fraction * images)), images - 1)
 
 
 def _protocol_1(

@@ -17,8 +17,8 @@ def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
 
     Args:
         task: the task; what is chosen depends on its test images alone.
-        max_images: so many at most, from 2, in proportion from each class; None: all. Normal and anomalous images
-            are both there, however few.
+        max_images: so many at most, from 2, in proportion from each class; None: all. If the test has normal and
+            anomalous images, both are there, however few.
     """
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels
@@ -32,6 +32,6 @@ def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
 
 
 def chosen_of_each_side(task: Task, max_images: int) -> tuple[Tensor, Tensor]:
-    """Return up to ``max_images`` normal test images of a task and as many anomalous ones, and their labels."""
+    """Return up to ``max_images`` normal test images of a task, as many anomalous ones, and their labels."""
     index = draw_sides(task.test_classes, task.labels.numpy(), (max_images, max_images), seed=0)
     return task.test[index], task.labels[index]

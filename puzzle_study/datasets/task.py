@@ -19,6 +19,16 @@ class TaskSpec:
     """Number of the draw under protocol 1 (COIL-100); 0 elsewhere."""
 
 
+@dataclass(frozen=True)
+class SplitSizes:
+    """How many images a one-class problem has: for training, for validation, and of each side in the test."""
+
+    train: int
+    validation: int
+    normal: int
+    anomalous: int
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """A one-class problem with its images, all ``uint8`` of shape [N, C, H, W].

@@ -8,7 +8,7 @@ from PIL import Image
 from puzzle_study.datasets.records import Bytes
 
 SCALES = (1.05, 1.2)
-"""Range of the magnification, the authors'; the paper gives none."""
+"""Range of the magnification, the authors'; the paper gives none. Theirs is about the centre, by nearest neighbour."""
 
 
 def augment(images_NCHW: Bytes, total: int, rng: np.random.Generator) -> Bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.results import replacing
 
 KEPT = 2
@@ -41,18 +42,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("epoch-??????.pt"))
 
 
-def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+def load_newest(folder: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint that can be read; a damaged one is named in the log and passed over.
 
     Returns:
-        The state, or None where no checkpoint can be read.
+        The state, its tensors on the CPU, or None where no checkpoint can be read.
     """
-    states = (_read_or_warn(path, device) for path in reversed(checkpoints(folder)))
+    states = (_read_or_warn(path) for path in reversed(checkpoints(folder)))
     return next((state for state in states if state is not None), None)
 
 
-def read(path: Path, device: torch.device) -> dict[str, Any]:
+def read(path: Path) -> dict[str, Any]:
     """Return what ``torch.save`` wrote, as data and never as code, after its checksums were compared.
+
+    All tensors are on the CPU: a GPU that is full does not make a file look damaged.
 
     Raises:
         DamagedFile: the file is missing, not whole, changed, or holds something other than plain data.
@@ -61,7 +64,7 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:  # torch.load itself compares no checksum
             if (changed := archive.testzip()) is not None:
                 raise DamagedFile(f"the checksum of {changed} is wrong")
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except (
         OSError,
         EOFError,
@@ -75,15 +78,17 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise DamagedFile((str(error).splitlines() or [type(error).__name__])[0]) from error
+        if is_out_of_memory(error):
+            raise
+        raise DamagedFile(first_line(error)) from error
     if not isinstance(content, dict):
         raise DamagedFile("it holds something else")
     return content
 
 
-def _read_or_warn(path: Path, device: torch.device) -> dict[str, Any] | None:
+def _read_or_warn(path: Path) -> dict[str, Any] | None:
     try:
-        return read(path, device)
+        return read(path)
     except DamagedFile as error:
         log.warning("checkpoint %s is damaged (%s); going on from the one before it", path, error)
         return None

@@ -13,10 +13,11 @@ import torch
 from puzzle_study.errors import UserError
 
 Found = TypeVar("Found")
-# What PyTorch says where malloc fails; CUDA has a class of its own for it.
+# What PyTorch says where malloc fails; its own allocator of GPU memory has a class for it, CUDA's libraries have not.
 CPU_ALLOCATOR = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes"
 )
+GPU_LIBRARIES = re.compile(r"(?:CUDA|HIP) error: out of memory|CU(?:DNN|BLAS)_STATUS_\w*ALLOC\w*_FAILED")
 GPU_ALLOCATOR = re.compile(r"Tried to allocate ([\d.]+) ([KMG])iB")
 GIB = {"K": 2.0**-20, "M": 2.0**-10, "G": 1.0}
 
@@ -68,7 +69,10 @@ def halving(how_many: Halves, work: Callable[[], Found]) -> Found:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or not."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or CPU_ALLOCATOR.search(str(error)) is not None
+    said = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words.search(said) for words in (CPU_ALLOCATOR, GPU_LIBRARIES)
+    )
 
 
 def needed_gib(error: BaseException, device: torch.device) -> float:

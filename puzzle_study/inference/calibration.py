@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from puzzle_study.detectors.base import Detector
 
+FALSE_POSITIVE_RATE = 0.05
+"""The rate that ``score --fpr`` and studies take if nothing else is said."""
 Scores = npt.NDArray[np.float64]
 
 
@@ -56,3 +58,19 @@ class Calibration:
         """Return how many per cent of the validation scores are at most each score, in [0, 100]."""
         below_N = np.searchsorted(self.score_V, score_N, side="right")
         return np.asarray(100 * below_N / len(self), dtype=np.float64)
+
+
+def flagged_shares(validation_V: Scores, test_N: Scores, labels_N: npt.NDArray[np.bool_]) -> dict[str, float | None]:
+    """Return the shares of normal and of anomalous test images above the threshold for a false-positive rate of 5 %.
+
+    The first is the rate of false alarms, the second that of anomalies that are found; None if there are no such
+    images.
+
+    Args:
+        validation_V: scores of the validation images, which give the threshold.
+        test_N: scores of the test images.
+        labels_N: True for anomalies.
+    """
+    flagged_N = test_N > Calibration(np.sort(validation_V)).threshold(FALSE_POSITIVE_RATE)
+    sides = {"flagged_normal": flagged_N[~labels_N], "flagged_anomalous": flagged_N[labels_N]}
+    return {name: float(side.mean()) if len(side) else None for name, side in sides.items()}

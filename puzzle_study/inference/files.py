@@ -14,6 +14,9 @@ from typing import TextIO
 
 import torch
 
+from puzzle_study.datasets.images import upright_size
+from puzzle_study.datasets.original_sizes import OriginalSizes
+from puzzle_study.datasets.records import attempt
 from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
@@ -26,11 +29,12 @@ COLUMNS = ("path", "score", "percentile", "flagged", "error")
 
 @dataclass
 class Outcome:
-    """How many images were scored, flagged, and could not be read."""
+    """How many images were scored, flagged, could not be read, and differ in size from those of the training."""
 
     scored: int = 0
     flagged: int = 0
     unreadable: int = 0
+    far: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ class FileScorer:
         detector: a calibrated detector.
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
+        sizes: of the original training images, to which others are compared; None: unknown.
     """
 
     detector: Detector
     rate: float
     overlays: Path | None = None
+    sizes: OriginalSizes | None = None
     calibration: Calibration = field(init=False)
     threshold: float = field(init=False)
 
@@ -86,8 +92,13 @@ class FileScorer:
             bar.advance(len(chunk.paths))
             outcome.scored += len(score_N)
             outcome.flagged += int(flagged_N.sum())
+            outcome.far += sum(map(self._is_far, chunk.readable))
             outcome.unreadable += len(chunk.paths) - len(score_N)
         return outcome
+
+    def _is_far(self, path: Path) -> bool:
+        size = attempt(lambda: upright_size(path)) if self.sizes else None
+        return isinstance(size, tuple) and self.sizes is not None and self.sizes.is_far(*size)
 
     def _errors(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.overlays is None:

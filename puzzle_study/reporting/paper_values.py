@@ -6,15 +6,23 @@ The tables are data of this package (``paper/table*.csv``), in percent as printe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
+from puzzle_study.config import layers
+from puzzle_study.config.types import DetectorSettings
 from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
+PLUS_MINUS = (
+    "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
+    "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
+)
 
 
 @dataclass(frozen=True)
@@ -24,14 +32,16 @@ class PaperValues:
     Attributes:
         source: where it is printed, such as ``Table 8, CPAE-G, avg``.
         by_class: AUROC by class number or category; empty where the paper has only a mean.
-        deviation: standard deviation over the last 20 epochs, where it is printed.
+        spread: what stands behind its ± (:data:`PLUS_MINUS`), where it is printed.
         mean: the mean as printed, which sometimes differs from the mean of its row.
+        last20: whether these are means over the last 20 epochs of a training (section 4.3), and not over draws.
     """
 
     source: str
     by_class: dict[str, float]
-    deviation: dict[str, float]
+    spread: dict[str, float]
     mean: float
+    last20: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class Conditions:
         variant: ``PAE``, ``CPAE``, ``CPAE-G`` or ``Rot-AE``; Tables 6 and 8.
         grid: pieces per side; Table 1 has nine pieces for Fashion-MNIST.
         train_fraction: share of the training images; Table 9 has 1/12 for MNIST.
-        max_train_images: bound on their number; no table has one.
+        max_train_images: bound on their number; no table has one, and a study with one is held against the table of
+            all images, at a fraction of the budget.
         grayscale: whether colour was taken away; no table has it.
     """
 
@@ -59,6 +70,8 @@ class Conditions:
 
 MAIN = Conditions()
 TWELFTH = 1 / 12
+MEDICAL = ("head_ct", "brain_mri")
+ONLY_CLASS = "0"
 
 
 @cache
@@ -100,8 +113,8 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         rows = rows[(rows["variant"] == variant) & (rows["aggregation"] == aggregation)]
         found = _values(f"Table 8, {variant}, {aggregation}", rows, "normal_class")
         if (variant, aggregation) == ("CPAE-G", "avg"):
-            # Table 1 prints this very row again, with its standard deviations.
-            return replace(found, deviation=_toy("cifar10", PUZZLE_AE).deviation)
+            # Table 1 prints this very row again, with its ±.
+            return replace(found, spread=_toy("cifar10", PUZZLE_AE).spread)
         return found
     if dataset == "mvtec" and variant == "Rot-AE":
         rows = table("table06_auroc_mvtec_ssl")
@@ -115,10 +128,12 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         return _values("Table 2", rows[rows["method"] == PUZZLE_AE], "category")
     if dataset == "coil100":
         rows = table("table03_auroc_coil100")
-        return PaperValues("Table 3", {}, {}, _only(rows[rows["method"] == PUZZLE_AE]))
-    if dataset in ("head_ct", "brain_mri"):
-        rows = table("table04_medical")
-        return PaperValues("Table 4", {}, {}, _only(rows[(rows["dataset"] == dataset) & (rows["method"] == PUZZLE_AE)]))
+        row = rows[rows["method"] == PUZZLE_AE].iloc[0]
+        return PaperValues("Table 3", {}, {}, row["auroc_percent"] / 100, last20=False)
+    if dataset in MEDICAL:
+        row = _medical(dataset)
+        mean = row["auroc_percent"] / 100
+        return PaperValues("Table 4", {ONLY_CLASS: mean}, {ONLY_CLASS: row["auroc_std_percent"] / 100}, mean)
     return None
 
 
@@ -129,6 +144,49 @@ def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) 
     rows = table("table10_fpr_at_tpr_mnist")
     rows = rows[(rows["method"] == PUZZLE_AE) & (rows["tpr_percent"] == tpr_percent)]
     return dict(zip(rows["normal_class"], rows["fpr"].astype(float), strict=True))
+
+
+def fpr_at_unstated_tpr(dataset: str, conditions: Conditions = MAIN) -> dict[str, float]:
+    """Return the paper's FPR by class where it does not say at which TPR: Table 4, the medical sets; else empty."""
+    if dataset not in MEDICAL or _effective(dataset, conditions) != MAIN:
+        return {}
+    return {ONLY_CLASS: float(_medical(dataset)["fpr"])}
+
+
+def fraction_of_budget(
+    settings: type[DetectorSettings],
+    dataset: str,
+    setting: Callable[[str], Any],
+    *,
+    size: int | None,
+    max_train_images: int | None,
+) -> str:
+    """Return by what a training falls short of the budget of the detector's paper, or nothing if it does not.
+
+    Args:
+        settings: the class of the detector's settings.
+        dataset: name of the data set in a study file.
+        setting: returns a setting of the training by its dotted name.
+        size: side of the images in pixels; None: the data set's own.
+        max_train_images: bound on the training images; None: all.
+    """
+    merged = layers.leaves(layers.resolved(settings, {"preset": "paper"}, dataset))
+    short = []
+    for name in settings.BUDGET:
+        wanted, has = merged.get(name, _default(settings, name)), setting(name)
+        if has is not None and int(has) < wanted:
+            short.append(f"{int(has)} of {wanted} {name.rpartition('.')[2].replace('_', ' ')}")
+    side = DATASETS[dataset].size
+    short += [f"{size} of {side} pixels a side"] if size is not None and size < side else []
+    short += [f"at most {max_train_images} training images"] if max_train_images is not None else []
+    return ", ".join(short)
+
+
+def _default(settings: type[DetectorSettings], dotted: str) -> Any:
+    value: Any = settings()
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
@@ -158,6 +216,7 @@ def images_in_use(conditions: Conditions) -> str:
 
 
 def _missing(what: str, dataset: str, conditions: Conditions) -> str:
+    conditions = _effective(dataset, conditions)
     other = [
         f"variant {conditions.variant}" if conditions.variant != MAIN.variant else "",
         f"puzzle.grid {conditions.grid}" if conditions.grid != MAIN.grid else "",
@@ -168,9 +227,10 @@ def _missing(what: str, dataset: str, conditions: Conditions) -> str:
 
 
 def _effective(dataset: str, conditions: Conditions) -> Conditions:
-    """Return the settings without those that change nothing: a gray set has no colour to lose."""
+    """Return the settings without those that choose no table: a gray set has no colour to lose."""
     info = DATASETS.get(dataset)
-    return replace(conditions, grayscale=False) if info and info.channels == 1 else conditions
+    gray = conditions.grayscale and not (info and info.channels == 1)
+    return replace(conditions, max_train_images=None, grayscale=gray)
 
 
 def _is_twelfth(conditions: Conditions) -> bool:
@@ -186,12 +246,13 @@ def _toy(dataset: str, method: str) -> PaperValues:
 
 def _values(source: str, rows: pd.DataFrame, key: str) -> PaperValues:
     by_class = dict(zip(rows[key], rows["auroc_percent"].astype(float) / 100, strict=True))
-    deviation = {}
+    spread = {}
     if "std_percent" in rows:
         printed = rows.dropna(subset=["std_percent"])
-        deviation = dict(zip(printed[key], printed["std_percent"].astype(float) / 100, strict=True))
-    return PaperValues(source, by_class, deviation, float(rows["reported_mean_percent"].iloc[0]) / 100)
+        spread = dict(zip(printed[key], printed["std_percent"].astype(float) / 100, strict=True))
+    return PaperValues(source, by_class, spread, float(rows["reported_mean_percent"].iloc[0]) / 100)
 
 
-def _only(rows: pd.DataFrame) -> float:
-    return float(rows["auroc_percent"].iloc[0]) / 100
+def _medical(dataset: str) -> pd.Series[float]:
+    rows = table("table04_medical")
+    return rows[(rows["dataset"] == dataset) & (rows["method"] == PUZZLE_AE)].iloc[0]

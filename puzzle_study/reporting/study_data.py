@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,14 +14,15 @@ from puzzle_study import config
 from puzzle_study.config.axes import setting_of
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.reporting.paper_values import MAIN, Conditions
+from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
 from puzzle_study.statistics import intervals
 from puzzle_study.statistics.intervals import Mean
-from puzzle_study.study.selection import SHARES, criterion, objectives, summary_column
+from puzzle_study.study.selection import SHARES, criterion, lacking, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from puzzle_study.statistics.delong import Placed
     from puzzle_study.results import Results
 
 Answer = TypeVar("Answer")
@@ -279,6 +280,17 @@ class StudyData:
             mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
         )
 
+    def lacking(self, rows: pd.DataFrame | None = None) -> str:
+        """Return what the tests of finished trials lack for an AUROC, and in how many; an empty string if nothing.
+
+        Args:
+            rows: the trials; None: all.
+        """
+        rows = self.finished if rows is None else rows
+        if not {"n_test", "n_anomalies"} <= set(rows.columns):
+            return ""
+        return lacking(list(rows[["n_test", "n_anomalies"]].astype(int).itertuples(index=False, name=None)))
+
     @cached_property
     def _memory(self) -> dict[Hashable, Any]:
         return {}
@@ -329,23 +341,71 @@ class StudyData:
             grayscale=str(self.setting(choice, "data.grayscale")).lower() == "true",
         )
 
+    def budget(self, choice: Choice) -> str:
+        """Return by what a configuration's training falls short of the paper's budget, or nothing."""
+        most, size = self.setting(choice, "data.max_train_images"), self.setting(choice, "data.size")
+        if self.study is None or choice.detector not in DETECTORS:
+            return ""
+        return fraction_of_budget(
+            DETECTORS[choice.detector].Settings,
+            self.dataset,
+            lambda name: self.setting(choice, name),
+            size=None if size is None else int(size),
+            max_train_images=None if most is None else int(most),
+        )
+
+    def paper_source(self, choice: Choice, source: str) -> str:
+        """Return a table of the paper as it is named in the head of a column, marked where the budget is less."""
+        return f"{source}; here at a fraction of the budget" if self.budget(choice) else source
+
+    def paper_note(self, choice: Choice) -> str:
+        """Return how far the training is from the paper's budget, as a sentence with a space before it."""
+        short = self.budget(choice)
+        return f" This study is at a fraction of the paper's budget: {short}." if short else ""
+
     def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""
         name = f"{metric}{suffix}"
         values = [self._evaluated(str(trial), choice).get(name, np.nan) for trial in rows["trial"]]
         return pd.Series(values, index=rows.index, dtype=float)
 
-    def _evaluated(self, trial: str, choice: Choice) -> dict[str, float]:
+    def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
+        from puzzle_study.inference.calibration import flagged_shares
         from puzzle_study.reporting import scores
         from puzzle_study.statistics import metrics
 
-        def compute() -> dict[str, float]:
+        def compute() -> dict[str, float | None]:
             scored = scores.test_scores(self, trial, choice)
             if scored is None:
                 return {}
-            return asdict(metrics.evaluate(scored.test, scored.labels)) | {"selection": scores.selection(scored)}
+            evaluation = metrics.evaluate(scored.test, scored.labels)
+            flagged = flagged_shares(scored.validation, scored.test, scored.labels)
+            return {**(asdict(evaluation) if evaluation else {}), **flagged, "selection": scores.selection(scored)}
 
         return self._remembered(("trial", trial, choice), compute)
+
+    def placed(self, choice: Choice, pairs: pd.Index[Any]) -> list[list[Placed]] | None:
+        """Return the AUROCs of a choice with their images for each task, or None without error matrices.
+
+        Args:
+            choice: configuration, aggregation and error norm.
+            pairs: tasks and seeds; of a choice that ran with fewer seeds all trainings of these tasks count, as in
+                :func:`paired`.
+        """
+        from puzzle_study.reporting import scores
+
+        rows = self.of(choice)
+        trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
+        tasks, own = {key[:-1] for key in pairs}, self.metric(choice).index
+        keys = pairs if pairs.isin(own).all() else [key for key in own if key[:-1] in tasks]
+        found: dict[Hashable, list[Placed]] = {}
+        for key in keys:
+            trial = str(trials[key])
+            placed = self._remembered(("placed", trial, choice), partial(scores.placed, self, trial, choice))
+            if placed is None:
+                return None
+            found.setdefault(key[:-1], []).append(placed)
+        return list(found.values())
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:

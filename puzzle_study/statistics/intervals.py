@@ -2,6 +2,10 @@
 
 A *stratum* is a task without its seed (a data set, a normal class, a repeat): trials differ between strata
 because the tasks do, and within a stratum only by the seed. All intervals are 95 %.
+
+What is taken as independent: the trainings, given their tasks, because each draws from a seed of its own
+(``TrialSpec.training_seed``). What is not: the images, which all seeds of a task share and often all classes too;
+intervals over seeds hold them as they are, and :mod:`puzzle_study.delong` is about them.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ POOLED = (
 )
 BETWEEN = "bootstrap over classes with one seed each (n − 1 of n drawn, widened for few trials), 95 %"
 NO_INTERVAL = "none where there are too few trials"
-IMAGES = "bootstrap over test images, combined over classes, 95 % (too few trials for one over seeds)"
+IMAGES = "bootstrap over test images, its ends averaged over trials, 95 % (too few trials for one over seeds)"
 FREEDOM = 2
 NO_SPREAD = "none where the seeds change nothing"
 
@@ -71,8 +75,10 @@ def mean_interval(
     """Return the mean over strata of the mean within each, with a bootstrap interval.
 
     Where some stratum has several seeds, the seeds are resampled within their stratum: the interval describes
-    repeating the training on *these* classes. With one seed per class the classes are resampled instead: the
-    interval then describes drawing other classes of this kind, and is wider.
+    repeating the training on *these* classes and test images. With one seed per class the classes are resampled
+    instead: the interval then describes drawing other classes of this kind, and is wider. Both take the values as
+    independent given their strata. A seed that were lucky for all classes at once would make them cover less: 59 % of
+    ten classes with five seeds, 44 % with one, if its luck varied as much as the rest of a training.
 
     From n trials n − 1 are drawn: drawing n would understate the variance of the mean by (n − 1)/n, a third with
     three seeds (Rao and Wu, 1988). The quantiles' distances from the mean are then multiplied by the ratio of
@@ -133,8 +139,9 @@ def with_image_interval(
 ) -> Mean:
     """Return a mean that has too few trials for an interval with one over its test images instead.
 
-    Each trial has an interval over its test images. Trials of one stratum share the images, so that their distances
-    are averaged; strata have their own, so that they add up as independent errors do, by squares.
+    Each trial has an interval over its test images. Their distances from the values are averaged as the values are.
+    That is right where the trials share their images and err alike on them, as seeds of a class do. Where they do not,
+    as classes with images of their own, the interval is too wide: errors that are not alike partly cancel.
 
     Args:
         mean: what :func:`mean_interval` gave; returned as it is where it has an interval.
@@ -146,9 +153,9 @@ def with_image_interval(
     value_N, low_N, high_N = (np.asarray(one, dtype=np.float64) for one in (values, lows, highs))
     if mean.method != NO_INTERVAL or not len(value_N) == len(low_N) == len(high_N):
         return mean
-    groups = list(_by_stratum(strata).values())
+    groups = _by_stratum(strata).values()
     below, above = (
-        float(np.sqrt(sum(float(distance_N[group].mean()) ** 2 for group in groups)) / len(groups))
+        float(np.mean([distance_N[group].mean() for group in groups]))
         for distance_N in (value_N - low_N, high_N - value_N)
     )
     if np.isnan([below, above]).any():
@@ -316,26 +323,29 @@ def rank_stability(score_SN: ArrayLike) -> RankStability:
 
 
 def variance_shares(values: ArrayLike, factors: Mapping[str, Sequence[Hashable]]) -> dict[str, float]:
-    """Return which share of the variance goes with each factor alone, and what is left.
+    """Return which share of the variance goes with each factor, and what is left.
 
-    Each share is η², the variance of the factor's group means over the whole variance; with a balanced design
-    (each setting on the same classes and seeds) the shares of crossed factors add up to at most 1, and
-    ``"rest"`` is interactions and noise.
+    Each share is the variance of the factor's group means, once the group means of the factors before it are taken
+    off, over the whole variance. With a balanced design (each setting on the same classes and seeds) that is η² of a
+    factor that is crossed with the others, in any order, and of a nested one (seeds within classes, after the classes)
+    what it has beyond them. ``"rest"`` is interactions and noise.
 
     Args:
         values: one number a trial [n].
         factors: name of a factor → its level in each trial [n].
     """
     value_N = np.asarray(values, dtype=np.float64)
-    total = float(((value_N - value_N.mean()) ** 2).sum())
+    rest_N = value_N - value_N.mean()
+    total = float((rest_N**2).sum())
     if total == 0:
         return dict.fromkeys([*factors, "rest"], np.nan)
-    shares = {}
+    shares, before = {}, total
     for name, levels in factors.items():
-        groups = _by_stratum(levels)
-        between = sum(len(group) * (value_N[group].mean() - value_N.mean()) ** 2 for group in groups.values())
-        shares[name] = float(between) / total
-    shares["rest"] = max(0.0, 1 - sum(shares.values()))
+        for group in _by_stratum(levels).values():
+            rest_N[group] -= rest_N[group].mean()
+        after = float((rest_N**2).sum())
+        shares[name], before = (before - after) / total, after
+    shares["rest"] = before / total
     return shares
 
 

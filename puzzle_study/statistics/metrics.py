@@ -43,6 +43,15 @@ class Evaluation:
     n_anomalies: int
 
 
+def lacking(images: int, anomalies: int) -> str:
+    """Say what a test set lacks for an AUROC; an empty string if it has both kinds of images."""
+    if not images:
+        return "no test images"
+    if not anomalies:
+        return "no anomalies in the test images"
+    return "no normal test images" if anomalies == images else ""
+
+
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Return the area under the ROC curve: P(anomaly scores higher than normal) + ½ P(both score the same).
 
@@ -78,7 +87,8 @@ def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float:
 
     An image is flagged where its score reaches the threshold (score ≥ t). Among the thresholds whose true
     positive rate is at least ``tpr`` the smallest false positive rate counts; nothing is interpolated. That
-    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. This is the paper's Table 10.
+    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. The paper's Table 10 does not say
+    how it was had; the authors' code takes the threshold with the nearest true positive rate, be it a smaller one.
 
     Args:
         scores: anomaly scores [N].
@@ -120,8 +130,8 @@ def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, seed: int, resamples: 
     return Interval(float(low), float(high))
 
 
-def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Evaluation:
-    """Return all metrics of one test set.
+def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Evaluation | None:
+    """Return all metrics of one test set, or None if it has no normal or no anomalous images.
 
     Args:
         scores: anomaly scores [N].
@@ -130,9 +140,11 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: 
         resamples: number of bootstrap resamples.
 
     Raises:
-        ValueError: as for :func:`auroc`.
+        ValueError: a score is NaN or the lengths differ.
     """
-    score_N, label_N = _checked(scores, labels)
+    score_N, label_N = _vectors(scores, labels)
+    if lacking(len(label_N), int(label_N.sum())):
+        return None
     interval = bootstrap_auroc(score_N, label_N, seed, resamples)
     return Evaluation(
         auroc=auroc(score_N, label_N),
@@ -149,15 +161,21 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: 
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return scores and labels as arrays, or say what is wrong with them."""
+    """Return scores and labels of both kinds of images as arrays, or say what is wrong with them."""
+    score_N, label_N = _vectors(scores, labels)
+    if label_N.all() or not label_N.any():
+        raise ValueError(f"both normal and anomalous images are needed, got {int(label_N.sum())} of {len(label_N)}")
+    return score_N, label_N
+
+
+def _vectors(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return scores and labels as arrays of one length without NaN, or say what is wrong with them."""
     score_N = np.asarray(scores, dtype=np.float64)
     label_N = np.asarray(labels).astype(bool)
     if score_N.ndim != 1 or score_N.shape != label_N.shape:
         raise ValueError(f"scores and labels must be two vectors of one length, got {score_N.shape}, {label_N.shape}")
     if np.isnan(score_N).any():
         raise ValueError(f"{int(np.isnan(score_N).sum())} of {len(score_N)} scores are NaN")
-    if label_N.all() or not label_N.any():
-        raise ValueError(f"both normal and anomalous images are needed, got {int(label_N.sum())} of {len(label_N)}")
     # Infinite scores rank like any other; scikit-learn refuses them, so they become the largest finite numbers.
     return np.nan_to_num(score_N, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min), label_N
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -13,16 +14,22 @@ from puzzle_study import config
 from puzzle_study.attacks.flags import compared, control
 from puzzle_study.attacks.specs import AttackSpec, attack_spec, attack_specs, fits, measured_as
 from puzzle_study.config import Reading
-from puzzle_study.detectors.devices import claim_cpus, default_device
+from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
+from puzzle_study.study.nodes import places
 from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.run import check_images
 from puzzle_study.trials.spec import TrialSpec
+
+RETRIES = 3
+WAIT_SECONDS = 1.0
+"""How long the time left may stand still while no unit ends."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +117,19 @@ def run_attack_stage(
     units: Sequence[Unit],
     results: Results,
     resources: config.Resources,
-    done: Callable[[], None],
+    progress: StageProgress,
     *,
     place: Place | None = None,
     images: config.Data | None = None,
     max_concurrent: int | None = None,
 ) -> None:
-    """Run the units that have no record yet as Ray tasks.
+    """Run the units that have no record yet in Ray actors, each of which keeps its process and its share of a GPU.
 
     Args:
         units: what to run.
         results: where detectors are and records go.
         resources: what one unit occupies.
-        done: called after each.
+        progress: told after each.
         place: where workers find and leave files; None: the results folder.
         images: the study's data section, see :func:`puzzle_study.trials.run.run`.
         max_concurrent: how many run at once at most; None: as many as the resources allow.
@@ -135,19 +142,24 @@ def run_attack_stage(
     import ray
     from ray.exceptions import RayTaskError
 
-    @ray.remote(num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=3)
-    def remote(unit: Unit, place: Place) -> None:
-        claim_cpus(resources.cpu)
-        if images is not None:
-            check_images(images, unit.trial.fingerprint)
-        with place.unit() as results:
-            unit.run(results, default_device())
-
+    occupied: dict[str, Any] = {"num_cpus": resources.cpu, "num_gpus": resources.gpu}
+    attacker: Any = ray.remote(**occupied, max_restarts=-1, max_task_retries=RETRIES)(_Attacker)
     place = place or Place.of(results, None)
-    coming = (unit for unit in units if results.attack_record(unit.key) is None)
-    running = [remote.remote(unit, place) for unit in islice(coming, max_concurrent)]
-    while running:
-        ready, running = ray.wait(running)
+    waiting = deque(unit for unit in units if results.attack_record(unit.key) is None)
+    running: dict[Any, Any] = {}
+    free: list[Any] = []
+    while running or waiting:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        while waiting and len(running) < min(max_concurrent or len(units), max(1, places(resources, nodes))):
+            actor = free.pop() if free else attacker.remote(place, resources, images)
+            running[actor.run.remote(waiting.popleft())] = actor
+        free.clear()  # an actor ends with the last that refers to it, and another may wait for its place
+        ended, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
+        progress.tick()
+        if not ended:
+            continue
+        (ready,) = ended
+        free.append(running.pop(ready))
         try:
             ray.get(ready)
         except RayTaskError as error:
@@ -159,8 +171,25 @@ def run_attack_stage(
                     f"fewer at once (resources, max_concurrent)"
                 ) from None
             raise
-        done()
-        running += [remote.remote(unit, place) for unit in islice(coming, len(ready))]
+        progress.advance()
+
+
+class _Attacker:
+    """What runs units one after the other in a process of its own, so that only the first waits for PyTorch and a GPU.
+
+    A Ray task that holds a GPU ends its process. If told to keep it, Ray may give the process another GPU later, and
+    PyTorch would stay on the first.
+    """
+
+    def __init__(self, place: Place, resources: config.Resources, images: config.Data | None) -> None:
+        self._place, self._resources, self._images = place, resources, images
+
+    def run(self, unit: Unit) -> None:
+        claim_cpus(self._resources.cpu)
+        if self._images is not None:
+            check_images(self._images, unit.trial.fingerprint)
+        with self._place.unit() as results:
+            unit.run(results, granted_device(self._resources.gpu))
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:

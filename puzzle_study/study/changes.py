@@ -15,9 +15,11 @@ from puzzle_study import config
 from puzzle_study.config import layers, read
 from puzzle_study.config.axes import applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.failing import has_worked
 from puzzle_study.trials.record import records
 from puzzle_study.trials.spec import TrialSpec
 
@@ -79,7 +81,7 @@ class Changes:
 
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None where nothing is.
+    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
 
     Args:
         results: the folder.
@@ -90,10 +92,15 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
     Raises:
         UserError: the study file of the results cannot be read.
     """
-    if not results.study_file.exists():
+    found = records(results)
+    begun = any(map(has_worked, found)) or any(results.root.glob("checkpoints/*/*"))
+    if not (results.study_file.exists() and begun):
         return None
     before = read.load_dumped(results.study_file)
-    trained = [record for record in records(results) if record.finished and record.spec.detector in before.detectors]
+    # Where the images are does not count: whether they are the same, their fingerprint tells.
+    here = {"root": file.study.data.root}
+    before = before.model_copy(update={"data": before.data.model_copy(update=here)})
+    trained = [record for record in found if record.finished and record.spec.detector in before.detectors]
     usable = sum(can_use(record.spec, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
     images = before.data == file.study.data and all(record.spec.fingerprint != fingerprint for record in trained)
@@ -101,9 +108,11 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that is not the same."""
+    """Return a phrase for every setting that is not the same, and one for another number of threads."""
     old, new = _named(before), _named(now)
-    return [
+    then, here = threads(before.resources.cpu), threads(now.resources.cpu)
+    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
+    return (other if then != here else []) + [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
         if (name in old, old.get(name)) != (name in new, new.get(name))

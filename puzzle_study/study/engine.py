@@ -9,20 +9,23 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import filelock
+import torch
 from rich.console import Console
 
 from puzzle_study import datasets
-from puzzle_study.config import read
-from puzzle_study.detectors.devices import default_device, resolve_precision
+from puzzle_study.config import Reading, read
+from puzzle_study.detectors.devices import default_device, resolve_precision, threads
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.results import Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking, environment, space
 from puzzle_study.study.attack_units import Unit
@@ -33,9 +36,10 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
-from puzzle_study.study.selection import chosen_by, configuration_worth, shown
+from puzzle_study.study.selection import chosen_by, lacking, require_labels, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
+from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 INTERRUPTED = 130
@@ -47,8 +51,10 @@ def make_plan(file: read.StudyFile, results: Results) -> Plan:
     """Return the plan of a study, with what is finished already.
 
     Raises:
-        UserError: images are missing or damaged, or a class does not exist.
+        UserError: images are missing or damaged, a class does not exist, or the selection needs labels of test
+            images that are not there.
     """
+    require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
     return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
@@ -111,7 +117,9 @@ def _run_study(
         if changes.settings:
             console.print(f"the study file changed: {changes}", highlight=False, markup=False, soft_wrap=True)
     for name, reason in space.inert_axes(file).items():
-        console.print(f"search axis {name} cannot matter: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"search axis {name} has no effect: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if (note := space.validation_note(file.study)) is not None:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     with _locked(results):
         # The same plan again, this time writing down for optuna-dashboard what it asks and tells.
         plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
@@ -131,15 +139,24 @@ def _run_locked(
     started = time.monotonic()
     before = results.environment()
     described = environment.describe() | {
-        "seeds": {"search": file.study.search.seed if file.study.search else None, "training": file.study.seeds},
+        "seeds": {"search": file.study.search.seed if file.study.search else None, "training": list(file.study.seeds)},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": before.get("started") or _now(),
         "finished": None,
         "wall_seconds": before.get("wall_seconds", 0.0),
     }
-    described["hardware"]["precision"] = {
-        name: resolve_precision(own.precision_wanted, default_device()) for name, own in file.study.detectors.items()
+    described["notes"] = datasets.notes(file.study.data)
+    for note in described["notes"]:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    device = default_device() if file.study.resources.gpu else torch.device("cpu")
+    described["hardware"] |= {
+        "precision": {
+            name: resolve_precision(own.precision_wanted, device) for name, own in file.study.detectors.items()
+        },
+        "threads": threads(file.study.resources.cpu),
     }
+    if device.type == "cpu":  # a GPU that the study leaves alone has no part in its numbers
+        described["hardware"]["gpu"] = None
 
     def ended(**more: Any) -> dict[str, Any]:
         return described | {"wall_seconds": before.get("wall_seconds", 0.0) + time.monotonic() - started} | more
@@ -174,7 +191,7 @@ def _run_locked(
                         units,
                         results,
                         file.study.resources,
-                        lambda: progress.update(progress.completed + 1),
+                        progress,
                         place=place,
                         images=file.study.data,
                         max_concurrent=file.study.max_concurrent,
@@ -195,7 +212,7 @@ def _run_locked(
     winner = plan.winner()
     if winner is not None:
         _write_best(plan, results)
-        write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results, default_device())
+        write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results)
     from puzzle_study.reporting import build_report
 
     environment_then = ended(finished=_now())
@@ -212,11 +229,10 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
     if winner is not None:
         planned, reading, worth = winner
         records = [plan.records[spec.key] for spec in planned.trials]
-        auroc = configuration_worth(records, reading, ["auroc"])[0]
         title = DETECTORS[planned.settings.detector].title
         label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
         console.print(
-            f"winner: {label}, {reading.aggregation}, mean test AUROC {100 * auroc:.1f} %, n = {len(records)} "
+            f"winner: {label}, {reading.aggregation}, {_reached(records, reading)} "
             f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}",
             highlight=False,
             soft_wrap=True,
@@ -233,6 +249,22 @@ def _close(plan: Plan, results: Results, page: Path, console: Console, seconds: 
         )
         return FAILED
     return 0
+
+
+def _reached(records: Sequence[Record], reading: Reading) -> str:
+    """Return what a configuration reaches on the test images, and what they lack."""
+    lacks = lacking([(record.measured["n_test"], record.measured["n_anomalies"]) for record in records])
+    aurocs = [value for record in records if (value := record.value(reading, "auroc")) is not None]
+    parts = [f"mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}"] if aurocs else []
+    parts += [lacks] if lacks else []
+    for kind in () if aurocs else ("normal", "anomalous"):
+        shares = [share for record in records if (share := record.value(reading, f"flagged_{kind}")) is not None]
+        if shares:
+            parts.append(
+                f"{100 * fmean(shares):.1f} % of the {kind} test images are above the threshold for "
+                f"{100 * FALSE_POSITIVE_RATE:g} % false alarms"
+            )
+    return "; ".join(parts)
 
 
 def _write_best(plan: Plan, results: Results) -> None:

@@ -1,4 +1,7 @@
-"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions."""
+"""The gallery: the winner's best and worst normal and anomalous images with their puzzles and reconstructions.
+
+If the test has no normal images, validation images take their place.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,14 @@ OF_EACH_KIND = 2
 TASKS_SHOWN = 4
 
 
-def write_gallery(
-    trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results, device: torch.device
-) -> None:
-    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept."""
+def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
+    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept.
+
+    Computed on the CPU: these are a few images, and the machine that draws them holds no GPU.
+    """
     columns: dict[str, list[Any]] = {}
     for spec in trials[:TASKS_SHOWN]:
-        for row in _rows(spec, reading, results, device):
+        for row in _rows(spec, reading, results):
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in columns.items()}
@@ -41,33 +45,40 @@ def write_gallery(
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
-def _rows(spec: TrialSpec, reading: Reading, results: Results, device: torch.device) -> list[dict[str, Any]]:
+def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
     """Return the rows of one trial."""
     task = datasets.load_task(spec.settings.data, spec.task)
-    detector = load_detector(results.detector(spec.key), device=device).read_by(reading)
-    errors = torch.from_numpy(results.errors(spec.key)["test"]).to(device)
-    score_N = detector.scores(errors).cpu().numpy()
-    labels = task.labels.numpy()
+    detector = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
+    matrices = results.errors(spec.key)
+    images, matrix = task.test, matrices["test"]
+    groups, classes, names = np.where(task.labels, "anomalous", "normal"), task.test_classes, task.test_names
+    if "normal" not in groups:
+        # Validation images stand for the normal ones, so that there is something to see without a test.
+        count = len(task.validation)
+        images, matrix = torch.cat((images, task.validation)), np.concatenate((matrix, matrices["validation"]))
+        groups = np.concatenate((groups, ["validation"] * count))
+        classes += (spec.task.normal_class,) * count
+        names += tuple(f"validation/{number}" for number in range(count))
+    errors = torch.from_numpy(matrix)
+    score_N = detector.scores(errors).numpy()
     order = np.argsort(score_N, kind="stable")
-    normal, anomalous = order[~labels[order]], order[labels[order]]
-    chosen = {
-        "best_normal": normal[:OF_EACH_KIND],
-        "worst_normal": normal[::-1][:OF_EACH_KIND],
-        "best_anomalous": anomalous[::-1][:OF_EACH_KIND],
-        "worst_anomalous": anomalous[:OF_EACH_KIND],
-    }
+    chosen = {}
+    for group in dict.fromkeys(groups.tolist()):
+        own = order[groups[order] == group]
+        ends = own[:OF_EACH_KIND], own[::-1][:OF_EACH_KIND]
+        chosen[f"best_{group}"], chosen[f"worst_{group}"] = ends[::-1] if group == "anomalous" else ends
     rows = []
     for kind, indices in chosen.items():
         for index in indices.tolist():
-            image = task.test[index]
+            image = images[index]
             rows.append(
                 {
                     "original": image.numpy(),
                     **_shown(detector, image, errors[index]),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
-                    "true_class": np.array(task.test_classes[index]),
-                    "name": np.array(task.test_names[index]),
+                    "true_class": np.array(classes[index]),
+                    "name": np.array(names[index]),
                     "score": np.array(score_N[index]),
                 }
             )
@@ -80,17 +91,17 @@ def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -
     shown: dict[str, np.ndarray] = {}
     height, width = image_CHW.shape[-2:]
     if isinstance(detector, Viewed):
-        prepared = detector.prepare(to_float(image_CHW[None].to(detector.device)))
+        prepared = detector.prepare(to_float(image_CHW[None]))
         k = (error_K / detector.validation_NK.mean(0)).argmax()[None]
         view = detector.view(prepared, k)
         shown["puzzle"] = _bytes(view, height, width)
         if (answer := detector.picture(detector.answer(view))) is not None:
             shown["reconstruction"] = _bytes(answer, height, width)
-            shown["error_map"] = (answer - prepared).square().mean(1)[0, :height, :width].cpu().numpy()
+            shown["error_map"] = (answer - prepared).square().mean(1)[0, :height, :width].numpy()
     elif detector.traits.maps:
-        shown["error_map"] = detector.maps(image_CHW[None])[1][0].cpu().numpy()
+        shown["error_map"] = detector.maps(image_CHW[None])[1][0].numpy()
     return shown
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:
-    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().cpu().numpy()
+    return (x_1CHW[0, :, :height, :width].clamp(0, 1) * 255).round().byte().numpy()

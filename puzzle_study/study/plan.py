@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -148,14 +149,18 @@ class Plan:
     @property
     def total(self) -> int:
         """How many trials the study has; a space that is exhausted early, or a race that is lost, has fewer."""
-        each = len(self.tasks) * len(self.study.seeds)
+        known, unknown = self.left()
+        return len(self.records) + len(known) + unknown
+
+    def left(self) -> tuple[list[TrialSpec], int]:
+        """Return the trials without a record, running ones among them, and how many more are not asked for yet."""
+        never = {spec.key for planned in self._losers for spec in planned.never}.difference(self._running)
+        known = chain(self.references, *(planned.trials for planned in self.configurations))
         unknown = 0 if self.exhausted else self.wanted - len(self.configurations)
-        never = sum(
-            spec.key not in self.records and spec.key not in self._running
-            for planned in self._losers
-            for spec in planned.never
+        return (
+            [spec for spec in known if spec.key not in self.records and spec.key not in never],
+            unknown * len(self.tasks) * len(self.study.seeds),
         )
-        return len(self.references) + (len(self.configurations) + unknown) * each - never
 
     @property
     def complete(self) -> bool:

@@ -1,12 +1,65 @@
-"""One live line: trials done of all, best so far, time left; plain lines where the output is no terminal."""
+"""One live line: trials done of all, time left, epochs, best so far; plain lines where the output is no terminal."""
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+SILENCE_SECONDS = 30.0
+"""After so long without a line, one is printed where the output is no terminal."""
+SHOWN_TRIALS = 4
+
+
+class TimeLeft:
+    """Estimates the time left from the work that is done and left, in any one unit of work.
+
+    It knows no clock: whoever tells or asks it says what time it is. Between two tellings the estimate falls with
+    the time, though not below that of the work which nobody has begun.
+    """
+
+    def __init__(self) -> None:
+        self._worked = self._busy = 0.0
+        self._left: float | None = None
+        self._waiting = self._told = 0.0
+
+    def worked(self, work: float, seconds: float) -> None:
+        """Say that some work was done, in so many seconds of one of those that work side by side."""
+        self._worked, self._busy = self._worked + work, self._busy + seconds
+
+    def remains(self, *, running: Sequence[float], waiting: Sequence[float], slots: int, now: float) -> None:
+        """Say what work is left, piece by piece.
+
+        Args:
+            running: what is left of each piece that somebody works on.
+            waiting: the other pieces, in the order in which they are begun.
+            slots: how many pieces are worked on side by side.
+            now: the time in seconds.
+        """
+        self._told = now
+        if self._worked > 0:
+            pace = self._busy / self._worked
+            self._left = pace * until_done(running, waiting, slots)
+            self._waiting = pace * until_done((), waiting, slots)
+
+    def seconds(self, now: float) -> float | None:
+        """Return the time left in seconds, None while nothing is known of the speed."""
+        if self._left is None:
+            return None
+        return max(self._left - (now - self._told), self._waiting)
+
+
+def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
+    """Return when all pieces are done if each that works takes the next piece once it has done its own."""
+    ends = [*running, *[0.0] * (slots - len(running))]
+    heapq.heapify(ends)
+    for piece in waiting:
+        heapq.heapreplace(ends, ends[0] + piece)
+    return max(ends)
 
 
 class StageProgress:
@@ -16,14 +69,18 @@ class StageProgress:
         label: what is counted, such as ``trials``.
         total: how many there are.
         done: how many are known to have been done before this run.
-        console: where to; on a terminal one live line, else a line per completed item.
+        console: where to; on a terminal one live line, else a line per completed item and every 30 seconds.
+
+    Attributes:
+        time_left: the estimate that is shown; whoever does not :meth:`advance` tells it of the work.
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, console: Console) -> None:
         self.label, self.total, self.console = label, total, console
-        self._completed, self._fresh = done, 0
-        self._started = time.monotonic()
-        self._best = ""
+        self.time_left = TimeLeft()
+        self._completed = done
+        self._best, self._epochs = "", list[tuple[int, int]]()
+        self._advanced = self._said = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -46,48 +103,68 @@ class StageProgress:
     ) -> None:
         self._progress.stop()
 
-    @property
-    def completed(self) -> int:
-        """How many are done."""
-        return self._completed
-
     def update(self, completed: int, *, total: int | None = None, best: str = "") -> None:
-        """Say that one more was done, and how many are done now: it may have brought to light others of earlier runs.
-
-        The time left follows from those that this run did. ``best`` is shown beside the count.
-        """
+        """Say how many are done now, one more or also others of earlier runs; ``best`` is shown beside the count."""
         news = completed != self._completed
-        self._fresh += news
         self._completed, self._best = completed, best or self._best
         self.total = total or self.total
         self._refresh()
-        if news and not self.console.is_terminal:
-            self.console.print(f"{self.label} {completed}/{self.total}{self._note()}", highlight=False)
+        if news:
+            self._print_line()
+
+    def advance(self) -> None:
+        """Say that one more is done, of a stage whose items are taken for equal."""
+        now, left = time.monotonic(), self.total - self._completed - 1
+        self.time_left.worked(1.0, now - self._advanced)
+        self.time_left.remains(running=[1.0] * min(left, 1), waiting=[1.0] * (left - 1), slots=1, now=now)
+        self._advanced = now
+        self.update(self._completed + 1)
+
+    def follow(self, epochs: Sequence[tuple[int, int]]) -> None:
+        """Say how many epochs of how many each running trial has done."""
+        self._epochs = list(epochs)
 
     def say(self, line: str) -> None:
         """Print a line of its own, above the live one."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Refresh the time left."""
+        """Let time pass: refresh the time left, and print a line if there was none for long."""
         self._refresh()
+        if time.monotonic() - self._said >= SILENCE_SECONDS:
+            self._print_line()
 
     def _refresh(self) -> None:
-        self._progress.update(self._task, completed=self._completed, total=self.total, note=self._note())
+        completed = self._completed + sum(epoch / epochs for epoch, epochs in self._epochs)
+        self._progress.update(self._task, completed=completed, total=self.total, note=self._note())
+
+    def _print_line(self) -> None:
+        self._said = time.monotonic()
+        if not self.console.is_terminal:
+            self.say(f"{self.label} {self._completed}/{self.total}{self._note()}")
 
     def _note(self) -> str:
-        parts = [f"best {self._best}"] if self._best else []
-        if self._fresh > 0 and self._completed < self.total:
-            left = (time.monotonic() - self._started) / self._fresh * (self.total - self._completed)
-            parts.append(f"{duration(left)} left")
+        parts = []
+        left = self.time_left.seconds(time.monotonic())
+        # First, since a narrow terminal cuts off what is last.
+        if left is not None and self._completed < self.total:
+            parts.append(f"about {duration(left)} left")
+        if self._epochs:
+            more = ", …" if len(self._epochs) > SHOWN_TRIALS else ""
+            shown = ", ".join(f"{epoch}/{epochs}" for epoch, epochs in self._epochs[:SHOWN_TRIALS])
+            parts.append(f"epoch {shown}{more}")
+        if self._best:
+            parts.append(f"best {self._best}")
         return "".join(f" · {part}" for part in parts)
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 45 s, 3 min 20 s, 2 h 5 min."""
+    """Return a time as people say it: 45 s, 3 min 20 s, 2 h 5 min, 3 days 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 172800:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days {whole % 86400 // 3600} h"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
-from puzzle_study import config
+from puzzle_study import config, datasets
 from puzzle_study.config import Reading
 from puzzle_study.config.forms import Form
 from puzzle_study.criteria.registry import CRITERIA
+from puzzle_study.errors import UserError
+from puzzle_study.statistics import metrics
 from puzzle_study.trials.record import Record
 
 LOWER_IS_BETTER = frozenset(
@@ -89,6 +92,34 @@ def trial_value(record: Record, reading: Reading, objective: str) -> float:
     """Return a column of a finished trial under a reading of its error matrices, NaN if it has none."""
     value = record.value(reading, objective)
     return math.nan if value is None else value
+
+
+def lacking(tests: Sequence[tuple[int, int]]) -> str:
+    """Return what the tests of trials lack for an AUROC, and in how many of them; an empty string if nothing.
+
+    Args:
+        tests: the number of test images and of anomalies among them, for each trial.
+    """
+    counted = Counter(metrics.lacking(images, anomalies) for images, anomalies in tests)
+    return "; ".join(
+        what if count == len(tests) else f"{what} in {count} of {len(tests)} trials"
+        for what, count in counted.items()
+        if what
+    )
+
+
+def require_labels(data: config.Data, selection: str) -> None:
+    """Refuse a selection by test labels if a task lacks normal or anomalous test images.
+
+    Raises:
+        UserError: it does.
+    """
+    found = datasets.lacking(data) if CRITERIA[selection].uses_labels else {}
+    for name, what in found.items():
+        raise UserError(
+            f"selection: {selection} chooses by test labels, but {name} has {what}; add normal images in test/good and "
+            f"anomalous ones in test/<defect>, or use selection: pseudo_anomalies"
+        )
 
 
 def pareto_front(worths: Sequence[Worth], columns: Sequence[str]) -> list[bool]:

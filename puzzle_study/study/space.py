@@ -78,6 +78,21 @@ def inert_axes(file: StudyFile) -> dict[str, str]:
     return inert
 
 
+def validation_note(study: config.Study) -> str | None:
+    """Return that a fixed number of validation images gives way to a share of them somewhere in a study, if it does."""
+    count, data = study.data.validation_count, study.data
+    if count is None:
+        return None
+    axis = study.search.space.get("data.train_fraction") if study.search else None
+    small = min(axis.values if axis else [data.train_fraction]) < 1
+    if not small and (data.max_train_images or count + 1) > count:
+        return None
+    return (
+        f"data.validation_count {count} does not fit fewer training images: there {100 * data.validation_fraction:g} % "
+        "validate (data.validation_fraction)"
+    )
+
+
 class OptunaAsker:
     """Asks one of Optuna's samplers; the same tells in the same order give the same suggestions."""
 

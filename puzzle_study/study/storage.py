@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from puzzle_study import __version__
+from puzzle_study.config.paths import is_url
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results, replacing
 from puzzle_study.study.disk import FULL
@@ -36,16 +37,11 @@ MEANWHILE = "nothing that is finished is lost: see that it is reached and go on 
 NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
 
 
-def is_url(storage: str | None) -> bool:
-    """Whether a study's `storage` is a URL and not a folder."""
-    return storage is not None and "://" in storage
-
-
 def results_folder(given: Path | None, storage: str | None) -> Path:
     """Return the folder in which the study's own goes: the command line's, else a shared folder, else results/."""
     if given is not None:
         return given
-    return Path(storage).expanduser() if storage is not None and not is_url(storage) else Path("results")
+    return Path(storage) if storage is not None and not is_url(storage) else Path("results")
 
 
 class Store:

@@ -15,12 +15,15 @@ from puzzle_study.config.axes import setting_of
 from puzzle_study.config.forms import ONE, Form
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
+from puzzle_study.statistics import metrics
+from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import (
     configuration_worth,
     criterion,
     gain,
+    lacking,
     pareto_front,
     summary_column,
     trial_value,
@@ -38,6 +41,8 @@ METRICS = (
     "fpr_at_tpr95",
     "fpr_at_tpr99",
     "fpr_at_tpr995",
+    "flagged_normal",
+    "flagged_anomalous",
     "selection",
     "robust_auroc",
     "robust_selection",
@@ -58,6 +63,8 @@ PLAIN = (
     "n_test",
     "n_anomalies",
 )
+AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
+AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
 CONFIGURATION, REFERENCE = "configuration", "reference"
 """Roles of a detector in a study: compared and may win, or stands beside."""
@@ -124,6 +131,7 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
     if (described := record.column("described")) is not None:
         row["described"] = content_key({"described": described}, length=8)
     if record.finished:
+        row["note"] = lacking([_tested(record)])
         for aggregation in AGGREGATIONS:
             values = record.read(Reading(error, aggregation))
             for name in METRICS:
@@ -213,25 +221,33 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
         "complete": len(records) == len(specs),
         "rank": None,
     }
-    values = [trial_value(record, reading, "auroc") for record in records]
-    if values:
-        strata = [(record.spec.task.normal_class, record.spec.task.repeat) for record in records]
-        mean = mean_interval(values, strata, bounds=(0, 1))
+    if not records:
+        return row
+    row["note"] = lacking([_tested(record) for record in records])
+    measured = [record for record in records if not metrics.lacking(*_tested(record))]
+    row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
+    row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
+    if role == CONFIGURATION:
+        worth = configuration_worth(records, reading, plan.objectives)
         row |= {
-            "auroc_mean": mean.value,
-            "auroc_std": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-            "auroc_low": mean.low,
-            "auroc_high": mean.high,
-            "interval": mean.method,
-            "selection_mean": configuration_worth(records, reading, [criterion(plan.study.selection)])[0],
+            summary_column(name, plan.study.selection): value
+            for name, value in zip(plan.objectives, worth, strict=True)
         }
-        if role == CONFIGURATION:
-            worth = configuration_worth(records, reading, plan.objectives)
-            row |= {
-                summary_column(name, plan.study.selection): value
-                for name, value in zip(plan.objectives, worth, strict=True)
-            }
     return row
+
+
+def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
+    """Return the columns ``AUROC`` of trials that have one."""
+    values = [trial_value(record, reading, "auroc") for record in records]
+    strata = [(record.spec.task.normal_class, record.spec.task.repeat) for record in records]
+    mean = mean_interval(values, strata, bounds=(0, 1))
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
+
+
+def _tested(record: Record) -> tuple[int, int]:
+    """Return the number of test images and of anomalies among them."""
+    return record.measured["n_test"], record.measured["n_anomalies"]
 
 
 def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:

@@ -80,7 +80,7 @@ class Following(Run):
 
     def resumed(self) -> dict[str, Any] | None:
         """Return the state of the newest checkpoint that can be read."""
-        state = checkpoint.load_newest(self.folder, self.detector.device)
+        state = checkpoint.load_newest(self.folder)
         self._started = time.perf_counter()
         if state is None:
             return None
@@ -153,16 +153,18 @@ class FollowedImages:
         return FollowedImages(validation, images.to(device), labels.numpy(), followed)
 
     def measure(self, detector: Detector) -> dict[str, float]:
-        """Return the AUROC by norm and aggregation, NaN if the errors are not finite.
+        """Return the AUROC by norm and aggregation, NaN if errors are not finite or the test lacks a side.
 
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
         validation_NK = detector.error_matrix(self.validation)
-        followed = {"auroc": (detector.error_matrix(self.test), self.labels)}
+        followed = {}
+        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
+            followed["auroc"] = detector.error_matrix(self.test), self.labels
         if self.pseudo is not None:
             matrix = torch.cat((validation_NK, detector.error_matrix(self.pseudo)))
             followed["selection"] = matrix, np.repeat([False, True], [len(self.validation), len(self.pseudo)])
-        values = {}
+        values = {f"auroc_{reading.aggregation}_{reading.error}": math.nan for reading in scoring.READINGS}
         for name, (error_NK, labels) in followed.items():
             for reading in scoring.READINGS:
                 score_N = scoring.scores(error_NK, validation_NK, reading).cpu()

@@ -29,6 +29,7 @@ class Record:
         metrics: by error norm and aggregation: test metrics and criteria.
         history: columns along the training, by name; values that an epoch has not are None.
         stopping: the rule that stopped it, and what it had reached.
+        user_error: why it failed, if the user can mend that.
     """
 
     spec: TrialSpec
@@ -39,6 +40,7 @@ class Record:
     metrics: Mapping[str, Mapping[str, Metrics]] = field(default_factory=dict)
     history: Mapping[str, list[float | None]] = field(default_factory=dict)
     stopping: Mapping[str, Any] = field(default_factory=dict)
+    user_error: str = ""
 
     @property
     def finished(self) -> bool:

@@ -33,8 +33,8 @@ def measure_robustness(
 
     Returns:
         ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, up to ``robust.max_images``
-        of each; ``robust_selection``: attacked validation images, as many at most, against clean pseudo-anomalies,
-        without labels.
+        of each, left out if the test lacks one of them; ``robust_selection``: attacked validation images, as many at
+        most, against clean pseudo-anomalies, without labels.
     """
     spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
     tested, test_labels = chosen_of_each_side(task, robust.max_images)
@@ -48,9 +48,10 @@ def measure_robustness(
         (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
         test, validation = attacked.scores.split([len(tested), len(held_out)])
         found[reading] = {
-            "robust_auroc": metrics.auroc(test.numpy(), test_labels.numpy()),
             "robust_selection": metrics.auroc(
                 torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
             ),
         }
+        if not metrics.lacking(len(test_labels), int(test_labels.sum())):
+            found[reading]["robust_auroc"] = metrics.auroc(test.numpy(), test_labels.numpy())
     return found

@@ -6,7 +6,7 @@ import logging
 import shutil
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +24,7 @@ from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
@@ -110,9 +111,10 @@ def _run_logged(
     except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
         if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
             raise
-        sentence = _sentence(error, spec, device)
+        sentence = failure_sentence(error, spec, device)
         log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
-        record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds)
+        mended = sentence if isinstance(error, UserError) else ""
+        record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
     results.write_record(spec.key, record.to_json())
     log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
     shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
@@ -135,17 +137,8 @@ def _fit_and_score(
     on_epoch: EpochCallback | None,
 ) -> Record:
     settings = spec.settings
-    kind = DETECTORS[settings.detector]
-    precision = resolve_precision(settings.own.precision_wanted, device)
-    context = Context(
-        Shape(*task.train.shape[1:]),
-        seed=spec.seed,
-        device=device,
-        precision=precision,
-        dataset=spec.task.dataset,
-        normal_class=spec.task.normal_class,
-    )
-    detector = kind.build(settings.own, context)
+    detector = build(spec, task, device)
+    kind = type(detector)
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
@@ -180,7 +173,9 @@ def _fit_and_score(
             by_norm[reading.error][reading.aggregation] |= values
     folder = results.detector(spec.key)
     folder.mkdir(parents=True, exist_ok=True)
-    files.save(detector, folder, spec.to_json() | {"trial": spec.key, "configuration": spec.configuration})
+    sizes = datasets.training_sizes(settings.data, spec.task)
+    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
+    files.save(detector, folder, spec.to_json() | about)
     epochs = following.epochs
     measured = {
         "epochs": epochs,
@@ -189,7 +184,7 @@ def _fit_and_score(
         "evaluation_seconds": following.evaluation_seconds,
         "score_seconds": score_seconds,
         "images_per_second": epochs * len(train) / train_seconds if epochs and train_seconds else None,
-        "precision": precision,
+        "precision": detector.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "k": detector.views,
         "described": detector.describe(),
@@ -200,6 +195,20 @@ def _fit_and_score(
         "n_anomalies": int(task.labels.sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
+
+
+def build(spec: TrialSpec, task: Task, device: torch.device) -> Detector:
+    """Return the detector of a trial, not fitted yet."""
+    own = spec.settings.own
+    context = Context(
+        Shape(*task.train.shape[1:]),
+        seed=spec.training_seed,
+        device=device,
+        precision=resolve_precision(own.precision_wanted, device),
+        dataset=spec.task.dataset,
+        normal_class=spec.task.normal_class,
+    )
+    return DETECTORS[spec.detector].build(own, context)
 
 
 def _check(arrays: dict[str, np.ndarray], task: Task, epochs: int) -> None:
@@ -223,8 +232,8 @@ def _about(task: Task, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
     return {
         "pseudo_kind": np.array(kinds),
         "labels": task.labels.numpy(),
-        "classes": np.array(task.test_classes),
-        "names": np.array(task.test_names),
+        "classes": np.array(task.test_classes, dtype=np.str_),
+        "names": np.array(task.test_names, dtype=np.str_),
     }
 
 
@@ -238,13 +247,16 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
             scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
         )
         scored = Scored(validation_N, pseudo_N, kinds, test_N, labels)
-        criteria = {criterion.column: criterion.value(scored) for criterion in CRITERIA.values()}
-        values = criteria | asdict(metrics.evaluate(test_N, labels, seed=0))
+        values: dict[str, Any] = {criterion.column: criterion.value(scored) for criterion in CRITERIA.values()}
+        evaluation = metrics.evaluate(test_N, labels, seed=0)
+        values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
+        values |= flagged_shares(validation_N, test_N, labels)
         by_norm.setdefault(reading.error, {})[reading.aggregation] = values
     return by_norm
 
 
-def _sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+    """Return why a training failed, in one sentence."""
     if is_out_of_memory(error):
         large = DETECTORS[spec.detector].Settings.LARGE
         lower = f"lower {' or '.join(large)}" if large else "lower data.size"

@@ -24,7 +24,7 @@ class TrialSpec:
     Attributes:
         settings: the configuration; settings that need no training do not count.
         task: which one-class problem.
-        seed: training seed.
+        seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
         fingerprint: content of the data set.
     """
 
@@ -58,6 +58,26 @@ class TrialSpec:
     def configuration(self) -> str:
         """Name of the configuration: the hash of what determines training."""
         return content_key(trained_settings(self.settings), length=8)
+
+    @cached_property
+    def training_seed(self) -> int:
+        """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
+
+        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
+        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
+        Configurations share it, so that they are compared on the same draws.
+        """
+        return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
+
+    @cached_property
+    def training_seed(self) -> int:
+        """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
+
+        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
+        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
+        Configurations share it, so that they are compared on the same draws.
+        """
+        return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
 
     @cached_property
     def key(self) -> str:

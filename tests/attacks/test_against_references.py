@@ -88,6 +88,7 @@ def test_fgsm_is_the_reference(attack: str, aggregation: Aggregation, grid: int,
     torch.testing.assert_close(result.scores, detector(expected).detach(), rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("attack", REFERENCES)
 def test_same_result_for_every_chunk_size(attack: str, aggregation: Aggregation) -> None:

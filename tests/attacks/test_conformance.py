@@ -73,6 +73,7 @@ def test_ball_box_and_determinism(channels: int, method: str, attack: str) -> No
     assert "outside_ball" not in result.flags
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("method", ATTACKING)
 def test_every_method_moves_the_score_where_it_should(method: str, direction: int) -> None:

@@ -147,6 +147,7 @@ def test_progress_and_kept_images() -> None:
     assert all(len(result.perturbed) == 2 and len(result.indices) == 4 for result in results)
 
 
+@pytest.mark.slow
 def test_imports_are_light_and_without_torchvision() -> None:
     code = (
         "import sys, puzzle_study.attacks as a; assert 'torch' not in sys.modules;"

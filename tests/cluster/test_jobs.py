@@ -25,6 +25,7 @@ from tests.study.conftest import tune_environment
 PACKAGES = Path(sys.prefix) / "job-server"
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="docker/constraints-jobs.txt is for Linux"),
     pytest.mark.skipif(not PACKAGES.is_dir(), reason="needs the job server that `make check` installs"),
 ]

@@ -27,7 +27,10 @@ from tests.study.conftest import start, wait_until
 # What the servers require does not go together with what the package's notebooks require, so they have an environment
 # of their own, which `make test` makes.
 SERVERS = Path(sys.prefix) / "store-servers" / "bin" / "python"
-pytestmark = pytest.mark.skipif(not SERVERS.exists(), reason="needs the servers that `make check` installs")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SERVERS.exists(), reason="needs the servers that `make check` installs"),
+]
 STUDY = """
 name: tiny
 data: {name: digits, normal_classes: [3], max_train_images: 48, max_test_images: 40}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from tests.study.conftest import tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
+
+pytestmark = pytest.mark.slow
 
 STUDY = """
 name: tiny
@@ -28,13 +32,14 @@ references: [nearest_neighbour]
 attacks: {configurations: [winner], methods: [fgsm], epsilons: [0.1], max_images: 10}
 """
 
-# A head without CPUs and one node of one; when told to, a second comes, and then the first goes as by a pulled plug.
+# A head without CPUs and one node of one, with a GPU that is not there. When told to, a second comes, and then the
+# first goes as by a pulled plug.
 CLUSTER = """
 import os, sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80_000_000,
                                                         "include_dashboard": False, "temp_dir": sys.argv[1]})
-first = cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+first = cluster.add_node(num_cpus=1, num_gpus=1, object_store_memory=80_000_000)
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
 sys.stdin.readline()
@@ -179,6 +184,16 @@ def test_who_has_not_the_clusters_token_is_refused_at_once(
         f"copy ~/.ray/auth_token from its head, or set RAY_AUTH_MODE as it was set there\n"
     )
     assert not (tmp_path / "results" / "tiny" / "study.yaml").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_pytorch_cannot_use_is_said_before_the_first_trial(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(STUDY, encoding="utf-8")
+    arguments = (tmp_path / "tiny.yaml", "--set", f"storage={tmp_path / 'shared'}", "--set", "resources.gpu=0.5")
+    out, err = cluster.start(*arguments).communicate(timeout=120)
+    assert out == ""
+    assert re.fullmatch(r"error: resources\.gpu .* on .* sees 0 of 1 GPUs\); .*resources\.gpu=0\n", err)
+    assert not (tmp_path / "shared" / "tiny" / "study.yaml").exists()
 
 
 def test_a_driver_and_its_disk_are_lost_and_the_study_goes_on_from_the_store(

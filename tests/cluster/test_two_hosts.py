@@ -13,7 +13,10 @@ import pytest
 from tests.cluster.two_hosts import TwoHosts, missing, two_hosts, wait_for_worker
 
 REASON = missing()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"two hosts cannot be made here: {REASON}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(REASON is not None, reason=f"two hosts cannot be made here: {REASON}"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -99,14 +99,15 @@ def adversarial(
     """Follow eq. 1 image by image: lines 2 and 3 once for FGSM, ``steps`` times for PGD; line 4 is kept in [0, 1].
 
     ``noise: twice`` and ``target: noisy`` are the authors' code: the network's input is the noised puzzle, to which
-    a perturbation that contains the same noise is added again; the loss compares with the noised puzzle.
+    a perturbation that contains the same noise is added again; the loss compares with the noised puzzle as it was
+    before it was clamped, which their code changes in place.
     """
     results = []
     for puzzle, noise_of_image in zip(puzzle_NCHW, start_noise, strict=True):
         noised = torch.clamp(puzzle + noise_of_image, 0, 1)
         delta = noise_of_image
         base = noised if noise == "twice" else puzzle
-        goal = noised if target == "noisy" else puzzle
+        goal = puzzle + noise_of_image if target == "noisy" else puzzle
         for step in range(steps):
             first_of_authors = noise == "twice" and step == 0
             image = (noised if first_of_authors else base + delta).clone().requires_grad_(True)

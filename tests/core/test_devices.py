@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from puzzle_study.attacks import objectives
-from puzzle_study.detectors.devices import autocast, whole_float32
+from puzzle_study.detectors.devices import autocast, granted_device, resolve_precision, whole_float32
 from puzzle_study.detectors.puzzle_ae import training
+from puzzle_study.errors import UserError
 
 from . import tiny
 
@@ -31,6 +36,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
 def test_memory_that_was_freed_is_used_again_without_the_kernel() -> None:
     def faults(how: str) -> int:
@@ -42,23 +48,47 @@ def test_memory_that_was_freed_is_used_again_without_the_kernel() -> None:
     assert faults("keep") * 10 < faults("leave")
 
 
-def settings_of_cudnn() -> tuple[bool, ...]:
-    cudnn = torch.backends.cudnn
-    return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+def settings_of_cudnn() -> tuple[Any, ...]:
+    cudnn: Any = torch.backends.cudnn
+    return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.conv.fp32_precision
 
 
-@pytest.mark.parametrize("allowed", [True, False])
+@pytest.fixture
+def cudnn_precision() -> Iterator[None]:
+    """Give back what a test sets of both the flags that a program can set."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    yield
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+
+
+@pytest.mark.usefixtures("cudnn_precision")
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("allow_tf32", True), ("allow_tf32", False), ("conv.fp32_precision", "tf32"), ("conv.fp32_precision", "ieee")],
+)
 def test_float32_on_a_gpu_is_not_rounded_to_tf32_and_the_flags_of_the_process_are_given_back(
-    allowed: bool, monkeypatch: pytest.MonkeyPatch
+    flag: str, value: object
 ) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    """Whichever of PyTorch's two flags the program that calls us has set."""
+    cudnn: Any = torch.backends.cudnn
+    *within, name = flag.split(".")
+    setattr(cudnn.conv if within else cudnn, name, value)
     before = settings_of_cudnn()
     with autocast(CUDA, "float32"):
-        assert settings_of_cudnn() == (*before[:3], False)
+        assert settings_of_cudnn() == (*before[:3], "ieee")
     assert settings_of_cudnn() == before
     with pytest.raises(KeyError), autocast(CUDA, "float32"):
         raise KeyError
     assert settings_of_cudnn() == before
+
+
+def test_a_pytorch_without_flags_of_convolutions_has_the_older_flag_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    older = types.SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends, "cudnn", older)
+    with autocast(CUDA, "float32"):
+        assert not older.allow_tf32
+    assert older.allow_tf32
 
 
 def test_float32_on_a_cpu_leaves_the_flags_alone() -> None:
@@ -67,15 +97,18 @@ def test_float32_on_a_cpu_leaves_the_flags_alone() -> None:
         assert settings_of_cudnn() == before
 
 
+@pytest.mark.usefixtures("cudnn_precision")
 def test_gradients_of_training_and_attacks_are_taken_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag counts when a gradient is taken, long after the forward pass."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    cudnn: Any = torch.backends.cudnn
+    flags = cudnn.conv
+    flags.fp32_precision = "tf32"
     for module in (training, objectives):
         monkeypatch.setattr(module, "whole_float32", lambda device: whole_float32(CUDA))
-    seen: list[bool] = []
+    seen: list[str] = []
 
     def look(slope: torch.Tensor) -> None:
-        seen.append(torch.backends.cudnn.allow_tf32)
+        seen.append(flags.fp32_precision)
 
     trainer = tiny.trainer(tiny.settings())
     assert trainer.discriminator is not None
@@ -87,5 +120,64 @@ def test_gradients_of_training_and_attacks_are_taken_in_whole_float32(monkeypatc
     leaf.register_hook(look)
     objectives.gradient(leaf.sum(), leaf)
     assert len(seen) == len(weights) + 1
-    assert not any(seen)
-    assert torch.backends.cudnn.allow_tf32
+    assert set(seen) == {"ieee"}
+    assert flags.fp32_precision == "tf32"
+
+
+def with_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None, *, major: int = 8) -> None:
+    """A machine with a GPU of some generation, on which the first computation may fail."""
+
+    def ones(*shape: int, device: str) -> torch.Tensor:
+        if error is not None:
+            raise error
+        return torch.zeros(*shape)
+
+    for name, answer in (
+        ("is_available", True),
+        ("device_count", 1),
+        ("current_device", 0),
+        ("get_device_properties", types.SimpleNamespace(major=major)),
+        ("device", contextlib.nullcontext()),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    monkeypatch.setattr(torch, "ones", ones)
+
+
+def test_what_holds_no_gpu_computes_on_the_cpu_and_what_holds_one_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch)
+    assert granted_device(0) == tiny.CPU
+    assert granted_device(0.25) == CUDA
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, r"sees 0 of 1 GPUs"),
+        (
+            RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore"),
+            r"no kernel image",
+        ),
+    ],
+)
+def test_a_gpu_that_pytorch_cannot_use_is_a_sentence_and_not_a_training_on_the_cpu(
+    error: Exception | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpu(monkeypatch, error)
+    if error is None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert granted_device(0) == tiny.CPU
+    with pytest.raises(UserError, match=rf"^resources\.gpu .*{words}.*resources\.gpu=0$"):
+        granted_device(1)
+
+
+def test_a_gpu_that_is_full_is_not_one_that_pytorch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, RuntimeError("CUDA error: out of memory"))
+    assert granted_device(1) == CUDA
+
+
+@pytest.mark.parametrize(("major", "expected"), [(7, "float32"), (8, "bfloat16")])
+def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(
+    major: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpu(monkeypatch, major=major)
+    assert resolve_precision("auto", CUDA) == expected

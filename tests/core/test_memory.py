@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from puzzle_study import config
 from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.attacks.transfer import aggregation_matrix
-from puzzle_study.detectors.memory import AtOnce, halving, needed_gib
-from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors import checkpoint
+from puzzle_study.detectors.memory import AtOnce, halving, is_out_of_memory, needed_gib
+from puzzle_study.detectors.puzzle_ae import detector, puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.errors import UserError
@@ -110,6 +111,7 @@ def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
         work(small(calibrated(), 0), tiny.images(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", ["avg", "max"])
 @pytest.mark.parametrize("attack", ["attack1", "attack2", "attack2_averaged"])
 def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_numbers(
@@ -132,6 +134,7 @@ def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_num
         run_attacks(small(detector, 8, 0), images, labels, validation, specs, compare=False)
 
 
+@pytest.mark.slow
 def test_the_matrix_of_aggregations_is_measured_in_little_memory_too() -> None:
     detector, images = calibrated(), tiny.images(4)
     labels, spec = torch.zeros(4, dtype=torch.bool), attack_spec("attack1", "fgsm", epsilon=0.05)
@@ -161,6 +164,64 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
 
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         halving(AtOnce(8), broken)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_memory_that_runs_out_in_a_library_of_the_gpu_is_known_by_its_names(words: str) -> None:
+    at_once = AtOnce(4)
+
+    def work() -> int:
+        if at_once.count > 1:
+            raise RuntimeError(words)
+        return at_once.count
+
+    assert halving(at_once, work) == 1
+
+
+@pytest.mark.parametrize("words", ["CUDA error: device-side assert triggered", "cuDNN error: CUDNN_STATUS_BAD_PARAM"])
+def test_other_errors_of_a_gpu_are_not(words: str) -> None:
+    assert not is_out_of_memory(RuntimeError(words))
+
+
+def test_a_full_gpu_is_not_a_damaged_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are read into the CPU's memory, and then there may be no room for them on the GPU."""
+    calibrated().save(tmp_path, {})
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError(GPU_ERROR)
+
+    monkeypatch.setattr(detector, "place", full)
+    with pytest.raises(UserError, match=r"does not fit the memory \(CUDA out of memory") as refused:
+        detector.load(tmp_path, device=CPU)
+    assert "damaged" not in str(refused.value)
+
+
+def test_too_little_memory_for_a_checkpoint_does_not_make_the_one_before_it_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, epoch, {"epoch": epoch})
+    load, wanted = torch.load, list[object]()
+
+    def short(path: Path, *, map_location: Any, weights_only: bool) -> object:
+        wanted.append(map_location)
+        if len(wanted) == 1:
+            raise MemoryError
+        return load(path, map_location=map_location, weights_only=weights_only)
+
+    monkeypatch.setattr(torch, "load", short)
+    with pytest.raises(MemoryError):
+        checkpoint.load_newest(tmp_path)
+    assert checkpoint.load_newest(tmp_path) == {"epoch": 2}
+    assert set(wanted) == {"cpu"}
 
 
 def test_the_memory_of_the_failed_try_is_free_before_the_next() -> None:

@@ -47,6 +47,35 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
         DATA + "train: {lambda_: 3}\n",
         "`train.lambda_` is not a setting; did you mean train.lambda? (FILE, line 2)",
     ),
+    "leaf_of_a_section": (
+        DATA + "epochs: 3\n",
+        "`epochs` is not a setting; did you mean train.epochs? (FILE, line 2)",
+    ),
+    "mistyped_leaf_of_a_section": (
+        DATA + "epoch: 3\n",
+        "`epoch` is not a setting; did you mean train.epochs? (FILE, line 2)",
+    ),
+    "leaf_of_a_deeper_section": (
+        DATA + "train: {epsilon: 0.1}\n",
+        "`train.epsilon` is not a setting; did you mean train.adversary.epsilon? (FILE, line 2)",
+    ),
+    "leaf_of_another_section": (
+        DATA + "model: {epochs: 3}\n",
+        "`model.epochs` is not a setting; did you mean train.epochs? (FILE, line 2)",
+    ),
+    "akin_beside_the_same_leaf_elsewhere": (
+        "data: {name: digits, seed: 1}\n",
+        "`data.seed` is not a setting; did you mean data.split_seed? (FILE, line 1)",
+    ),
+    "section_as_axis": (
+        DATA + "search: {space: {train: {grid: [0.1]}}}\n",
+        "search axis `train` is not a setting of a configuration (FILE, line 2)",
+    ),
+    "leaf_as_axis": (
+        DATA + "search: {space: {epsilon: {grid: [0.1]}}}\n",
+        "search axis `epsilon` is not a setting of a configuration; did you mean train.adversary.epsilon? "
+        "(FILE, line 2)",
+    ),
     "far": (
         DATA + "resources: {xyz: 3}\n",
         "`resources.xyz` is not a setting; allowed here: cpu, gpu (FILE, line 2)",
@@ -371,6 +400,34 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
 def test_a_bad_study_file_is_refused_with_this_sentence(case: str, tmp_path: Path) -> None:
     text, sentence = EXACT[case]
     assert failure(tmp_path, text) == sentence
+
+
+LONG = "long" * 1_250
+LONG_CASES = {
+    "value": DATA + f"train: {{epochs: {LONG}}}\n",
+    "word": DATA + f"preset: {LONG}\n",
+    "tag": DATA + f"name: !!{LONG} a\n",
+    "value_that_does_not_fit_its_tag": DATA + f"train: {{epochs: !!int {LONG}}}\n",
+    "value_against_the_variant": DATA + f"variant: PAE\ntrain: {{lambda: {LONG}}}\n",
+    "item_twice": f"data: {{name: digits, normal_classes: [{LONG}, {LONG}]}}\n",
+    "key": DATA + f"? {LONG}\n: 3\n",
+    "axis": DATA + f"search:\n  space:\n    ? {LONG}\n    : {{grid: [1]}}\n",
+    "value_of_an_axis": DATA + f"search: {{space: {{train.epochs: {{grid: [{LONG}]}}}}}}\n",
+}
+
+
+@pytest.mark.parametrize("case", LONG_CASES)
+def test_an_error_repeats_only_the_start_of_a_long_value(case: str, tmp_path: Path) -> None:
+    sentence = failure(tmp_path, LONG_CASES[case])
+    assert "longlong" in sentence
+    assert len(sentence) < 1_000
+
+
+@pytest.mark.parametrize("assignment", [LONG, f"train.epochs={LONG}", f"train.{LONG}=3", f"train.epochs=[{LONG}"])
+def test_an_error_repeats_only_the_start_of_a_long_assignment(assignment: str, tmp_path: Path) -> None:
+    sentence = failure(tmp_path, DATA, assignments=[assignment])
+    assert "longlong" in sentence
+    assert len(sentence) < 1_000
 
 
 ASSIGNED = {

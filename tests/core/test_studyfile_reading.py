@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,8 +123,8 @@ def test_a_study_without_a_name_is_called_like_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", get_args(config.DatasetName))
 def test_every_data_set_has_the_authors_defaults(name: str, tmp_path: Path) -> None:
-    study = load(tmp_path, f"data: {{name: {name}}}\n")
-    for dotted, value in layers.leaves(layers.DATASETS[name]).items():
+    study = load(tmp_path, f"data: {{name: {name}}}\npreset: paper\n")
+    for dotted, value in layers.leaves(layers.DATASETS[name] | {"preset": "paper"}).items():
         assert setting(study, dotted) == value
 
 
@@ -192,6 +193,21 @@ def test_variants_are_the_papers_ablations(variant: str, expected: dict[str, Any
 def test_a_variant_and_the_same_setting_with_the_same_value_agree(tmp_path: Path) -> None:
     study = load(tmp_path, "data: {name: mnist}\nvariant: PAE\ntrain: {lambda: 0}\npuzzle: {hide: none}\n")
     assert study.train.lambda_ == 0
+
+
+def test_own_images_start_with_a_short_training_and_the_papers_is_asked_for(tmp_path: Path) -> None:
+    short = load(tmp_path, "data: {name: folder}\n")
+    assert (short.preset, short.train.epochs, short.model.base_channels) == ("fast", 50, 8)
+    papers = load(tmp_path, "data: {name: folder}\npreset: paper\n")
+    assert (papers.preset, papers.train.epochs, papers.model.base_channels) == ("paper", 3000, 64)
+    assert papers.model.initialisation == "default"
+    assert load(tmp_path, "data: {name: mnist}\n").preset == "paper"
+
+
+@pytest.mark.parametrize("preset", ["", "preset: paper\n", "preset: fast\n"])
+def test_own_images_are_not_multiplied_unless_the_study_says_so(preset: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"data: {{name: folder}}\n{preset}").data.augment_to is None
+    assert load(tmp_path, f"data: {{name: folder, augment_to: 800}}\n{preset}").data.augment_to == 800
 
 
 LAYERS = ["", "preset: fast\n", "train: {batch_size: 50}\n", "quick: {train: {batch_size: 20}}\n"]
@@ -344,24 +360,51 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
     if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
         searched.remove("train.lambda")
-    if "train.plateau_factor" in searched and document.get("preset") == "fast":  # whose schedule has no plateau
+    preset = read.resolved_layers(document).get("preset")
+    if "train.plateau_factor" in searched and preset == "fast":  # whose schedule has no plateau
         searched.remove("train.plateau_factor")
     if searched:
         document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}
     return document
 
 
+@pytest.mark.slow
 @examples(150)
 @given(document=documents())
 def test_what_is_dumped_is_read_back_as_the_same_study(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
 ) -> None:
-    study = config.Study.model_validate(read.resolved_layers(document))
     path = tmp_path_factory.getbasetemp() / "dumped.yaml"
+    path.write_text(yaml.dump(document, Dumper=read.StudyDumper), encoding="utf-8")
+    study = read.load(path).study
     path.write_text(read.dump(study), encoding="utf-8")
     again = read.load(path).study
     assert again == study
     assert read.dump(again) == read.dump(study)
+
+
+@pytest.mark.parametrize("name", ["mnist", "folder"])
+@pytest.mark.parametrize(("root", "absolute"), [("", "data"), ("a/b", "a/b"), ("../x", "../x"), ("~/x", "home/x")])
+def test_paths_are_taken_from_the_current_folder_once(
+    name: str, root: str, absolute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    Path("deep").mkdir()
+    Path("deep/one.yaml").write_text(f"data: {{name: {name}, root: {root}}}\nstorage: shared\n", encoding="utf-8")
+    file = read.load(Path("deep/one.yaml"))
+    assert file.study.data.root == str(tmp_path / absolute)
+    assert file.study.storage == str(tmp_path / "shared")
+    assert read.load(Path("deep/one.yaml"), assignments=[f"data.root={root}"]).study == file.study
+    monkeypatch.chdir("deep")
+    assert file.configuration({"train.epochs": 3}).data.root == str(tmp_path / absolute)
+
+
+def test_what_is_not_a_folder_is_not_made_one(tmp_path: Path) -> None:
+    path = tmp_path / "one.yaml"
+    path.write_text("data: {name: digits}\nstorage: s3://bucket/x\n", encoding="utf-8")
+    study = read.load(path).study
+    assert (study.data.root, study.storage) == (None, "s3://bucket/x")
 
 
 def setting(study: config.Study, dotted: str) -> Any:

@@ -17,7 +17,6 @@ from puzzle_study.detectors import checkpoint
 from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer, TrainingDiverged, averaging_decay
 
 from . import tiny
-from .tiny import CPU
 
 EPOCHS = 5
 CASES: dict[str, dict[str, Any]] = {
@@ -75,6 +74,7 @@ def test_training_leaves_the_global_random_state_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case: str, tmp_path: Path) -> None:
     settings = case_settings(case)
@@ -85,7 +85,7 @@ def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case:
         checkpoint.save(tmp_path / str(whole.epochs_done), whole.epochs_done, {"trainer": whole.state()})
     for cut in range(1, len(losses)):
         resumed = tiny.trainer(settings, seed=99)
-        state = checkpoint.load_newest(tmp_path / str(cut), CPU)
+        state = checkpoint.load_newest(tmp_path / str(cut))
         assert state is not None
         resumed.restore(state["trainer"])
         assert run(resumed) == losses[cut:]
@@ -99,7 +99,7 @@ def test_a_training_resumed_after_every_single_epoch_is_the_same_to_the_bit(tmp_
     seen = []
     for _ in range(EPOCHS):
         trainer = tiny.trainer(settings)
-        if (state := checkpoint.load_newest(tmp_path, CPU)) is not None:
+        if (state := checkpoint.load_newest(tmp_path)) is not None:
             trainer.restore(state["trainer"])
         seen.append(trainer.epoch(DATA))
         checkpoint.save(tmp_path, trainer.epochs_done, {"trainer": trainer.state()})
@@ -237,13 +237,13 @@ def test_only_the_newest_two_checkpoints_are_kept(tmp_path: Path) -> None:
     for epoch in (1, 2, 3, 10, 999_999):
         checkpoint.save(tmp_path, epoch, {"epoch": epoch})
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["epoch-000010.pt", "epoch-999999.pt"]
-    assert checkpoint.load_newest(tmp_path, CPU) == {"epoch": 999_999}
+    assert checkpoint.load_newest(tmp_path) == {"epoch": 999_999}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-000010.pt", "epoch-999999.pt"]
 
 
 def test_without_checkpoints_there_is_nothing_to_load(tmp_path: Path) -> None:
-    assert checkpoint.load_newest(tmp_path, CPU) is None
-    assert checkpoint.load_newest(tmp_path / "nowhere", CPU) is None
+    assert checkpoint.load_newest(tmp_path) is None
+    assert checkpoint.load_newest(tmp_path / "nowhere") is None
 
 
 def cut_off(path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     newest = checkpoint.checkpoints(tmp_path)[-1]
     damage(newest)
     with caplog.at_level(logging.WARNING):
-        state = checkpoint.load_newest(tmp_path, CPU)
+        state = checkpoint.load_newest(tmp_path)
     assert state is not None
     assert state["trainer"]["epochs_done"] == 1
     assert f"checkpoint {newest} is damaged" in caplog.text
@@ -306,14 +306,14 @@ def test_a_training_goes_on_to_the_same_weights_from_the_checkpoint_before_a_dam
             checkpoint.save(tmp_path, whole.epochs_done, {"trainer": whole.state()})
     damage(checkpoint.checkpoints(tmp_path)[-1])
     resumed = tiny.trainer(case_settings("paper"))
-    state = checkpoint.load_newest(tmp_path, CPU)
+    state = checkpoint.load_newest(tmp_path)
     assert state is not None
     resumed.restore(state["trainer"])
     while not resumed.finished:
         resumed.epoch(DATA)
         checkpoint.save(tmp_path, resumed.epochs_done, {"trainer": resumed.state()})
     assert tiny.same_state(resumed.state(), whole.state())
-    newest = checkpoint.load_newest(tmp_path, CPU)
+    newest = checkpoint.load_newest(tmp_path)
     assert newest is not None
     assert newest["trainer"]["epochs_done"] == EPOCHS
 
@@ -326,7 +326,7 @@ def test_where_all_checkpoints_are_damaged_each_is_named_and_training_starts_ane
     for path in checkpoint.checkpoints(tmp_path):
         emptied(path)
     with caplog.at_level(logging.WARNING):
-        assert checkpoint.load_newest(tmp_path, CPU) is None
+        assert checkpoint.load_newest(tmp_path) is None
     assert all(str(path) in caplog.text for path in checkpoint.checkpoints(tmp_path))
 
 
@@ -344,7 +344,7 @@ def test_a_checkpoint_with_code_is_passed_over_and_nothing_is_executed(tmp_path:
     checkpoint.save(tmp_path / "run", 1, {"epoch": 1})
     marker = tmp_path / "executed"
     torch.save({"trainer": Malicious(marker)}, tmp_path / "run" / "epoch-000002.pt")
-    assert checkpoint.load_newest(tmp_path / "run", CPU) == {"epoch": 1}
+    assert checkpoint.load_newest(tmp_path / "run") == {"epoch": 1}
     assert not marker.exists()
 
 

@@ -241,6 +241,21 @@ def test_the_configuration_is_the_same_for_every_seed_and_task() -> None:
     assert tiny.trial(kind="pca").configuration == "pca"
 
 
+def test_every_task_and_seed_trains_from_a_seed_of_its_own_that_configurations_share() -> None:
+    one = tiny.trial()
+    tasks = [TaskSpec("digits", "3"), TaskSpec("digits", "4"), TaskSpec("mnist", "3"), TaskSpec("digits", "3", 1)]
+    seeds = {
+        TrialSpec(one.detector, one.settings, task, seed, one.fingerprint).training_seed
+        for task in tasks
+        for seed in range(3)
+    }
+    assert len(seeds) == 12
+    assert one.training_seed == tiny.trial({"train.lambda": 0.5}).training_seed
+    assert one.training_seed == tiny.trial(kind="untrained").training_seed
+    # The same on every machine and in every version, or RECORD_FORMAT + 1.
+    assert one.training_seed == 95378782115124650
+
+
 @pytest.mark.parametrize("reference", ["pca", "nearest_neighbour", "one_class_svm"])
 def test_a_reference_depends_on_the_data_section_alone(reference: str) -> None:
     base = tiny.trial(kind=reference).key

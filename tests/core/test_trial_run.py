@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +15,13 @@ import pytest
 import torch
 
 from puzzle_study import config, datasets
+from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import checkpoint
 from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.detectors.puzzle_ae.training import Trainer
-from puzzle_study.results import Results
+from puzzle_study.results import Results, write_json
 from puzzle_study.trials import run
-from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec, describe
 
 from . import tiny
 from .tiny import CPU
@@ -79,6 +81,23 @@ def test_the_same_trial_gives_the_same_record_and_errors_twice(
     again = run.run(spec, Results(tmp_path), device=CPU)
     assert numbers(again) == numbers(record)
     assert same_errors(Results(tmp_path).errors(spec.key), results.errors(spec.key))
+
+
+@pytest.mark.parametrize("kind", ["puzzle_ae", "untrained"])
+def test_classes_start_from_weights_of_their_own_under_the_same_seed(kind: str, tmp_path: Path) -> None:
+    specs = [replace(tiny.trial(VALUES | {"train.epochs": 0}, kind=kind), task=TaskSpec("digits", c)) for c in "34"]
+    states = []
+    for spec in specs:
+        run.run(spec, Results(tmp_path), device=CPU)
+        states.append(detector.load(Results(tmp_path).detector(spec.key), device=CPU).network.state_dict())
+    assert not tiny.same_state(states[0], states[1])
+
+
+def test_a_record_from_when_classes_shared_their_seeds_does_not_count(tmp_path: Path) -> None:
+    spec, results = tiny.trial(), Results(tmp_path)
+    write_json(results.record_file(spec.key), describe(spec) | {"status": "finished", "format": 1})
+    assert results.record(spec.key) is None
+    assert not list(results.records())
 
 
 @pytest.mark.parametrize("cut", range(1, EPOCHS + 1))

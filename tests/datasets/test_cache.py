@@ -196,6 +196,7 @@ def _load_elsewhere(root: str, folder: str, start: Any, results: Any) -> None:
         results.put(repr(error))
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_once(layouts: Layouts, fresh_cache: Path) -> None:
     layouts.categories()
     context = multiprocessing.get_context("spawn")

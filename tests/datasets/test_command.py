@@ -34,6 +34,15 @@ def test_help_comes_without_heavy_imports() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command_of_three", [(), ("list",), ("fetch",), ("check",)])
+def test_every_command_has_help_in_plain_words(command_of_three: tuple[str, ...], option: str) -> None:
+    result = run(*command_of_three, option)
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert "`" not in result.output
+
+
 def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts) -> None:
     layouts.categories()
     layouts.mnist()
@@ -50,6 +59,27 @@ def test_list_says_what_is_there_and_where_the_rest_comes_from(layouts: Layouts)
     assert "data_batch_1 is missing" in result.output
     assert "not there: run `python -m puzzle_study.data fetch coil100" in result.output
     assert "not there: go to https://www.kaggle.com" in result.output
+
+
+def test_list_does_not_take_a_folder_of_ones_own_for_mvtec(layouts: Layouts) -> None:
+    folder = layouts.category(layouts.root / "my screws")
+    said = run("list", "--root", str(folder)).output.splitlines()
+    mvtec, own = (said.index(f"{name}: {DATASETS[name].title}") for name in ("mvtec", "folder"))
+    assert said[mvtec + 1].startswith("  not there: go to https://www.mvtec.com")
+    assert said[own + 1] == f"  there: {folder} (my screws)"
+
+
+def test_check_says_what_is_unusual_about_ones_own_images(layouts: Layouts) -> None:
+    folder = layouts.root / "screws"
+    for number in range(40):
+        png(folder / "train" / "good" / f"{number}.png", number, mode="L")
+    png(folder / "test" / "good" / "0.png")
+    said = run("check", "folder", "--root", str(folder)).output
+    assert "note: no anomalies in the test images (screws): no AUROC can be measured" in said
+    assert "note: the training images are gray but are read as colour (all channels are equal in the 32" in said
+    assert "set data.grayscale: true" in said
+    png(folder / "train" / "good" / "0.png")
+    assert "gray" not in run("check", "folder", "--root", str(folder)).output
 
 
 def test_list_tells_of_the_cache(layouts: Layouts, fresh_cache: Path) -> None:
@@ -78,6 +108,12 @@ def test_mistyped_name() -> None:
     assert result.exit_code == 2
     assert "'cifar_10' is none of digits, mnist" in result.output
     assert "did you mean cifar10?" in result.output
+
+
+def test_a_long_mistyped_name_is_not_repeated_whole() -> None:
+    result = run("check", "x" * 5_000)
+    assert result.exit_code == 2
+    assert len(result.output) < 1_000
 
 
 def test_check_of_a_set_that_is_not_there(tmp_path: Path) -> None:

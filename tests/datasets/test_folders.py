@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from puzzle_study.datasets import finding, folders
+from puzzle_study.datasets import DATASETS, finding, folders
 from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.errors import UserError
 
@@ -64,13 +65,17 @@ def test_empty_class(layouts: Layouts) -> None:
     ("keep", "sentence"),
     [("good", r"screws/test lacks a folder for a defect"), ("crack", r"screws/test lacks the folder good")],
 )
-def test_a_test_needs_both_kinds(layouts: Layouts, keep: str, sentence: str) -> None:
+def test_a_published_set_needs_both_kinds_and_a_folder_of_ones_own_does_not(
+    layouts: Layouts, keep: str, sentence: str
+) -> None:
     folder = layouts.category(layouts.root / "screws")
     for place in (folder / "test").iterdir():
         if place.name != keep:
             place.rename(folder / place.name)
     with pytest.raises(UserError, match=sentence):
-        _ = unit(finding.units("folder", str(folder)), "screws").images
+        _ = unit(finding.units("mvtec", str(folder)), "screws").images
+    images = unit(finding.units("folder", str(folder)), "screws").images
+    assert {(image.part, image.class_name) for image in images} == {("train", "good"), ("test", keep)}
 
 
 def test_defects_among_training_images(layouts: Layouts) -> None:
@@ -84,7 +89,8 @@ def test_missing_folders(layouts: Layouts) -> None:
     folder = layouts.category(layouts.root / "screws")
     (folder / "test").rename(folder / "tests")
     with pytest.raises(UserError, match=r"screws/test is missing"):
-        _ = unit(finding.units("folder", str(folder)), "screws").images
+        _ = unit(finding.units("mvtec", str(folder)), "screws").images
+    assert {image.part for image in unit(finding.units("folder", str(folder)), "screws").images} == {"train"}
     with pytest.raises(UserError, match=r"data\.root .*nowhere: no such folder; put normal images into train/good"):
         finding.units("folder", str(layouts.root / "nowhere"))
 
@@ -190,7 +196,8 @@ def test_inspection_names_every_damaged_file(layouts: Layouts) -> None:
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "coil100", "mvtec", "head_ct", "brain_mri", "folder"])
 def test_an_empty_root_says_how_to_get_the_set(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"it holds no files of .*; (run `python -m|go to https://|put normal images)"):
+    files = "images in MVTec AD's layout" if name == "folder" else re.escape(f"files of {DATASETS[name].title}")
+    with pytest.raises(UserError, match=rf"it holds no {files}; (run `python -m|go to https://|put normal images)"):
         finding.units(name, str(tmp_path))
 
 

@@ -119,6 +119,14 @@ def test_orientation_of_photographs(tmp_path: Path) -> None:
     assert result[0, -2].mean() > 235
 
 
+@pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))])
+def test_the_size_is_that_of_the_upright_photograph(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert images.upright_size(tmp_path / "a.jpg") == size
+
+
 def test_scaling_down_does_not_alias(tmp_path: Path) -> None:
     stripes = np.zeros((256, 256), dtype=np.uint8)
     stripes[::2] = 255

@@ -80,6 +80,14 @@ def test_medical_split_has_ten_normal_test_images() -> None:
     assert (~chosen.labels).sum() == 10
 
 
+@pytest.mark.parametrize("kinds", [[], ["good"] * 8, ["hole"] * 8])
+def test_a_given_split_may_lack_a_side_and_its_limit_holds(kinds: list[str]) -> None:
+    found = decoded(["good"] * 20 + kinds, ["train"] * 20 + ["test"] * len(kinds))
+    chosen = split(found, "given", normal="bottle", settings={"max_test_images": 5})
+    assert (len(chosen.train), len(chosen.validation)) == (17, 3)
+    assert chosen.labels.tolist() == [kind != "good" for kind in kinds[:5]]
+
+
 def test_given_split_takes_good_for_normal() -> None:
     found = decoded(["good"] * 20 + ["good", "hole", "crack"] * 3, ["train"] * 20 + ["test"] * 9)
     chosen = split(found, "given", normal="bottle")
@@ -149,24 +157,48 @@ def test_a_fixed_count_keeps_copies_together() -> None:
     assert not train & validation
 
 
-@pytest.mark.parametrize(("count", "limit"), [(40, None), (851, None), (10, 10)])
-def test_a_fixed_count_that_leaves_no_training_image_is_refused(count: int, limit: int | None) -> None:
-    sentence = (
-        f"somewhere: data.validation_count {count} leaves none of the {limit or 40} training images of class a; "
-        "lower it, or set it to null for data.validation_fraction"
-    )
-    with pytest.raises(UserError, match=sentence):
-        split(OFFICIAL, "official", settings={"validation_count": count, "max_train_images": limit})
+@pytest.mark.parametrize(
+    ("settings", "validating"),
+    [
+        ({"validation_count": 40}, 6),
+        ({"validation_count": 851, "max_train_images": 10}, 2),
+        ({"validation_count": 5, "train_fraction": 1 / 2}, 3),
+    ],
+)
+def test_a_fixed_count_that_does_not_fit_falls_back_to_the_fraction_and_says_so(
+    settings: dict[str, Any], validating: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert len(split(OFFICIAL, "official", settings=settings).validation) == validating
+    (message,) = caplog.messages
+    assert f"data.validation_count {settings['validation_count']} does not fit" in message
+    assert f"leaves {validating} for validation" in message
 
 
 @STEADY
-@given(seed=st.integers(0, 1000), small=st.floats(0.05, 1), large=st.floats(0.05, 1))
-def test_smaller_fractions_are_subsets_and_keep_the_test(seed: int, small: float, large: float) -> None:
+@given(
+    protocol=st.sampled_from(["official", "medical"]),
+    seed=st.integers(0, 1000),
+    small=st.floats(0.05, 1),
+    large=st.floats(0.05, 1),
+    settings=st.sampled_from([{}, {"validation_count": 5}, {"validation_count": 20}, {"max_train_images": 30}]),
+)
+def test_smaller_fractions_train_and_validate_on_subsets_and_keep_the_test(
+    protocol: str, seed: int, small: float, large: float, settings: dict[str, Any]
+) -> None:
     small, large = sorted((small, large))
-    few = split(OFFICIAL, "official", settings={"split_seed": seed, "train_fraction": small})
-    many = split(OFFICIAL, "official", settings={"split_seed": seed, "train_fraction": large})
-    assert (sets(few)[0] | sets(few)[1]) <= (sets(many)[0] | sets(many)[1])
-    assert sets(few)[2] == sets(many)[2]
+    found, normal = {"official": (OFFICIAL, NORMAL), "medical": (MEDICAL, "normal")}[protocol]
+    few, many = (
+        sets(split(found, protocol, normal=normal, settings=settings | {"split_seed": seed, "train_fraction": share}))
+        for share in (small, large)
+    )
+    assert few[0] <= many[0]
+    assert few[1] <= many[1]
+    assert few[2] == many[2]
+
+
+def test_all_images_are_split_as_ever() -> None:
+    assert split(OFFICIAL, "official").validation.tolist() == [6, 27, 75, 102, 114, 117]
+    assert split(OFFICIAL, "official", settings={"max_train_images": 12}).validation.tolist() == [36, 90]
 
 
 def test_seeds_and_classes_draw_differently() -> None:

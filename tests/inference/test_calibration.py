@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from puzzle_study.inference.calibration import Calibration
+from puzzle_study import score
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration, flagged_shares
 
 TEN = Calibration(np.arange(1.0, 11.0))
 
@@ -24,6 +25,18 @@ def test_a_rate_that_so_few_images_cannot_hold_gives_their_highest_score(rate: f
 def test_rounding_of_the_rate_does_not_shift_the_rank() -> None:
     nineteen = Calibration(np.arange(1.0, 20.0))
     assert [nineteen.threshold(k / 20) for k in range(1, 20)] == [20.0 - k for k in range(1, 20)]
+
+
+def test_the_shares_above_the_threshold_are_told_for_each_side_that_is_there() -> None:
+    assert {one.name: one.default for one in score.main.params}["fpr"] == FALSE_POSITIVE_RATE
+    validation, normal, anomalous = np.arange(20.0)[::-1], np.array([0, 19, 19.5, 30]), np.array([5.0, 40.0])
+    both = np.repeat([False, True], [4, 2])
+    assert flagged_shares(validation, np.append(normal, anomalous), both) == {
+        "flagged_normal": 0.5,
+        "flagged_anomalous": 0.5,
+    }
+    assert flagged_shares(validation, normal, both[:4]) == {"flagged_normal": 0.5, "flagged_anomalous": None}
+    assert flagged_shares(validation, normal[:0], both[:0]) == {"flagged_normal": None, "flagged_anomalous": None}
 
 
 @pytest.mark.parametrize(("count", "rate"), [(19, 0.05), (20, 0.05), (30, 0.1), (200, 0.03)])

@@ -17,8 +17,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, config
-from puzzle_study.config import layers
+from puzzle_study import PuzzleAE
+from puzzle_study.config import layers, read
 from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.detectors.puzzle_ae.detector import DESCRIPTION
 from puzzle_study.errors import UserError
@@ -45,8 +45,11 @@ def fitted() -> PuzzleAE:
 
 
 @pytest.mark.parametrize("path", ["puzzle", "model", "train", "score"])
-def test_every_setting_of_a_configuration_is_a_parameter_with_the_same_default(path: str) -> None:
-    section = getattr(config.Settings.model_validate({"data": {"name": "folder"}}), path)
+def test_every_setting_is_a_parameter_with_the_default_that_own_images_have_in_a_study_file(
+    path: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text("data: {name: folder}\n", encoding="utf-8")
+    section = getattr(read.load(tmp_path / "own.yaml").study, path)
     wanted = layers.leaves({path: section.model_dump(by_alias=True)})
     names = {dotted: name for name, dotted in parameters.SETTINGS.items()}
     given = inspect.signature(PuzzleAE).parameters
@@ -83,6 +86,7 @@ def test_a_parameter_out_of_its_range_is_named_when_fitting(values: dict[str, An
         PuzzleAE(**{**SMALL, **values}).fit(IMAGES)
 
 
+@pytest.mark.slow
 def test_fitting_is_the_training_of_a_trial() -> None:
     """The same images and seed as a bare Trainer give the same network, to the bit."""
     estimator = PuzzleAE(**SMALL).fit(IMAGES)
@@ -300,6 +304,7 @@ def test_a_device_that_is_not_there_is_one_sentence(
         PuzzleAE(**SMALL, device=device).fit(IMAGES)
 
 
+@pytest.mark.slow
 def test_importing_the_package_is_light_and_lists_the_estimator() -> None:
     code = (
         "import sys, puzzle_study\n"

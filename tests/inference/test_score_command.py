@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,34 @@ def test_damaged_images_are_listed_and_the_others_scored(best: Path, tmp_path: P
     assert "of 3 images flagged: their scores are above " in result.stderr
     assert "for a false-positive rate of 5 % by 19 validation images; 3 not scored\n" in result.stderr
     assert "note:" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("side", "aspect", "far"),
+    [
+        ((10, 20), (1, 1), 0),
+        ((40, 60), (1, 1), 2),
+        ((6, 8), (1, 1), 1),
+        ((4, 7), (1, 1), 3),
+        ((16, 16), (1.2, 1.4), 0),
+        ((16, 16), (1.3, 1.4), 3),
+    ],
+)
+def test_images_far_from_the_training_images_are_counted_once(
+    best: Path, tmp_path: Path, side: tuple[float, float], aspect: tuple[float, float], far: int
+) -> None:
+    write_many(tmp_path / "images", 2, side=16)
+    Image.new("L", (24, 24)).save(tmp_path / "images" / "z.png")
+    path = best / "3" / "detector.json"
+    description = json.loads(path.read_text())
+    path.write_text(json.dumps(description | {"original_sizes": {"side": side, "aspect": aspect}}))
+    result = score(best, tmp_path / "images")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: ") == (far > 0)
+    assert far == 0 or f"warning: {far} of 3 images are far in size or aspect ratio" in result.stderr
+    path.write_text(json.dumps(description | {"original_sizes": {"side": 3}}))
+    refused = score(best, tmp_path / "images")
+    assert (refused.exit_code, "original_sizes that are no sizes" in refused.stderr) == (2, True)
 
 
 def test_where_nothing_can_be_scored_the_exit_code_is_1(best: Path, tmp_path: Path) -> None:
@@ -222,6 +251,7 @@ def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(
         assert f"not scored: {row['error']}\n" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_writes_a_clean_table_even_for_names_that_are_no_text(best: Path, tmp_path: Path) -> None:
     (path,) = write_many(tmp_path / "images", 1)
     strange = os.fsencode(tmp_path / "images") + b'/\xff, "\n.png'

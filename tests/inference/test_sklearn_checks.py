@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from sklearn.utils import Tags
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -80,6 +81,7 @@ def test_the_checks_that_need_no_images_pass() -> None:
     assert found.get("skipped", set()) <= {"check_array_api_input"}
 
 
+@pytest.mark.slow
 def test_all_checks_but_that_of_contamination_pass_where_features_become_pixels() -> None:
     found = run(TiledFeatures(**TINY), dict.fromkeys(CONTAMINATION, OF_TRAINING))
     assert found["xfail"] == set(CONTAMINATION)

@@ -232,9 +232,10 @@ def _numbers(
         "n_anomalies": int(arrays["labels"].sum()),
     }
     for aggregation in AGGREGATIONS:
-        evaluation = asdict(
-            metrics.evaluate(_scores(arrays, "test", aggregation, study.score.error), arrays["labels"], resamples=100)
-        )
+        scores = _scores(arrays, "test", aggregation, study.score.error)
+        found = metrics.evaluate(scores, arrays["labels"], resamples=100)
+        assert found is not None
+        evaluation = asdict(found)
         for name in ("auroc", "average_precision", "fpr_at_tpr95", "fpr_at_tpr99", "fpr_at_tpr995", "inverted"):
             numbers[f"{name}_{aggregation}"] = evaluation[name]
         numbers[f"auroc_{aggregation}_low"] = evaluation["auroc_low"]

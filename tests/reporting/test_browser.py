@@ -11,7 +11,10 @@ from tests.reporting.browser import Browser, find_chromium
 
 CHROMIUM = find_chromium()
 SIZES = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)"),
+]
 
 
 @pytest.fixture(scope="module")

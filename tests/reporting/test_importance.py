@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from types import SimpleNamespace
+from typing import cast
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from puzzle_study.reporting import importance
+from puzzle_study.reporting.blocks import Paragraph
+from puzzle_study.reporting.sections import axes
+from puzzle_study.reporting.study_data import StudyData
 
 
 def test_the_axis_that_matters_is_found() -> None:
@@ -38,6 +45,15 @@ def test_words_and_missing_values_are_encoded() -> None:
 def test_equal_values_do_not_break() -> None:
     found = importance.importances(pd.DataFrame({"a": range(10)}), np.full(10, 0.9))
     assert np.isnan(found.r2)
+
+
+@pytest.mark.parametrize(("spread", "why"), [(1.0, r"explains .* which may be nothing"), (0.0, "the same AUROC")])
+def test_the_report_has_no_importances_if_the_forest_explains_nothing(spread: float, why: str) -> None:
+    generator = np.random.default_rng(1)
+    frame = pd.DataFrame({"a": generator.random(30), "_auroc": spread * generator.random(30)})
+    (block,) = axes._importance(cast("StudyData", SimpleNamespace(axes=["a"])), frame)
+    assert isinstance(block, Paragraph)
+    assert re.search(why, block.text)
 
 
 def test_few_configurations_are_refused() -> None:

@@ -22,6 +22,7 @@ def test_these_are_all_notebooks() -> None:
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == list(NOTEBOOKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs(name: str, study: Results, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PUZZLE_STUDY_RESULTS", str(study.root))

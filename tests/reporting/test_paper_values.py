@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from puzzle_study.config import Aggregation
@@ -44,12 +46,37 @@ def test_nine_parts_are_told_apart() -> None:
     assert four != nine
 
 
-@pytest.mark.parametrize(("dataset", "mean"), [("coil100", 0.993), ("head_ct", 0.8643), ("brain_mri", 0.9634)])
-def test_sets_with_a_mean_only(dataset: str, mean: float) -> None:
-    found = paper_values.auroc(dataset)
+def test_coil_has_a_mean_over_draws_only() -> None:
+    found = paper_values.auroc("coil100")
     assert found is not None
     assert not found.by_class
-    assert found.mean == pytest.approx(mean)
+    assert not found.last20
+    assert found.mean == pytest.approx(0.993)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "mean", "spread", "fpr"), [("head_ct", 0.8643, 0.0004, 0.7), ("brain_mri", 0.9634, 0.00031, 0.5)]
+)
+def test_table_4_has_its_spread_and_an_fpr_whose_tpr_it_does_not_state(
+    dataset: str, mean: float, spread: float, fpr: float
+) -> None:
+    found, number = paper_values.auroc(dataset), paper_values.class_number(dataset, "normal")
+    assert found is not None
+    assert found.last20
+    assert found.by_class == pytest.approx({number: mean})
+    assert found.spread == pytest.approx({number: spread})
+    assert paper_values.fpr_at_unstated_tpr(dataset) == {number: fpr}
+    assert paper_values.fpr_at_tpr(dataset, 99) == paper_values.fpr_at_unstated_tpr("mnist") == {}
+
+
+def test_fewer_images_epochs_channels_or_pixels_are_a_fraction_of_the_budget() -> None:
+    whole: dict[str, Any] = {"epochs": 600, "base_channels": 64, "size": None, "max_train_images": None}
+    assert paper_values.fraction_of_budget("mnist", **whole) == ""
+    less: dict[str, Any] = {"epochs": 6, "base_channels": 8, "size": 16, "max_train_images": 1200}
+    assert paper_values.fraction_of_budget("mnist", **less) == (
+        "6 of 600 epochs, 8 of 64 base channels, 16 of 28 pixels a side, at most 1200 training images"
+    )
+    assert paper_values.auroc("mnist", Conditions(max_train_images=1200)) == paper_values.auroc("mnist")
 
 
 @pytest.mark.parametrize(("dataset", "variant"), [("digits", "CPAE-G"), ("folder", "CPAE-G"), ("mnist", "PAE")])
@@ -62,7 +89,7 @@ def test_a_twelfth_of_the_images_is_table_9_by_class() -> None:
     assert found is not None
     assert found.source == "Table 9"
     assert found.by_class["8"] == pytest.approx(0.8981)
-    assert found.deviation["3"] == pytest.approx(0.01056)
+    assert found.spread["3"] == pytest.approx(0.01056)
     assert found.mean == pytest.approx(0.949)
 
 
@@ -74,7 +101,7 @@ def test_a_twelfth_of_the_images_is_table_9_by_class() -> None:
         ("cifar10", Conditions(train_fraction=1 / 12), "data.train_fraction 0.0833"),
         ("cifar10", Conditions(grayscale=True), "data.grayscale"),
         ("mnist", Conditions(train_fraction=1 / 12, grid=3), "puzzle.grid 3, data.train_fraction 0.0833"),
-        ("fashion_mnist", Conditions(max_train_images=500), "data.max_train_images 500"),
+        ("fashion_mnist", Conditions(max_train_images=500, variant="PAE"), "variant PAE"),
         ("mnist", Conditions(variant="PAE"), "variant PAE"),
     ],
 )
@@ -121,7 +148,7 @@ def test_operating_points_and_data_efficiency() -> None:
 def test_cifar_has_the_deviations_that_table_1_prints_for_the_same_row() -> None:
     found = paper_values.auroc("cifar10", aggregation="avg")
     assert found is not None
-    assert len(found.deviation) == 10
+    assert len(found.spread) == 10
     other = paper_values.auroc("cifar10", aggregation="max")
     assert other is not None
-    assert other.deviation == {}
+    assert other.spread == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
-from puzzle_study import datasets
+from puzzle_study import config, datasets
 from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
 from puzzle_study.config import read
 from puzzle_study.datasets.subset import chosen_images
@@ -28,6 +29,7 @@ from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.selection import Reading
+from puzzle_study.study.storage import Place
 from puzzle_study.trials import run
 from tests.study.conftest import wait_until
 
@@ -409,9 +411,23 @@ def test_images_of_one_kind_have_no_auroc(attacked: Plan, tmp_path: Path, monkey
     assert row["images"] == 3
 
 
+def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(attacking, "claim_cpus", lambda cpus: None)
+    devices: list[torch.device] = []
+    unit: Any = types.SimpleNamespace(run=lambda results, device: devices.append(device))
+    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), None).run(unit)
+    assert devices == [CPU]
+
+
 STAGE = """
 import sys
 from pathlib import Path
+
+from rich.console import Console
 
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
@@ -419,13 +435,15 @@ from puzzle_study.results import Results
 from puzzle_study.study import attacking
 from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
+from puzzle_study.study.progress import StageProgress
 
 plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
 assert plan.complete
 units, resources = attacking.attack_units(plan), plan.study.resources
 try:
     with local_ray(resources):
-        attacking.run_attack_stage(units, plan.results, resources, lambda: None)
+        progress = StageProgress("attacks", len(units), console=Console())
+        attacking.run_attack_stage(units, plan.results, resources, progress)
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -442,6 +460,7 @@ def start_stage(study: Path, results: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
@@ -461,6 +480,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
         pd.testing.assert_frame_equal(table(again, name), table(attacked, name), obj=name)
 
 
+@pytest.mark.slow
 def test_what_stops_an_attack_in_a_worker_is_one_sentence(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))

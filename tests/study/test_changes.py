@@ -123,6 +123,14 @@ def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch:
     assert (found.finished, found.usable) == (4, 3)
 
 
+@pytest.mark.parametrize(("cpu", "told"), [(1.5, False), (2.0, True)])
+def test_another_number_of_threads_is_told(cpu: float, told: bool, done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {"resources.cpu": cpu})
+    assert f"resources.cpu was 1.0, is {cpu}" in found.settings
+    assert any("a trial had 1 threads, has 2" in phrase for phrase in found.settings) is told
+    assert found.usable == 3
+
+
 @pytest.mark.parametrize("name", LOST)
 def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_changed(
     name: str, done: Results, tmp_path: Path
@@ -164,6 +172,26 @@ def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done:
     assert refused == (
         "results/one holds an unfinished study; go on with --resume, or choose another place with --results"
     )
+
+
+def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results, tmp_path: Path) -> None:
+    found = compared(tmp_path, done, {"data.root": "elsewhere"})
+    assert (found.settings, found.images, found.usable) == ((), False, 3)
+    assert found.refusal("results/one", resume=True) is None
+    others = compared(tmp_path, done, {"data.root": "elsewhere"}, fingerprint="1" * 16)
+    assert "other images" in (others.refusal("results/one", resume=True) or "")
+
+
+@pytest.mark.parametrize("changes", [{}, {"train.epochs": 5}])
+def test_a_study_of_which_nothing_but_failures_is_left_is_begun_anew(
+    changes: dict[str, Any], done: Results, tmp_path: Path
+) -> None:
+    for record in list(done.records()):
+        write_json(done.record_file(record["trial"]), record | {"status": "failed"})
+    file = load(tmp_path, changes)
+    assert compare(done, file, tasks(file), FINGERPRINT) is None
+    write_text(done.checkpoints("key") / "epoch-000001.pt", "there is something to go on with")
+    assert compare(done, file, tasks(file), FINGERPRINT) is not None
 
 
 def test_an_empty_folder_has_nothing_to_compare(tmp_path: Path) -> None:

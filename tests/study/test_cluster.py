@@ -17,6 +17,8 @@ import pytest
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
+from puzzle_study.study import nodes
+from puzzle_study.study.nodes import check_gpus, places
 from puzzle_study.study.ray import cluster
 from puzzle_study.study.ray.cluster import check_nodes, check_resources, package_digest
 from puzzle_study.study.storage import Place
@@ -52,6 +54,7 @@ def listeners(process: psutil.Process) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_listener_of_a_running_study_is_on_loopback_and_wants_a_token(tiny: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         tune_command(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000"),
@@ -79,6 +82,7 @@ def test_every_listener_of_a_running_study_is_on_loopback_and_wants_a_token(tiny
         process.communicate()
 
 
+@pytest.mark.slow
 def test_rays_folder_is_private_and_removed() -> None:
     done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -100,6 +104,37 @@ def test_a_trial_must_fit_one_node_and_not_all_of_them_together() -> None:
     with pytest.raises(UserError, match="resources asks for 2 CPUs and 1 GPUs a trial, and no single node has both"):
         check_resources(config.Resources(cpu=2.0, gpu=1.0), nodes)
     check_resources(config.Resources(cpu=1.0, gpu=1.0), nodes)
+
+
+def test_there_is_room_on_each_node_for_what_fits_it_whole() -> None:
+    three = [{"CPU": 4.0}, {"CPU": 3.0, "GPU": 1.0}, {"CPU": 16.0, "GPU": 2.0}]
+    assert places(config.Resources(cpu=2.0), three) == 2 + 1 + 8
+    assert places(config.Resources(cpu=2.0, gpu=0.25), three) == 1 + 8
+    assert places(config.Resources(cpu=1.0, gpu=2.0), three) == 1
+
+
+def test_gpus_that_pytorch_cannot_use_are_refused_by_node_if_trials_ask_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def node(name: str, **resources: float) -> dict[str, object]:
+        return {"NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1", "Resources": resources}
+
+    asked: list[object] = []
+
+    def answers(remote: object, able: list[dict[str, str]], counts: list[object]) -> list[str | None]:
+        asked.extend(zip((one["NodeManagerHostname"] for one in able), counts, strict=True))
+        return [faults.get(one["NodeManagerHostname"]) for one in able]
+
+    monkeypatch.setattr(nodes, "answers", answers)
+    faults = {"head": "it has none", "b": "PyTorch 2.13.0+cpu sees 0 of 2 GPUs"}
+    cluster_of = [node("head", CPU=4.0), node("a", CPU=4.0, GPU=1.0), node("b", CPU=4.0, GPU=2.0)]
+    check_gpus(config.Resources(gpu=0.0), cluster_of)
+    assert asked == []
+    with pytest.raises(UserError, match=r"on b \(10\.0\.0\.1\) \(PyTorch 2\.13\.0\+cpu sees 0 of 2 GPUs\); install"):
+        check_gpus(config.Resources(gpu=0.5), cluster_of)
+    assert asked == [("a", (1,)), ("b", (2,))]
+    del faults["b"]
+    check_gpus(config.Resources(gpu=0.5), cluster_of)
 
 
 LIKE_HERE = {"node": "b (10.0.0.2)", "version": __version__, "sees": True, "error": None, "fingerprint": "f"}
@@ -163,6 +198,7 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
         cluster._reachable(address)
 
 
+@pytest.mark.slow
 def test_a_study_that_finds_no_cluster_ends_with_that_sentence(tiny: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         tune_command(tiny, "--results", tmp_path / "results", "--address", "127.0.0.1:1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from puzzle_study.config import read
 from puzzle_study.tune import main
 
 BAD = [
@@ -59,20 +61,71 @@ def test_what_is_not_there_is_one_sentence(
     assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
 
 
-def test_a_dry_run_prints_the_resolved_study_and_its_size_and_starts_nothing(
+SEARCHED = """
+data: {name: digits, normal_classes: [3, 8]}
+model: {base_channels: 2}
+seeds: [0, 1]
+search:
+  configurations: 4
+  space: {train.lambda: {uniform: [0.0, 0.1]}}
+attacks: {methods: [fgsm]}
+"""
+
+
+@pytest.fixture
+def short_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure one step of each kind."""
+    monkeypatch.setattr("puzzle_study.study.forecast.MEASURED_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("short_measurement")
+def test_a_dry_run_says_what_would_be_trained_and_about_what_it_costs_and_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("one.yaml").write_text(
-        "data: {name: digits, normal_classes: [3, 8]}\nseeds: [0, 1]\nsearch:\n  configurations: 4\n"
-        "  space: {train.lambda: {uniform: [0.0, 0.1]}}\n",
-        encoding="utf-8",
-    )
+    Path("one.yaml").write_text(SEARCHED, encoding="utf-8")
     result = CliRunner().invoke(main, ["one.yaml", "--dry-run"])
     assert result.exit_code == 0, result.output
-    assert "# 28 trials: 5 configurations × 2 tasks × 2 seeds, and 8 references" in result.output
-    assert "lambda: 0.02" in result.output
+    for said in (
+        "20 trainings: 5 configurations × 2 tasks × 2 seeds; and 8 references",
+        "99 to 104 for training, 17 to 18 for validation, 58 to 61 normal and 538 to 541 anomalous for the test",
+        "results would go to results/one",
+    ):
+        assert said in result.output
+    assert re.search(
+        r"^time: about \d[\d.,]* (s|min|h|days) on this machine, \d+ trials? at once, "
+        r"a training about .*\d (s|min|h)\b.*; attacks not counted$",
+        result.output,
+        re.M,
+    )
+    disk = re.search(r"^disk: about ([\d.]+) MB, and [\d.]+ MB for checkpoints while it runs$", result.output, re.M)
+    assert disk
+    assert 2 < float(disk[1]) < 10
+    assert "lambda: 0.02" not in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["one.yaml"]
+
+
+@pytest.mark.usefixtures("short_measurement")
+def test_a_verbose_dry_run_prints_the_resolved_study_as_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text(SEARCHED, encoding="utf-8")
+    result = CliRunner().invoke(main, ["one.yaml", "--dry-run", "--verbose"])
+    assert result.exit_code == 0, result.output
+    Path("again.yaml").write_text(result.output, encoding="utf-8")
+    assert read.load(Path("again.yaml")).study == read.load(Path("one.yaml")).study
+    assert "# 20 trainings: " in result.output
+
+
+def test_a_dry_run_without_images_says_what_it_can_and_ends_with_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("one.yaml").write_text("data: {name: cifar10, root: nowhere}\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["one.yaml", "--dry-run"])
+    assert result.exit_code == 2
+    assert "10 trainings: 1 configuration × 10 tasks × 1 seed; and 40 references" in result.output
+    assert "error: data.root nowhere: no such folder" in result.output
+    assert "time: " not in result.output
 
 
 def test_help_answers_at_once_because_nothing_heavy_is_imported() -> None:
@@ -86,14 +139,15 @@ def test_help_answers_at_once_because_nothing_heavy_is_imported() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("short_measurement")
 def test_quick_applies_the_files_own_section_and_its_mistakes_are_named_by_their_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = "data: {name: digits}\ntrain: {epochs: 50}\nquick:\n  train: {epochs: 2}\n"
     Path("one.yaml").write_text(text, encoding="utf-8")
-    assert "epochs: 50" in CliRunner().invoke(main, ["one.yaml", "--dry-run"]).output
-    assert "epochs: 2" in CliRunner().invoke(main, ["one.yaml", "--dry-run", "--quick"]).output
+    assert " 50 epochs" in CliRunner().invoke(main, ["one.yaml", "--dry-run"]).output
+    assert " 2 epochs" in CliRunner().invoke(main, ["one.yaml", "--dry-run", "--quick"]).output
     Path("one.yaml").write_text(text.replace("epochs: 2", "epochs: -2"), encoding="utf-8")
     result = CliRunner().invoke(main, ["one.yaml", "--quick"])
     assert "greater than or equal to 0, got -2 (one.yaml, line 4)" in result.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import pandas as pd
 import pytest
 
 from tests.study.conftest import TINY, Tune, start, tune_environment, wait_until
+
+pytestmark = pytest.mark.slow
 
 FILES = (
     "study.yaml",
@@ -48,6 +51,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert "report: " in done.stdout
+    # Two of three are done: a training among them has told how fast trainings are.
+    assert re.search(r"^trials 2/3 · about .* left", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^attacks 1/\d+ · about .* left", done.stdout, re.MULTILINE), done.stdout
     return folder
 
 
@@ -83,6 +89,12 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     environment = json.loads((results / "environment.json").read_text(encoding="utf-8"))
     assert environment["finished"] is not None
     assert environment["versions"]["torch"]
+    assert environment["hardware"]["threads"] == 1
+    page = (results / "report" / "index.html").read_text(encoding="utf-8")
+    assert "training 0" in page
+    assert "(0,)" not in page
+    assert "last 2 evaluations" in page
+    assert "last 20 evaluations" not in page
 
 
 @pytest.mark.parametrize("folder", ["runs[new]", "runs[/b]"])
@@ -129,8 +141,10 @@ def test_a_study_that_is_killed_before_its_report_is_not_finished(finished: Path
 
 
 def test_the_resolved_study_runs_again_with_the_same_numbers(finished: Path, tune: Tune, tmp_path: Path) -> None:
-    done = tune(finished / "results" / "tiny" / "study.yaml", "--results", tmp_path)
+    done = tune(finished / "results" / "tiny" / "study.yaml", "--results", tmp_path, "--verbose")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished after" in done.stdout
+    assert "Failed to fetch metrics" not in done.stdout + done.stderr
     assert_same_tables(finished / "results" / "tiny", tmp_path / "tiny")
 
 

@@ -29,7 +29,7 @@ from puzzle_study import config
 from puzzle_study.config import read
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replace_folder, write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results, replace_folder, write_json, write_text
 from puzzle_study.study import attacking
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
@@ -37,7 +37,7 @@ from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray import runner
 from puzzle_study.study.ray.cluster import check_resources
 from puzzle_study.study.ray.following import LogFollower
-from puzzle_study.study.ray.searcher import PlanSearcher
+from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
 from puzzle_study.trials import run
 from puzzle_study.trials.spec import TrialSpec, failed_record
@@ -102,6 +102,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(
     tune: Tune, tmp_path: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
     assert_as_undisturbed(record, results, tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_room(
     tune: Tune, small_disk: Path, tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_a_folder_that_cannot_be_copied_leaves_the_old_one_and_nothing_half_made
 HOG = "import sys, time; held = b'x' * int(sys.argv[1]); print('held', flush=True); time.sleep(600)"
 
 
+@pytest.mark.slow
 def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(tmp_path: Path) -> None:
     used, total = get_used_memory(), get_system_memory()
     limit, hog = used + 3 * 2**30, 3 * 2**30
@@ -274,6 +277,7 @@ def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 2
 
 
+@pytest.mark.slow
 def test_a_study_whose_every_worker_dies_ends_with_its_report(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     study = start(tmp_path / "room.yaml", "--results", tmp_path, environment={"RAY_memory_usage_threshold": "0.01"})
@@ -291,7 +295,8 @@ import json, sys
 from pathlib import Path
 from rich.console import Console
 from puzzle_study.config import read
-from puzzle_study.results import Results, write_text
+from puzzle_study.errors import UserError
+from puzzle_study.results import RECORD_FORMAT, Results, write_text
 from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
@@ -304,11 +309,15 @@ with local_ray(file.study.resources):
     from puzzle_study.study.ray.runner import run_trials
 
     progress = StageProgress("trials", plan.total, console=Console(stderr=True))
-    run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
+    try:
+        run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
+    except UserError as error:
+        print(error, file=sys.stderr)
 print(json.dumps([[record["status"], record["error"]] for record in plan.records.values()]))
 """
 
 
+@pytest.mark.slow
 def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     done = subprocess.run(
@@ -324,6 +333,7 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
     for _, error in records:
         assert re.fullmatch(r"node .* has puzzle_study .*, the study runs 9\.9\.9; install that .*", error)
     assert "the trial goes on" not in done.stderr, "what can only end the same is not tried again"
+    assert done.stderr.rstrip().endswith("(the first 2 trials failed like this, so no more were run)")
 
 
 def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
@@ -378,6 +388,33 @@ def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monk
     assert output.getvalue().count("memory ran out") == 3
 
 
+def test_a_trial_that_holds_no_gpu_is_trained_on_the_cpu_and_one_whose_gpu_cannot_be_used_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
+    plan = make_plan(read.load(tmp_path / "room.yaml"), Results(tmp_path / "room"))
+    write_text(plan.results.study_file, "here\n")
+    spec = plan.next()
+    assert spec is not None
+    devices: list[torch.device] = []
+    reported: list[dict[str, Any]] = []
+
+    def run(*_: Any, device: torch.device, **__: Any) -> dict[str, Any]:
+        devices.append(device)
+        return {}
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "claim_cpus", lambda cpus: None)
+    monkeypatch.setattr("ray.tune.report", reported.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for gpu in (0.0, 0.5):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpu=gpu: 0 if gpu else 1)
+        resources = config.Resources(gpu=gpu)
+        runner._trainable({"spec": spec.to_json()}, Place.of(plan.results, None), resources, plan.study.data)
+    assert devices == [torch.device("cpu")]
+    assert "sees 0 of 1 GPUs" in reported[-1][REFUSED]
+
+
 def test_half_a_gpu_is_refused_where_there_is_none() -> None:
     with pytest.raises(UserError, match=r"resources\.gpu asks for 0\.5 GPUs a trial, but there are 0; lower it"):
         check_resources(config.Resources(gpu=0.5), [{"CPU": 8.0}])
@@ -390,33 +427,46 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     """Against a stand-in for Ray that counts what was handed to it and has not been waited for."""
     running: list[object] = []
     seen: list[int] = []
+    actors: list[object] = []
 
     class Remote:
-        def remote(self, unit: Any, place: Any) -> object:
+        def remote(self, unit: Any) -> object:
             task = object()
             running.append(task)
             seen.append(len(running))
-            write_json(Results(tmp_path).attack_file(unit.key), {"format": 1, "rows": []})
+            write_json(Results(tmp_path).attack_file(unit.key), {"format": RECORD_FORMAT, "rows": []})
             return task
 
-    def wait(tasks: list[object]) -> tuple[list[object], list[object]]:
+    def actor(*_: Any) -> object:
+        actors.append(types.SimpleNamespace(run=Remote()))
+        return actors[-1]
+
+    def wait(tasks: list[object], timeout: float) -> tuple[list[object], list[object]]:
         running.remove(tasks[0])
         return tasks[:1], tasks[1:]
 
     fake = types.ModuleType("ray")
-    vars(fake).update(remote=lambda **options: lambda function: Remote(), wait=wait, get=lambda tasks: None)
+    vars(fake).update(
+        remote=lambda **options: lambda kind: types.SimpleNamespace(remote=actor),
+        wait=wait,
+        get=lambda tasks: None,
+        nodes=lambda: [{"Alive": alive, "Resources": {"CPU": 7.0}} for alive in (True, False)],
+    )
     errors = types.ModuleType("ray.exceptions")
     vars(errors).update(RayTaskError=RuntimeError)
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setitem(sys.modules, "ray.exceptions", errors)
     units: list[Any] = [types.SimpleNamespace(key=f"unit{number}") for number in range(8)]
-    write_json(Results(tmp_path).attack_file("unit0"), {"format": 1, "rows": []})
-    done: list[None] = []
-    attacking.run_attack_stage(
-        units, Results(tmp_path), config.Resources(), lambda: done.append(None), max_concurrent=max_concurrent
-    )
-    assert len(done) == len(seen) == 7, "each once, and not what has a record"
+    write_json(Results(tmp_path).attack_file("unit0"), {"format": RECORD_FORMAT, "rows": []})
+    output = StringIO()
+    progress = StageProgress("attacks", 8, done=1, console=Console(file=output))
+    attacking.run_attack_stage(units, Results(tmp_path), config.Resources(), progress, max_concurrent=max_concurrent)
+    assert [line.split(" · ")[0] for line in output.getvalue().splitlines()] == [
+        f"attacks {count}/8" for count in range(2, 9)
+    ], "each once, and not what has a record"
+    assert len(seen) == 7
     assert max(seen) == most
+    assert len(actors) == most, "a process is used again"
 
 
 def test_the_follower_prints_whole_new_lines_behind_the_name_of_their_trial(tmp_path: Path) -> None:

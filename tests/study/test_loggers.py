@@ -69,6 +69,7 @@ def test_wandb_without_an_account_is_refused_in_a_sentence(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED), reason=f"needs {' and '.join(NEEDED)}"
 )

@@ -30,6 +30,7 @@ search:
 """
 
 
+@pytest.mark.slow
 def test_asha_stops_trials_and_the_study_says_which_and_why(tmp_path: Path, tune: Tune) -> None:
     path = tmp_path / "stopped.yaml"
     path.write_text(STUDY, encoding="utf-8")

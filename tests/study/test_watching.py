@@ -14,6 +14,8 @@ import pytest
 from puzzle_study.results import Results
 from tests.study.conftest import Tune, start, wait_until
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 name: watched
 data: {name: digits, normal_classes: [3], max_train_images: 60, max_test_images: 40}

@@ -32,11 +32,12 @@ def perturb(
         return puzzle_NCHW
     epsilon = adversary.epsilon
     delta = torch.empty_like(puzzle_NCHW).uniform_(-epsilon, epsilon, generator=generator)
-    noisy = (puzzle_NCHW + delta).clamp_(0, 1)
-    start = noisy if adversary.noise == "twice" else puzzle_NCHW
+    noisy = puzzle_NCHW + delta
+    start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
+    # As in the authors' code the target is what the noise made of the puzzle, and may leave [0, 1].
     target = noisy if adversary.target == "noisy" else puzzle_NCHW
     for step in range(adversary.steps if adversary.method == "pgd" else 1):
-        attacked = noisy if step == 0 and adversary.noise == "twice" else start + delta
+        attacked = start if step == 0 and adversary.noise == "twice" else start + delta
         attacked = attacked.detach().requires_grad_()
         loss = (reconstruct(attacked) - target).square().sum()
         (gradient,) = torch.autograd.grad(loss, attacked)

@@ -13,7 +13,9 @@ from pydantic import Field, model_validator
 from puzzle_study.config.types import (
     MOST_EPOCHS,
     MOST_SEED,
+    Costs,
     DetectorSettings,
+    Images,
     Layer,
     Perturbation,
     Reading,
@@ -21,11 +23,13 @@ from puzzle_study.config.types import (
     Section,
     WantedPrecision,
 )
-from puzzle_study.detectors.puzzle_ae.rules import RULES
+from puzzle_study.detectors.puzzle_ae.rules import RULES, scoring_permutations
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.registry import OneOf
 
 MOST_PERMUTATIONS = 512
+# Multiply-adds of the U-Net for a pixel are 140 × base², and narrow networks are slower at them.
+ADDS_PER_PIXEL, NARROW = 140, 16
 MOST_BASE_CHANNELS = 256
 Aggregation = Annotated[str, OneOf(lambda: AGGREGATIONS)]
 ErrorNorm = Annotated[str, OneOf(lambda: NORMS)]
@@ -85,7 +89,8 @@ class Adversary(Section):
         "once", description="`twice` (authors' code): the start noise stays in the input, effective bound 2ε."
     )
     target: Literal["clean", "noisy"] = Field(
-        "clean", description="What the adversary's loss compares with: the clean puzzle (paper) or the noisy one."
+        "clean",
+        description="What the adversary's loss compares with: the clean puzzle (paper) or, not clamped, the noisy one.",
     )
 
 
@@ -167,7 +172,7 @@ DATASET_DEFAULTS: dict[str, Layer] = {
         "score": {"aggregation": "avg"},
     },
     "folder": {
-        "data": {"augment_to": 800},
+        "preset": "fast",
         "train": {"epochs": 3000, "batch_size": 8, "adversary": {"epsilon": 0.01}},
         "score": {"aggregation": "avg"},
     },
@@ -187,6 +192,7 @@ PRESETS: dict[str, Layer] = {
         "puzzle": {"per_batch": True},
         "train": {
             "feature_loss": "elementwise",
+            "precision": "float32",
             "adversary": {"noise": "twice", "target": "noisy"},
         },
         "score": {"error": "mse", "puzzle_set": "all"},
@@ -222,7 +228,8 @@ PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
         "cifar10": {"train": {"epochs": 60}},
         "coil100": {"train": {"epochs": 1000}},
         "mvtec": {"train": {"epochs": 200}},
-        "folder": {"train": {"epochs": 200}},
+        # Minutes for a few hundred images of 128 pixels on a laptop (benchmarks/RESULTS.md).
+        "folder": {"model": {"base_channels": 8}, "train": {"epochs": 50, "batch_size": 8}, "evaluate": {"every": 25}},
         "head_ct": {"train": {"epochs": 1000}},
         "brain_mri": {"train": {"epochs": 1000}},
     },
@@ -251,6 +258,7 @@ class PuzzleSettings(DetectorSettings):
         "model": ("variant", "train.lambda"),
     }
     RULES: ClassVar[tuple[Rule, ...]] = RULES
+    BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     SMALL: ClassVar[Layer] = {
         "model": {"base_channels": 4, "initialisation": "he"},
         "train": {"epochs": 6, "batch_size": 8, "precision": "float32", "learning_rate": 3e-3},
@@ -284,6 +292,17 @@ class PuzzleSettings(DetectorSettings):
     def epochs_wanted(self) -> int:
         """Epochs at most."""
         return self.train.epochs
+
+    def costs(self, images: Images) -> Costs:
+        """Return what a trial costs, by the multiply-adds of the U-Net."""
+        base, adversary = self.model.base_channels, self.train.adversary
+        solve = float(ADDS_PER_PIXEL * images.pixels * base * (base + NARROW))
+        # Forward, and back to weights and to inputs; the adversary goes forward and back to the input each step.
+        steps = {"none": 0, "fgsm": 1, "pgd": adversary.steps}[adversary.method]
+        views = self.score.permutations
+        if views == "all":
+            views = scoring_permutations(self, normal_class=images.normal_class, dataset=images.dataset)
+        return Costs(fit=0.0, epoch=(3 + 2 * steps) * solve, score=views * solve, views=views)
 
     def inert(self) -> dict[str, str]:
         """Return the settings that cannot change this configuration's training, each with the reason."""

@@ -113,7 +113,7 @@ def _mean_cells(data: StudyData, configuration: str) -> tuple[list[Cell], int, s
     cells, n, methods = [], 0, set()
     for way in AGGREGATIONS:
         mean = data.mean(_choice(data, configuration, way))
-        cells.append(percent(mean.value, mean.low, mean.high) if mean else Cell("–"))
+        cells.append(percent(mean.value, mean.low, mean.high) if mean else Cell(data.lacking() or "–"))
         if mean:
             n = mean.n
             methods.add(mean.method)
@@ -134,6 +134,8 @@ def _variant_table(data: StudyData, axis: str) -> Table:
     missing = (
         "" if shown or data.winner is None else paper_values.missing_auroc(data.dataset, data.conditions(data.winner))
     )
+    chosen = data.described
+    marked = " (here at a fraction of the budget)" if chosen and data.budget(chosen) else ""
     for variant, configuration in _levels(data, axis):
         cells, n, methods = _mean_cells(data, configuration)
         found |= methods
@@ -154,14 +156,19 @@ def _variant_table(data: StudyData, axis: str) -> Table:
             Column("variant", "Variant", numeric=False),
             Column("configuration", "Configuration", numeric=False),
             *(Column(f"auroc_{way}", f"{way} % [95 %]") for way in AGGREGATIONS),
-            *(Column(f"paper_{way}", f"the paper's {way} %") for way in shown),
+            *(Column(f"paper_{way}", f"the paper's {way} %{marked}") for way in shown),
             Column("trials", "Trials (n)"),
         ),
         tuple(rows),
         f"AUROC, mean over classes and seeds. {method_note(found)} Where other settings were "
         "searched too, each variant stands with its configuration of the best rank (selection: "
         f"{data.selected_by})."
-        + (" The paper's values: mean over all classes as printed (Table 8 for CIFAR-10)." if shown else "")
+        + (
+            " The paper's values: mean over all classes and the last 20 epochs as printed (Table 8 for CIFAR-10); ours "
+            "are of the last epoch." + (data.paper_note(chosen) if chosen else "")
+            if shown
+            else ""
+        )
         + (f" {missing}" if missing else ""),
     )
 
@@ -192,7 +199,7 @@ def _data_table(data: StudyData, axis: str) -> Table:
 
 def _data_figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
     levels = _levels(data, axis)
-    if len(levels) < 2:
+    if len(levels) < 2 or not any(_mean_cells(data, configuration)[1] for _, configuration in levels):
         return None
     x = [float(value) for value, _ in levels]
     twelfth = _at_a_twelfth(data, axis)

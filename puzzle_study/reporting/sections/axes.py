@@ -41,6 +41,8 @@ def build(data: StudyData, figures: Path) -> Section:
     if not data.axes or chosen is None:
         return section("axes", title, [absent("This study searched no setting.")])
     frame = configurations(data, chosen)
+    if frame.empty and (lacks := data.lacking()):
+        return section("axes", title, [absent(f"There is no test AUROC to show against the settings: {lacks}.")])
     if len(frame) < 2:
         return section("axes", title, [absent("Fewer than two configurations are complete.")])
     blocks: list[Block | None] = [
@@ -146,12 +148,16 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
             )
         ]
     found = importance.importances(frame[data.axes], frame["_auroc"])
+    explained = f"{share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, {share(found.r2_high, digits=0)}]"
+    if not found.r2_low > 0:
+        why = (
+            "all configurations have the same AUROC"
+            if np.isnan(found.r2)
+            else f"a random forest explains {explained} of the variance of configurations left out "
+            f"({importance.METHOD}), which may be nothing"
+        )
+        return [absent(f"No importance of settings: {why}; n = {found.n} configurations.")]
     ordered = sorted(found.axes, key=lambda axis: -axis.value)
-    trust = (
-        "That interval holds zero: the forest may predict nothing, and then the importances mean nothing."
-        if found.r2_low <= 0
-        else "So the importances can be read."
-    )
     return [
         Table(
             "importance",
@@ -167,8 +173,7 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
             ),
             "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
             f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
-            f"forest explains {share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, "
-            f"{share(found.r2_high, digits=0)}] of the variance of configurations left out. {trust}",
+            f"forest explains {explained} of the variance of configurations left out.",
         )
     ]
 
@@ -183,15 +188,19 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     factors = {
         "setting": [one for one, own in series for _ in range(len(own))],
         "class": [str(key[1:3]) for key in values.index],
-        "seed": [key[3] for key in values.index],
+        # A seed means another stream in another class, so that it is a level of its own there.
+        "seed": [str(key[1:]) for key in values.index],
     }
+    if len(set(factors["seed"])) == len(set(factors["class"])):
+        del factors["seed"]
     varied = {name: levels for name, levels in factors.items() if len(set(levels)) > 1}
     if len(varied) < 2 or len(values) < 8:
         return None
     shares = intervals.variance_shares(values.to_numpy(), varied)
-    titles = {"setting": "searched settings", "class": "normal class", "seed": "seed", "rest": "interactions and noise"}
+    titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
+    titles["rest"] = "interactions and noise"
     rows = tuple(
-        (word(titles[name]), percent(value, digits=0), Cell("" if name == "rest" else str(len(set(varied[name])))))
+        (word(titles[name]), percent(value, digits=0), count(len(set(varied[name]))) if name in varied else Cell(""))
         for name, value in shares.items()
     )
     return Table(
@@ -203,7 +212,7 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
             Column("levels", "Levels (n)"),
         ),
         rows,
-        f"η² of each factor alone over {len(values)} trials of complete configurations; no interval. A factor of few "
+        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor of few "
         "levels is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − "
         "1).",
     )

@@ -6,8 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, word
+from puzzle_study.reporting.blocks import (
+    NOTHING,
+    Block,
+    Cell,
+    Column,
+    Section,
+    Table,
+    absent,
+    count,
+    percent,
+    section,
+    share,
+    word,
+)
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
@@ -21,6 +35,8 @@ IMAGE_INTERVAL = (
     "anomalous images do not overlap the interval is a point, which says nothing about images not seen."
 )
 
+FLAGGED = (("flagged_normal", "normal"), ("flagged_anomalous", "anomalous"))
+
 
 def build(data: StudyData) -> Section:
     """Return the section."""
@@ -30,7 +46,9 @@ def build(data: StudyData) -> Section:
     if chosen is None:
         return section("classes", title, [absent("No Puzzle-AE configuration finished.")])
     name = "winner" if winner else "default"
-    tables = [auroc_table(data, chosen, name), fpr_table(data, chosen, name)]
+    tables: list[Block | None] = [
+        build_table(data, chosen, name) for build_table in (auroc_table, fpr_table, flagged_table)
+    ]
     if winner and default and default.configuration != winner.configuration and len(data.of(default)):
         tables += [auroc_table(data, default, "default", collapsed=True)]
     return section("classes", title, tables)
@@ -49,18 +67,24 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
         mark = " (selected)" if variant.aggregation == choice.aggregation else ""
         columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
     columns += [Column(f"auroc_{one.detector}", f"{one.title} %") for one in references]
-    columns += [Column(f"paper_{way}", f"the paper's % ({paper.source})") for paper, way in shown]
+    alike = [one for one in variants if any(paper.last20 and way == one.aggregation for paper, way in shown)]
+    alike = [one for one in alike if len(data.metric(one, "last20", "_mean"))]
+    columns += [Column(f"last20_{one.aggregation}", f"{one.aggregation} %, last 20 evaluations") for one in alike]
+    columns += [
+        Column(f"paper_{way}", f"the paper's % ({data.paper_source(choice, paper.source)})") for paper, way in shown
+    ]
     columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
     rows = []
     for normal_class in _classes(data, choice):
         cells = [word(normal_class)]
         cells += [class_cell(data, one, normal_class, strong=one == choice) for one in [*variants, *references]]
+        cells += [last20_cell(data, one, normal_class) for one in alike]
         number = paper_values.class_number(data.dataset, normal_class)
-        cells += [percent(paper.by_class.get(number)) for paper, _ in shown]
+        cells += [_printed(paper.by_class.get(number), paper.spread.get(number)) for paper, _ in shown]
         rows.append((*cells, *_counts(data, choice, normal_class)))
-    rows.append(
-        (*_mean_cells(data, choice, [*variants, *references]), *_paper_means(data, choice, shown), *_no_counts())
-    )
+    means = [percent(float(data.metric(one, "last20", "_mean").mean()), digits=2) for one in alike]
+    means += _paper_means(data, choice, shown)
+    rows.append((*_mean_cells(data, choice, [*variants, *references]), *means, *_no_counts()))
     note = (
         f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
         f"{data.selected_by}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
@@ -69,6 +93,13 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     note += f"; interval: {mean.method}." if mean else "."
     if shown:
         note += " The paper's values are as printed there; its mean is over the classes shown here."
+        if alike:
+            note += (
+                " They are means over the last 20 epochs of a training; ours of that kind stand before them, over the "
+                "last 20 evaluations on the images of evaluate.max_images, mean over seeds ± over the evaluations. "
+                + paper_values.PLUS_MINUS
+            )
+        note += data.paper_note(choice)
     elif missing := paper_values.missing_auroc(data.dataset, conditions):
         note += f" {missing}"
     return Table(f"classes_{name}", f"AUROC by normal class: the {name}", tuple(columns), tuple(rows), note, collapsed)
@@ -79,20 +110,28 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     metrics = (("fpr_at_tpr95", "95", 95.0), ("fpr_at_tpr99", "99", 99.0), ("fpr_at_tpr995", "99.5", 99.5))
     conditions = data.conditions(choice)
     papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value, conditions)) for _, tpr, value in metrics]
-    papers = [(tpr, values) for tpr, values in papers if values]
+    papers = [(f"at {tpr} %", values) for tpr, values in papers if values]
+    unstated = paper_values.fpr_at_unstated_tpr(data.dataset, conditions)
+    papers += [("TPR not stated", unstated)] if unstated else []
     columns = [Column("class", "Normal class", numeric=False)]
     columns += [Column(metric, f"FPR % at TPR {tpr} %") for metric, tpr, _ in metrics]
     columns += [Column("average_precision", "Average precision %")]
-    columns += [Column(f"paper_{tpr.replace('.', '')}", f"the paper's FPR % at {tpr} %") for tpr, _ in papers]
+    source = data.paper_source(choice, "Table 4" if unstated else "Table 10")
+    columns += [
+        Column(f"paper_{''.join(filter(str.isalnum, tpr))}", f"the paper's FPR %, {tpr} ({source})")
+        for tpr, _ in papers
+    ]
     columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
     series = [data.metric(choice, metric) for metric, _, _ in metrics] + [data.metric(choice, "average_precision")]
     rows = []
     for normal_class in _classes(data, choice):
-        cells = [word(normal_class)] + [spread_cell(_of_class(values, normal_class)) for values in series]
+        lacks = _lacks(data, choice, normal_class)
+        cells = [word(normal_class)]
+        cells += [spread_cell(_of_class(values, normal_class), otherwise=lacks) for values in series]
         number = paper_values.class_number(data.dataset, normal_class)
         cells += [percent(values.get(number)) for _, values in papers]
         rows.append((*cells, *_counts(data, choice, normal_class)))
-    means = [percent(float(values.mean())) if len(values) else Cell("–") for values in series]
+    means = [percent(float(values.mean())) if len(values) else Cell(NOTHING) for values in series]
     classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
     theirs = [percent(_mean_of([values[one] for one in classes if one in values])) for _, values in papers]
     missing = paper_values.missing_fpr(data.dataset, conditions)
@@ -105,7 +144,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean "
         "over seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the "
         "highest rates hang on single images."
-        + (" The paper's values: Table 10." if papers else "")
+        + (data.paper_note(choice) if papers else "")
         + (f" {missing}" if missing else ""),
     )
 
@@ -114,7 +153,7 @@ def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bo
     """Return the AUROC of a class, mean over seeds with the interval of its images."""
     values = _of_class(data.metric(choice), normal_class)
     if not len(values):
-        return Cell("–")
+        return Cell(_lacks(data, choice, normal_class))
     low = _of_class(data.metric(choice, suffix="_low"), normal_class)
     high = _of_class(data.metric(choice, suffix="_high"), normal_class)
     ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (None, None)
@@ -127,10 +166,68 @@ def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bo
     return Cell(text, cell.value, cell.low, cell.high, strong)
 
 
-def spread_cell(values: pd.Series[float], *, digits: int = 1) -> Cell:
-    """Return a mean over seeds ± their standard deviation."""
+def last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
+    """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
+    mean, spread = (_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
+    return _printed(float(mean.mean()) if len(mean) else None, float(spread.mean()) if len(spread) else None)
+
+
+def _printed(value: float | None, spread: float | None) -> Cell:
+    """Return a share in percent with two digits and its ± with three, as the paper prints them."""
+    cell = percent(value, digits=2)
+    return cell if value is None or spread is None else Cell(f"{cell.text} ± {share(spread, digits=3)}", cell.value)
+
+
+def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
+    """Return the shares of the test images above the calibrated threshold, None if an old trials.csv lacks them."""
+    if f"{FLAGGED[0][0]}_{choice.aggregation}" not in data.trials:
+        return None
+    rows = [
+        (
+            word(normal_class),
+            *(
+                spread_cell(_of_class(data.metric(choice, metric), normal_class), otherwise=f"no {kind} test images")
+                for metric, kind in FLAGGED
+            ),
+            *_counts(data, choice, normal_class),
+        )
+        for normal_class in _classes(data, choice)
+    ]
+    return Table(
+        f"flagged_{name}",
+        f"Test images above the calibrated threshold: the {name}, {choice.aggregation}",
+        (
+            Column("class", "Normal class", numeric=False),
+            *(Column(metric, f"Flagged of the {kind} %") for metric, kind in FLAGGED),
+            Column("seeds", "Seeds (n)"),
+            Column("images", "Test images (n)"),
+            Column("anomalies", "Anomalies (n)"),
+        ),
+        tuple(rows),
+        f"The threshold is that of `score` for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %: it comes from "
+        "the validation images and knows no test image. Of the normal images what is flagged are false alarms, of the "
+        "anomalous ones those that are found. Mean over seeds ± standard deviation over seeds where there are several; "
+        "no interval.",
+    )
+
+
+def flagged_sentence(data: StudyData, choice: Choice) -> str:
+    """Return in a sentence what :func:`flagged_table` has, for a study that has no AUROC; it begins with a blank."""
+    if f"{FLAGGED[0][0]}_{choice.aggregation}" not in data.trials:
+        return ""
+    measured = [(kind, data.metric(choice, metric)) for metric, kind in FLAGGED]
+    return "".join(
+        f" At the calibrated threshold for {100 * FALSE_POSITIVE_RATE:g} % false alarms "
+        f"{share(float(values.mean()))} % of the {kind} test images are flagged (mean of {len(values)} trials)."
+        for kind, values in measured
+        if len(values)
+    )
+
+
+def spread_cell(values: pd.Series[float], *, digits: int = 1, otherwise: str = NOTHING) -> Cell:
+    """Return a mean over seeds ± their standard deviation, or ``otherwise`` without values."""
     if not len(values):
-        return Cell("–")
+        return Cell(otherwise)
     text = f"{100 * float(values.mean()):.{digits}f}"
     if len(values) > 1:
         text += f" ± {100 * float(values.std()):.{digits}f}"
@@ -143,7 +240,8 @@ def _paper_means(data: StudyData, choice: Choice, shown: list[tuple[paper_values
         percent(
             _mean_of([paper.by_class[one] for one in classes if one in paper.by_class])
             if paper.by_class
-            else paper.mean
+            else paper.mean,
+            digits=2,
         )
         for paper, _ in shown
     ]
@@ -153,7 +251,10 @@ def _mean_cells(data: StudyData, chosen: Choice, choices: list[Choice]) -> list[
     cells = [word("mean", strong=True)]
     for choice in choices:
         mean = data.mean(choice)
-        cells.append(percent(mean.value, mean.low, mean.high, strong=choice == chosen) if mean else Cell("–"))
+        if mean:
+            cells.append(percent(mean.value, mean.low, mean.high, strong=choice == chosen))
+        else:
+            cells.append(Cell(data.lacking(data.of(choice)) or NOTHING))
     return cells
 
 
@@ -164,6 +265,12 @@ def _counts(data: StudyData, choice: Choice, normal_class: str) -> list[Cell]:
         rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies")
     )
     return [count(len(rows)), count(images), count(anomalies)]
+
+
+def _lacks(data: StudyData, choice: Choice, normal_class: str) -> str:
+    """Return what stands where a class has no number."""
+    rows = data.of(choice)
+    return data.lacking(rows[rows["normal_class"] == normal_class]) or NOTHING
 
 
 def _no_counts() -> list[Cell]:

@@ -22,6 +22,7 @@ from puzzle_study.reporting.blocks import (
     share,
     word,
 )
+from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
 from puzzle_study.reporting.study_data import Choice, natural, paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
@@ -58,9 +59,9 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
                 word(title),
                 word(data.dataset),
                 word(_presets(data)),
-                percent(winner.value, winner.low, winner.high) if winner else Cell("–"),
+                percent(winner.value, winner.low, winner.high) if winner else Cell(data.lacking() or "–"),
                 word(data.winner.aggregation if data.winner else ""),
-                percent(default.value, default.low, default.high) if default else Cell("–"),
+                percent(default.value, default.low, default.high) if default else Cell(data.lacking() or "–"),
                 percent(reference[1]) if reference else Cell("–"),
                 word(title_of(reference[0]) if reference else ""),
                 word(data.selected_by),
@@ -131,16 +132,18 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             continue
         mine, theirs = paired(first.metric(first.winner), data.metric(data.winner))
         if len(mine):
-            found.append((title, intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))))
+            difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
+            found.append((title, difference, image_difference((first, first.winner), (data, data.winner), mine.index)))
     if not found:
         return None
-    corrected = intervals.holm([difference.p_value for _, difference in found])
+    corrected = intervals.holm([difference.p_value for _, difference, _ in found])
     return Table(
         "studies_differences",
         f"The winner of {own_title} against the winners of the others",
         (
             Column("against", "Against", numeric=False),
             Column("difference", "AUROC difference, points [95 %]"),
+            Column("over_images", "Over test images, points [95 %]"),
             Column("pairs", "Pairs (n)"),
             Column("tasks", "Tasks (n)"),
             Column("p", "p (Wilcoxon)"),
@@ -150,16 +153,17 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             (
                 word(title),
                 percent(one.mean.value, one.mean.low, one.mean.high, signed=True, digits=2),
+                percent(images.value, images.low, images.high, signed=True, digits=2) if images else Cell("–"),
                 count(one.pairs),
                 count(one.mean.strata),
                 number(one.p_value),
                 number(p_value),
             )
-            for (title, one), p_value in zip(found, corrected, strict=True)
+            for (title, one, images), p_value in zip(found, corrected, strict=True)
         ),
         f"{own_title} minus the other, on the tasks and seeds that both ran. "
-        f"{intervals.method_note(one.mean.method for _, one in found)} "
-        f"{intervals.p_note([one for _, one in found])}",
+        f"{intervals.method_note(one.mean.method for _, one, _ in found)} "
+        f"{IMAGES_NOTE} {intervals.p_note([one for _, one, _ in found])}",
     )
 
 

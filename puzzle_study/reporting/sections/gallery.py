@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 10
 KINDS = {
+    "best_validation": ("validation images of the lowest score", "normal ones, in place of test images"),
+    "worst_validation": ("validation images of the highest score", "normal ones, in place of test images"),
     "best_normal": ("normal images of the lowest score", "rightly found normal"),
     "worst_normal": ("normal images of the highest score", "the likeliest false alarms"),
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),

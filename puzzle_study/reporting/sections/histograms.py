@@ -15,6 +15,8 @@ from puzzle_study.reporting.blocks import Figure, Section, absent, section, shar
 from puzzle_study.reporting.study_data import TASK
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from puzzle_study.reporting.scores import TrialScores
     from puzzle_study.reporting.study_data import Choice, StudyData
 
@@ -83,29 +85,46 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
         first = shown[0][2]
         seed = data.of(choice)["seed"].iloc[0]
         more = f" The first {MOST} of {len(found)} classes." if len(found) > MOST else ""
-        middle = [float(np.median(one.test[one.labels == label])) for _, _, one in shown for label in (False, True)]
+        middle = _medians([one for _, _, one in shown])
+        without = any(one.labels.all() for _, _, one in shown)
+        held_out = " Without normal test images validation images are drawn for them." if without else ""
         return drawing.finished(
             figure,
             figures,
             name="scores",
             alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, "
-            f"pseudo-anomalous and anomalous images; the medians of normal images lie between {min(middle[::2]):.2f} "
-            f"and {max(middle[::2]):.2f}, those of anomalies between {min(middle[1::2]):.2f} and "
-            f"{max(middle[1::2]):.2f}.",
+            f"pseudo-anomalous and anomalous images; {middle}.",
             caption=f"Scores of {data.label(choice)} ({choice.aggregation}, error norm {choice.error}), seed {seed}; "
             "the title of a panel is the normal class and the AUROC of that trial. Each kind has area 1; n = "
             f"{len(first.test)} test images and {len(first.pseudo)} pseudo-anomalies in the first panel. The highest 1 "
-            f"% are cut off.{more}",
+            f"% are cut off.{held_out}{more}",
         )
 
 
+def _by_kind(scored: TrialScores) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of each kind; if no test image is normal, the validation images stand for them."""
+    normal = scored.test[~scored.labels]
+    return {
+        "normal": normal if len(normal) else scored.validation,
+        "pseudo-anomalous": scored.pseudo,
+        "anomalous": scored.test[scored.labels],
+    }
+
+
 def _long(scored: TrialScores) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "score": np.concatenate([scored.test, scored.pseudo]),
-            "kind": [*np.where(scored.labels, "anomalous", "normal"), *["pseudo-anomalous"] * len(scored.pseudo)],
-        }
+    return pd.DataFrame([(score, kind) for kind, scores in _by_kind(scored).items() for score in scores]).set_axis(
+        ["score", "kind"], axis=1
     )
+
+
+def _medians(shown: list[TrialScores]) -> str:
+    """Return between which values the medians of each kind lie."""
+    parts = []
+    for kind in ("normal", "anomalous"):
+        medians = [float(np.median(own)) for one in shown if len(own := _by_kind(one)[kind])]
+        if medians:
+            parts.append(f"the medians of {kind} images lie between {min(medians):.2f} and {max(medians):.2f}")
+    return ", ".join(parts)
 
 
 def _patch(colour: str) -> Patch:

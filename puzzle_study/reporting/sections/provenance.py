@@ -83,7 +83,7 @@ def _environment(data: StudyData) -> Table:
     content = data.environment
     raw = content.get("hardware")
     hardware: dict[str, Any] = raw if isinstance(raw, dict) else {}
-    command = content.get("command")
+    command, notes = content.get("command"), content.get("notes")
     facts = {
         "command": shlex.join(map(str, command)) if isinstance(command, list) else command,
         "git commit": content.get("git_commit") or "not a git checkout",
@@ -95,9 +95,11 @@ def _environment(data: StudyData) -> Table:
         "platform": content.get("platform"),
         "CPU": hardware.get("cpu"),
         "cores": hardware.get("cores"),
+        "threads a trial": hardware.get("threads"),
         "memory, GiB": hardware.get("memory_gib"),
         "GPU": hardware.get("gpu") or "none",
         "precision": hardware.get("precision"),
+        **({"notes on the images": "; ".join(notes)} if isinstance(notes, list) and notes else {}),
     }
     return Table(
         "environment",

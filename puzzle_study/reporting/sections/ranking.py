@@ -9,6 +9,7 @@ import pandas as pd
 
 from puzzle_study.config import NEED_TEST_LABELS
 from puzzle_study.reporting.blocks import (
+    NOTHING,
     Block,
     Cell,
     Column,
@@ -24,6 +25,7 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
+from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
 from puzzle_study.reporting.study_data import Choice, paired, tasks_of
 from puzzle_study.statistics import intervals
 from puzzle_study.study.selection import gain, shown
@@ -41,6 +43,7 @@ def build(data: StudyData) -> Section:
         blocks.append(
             absent("This study trained one configuration: there is nothing to rank it against but references.")
         )
+    blocks.append(image_differences_table(data))
     return section("ranking", "Ranking", blocks)
 
 
@@ -109,7 +112,9 @@ def ranking_table(data: StudyData) -> Table:
             (
                 count(row["rank"]),
                 word(choice.title if choice.is_reference else choice.configuration),
-                percent(mean.value, mean.low, mean.high, strong=strong) if mean else Cell("–"),
+                percent(mean.value, mean.low, mean.high, strong=strong)
+                if mean
+                else Cell(data.lacking(data.of(choice)) or NOTHING),
                 word("" if choice.is_reference else choice.aggregation),
                 *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
                 word("reference" if choice.is_reference else row["label"].replace(";", ", "), strong=strong),
@@ -123,12 +128,17 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         tuple(columns),
         tuple(cells),
-        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} "
+        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} {_lacks(data)}"
         f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
         + " Trials: finished of planned.",
     )
+
+
+def _lacks(data: StudyData) -> str:
+    lacks = data.lacking()
+    return f"There is no AUROC where it cannot be measured: {lacks}. " if lacks else ""
 
 
 def differences_table(data: StudyData) -> Table | None:
@@ -186,6 +196,43 @@ def differences_table(data: StudyData) -> Table | None:
         f"Difference: winner minus other. {intervals.method_note(methods)} P(winner better): the chance that it wins "
         f"a trial on the same task. {intervals.method_note(chances)} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
+    )
+
+
+def image_differences_table(data: StudyData) -> Table | None:
+    """Return the winner against the default and every reference over their test images."""
+    winner = data.winner
+    if winner is None:
+        return None
+    own, rows = data.metric(winner), []
+    default = [data.default] if data.default and data.default.configuration != winner.configuration else []
+    for choice in [*default, *(data.reference(name) for name in data.references)]:
+        mine, _ = paired(own, data.metric(choice), reference=choice.is_reference)
+        found = image_difference((data, winner), (data, choice), mine.index) if len(mine) else None
+        if found is not None:
+            rows.append(
+                (
+                    word(TITLES.get(choice.detector) if choice.is_reference else "the default"),
+                    percent(found.value, found.low, found.high, signed=True, digits=2),
+                    count(found.images),
+                    count(len(set(tasks_of(mine)))),
+                    count(len(mine)),
+                )
+            )
+    if not rows:
+        return None
+    return Table(
+        "image_differences",
+        "The winner against the default and the references, over the same test images",
+        (
+            Column("against", "Against", numeric=False),
+            Column("difference", "AUROC difference, points [95 %]"),
+            Column("images", "Test images (n)"),
+            Column("tasks", "Tasks (n)"),
+            Column("pairs", "Pairs (n)"),
+        ),
+        tuple(rows),
+        f"Difference: winner minus other. {IMAGES_NOTE}",
     )
 
 

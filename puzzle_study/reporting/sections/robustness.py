@@ -68,6 +68,9 @@ class AttackCell:
 def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     found = cells(data)
+    if not found and data.attacks is not None:
+        why = f"The AUROC under attack cannot be measured: {data.lacking() or 'see the notes in attacks.csv'}."
+        return section("robustness", "Robustness", [absent(f"{why} attacks.csv has how far scores moved (strength).")])
     if not found:
         return section(
             "robustness",

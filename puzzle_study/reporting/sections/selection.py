@@ -21,6 +21,8 @@ def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Selection against test AUROC"
     rows = scored(data)
+    if rows.empty and (lacks := data.lacking()):
+        return section("selection", title, [absent(f"There is no test AUROC to compare the selection with: {lacks}.")])
     if rows["configuration"].nunique() < 3:
         return section(
             "selection", title, [absent("Fewer than three configurations are complete: no agreement to show.")]

@@ -12,7 +12,12 @@ from puzzle_study.reporting.study_data import TASK
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from puzzle_study.reporting.study_data import Choice, StudyData
+
+FEWEST = 2
+"""Images that have an order."""
 
 
 def build(data: StudyData) -> Section:
@@ -20,7 +25,8 @@ def build(data: StudyData) -> Section:
     title = "Stability over seeds"
     choice = data.described
     table = rank_table(data, choice) if choice else None
-    text = "This study has one seed, or no error matrices of several: how seeds order the images cannot be said."
+    text = "This study has one seed, or no error matrices of several, or no test images: "
+    text += "how seeds order the images cannot be said."
     return section("stability", title, [table or absent(text)])
 
 
@@ -34,15 +40,17 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
         if len(alike) < 2:
             continue
         score_SN, labels = np.stack([one.test for one in alike]), alike[0].labels
+        if len(labels) < FEWEST:
+            continue
         whole = intervals.rank_stability(score_SN)
-        normal, anomalous = (intervals.rank_stability(score_SN[:, labels == one]) for one in (False, True))
+        normal, anomalous = (_correlation(score_SN[:, labels == one]) for one in (False, True))
         rows.append(
             (
                 word(key[1]),
                 percent(whole.spearman),
                 percent(whole.spearman_low),
-                percent(normal.spearman),
-                percent(anomalous.spearman),
+                percent(normal),
+                percent(anomalous),
                 percent(whole.overlap),
                 count(whole.seeds),
                 count(whole.images),
@@ -68,3 +76,7 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
         "and the share of the most anomalous tenth of the images that two seeds have in common (chance: 10 %). No "
         "interval: pairs share seeds.",
     )
+
+
+def _correlation(score_SN: NDArray[np.float64]) -> float | None:
+    return intervals.rank_stability(score_SN).spearman if score_SN.shape[1] >= FEWEST else None

@@ -9,11 +9,14 @@ import pandas as pd
 
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
+from puzzle_study.reporting.scores import image_difference
 from puzzle_study.reporting.sections import robustness, selection, training
+from puzzle_study.reporting.sections.classes import flagged_sentence
 from puzzle_study.reporting.study_data import paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from puzzle_study.statistics.delong import ImageDifference
     from puzzle_study.reporting.study_data import Choice, StudyData
     from puzzle_study.statistics.intervals import Mean
 
@@ -46,38 +49,44 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
     what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
-        return Paragraph(f"The test AUROC of {what} is not in the study's tables.", kind="finding")
+        lacks = data.lacking(data.of(winner))
+        why = f"cannot be measured: {lacks}.{flagged_sentence(data, winner)}"
+        why = why if lacks else "is not in the study's tables."
+        return Paragraph(f"The test AUROC of {what} {why}", kind="finding")
     compared = []
     for name in data.references:
         mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)
         if len(mine):
             difference = intervals.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
             per_class = (theirs - mine).groupby(level="normal_class").mean()
-            compared.append((name, float(theirs.mean()), difference, int((per_class > 0).sum()), len(per_class)))
+            better = int((per_class > 0).sum())
+            compared.append((name, float(theirs.mean()), difference, better, len(per_class), mine.index))
     if not compared:
         text = (
             f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
         )
         return Paragraph(text, kind="finding")
     compared.sort(key=lambda entry: -entry[2].mean.value)
-    name, value, difference, better, classes = compared[0]
+    name, value, difference, better, classes, pairs = compared[0]
     title = title_of(name)
     gap = _points(difference.mean)
+    images = image_difference((data, data.reference(name)), (data, winner), pairs)
+    sure = _doubt(difference.mean, images)
     if difference.mean.value > 0:
-        sure = _doubt(difference.mean)
         text = (
             f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
-            f"{difference.pairs} paired trials{sure}; it is better on {better} of "
+            f"{_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}; it is better on {better} of "
             f"{_plural(classes, 'class', 'classes')}."
         )
-        also = [f"{title_of(other)} ({share(mean)} %)" for other, mean, d, _, _ in compared[1:] if d.mean.value > 0]
+        also = [
+            f"{title_of(other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0
+        ]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
-    sure = _doubt(difference.mean)
     lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
     return Paragraph(
         f"{_capital(what)} reaches AUROC {_of(reached)}; the best reference, {title}, reaches {share(value)} %, a "
-        f"difference of {gap} on {difference.pairs} paired trials{sure}{lost}.",
+        f"difference of {gap} on {_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}{lost}.",
         kind="finding",
     )
 
@@ -107,13 +116,13 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     if not len(mine):
         return None
     difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
-    verdict = _doubt(difference.mean)
+    verdict = _doubt(difference.mean, image_difference((data, winner), (data, default), mine.index))
     tasks = difference.mean.strata
     least = intervals.smallest_p(tasks)
     bound = f", at least {significant(least, 2)} whatever the trials" if least > intervals.LEVEL else ""
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
-        f"differs by {_points(difference.mean)} on {difference.pairs} paired trials "
+        f"differs by {_points(difference.mean)} on {_plural(difference.pairs, 'paired trial', 'paired trials')} "
         f"(Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound}){verdict}."
     )
 
@@ -144,15 +153,23 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     own = data.metric(winner).groupby(level="normal_class").mean()
     common = {name: paper.by_class.get(paper_values.class_number(data.dataset, str(name))) for name in own.index}
     known = {name: value for name, value in common.items() if value is not None}
-    epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
     if known:
         theirs, ours = sum(known.values()) / len(known), float(own[list(known)].mean())
         scope = f"mean of the same {_plural(len(known), 'class', 'classes')}"
     else:
         theirs, ours, scope = paper.mean, reached.value, "mean"
+    there, here = "", f"{share(ours)} % at its end"
+    last = data.metric(winner, "last20", "_mean").groupby(level="normal_class").mean()
+    if paper.last20:
+        there = " over the last 20 epochs"
+        if known and set(known) <= set(last.index) and not training.covers_the_start(data, winner):
+            here = f"{share(float(last[list(known)].mean()))} % over the last 20 evaluations and {here}"
+    epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
+    short = data.budget(winner)
     return Paragraph(
-        f"The paper reports {share(theirs)} % ({paper.source}, {scope}) where this study reaches {share(ours)} % with "
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there} where this study reaches {here}, after "
         f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
+        + (f" This study is at a fraction of the budget: {short}." if short else "")
     )
 
 
@@ -187,11 +204,17 @@ def _points(mean: Mean) -> str:
     return f"{share(mean.value, signed=True)} points{interval}"
 
 
-def _doubt(mean: Mean) -> str:
-    """Return what forbids to read a difference as one, if anything does."""
-    if math.isnan(mean.low):
-        return " (too few trials to tell it from chance)" if mean.method == intervals.NO_INTERVAL else ""
-    return " (the interval holds zero: this may be chance)" if mean.low <= 0 <= mean.high else ""
+def _doubt(mean: Mean, images: ImageDifference | None) -> str:
+    """Return what forbids to read a difference as one, if anything does, and what the test images say of it."""
+    said = []
+    if mean.method == intervals.NO_INTERVAL:
+        said.append("too few trainings to say what others would give")
+    elif mean.low <= 0 <= mean.high:
+        said.append("the interval holds zero: this may be chance")
+    if images is not None and not math.isnan(images.low):
+        interval = f"[{share(images.low, signed=True)}, {share(images.high, signed=True)}]"
+        said.append(f"over the {images.images} test images {interval}, which speaks of images, not of trainings")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _plural(n: int, one: str, many: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 LAST = 20
 LOSSES = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
+NO_LAST = "The trials have no statistics over their last evaluations"
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -46,8 +47,13 @@ def build(data: StudyData, figures: Path) -> Section:
     else:
         blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
     blocks.append(_second_half(data, choice))
-    text = "The trials have no statistics over their last 20 evaluations"
-    text += "." if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won."
+    lacks = data.lacking(data.of(choice))
+    text = f"There is no test AUROC along the training: {lacks}" if lacks else NO_LAST
+    text += (
+        "."
+        if lacks or data.table_error(choice) == choice.error
+        else f" under the error norm {choice.error}, which won."
+    )
     blocks.append(last_table(data, choice) or absent(text))
     return section("training", title, blocks)
 
@@ -62,47 +68,61 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
     conditions = data.conditions(choice)
     paper = paper_values.auroc(data.dataset, conditions, aggregation=choice.aggregation)
     missing = paper_values.missing_auroc(data.dataset, conditions)
-    printed = bool(paper and paper.deviation)
+    alike = paper if paper is not None and paper.last20 and paper.by_class else None
     columns = [Column("class", "Normal class", numeric=False)]
     for way in AGGREGATIONS:
         columns += [Column(f"mean_{way}", f"{way}, mean %"), Column(f"std_{way}", f"{way}, std points")]
-    columns += [Column("paper_std", f"the paper's std ({paper.source if paper else ''})")] if printed else []
+    if alike:
+        source = data.paper_source(choice, alike.source)
+        columns += [Column("paper_mean", f"the paper's % ({source})"), Column("paper_spread", "the paper's ±, points")]
     columns.append(Column("seeds", "Seeds (n)"))
     names = sorted(data.of(choice)["normal_class"].unique(), key=natural)
     rows = []
     for name in names:
         cells = [word(name)]
         for way in AGGREGATIONS:
-            cells += [_mean(means[way], name), _mean(spreads[way], name, digits=2)]
-        if paper and printed:
-            cells.append(percent(paper.deviation.get(paper_values.class_number(data.dataset, name)), digits=2))
+            cells += [_mean(means[way], name, digits=2), _mean(spreads[way], name, digits=3)]
+        if alike:
+            of_paper = paper_values.class_number(data.dataset, name)
+            cells += [
+                percent(alike.by_class.get(of_paper), digits=2), percent(alike.spread.get(of_paper), digits=3)
+            ]  # fmt: skip
         number = int((means[choice.aggregation].index.get_level_values("normal_class") == name).sum())
         rows.append((*cells, count(number)))
+    evaluated = _evaluations(data, choice)
+    last = min(LAST, max(evaluated, default=LAST))
+    these = f"last {last} evaluations" if last > 1 else "only evaluation"
     return Table(
         "last20",
-        f"The last 20 evaluations of the training: {data.label(choice)}",
+        f"The {these} of the training: {data.label(choice)}",
         tuple(columns),
         tuple(rows),
-        "Mean and standard deviation of the AUROC over the last 20 evaluated epochs of each trial, both averaged over "
+        f"Mean and standard deviation of the AUROC over the {these} of each trial, both averaged over "
         "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
         "standard deviation is the result."
         + (
-            " These trainings were evaluated so seldom that the 20 hold their first epochs: read the second half above."
+            " These trainings were evaluated so seldom that these hold their first epochs: read the second half above."
             if covers_the_start(data, choice)
             else ""
         )
         + " It describes the wandering of one training, not the difference between "
-        "seeds." + (f" {missing}" if missing else ""),
+        "seeds."
+        + (f" {missing}" if missing else "")
+        + (f" {paper_values.PLUS_MINUS}{data.paper_note(choice)}" if alike else ""),
     )
 
 
 def covers_the_start(data: StudyData, choice: Choice) -> bool:
     """Return whether the last 20 evaluations are more than half of all, so that they hold the first epochs."""
+    return min(_evaluations(data, choice), default=2 * LAST) < 2 * LAST
+
+
+def _evaluations(data: StudyData, choice: Choice) -> list[int]:
+    """Return how often each trial was evaluated; nothing if the study stored no epochs."""
     curves = _curves(data, choice)
     if curves is None:
-        return False
-    evaluated = curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size()
-    return len(evaluated) > 0 and int(evaluated.min()) < 2 * LAST
+        return []
+    return list(curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size())
 
 
 def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:

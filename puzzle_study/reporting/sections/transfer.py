@@ -19,7 +19,7 @@ AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
 
 
 def build(data: StudyData) -> Section | None:
-    """Return the section, or None where the study asked for neither table."""
+    """Return the section, or None where the study asked for neither table or could measure no AUROC."""
     tables = [_matrix(data.aggregation_matrix, data), _transfer(data.transfer, data)]
     return section("transfer", "Whose score an attack breaks", tables) if any(tables) else None
 
@@ -80,8 +80,11 @@ def _table(
     name: str,
     title: str,
     data: StudyData,
-) -> Table:
-    """Return the mean over trials of every pair, the adaptive ones marked."""
+) -> Table | None:
+    """Return the mean over trials of every pair, the adaptive ones marked; None if no AUROC could be measured."""
+    rows = rows.dropna(subset=["auroc"])
+    if rows.empty:
+        return None
     rows = rows.merge(data.trials[["trial", "repeat"]].drop_duplicates("trial"), on="trial", how="left")
     found, methods = [], []
     for _, group in rows.groupby(keys, sort=False, dropna=False):

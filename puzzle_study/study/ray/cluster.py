@@ -20,6 +20,7 @@ from rich.console import Console
 
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
+from puzzle_study.study.nodes import answers, check_gpus, named
 from puzzle_study.study.storage import Place, unseen
 from puzzle_study.study.watching import watched_ray
 
@@ -33,6 +34,8 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Paths that no study file holds, such as that of PUZZLE_STUDY_CACHE, start from the current folder in trials, too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
 # What a node says of itself, such as a page about every worker that dies, Ray prints whatever log_to_driver is.
 SILENT, VERBOSE = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}, {"RAY_DEDUP_LOGS": "0"}
@@ -41,7 +44,6 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 # What Ray's workers on the nodes of a cluster, which have an environment of their own, must be told.
 OF_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_V2_ENABLED")
 NAMESPACE = "puzzle_study"
-ANSWER_SECONDS = 120
 CONNECT_SECONDS = 10
 ASK_SECONDS = 15
 ASKING = """
@@ -82,7 +84,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
     """Start Ray on this machine for the time of a study, with a private temporary folder.
 
     Raises:
-        UserError: a trial asks for more than the machine has.
+        UserError: a trial asks for more than the machine has, or for a GPU that PyTorch cannot use.
     """
     _set_environment(QUIET | LOOPBACK)
     # A token of this run alone, inherited by its processes and written nowhere: other users of the machine reach
@@ -102,6 +104,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
         )
         logging.getLogger("ray").setLevel(logging.ERROR)
         check_resources(resources, [ray.cluster_resources()])
+        check_gpus(resources, ray.nodes())
         yield
     finally:
         ray.shutdown()
@@ -150,6 +153,7 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
         _claimed = _claim(place)
         with _sign(place) as sign:
             check_nodes(place, fingerprint, _ask(nodes, study, place, sign))
+        check_gpus(study.resources, nodes)
         yield
     finally:
         ray.shutdown()
@@ -352,7 +356,6 @@ def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, 
         UserError: a node does not answer.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here, driver = __version__, ray.get_runtime_context().get_node_id()
 
@@ -390,17 +393,4 @@ def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, 
     remote = ray.remote(num_cpus=0, max_retries=0)(describe)
     storage = (place.url, place.name) if place.url is not None else None
     data = study.data.model_dump(mode="json", by_alias=True)
-    asked = {
-        remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})", data, storage, node["NodeID"] == driver
-        ): node
-        for node in nodes
-    }
-    answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
-    if silent:
-        node = asked[silent[0]]
-        raise UserError(
-            f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}) does not answer within "
-            f"{ANSWER_SECONDS} s; see that Ray runs there and that its ports are open to the other nodes"
-        )
-    return list(ray.get(answered))
+    return answers(remote, nodes, [(named(node), data, storage, node["NodeID"] == driver) for node in nodes])

@@ -14,10 +14,11 @@ from ray import tune
 from ray.exceptions import OutOfMemoryError
 
 from puzzle_study import config
-from puzzle_study.detectors.devices import claim_cpus, default_device
+from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
+from puzzle_study.study.failing import common_failure, has_worked
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray.following import LogFollower
@@ -26,13 +27,16 @@ from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.selection import shown
 from puzzle_study.study.storage import Place
-from puzzle_study.trials.record import Record
+from puzzle_study.study.work import TrialsLeft
+from puzzle_study.trials.record import Record, records
 from puzzle_study.trials.run import run
 from puzzle_study.trials.spec import TrialSpec
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
+ENDED = "trial"
+"""Column of a worker's last report: the key of the trial that has ended."""
 
 
 class ProgressCallback(tune.Callback):
@@ -40,18 +44,34 @@ class ProgressCallback(tune.Callback):
 
     def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
         self._plan, self._progress, self._follower = plan, progress, follower
+        self._left = TrialsLeft(plan, progress.time_left)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave plan and screen out of Ray's snapshots."""
         return {}
 
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        """Begin to run what is left: nothing of it runs yet."""
+        self._left.clear()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial as running."""
+        self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Count the epochs of a running trial."""
+        if "epoch" in result and ENDED not in result:
+            self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that ended."""
-        self._show()
+        self._show(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Count a trial that failed."""
-        self._show()
+        self._show(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker is gone and its trial is not."""
@@ -59,35 +79,50 @@ class ProgressCallback(tune.Callback):
         self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Keep the time left moving."""
+        """Show the epochs and keep the time left moving."""
+        self._progress.follow(self._left.epochs)
         self._progress.tick()
         if self._follower is not None:
             self._follower.print_new()
 
-    def _show(self) -> None:
+    def _show(self, trial: Any) -> None:
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
+        self._progress.follow(self._left.epochs)
         best = self._plan.winner()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
         text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
 
-class WriteFailure(tune.Stopper):
-    """Ends the run once a worker could not write: the next one could not either.
+class EndsTheStudy(tune.Stopper):
+    """Ends the run if more trials could only fail: one could not write, or the first ones all met the same user error.
 
     Attributes:
-        sentence: what it said, or None.
+        sentence: what the trials said, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan, results: Results) -> None:
         self.sentence: str | None = None
+        self._plan = plan
+        # On --resume what failed is tried first; what finished then may not have been asked for yet.
+        self._worked_before = any(has_worked(record) for record in records(results))
+        self._training: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plan out of Ray's snapshots."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return whether this trial could not write."""
         self.sentence = self.sentence or result.get(CANNOT_WRITE)
+        (self._training.add if result.get("epoch") else self._training.discard)(trial_id)
         return CANNOT_WRITE in result
 
     def stop_all(self) -> bool:
-        """Return whether some trial could not write."""
+        """Return whether there is a reason to end the run."""
+        if self.sentence is None and not self._worked_before and not self._training:
+            self.sentence = common_failure(self._plan)
         return self.sentence is not None
 
 
@@ -104,11 +139,14 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         verbose: whether the logs of trials and Ray's messages are printed.
 
     Raises:
-        UserError: a worker could not write into the results folder, or the store is not reached any more.
+        UserError: a worker could not write into the results folder, the store is not reached any more, or the first
+            trials all failed with one user error, which is said.
     """
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    # At the end it looks for Ray's own result files, which nothing here writes or reads, and complains of each.
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     follower = LogFollower(results.logs, progress.say) if verbose else None
     callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
     short, finished = 0, plan.finished()
@@ -131,9 +169,9 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
         UserError: see :func:`run_trials`.
     """
     study = plan.study
-    failure = WriteFailure()
+    failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
-        tune.with_parameters(_trainable, place=place, cpu=study.resources.cpu, images=study.data),
+        tune.with_parameters(_trainable, place=place, resources=study.resources, images=study.data),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
     )
     storage = results.ray.resolve()
@@ -173,15 +211,15 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
             raise
         searcher.abandon()
         return False
-    if failure.sentence is not None:
+    if failure.stop_all():
         raise UserError(failure.sentence)
     return True
 
 
-def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: config.Data) -> None:
+def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
     """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
-    claim_cpus(cpu)
+    claim_cpus(resources.cpu)
     spec = TrialSpec.from_json(tune_config["spec"])
     last = time.monotonic()
 
@@ -197,8 +235,9 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
             tune.report(row)
 
     try:
+        device = granted_device(resources.gpu)
         with place.trial(spec.key) as (results, saved):
-            record = run(spec, results, device=default_device(), on_epoch=on_epoch, images=images)
+            record = run(spec, results, device=device, on_epoch=on_epoch, images=images)
     except Exception as error:
         if (sentence := cannot_write(error, Path(place.root))) is not None:
             tune.report({CANNOT_WRITE: sentence})
@@ -207,7 +246,7 @@ def _trainable(tune_config: dict[str, Any], place: Place, cpu: float, images: co
         else:
             raise
         return
-    tune.report({"epoch": record.column("epochs") or 0, "trial": spec.key})
+    tune.report({"epoch": record.column("epochs") or 0, ENDED: spec.key})
 
 
 @contextlib.contextmanager

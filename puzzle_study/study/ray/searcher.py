@@ -61,10 +61,13 @@ class PlanSearcher(Searcher):
         if record is None and reason is None and not error:
             self._plan.abandon(spec.key)
             return
-        if reason is None:
+        if record is None and reason is not None:
+            record = Record(spec, "failed", reason, user_error=reason)
+        elif record is None:
             log = self._results.log_file(spec.key)
-            reason = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
-        self._plan.done(spec.key, record or Record(spec, "failed", reason))
+            died = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
+            record = Record(spec, "failed", died)
+        self._plan.done(spec.key, record)
         # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
         self._plan.next()
 

@@ -1,0 +1,84 @@
+"""What is unusual about the images of a study and had better be said before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from puzzle_study import config
+from puzzle_study.datasets import finding, loading
+from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.datasets.files_unit import FilesUnit
+from puzzle_study.datasets.images import decode_all
+from puzzle_study.datasets.records import Sizing, Unit
+from puzzle_study.errors import UserError
+from puzzle_study.statistics import metrics
+
+LOOKED_AT = 32
+"""Training images, spread over all of them, that stand for the others."""
+SIDE = 64
+"""To which images are scaled before their channels are compared."""
+
+
+def lacking(data: config.Data) -> dict[str, str]:
+    """See :func:`puzzle_study.datasets.lacking`."""
+    if DATASETS[data.name].protocol != "given":
+        # These divide the images themselves, and put both kinds into every test.
+        return {}
+    found = {}
+    for name, unit in _used(data).items():
+        if isinstance(unit, FilesUnit):
+            anomalous = [image.class_name != "good" for image in unit.images if image.part == "test"]
+            if what := metrics.lacking(len(anomalous), sum(anomalous)):
+                found[name] = what
+    return found
+
+
+def notes(data: config.Data) -> list[str]:
+    """See :func:`puzzle_study.datasets.notes`."""
+    found = []
+    by_kind: dict[str, list[str]] = {}
+    for name, what in lacking(data).items():
+        by_kind.setdefault(what, []).append(name)
+    for what, names in by_kind.items():
+        found.append(
+            f"{what} ({', '.join(names)}): no AUROC can be measured there; training, selection by pseudo-anomalies, "
+            f"calibration and scoring need none"
+        )
+    info = DATASETS[data.name]
+    if info.channels == 3 and not data.grayscale:
+        paths = training_files(_used(data).values())
+        if _are_gray(paths):
+            found.append(
+                f"the training images are gray but are read as colour (all channels are equal in the {len(paths)} "
+                f"that were looked at); set data.grayscale: true, so that one channel is learnt"
+            )
+    return found
+
+
+def training_files(units: Iterable[Unit]) -> list[Path]:
+    """Return the image files that are looked at: up to 32 that may be trained on, spread evenly over all of them."""
+    paths = [
+        unit.base / image.name
+        for unit in units
+        if isinstance(unit, FilesUnit)
+        for image in unit.images
+        if image.part != "test"
+    ]
+    index = np.unique(np.linspace(0, len(paths) - 1, min(LOOKED_AT, len(paths))).round().astype(int))
+    return [paths[i] for i in index]
+
+
+def _used(data: config.Data) -> Mapping[str, Unit]:
+    """Return the units that the tasks of ``data`` are made of, by name."""
+    units = finding.units(data.name, data.root)
+    if DATASETS[data.name].protocol != "given":
+        return units
+    return {spec.normal_class: units[spec.normal_class] for spec in loading.task_specs(data)}
+
+
+def _are_gray(paths: Sequence[Path]) -> bool:
+    pixels = [one for one in decode_all(paths, Sizing(SIDE, 3)) if not isinstance(one, UserError)]
+    return bool(pixels) and all((one_CHW == one_CHW[:1]).all() for one_CHW in pixels)

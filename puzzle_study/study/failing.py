@@ -1,0 +1,58 @@
+"""A study whose trials all fail for one reason, which more trials would only repeat."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+from puzzle_study.config.axes import setting_of
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.study.plan import Plan
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+
+ENOUGH = 3
+"""Trials, tasks and configurations (references count) that must have failed alike, or all that there are."""
+ENOUGH_IN_A_SEARCH = 10
+"""Configurations, if what they search may be the reason."""
+
+
+def common_failure(plan: Plan) -> str | None:
+    """Return the user error with which the first trials of a plan all failed, if none of its trials has worked.
+
+    A configuration or a class that cannot be trained does not stop a study in which others can: several of each must
+    say the same. More configurations must in a search, unless a reference, which knows no searched setting, says it
+    too. Sentences that name the class differ from class to class; then all classes must have failed. First means in
+    the plan's order, so that failures beside a long training do not count before that has ended.
+    """
+    failed: list[TrialSpec] = []
+    sentences: dict[TaskSpec, str] = {}
+    for spec in itertools.chain(plan.references, *(planned.trials for planned in plan.configurations)):
+        record = plan.records.get(spec.key)
+        said = record.user_error if record is not None else ""
+        if not said or sentences.setdefault(spec.task, said) != said:
+            break
+        failed.append(spec)
+    tasks = ENOUGH if len(set(sentences.values())) == 1 else len(plan.tasks)
+    configurations = ENOUGH_IN_A_SEARCH if _may_be_searched(plan, failed) else ENOUGH
+    there = len(plan.configurations) if plan.exhausted else plan.wanted
+    counts = (
+        (len(failed), min(ENOUGH, plan.total)),
+        (len(sentences), min(tasks, len(plan.tasks))),
+        (len({spec.configuration for spec in failed}), min(configurations, len({spec.detector for spec in plan.references}) + there)),
+    )
+    if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
+        return None
+    return f"{sentences[failed[0].task]} (the first {len(failed)} trials failed like this, so no more were run)"
+
+
+def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
+    """Whether these trials may have failed for a setting that other configurations have otherwise."""
+    searched = plan.study.search.space if plan.study.search else {}
+    untouched = any(all(setting_of(spec.settings, axis) is None for axis in searched) for spec in failed)
+    return bool(searched) and not untouched
+
+
+def has_worked(record: Record) -> bool:
+    """Whether a record is that of a trial that did not fail."""
+    return record.status != "failed"

@@ -1,0 +1,261 @@
+"""What a dry run says: images, trainings, and about how much time and disk they would take on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puzzle_study import config, datasets
+from puzzle_study.config.paths import is_url
+from puzzle_study.config.read import StudyFile
+from puzzle_study.config.types import Costs
+from puzzle_study.datasets import SplitSizes, Task, TaskSpec
+from puzzle_study.detectors.base import Detector, Run, TrainingDiverged
+from puzzle_study.detectors.checkpoint import KEPT
+from puzzle_study.detectors.devices import claim_cpus, granted_device
+from puzzle_study.detectors.memory import is_out_of_memory
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study import space
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.progress import until_done
+from puzzle_study.study.selection import require_labels
+from puzzle_study.study.work import costs_of, scored_images, trial_work
+from puzzle_study.trials.run import build, failure_sentence
+from puzzle_study.trials.spec import TrialSpec
+
+FEWEST = 32
+"""Images of the shortest epoch that is measured."""
+MEASURED_SECONDS = 1.5
+"""How long training steps, and chunks of scoring, are repeated to measure them."""
+# Of a study of digits: Ray's start and the report; what the report, and each trial besides its arrays, take.
+START_SECONDS, REPORT_BYTES, TRIAL_BYTES = 20.0, 2_000_000, 40_000
+FLOAT_BYTES = 4
+# Multiply-adds a second of the slower references on MNIST, on one core.
+DISTANCE_ADDS = 5e9
+
+
+def describe(file: StudyFile, folder: Path) -> Iterator[str]:
+    """Yield line by line what a study would do; what needs images comes last.
+
+    Args:
+        file: the study file.
+        folder: where ``<name>/`` with the results would go.
+
+    Raises:
+        UserError: images are missing or damaged, or the configuration does not fit them or the memory.
+    """
+    study = file.study
+    require_labels(study.data, study.selection)
+    tasks = datasets.task_specs(study.data)
+    plan = Plan(file, tasks, "", Results(folder / study.name))
+    yield (
+        f"{_count(plan.total - len(plan.references), 'training')}: {_count(plan.wanted, 'configuration')} × "
+        f"{_count(len(tasks), 'task')} × {_count(len(study.seeds), 'seed')}; and "
+        f"{_count(len(plan.references), 'reference')}"
+    )
+    yield f"dataset {study.data.name}, normal: {', '.join(dict.fromkeys(task.normal_class for task in tasks))}"
+    for name, own in study.detectors.items():
+        epochs = f"{own.epochs_wanted} epochs at most" if own.epochs_wanted else "fitted at once"
+        yield f"{DETECTORS[name].title}: {epochs}"
+    store = f" and {study.storage}" if is_url(study.storage) else ""
+    yield f"results would go to {folder / study.name}{store}"
+    yield from (f"search axis {name} has no effect: {why}" for name, why in space.inert_axes(file).items())
+    if (note := space.validation_note(study)) is not None:
+        yield note
+    datasets.fingerprint(study.data)  # for what is missing or damaged
+    yield from (f"note: {note}" for note in datasets.notes(study.data))
+    images = {task: datasets.split_sizes(study.data, task) for task in tasks}
+    yield f"images of a task: {_in_words(list(images.values()))}"
+    yield from _costs(plan, images)
+
+
+def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
+    """Yield the lines on time and disk, from a few steps of each detector's own configuration on the first task."""
+    study = plan.study
+    threads = torch.get_num_threads()
+    claim_cpus(study.resources.cpu)
+    try:
+        speeds = {}
+        for planned in plan.configurations:
+            spec = planned.trials[0]
+            task = datasets.load_task(study.data, spec.task)
+            speeds[spec.detector] = measured(spec, task, images[spec.task], granted_device(study.resources.gpu))
+    finally:
+        torch.set_num_threads(threads)
+    yield _time(plan, images, speeds)
+    yield _disk(plan, images, speeds)
+
+
+def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
+    study, (known, unknown), slots = plan.study, plan.left(), _slots(plan.study)
+
+    def seconds_of(spec: TrialSpec) -> float:
+        costs = costs_of(spec, images[spec.task])
+        return trial_work(spec, images[spec.task], speeds.get(spec.detector, ROUGHLY).seconds(costs)).after(0)
+
+    works = [seconds_of(trial) for trial in known]
+    each = fmean(works[len(plan.references) :])
+    seconds = START_SECONDS + until_done((), works + unknown * [each], slots)
+    parts = {"attacks": study.attacks, "racing": plan.racing, "stopping": plan.stopping}
+    without = ", ".join(name for name, part in parts.items() if part is not None)
+    return (
+        f"time: about {_about(seconds)} on this machine, {_count(slots, 'trial')} at once, a training about "
+        f"{_about(each)}"
+        + (", every configuration counted like the study's own" if plan.wanted > 1 else "")
+        + (f"; {without} not counted" if without else "")
+    )
+
+
+def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
+    (known, unknown), default = plan.left(), plan.configurations[0]
+
+    def kept_of(trial: TrialSpec) -> int:
+        views = costs_of(trial, images[trial.task]).views
+        weights = speeds[trial.detector].weights if trial.detector in speeds else 0
+        return TRIAL_BYTES + FLOAT_BYTES * scored_images(images[trial.task]) * views + weights
+
+    best = len(default.trials) * max(speed.weights for speed in speeds.values())
+    kept = sum(map(kept_of, known)) + unknown * kept_of(default.trials[0]) + best
+    running = min(_slots(plan.study), plan.total) * KEPT * max(speed.checkpoint for speed in speeds.values())
+    return f"disk: about {_size(kept + REPORT_BYTES)}, and {_size(running)} for checkpoints while it runs"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a detector was measured to do: multiply-adds a second in fitting and in scoring, and bytes that it keeps."""
+
+    fit: float
+    score: float
+    weights: int = 0
+    checkpoint: int = 0
+
+    def seconds(self, costs: Costs) -> Costs:
+        """Return costs in seconds."""
+        return Costs(costs.fit / self.fit, costs.epoch / self.fit, costs.score / self.score, costs.views)
+
+
+ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
+
+
+def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
+    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some.
+
+    Raises:
+        UserError: the configuration diverges, or does not fit the images or the memory.
+    """
+    costs, images = costs_of(spec, sizes), task.train.to(device)
+    try:
+        if costs.epoch and spec.settings.own.epochs_wanted:
+            found = [_first_epoch(build(spec, task, device), images[:FEWEST])]
+            # The first steps warm up; a longer epoch is measured if a short one says little.
+            more = min(len(images), max(FEWEST, int(FEWEST * MEASURED_SECONDS / max(found[0].seconds, 1e-3))))
+            found.append(_first_epoch(build(spec, task, device), images[:more]))
+            fitted = found[-1]
+            fit = more * costs.epoch / fitted.seconds
+        else:
+            fitted = _first_epoch(build(spec, task, device), images)
+            fit = max(costs.fit, 1.0) / fitted.seconds
+        score = min(len(images), FEWEST) * costs.score / _seconds(fitted.detector, images[:FEWEST])
+    except (TrainingDiverged, RuntimeError, MemoryError) as error:
+        if not isinstance(error, TrainingDiverged) and not is_out_of_memory(error):
+            raise
+        raise UserError(failure_sentence(error, spec, device)) from error
+    return Speed(fit, score, _bytes(fitted.detector.state_dict()), _bytes(fitted.state))
+
+
+class _Enough(Exception):
+    """The epoch that is measured is over."""
+
+
+class _FirstEpoch(Run):
+    """Times the first epoch of a fit, or a fit that has none, and looks at what would be its checkpoint."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.state = detector, dict[str, Any]()
+        self.seconds, self._started = 0.0, time.perf_counter()
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        """Stop the clock and the training."""
+        self.end()
+        self.state = state()
+        raise _Enough
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self.seconds = max(time.perf_counter() - self._started, 1e-6)
+
+
+def _first_epoch(detector: Detector, images: Tensor) -> _FirstEpoch:
+    run = _FirstEpoch(detector)
+    with contextlib.suppress(_Enough):
+        detector.fit(images, run)
+        run.end()
+    return run
+
+
+def _seconds(detector: Detector, images: Tensor) -> float:
+    """Return what scoring some images takes, once warm."""
+    found: list[float] = []
+    while not found or sum(found) < MEASURED_SECONDS / 4:
+        started = time.perf_counter()
+        detector.error_matrix(images).cpu()
+        found.append(time.perf_counter() - started)
+    return found[-1]
+
+
+def _slots(study: config.Study) -> int:
+    """Return how many trials this machine runs side by side."""
+    fit = len(os.sched_getaffinity(0)) / study.resources.cpu
+    if study.resources.gpu > 0:
+        fit = min(fit, torch.cuda.device_count() / study.resources.gpu)
+    return max(1, min(int(fit), study.max_concurrent or int(fit)))
+
+
+def _bytes(state: Any) -> int:
+    """Return the size of the tensors in a nested state."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    if isinstance(state, dict):
+        state = list(state.values())
+    return sum(map(_bytes, state)) if isinstance(state, (list, tuple)) else 0
+
+
+def _in_words(sizes: list[SplitSizes]) -> str:
+    def span(name: str) -> str:
+        counts = [getattr(size, name) for size in sizes]
+        return f"{min(counts):,}" if min(counts) == max(counts) else f"{min(counts):,} to {max(counts):,}"
+
+    test = "no test images"
+    if any(size.normal + size.anomalous for size in sizes):
+        test = f"{span('normal')} normal and {span('anomalous')} anomalous for the test"
+    return f"{span('train')} for training, {span('validation')} for validation, {test}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'s' * (number != 1)}"
+
+
+def _about(seconds: float) -> str:
+    for length, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{_two_digits(seconds / length)} {unit}"
+    return f"{_two_digits(seconds)} s"
+
+
+def _size(size: float) -> str:
+    return f"{_two_digits(size / 1e9)} GB" if size >= 1e9 else f"{_two_digits(size / 1e6)} MB"
+
+
+def _two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,g}"

@@ -1,0 +1,163 @@
+"""How much work a trial is, and what is left of a plan's: for the time left, and for the estimate of a dry run.
+
+Nothing here knows Ray or the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
+
+from puzzle_study import config, datasets
+from puzzle_study.config.types import Costs, Images
+from puzzle_study.criteria.bank import pseudo_anomalies_of
+from puzzle_study.datasets import DATASETS, SplitSizes, TaskSpec
+from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.errors import UserError
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.progress import TimeLeft
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Work:
+    """The work of one trial, in the unit of its costs.
+
+    Attributes:
+        epochs: at most.
+        epoch: one of them, with its share of the evaluations along training.
+        rest: what does not depend on epochs: a fit at once, calibration, scoring, robustness.
+    """
+
+    epochs: int
+    epoch: float
+    rest: float
+
+    def after(self, epochs: int) -> float:
+        """Return what is left after so many epochs."""
+        return max(self.epochs - epochs, 0) * self.epoch + self.rest
+
+
+def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
+    """Return what a trial on so many images costs in multiply-adds."""
+    data = spec.settings.data
+    info = DATASETS[data.name]
+    channels = 1 if data.grayscale else info.channels
+    pixels = (data.size or info.size) ** 2
+    return spec.settings.own.costs(Images(sizes.train, pixels, channels, spec.task.normal_class, spec.task.dataset))
+
+
+def scored_images(sizes: SplitSizes) -> int:
+    """Return how many images a finished detector scores."""
+    return sizes.validation + pseudo_anomalies_of(sizes.validation) + sizes.normal + sizes.anomalous
+
+
+def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
+    """Return the work of a trial on so many images, in the unit of its costs."""
+    evaluate, epochs = spec.settings.evaluate, spec.settings.own.epochs_wanted
+    test, pseudo = sizes.normal + sizes.anomalous, pseudo_anomalies_of(sizes.validation)
+    followed = sizes.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
+    attacked = 0
+    if (robust := evaluate.robust) is not None:
+        steps = robust.steps if robust.method == "pgd" else 1
+        each = min(sizes.normal, robust.max_images) + min(sizes.validation, robust.max_images)
+        attacked = len(READINGS) * each * (1 + 2 * steps)
+    return Work(
+        epochs=epochs,
+        epoch=sizes.train * costs.epoch + followed * costs.score / evaluate.every,
+        rest=costs.fit + (scored_images(sizes) + attacked) * costs.score,
+    )
+
+
+@dataclass
+class _Begun:
+    """A trial that runs: what was last heard of it, and when; ``epoch`` is None before it has reported one."""
+
+    spec: TrialSpec
+    at: float
+    epoch: int | None = None
+
+
+class TrialsLeft:
+    """What is left of a plan's trials, told by whoever runs them; times are seconds of one clock.
+
+    Args:
+        plan: what is trained; what it has a record of is done.
+        time_left: what is told of the work done and left.
+    """
+
+    def __init__(self, plan: Plan, time_left: TimeLeft) -> None:
+        self._plan, self._time_left = plan, time_left
+        self._work: dict[str, Work] = {}
+        self._begun: dict[str, _Begun] = {}
+        self._slots = 1
+
+    @property
+    def epochs(self) -> list[tuple[int, int]]:
+        """Epochs done, and in all, of each running trial that trains."""
+        found = [(begun.epoch or 0, self._of(begun.spec).epochs) for begun in self._begun.values()]
+        return [(epoch, epochs) for epoch, epochs in found if epochs > 0]
+
+    def clear(self) -> None:
+        """Forget what is running."""
+        self._begun.clear()
+
+    def started(self, name: str, spec: TrialSpec, now: float) -> None:
+        """Say that a trial runs, or runs again after its worker died."""
+        self._begun[name] = _Begun(spec, now)
+        self._slots = max(self._slots, len(self._begun))
+        self._tell(now)
+
+    def reported(self, name: str, epoch: int, now: float) -> None:
+        """Say how many epochs of a trial are done."""
+        begun = self._begun[name]
+        # The first report of a trial that goes on counts epochs of an earlier run.
+        if begun.epoch is not None:
+            self._time_left.worked((epoch - begun.epoch) * self._of(begun.spec).epoch, now - begun.at)
+        begun.epoch, begun.at = epoch, now
+        self._tell(now)
+
+    def ended(self, name: str, record: Record | None, now: float) -> None:
+        """Say that a trial has ended, with its record if it has one."""
+        begun = self._begun.pop(name, None)
+        # What is fitted at once, whose work is counted roughly, does not tell how fast trainings are.
+        if begun is not None and record is not None and record.finished and (work := self._of(begun.spec)).epochs:
+            epochs = int(record.column("epochs")) - (begun.epoch or 0)
+            self._time_left.worked(epochs * work.epoch + work.rest, now - begun.at)
+        self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        known, unknown = self._plan.left()
+        running = {begun.spec.key: begun.epoch or 0 for begun in self._begun.values()}
+        waiting = [self._of(spec).after(0) for spec in known if spec.key not in running]
+        if unknown:
+            trials = [spec for planned in self._plan.configurations for spec in planned.trials]
+            waiting += [fmean(self._of(spec).after(0) for spec in trials)] * unknown
+        self._time_left.remains(
+            running=[self._of(spec).after(running[spec.key]) for spec in known if spec.key in running],
+            waiting=waiting,
+            slots=self._slots,
+            now=now,
+        )
+
+    def _of(self, spec: TrialSpec) -> Work:
+        if spec.key not in self._work:
+            self._work[spec.key] = planned_work(spec, self._plan.study.data)
+        return self._work[spec.key]
+
+
+def planned_work(spec: TrialSpec, images: config.Data) -> Work:
+    """Return the work of a trial in multiply-adds; ``images`` are the study's, which are decoded already."""
+    decoded = {"root": images.root, "size": images.size, "grayscale": images.grayscale}
+    try:
+        sizes = _sizes(spec.settings.data.model_copy(update=decoded), spec.task)
+        return trial_work(spec, sizes, costs_of(spec, sizes))
+    except UserError:  # the trial will say so, and be done
+        return Work(0, 0.0, 0.0)
+
+
+@lru_cache(maxsize=1024)
+def _sizes(data: config.Data, task: TaskSpec) -> SplitSizes:
+    return datasets.split_sizes(data, task)

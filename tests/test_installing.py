@@ -1,0 +1,51 @@
+"""What a plain ``pip install .`` brings, without the pinned versions of constraints.txt."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 480
+OFFLINE = ("Failed to establish a new connection", "Temporary failure", "NameResolution", "Max retries exceeded")
+
+
+@pytest.mark.slow
+def test_a_plain_install_resolves_without_torchvision_and_an_old_requests(tmp_path: Path) -> None:
+    checkout, none, report = (tmp_path / name for name in ("checkout", "constraints.txt", "report.json"))
+    (checkout / "puzzle_study").mkdir(parents=True)
+    for name in ("README.md", "LICENSE", "puzzle_study/__init__.py"):
+        shutil.copy(ROOT / name, checkout / name)
+    # Without torch, which is gigabytes with CUDA and requires none of the packages that are looked for.
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.strip().startswith('"torch>=')]
+    assert len(kept) == len(lines) - 1
+    (checkout / "pyproject.toml").write_text("".join(kept), encoding="utf-8")
+    none.touch()
+    options = ["--dry-run", "--ignore-installed", "--quiet", "--retries=1", f"--report={report}"]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "install", *options, str(checkout)],
+            cwd=tmp_path,
+            env=os.environ | {"PIP_CONSTRAINT": str(none)},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"the package index did not answer within {SECONDS} s")
+    if done.returncode and any(word in done.stderr for word in OFFLINE):
+        pytest.skip(f"no package index can be reached: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    found = [item["metadata"] for item in json.loads(report.read_text(encoding="utf-8"))["install"]]
+    versions = {item["name"].lower(): item["version"] for item in found}
+    assert "torchvision" not in versions
+    assert versions["torchattacks"].startswith("3.3")
+    assert [int(part) for part in versions["requests"].split(".")[:2]] > [2, 25]
