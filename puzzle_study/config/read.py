@@ -143,7 +143,9 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
-            raise UserError(f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}")
+            raise UserError(
+                f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
+            )
         place = tuple(name.split("."))
         document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
         given.append(place)

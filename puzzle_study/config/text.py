@@ -101,7 +101,9 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
         problem = getattr(error, "problem", None) or "cannot be parsed"
         if "could not determine a constructor" in problem:
             tag = problem.rsplit(" ", 1)[-1]
-            raise UserError(f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})") from error
+            raise UserError(
+                f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})"
+            ) from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puzzle_study.statistics import delong
-from puzzle_study.statistics import metrics
+from puzzle_study.statistics import delong, metrics
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,8 +22,8 @@ from puzzle_study.study.selection import SHARES, criterion, lacking, objectives,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from puzzle_study.statistics.delong import Placed
     from puzzle_study.results import Results
+    from puzzle_study.statistics.delong import Placed
 
 Answer = TypeVar("Answer")
 

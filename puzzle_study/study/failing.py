@@ -39,7 +39,10 @@ def common_failure(plan: Plan) -> str | None:
     counts = (
         (len(failed), min(ENOUGH, plan.total)),
         (len(sentences), min(tasks, len(plan.tasks))),
-        (len({spec.configuration for spec in failed}), min(configurations, len({spec.detector for spec in plan.references}) + there)),
+        (
+            len({spec.configuration for spec in failed}),
+            min(configurations, len({spec.detector for spec in plan.references}) + there),
+        ),
     )
     if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
         return None

@@ -16,7 +16,6 @@ from puzzle_study.config.forms import ONE, Form
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import metrics
-from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.selection import (

@@ -47,7 +47,9 @@ def settings(name: str) -> config.DetectorSettings:
 
 
 def built(name: str, *, channels: int = 1, seed: int = 0) -> Detector:
-    return DETECTORS[name].build(settings(name), Context(Shape(channels, SIDE, SIDE), seed, CPU, "float32", "digits", "3"))
+    return DETECTORS[name].build(
+        settings(name), Context(Shape(channels, SIDE, SIDE), seed, CPU, "float32", "digits", "3")
+    )
 
 
 def fitted(name: str, *, channels: int = 1, seed: int = 0, run: Run | None = None) -> Detector:
@@ -216,11 +218,7 @@ def test_the_module_gives_the_scores_of_its_error_matrix(name: str) -> None:
 def test_every_tensor_it_needs_is_a_parameter_or_a_buffer(name: str) -> None:
     """As a module in float64 it still gives scores: nothing was left behind on another device or type."""
     held = {id(tensor) for tensor in (*kept(name).parameters(), *kept(name).buffers())}
-    loose = [
-        key
-        for key, value in vars(kept(name)).items()
-        if isinstance(value, Tensor) and id(value) not in held
-    ]
+    loose = [key for key, value in vars(kept(name)).items() if isinstance(value, Tensor) and id(value) not in held]
     assert loose == []
 
 

@@ -16,8 +16,8 @@ from puzzle_study.reporting.study_data import paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
-    from puzzle_study.statistics.delong import ImageDifference
     from puzzle_study.reporting.study_data import Choice, StudyData
+    from puzzle_study.statistics.delong import ImageDifference
     from puzzle_study.statistics.intervals import Mean
 
 
@@ -78,9 +78,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
             f"{_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}; it is better on {better} of "
             f"{_plural(classes, 'class', 'classes')}."
         )
-        also = [
-            f"{title_of(other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0
-        ]
+        also = [f"{title_of(other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
     lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
