@@ -81,36 +81,5 @@ def main(
     return run_study(file, folder, resume=resume, console=Console(quiet=quiet), address=address, verbose=verbose)
 
 
-def _dry_run(file: StudyFile, results: Path) -> str:
-    """Describe what a study would do: its resolved settings, its size, and axes that cannot matter."""
-    from puzzle_study import datasets
-    from puzzle_study.config import read
-    from puzzle_study.results import Results
-    from puzzle_study.study import space
-    from puzzle_study.study.plan import Plan
-    from puzzle_study.study.storage import is_url
-
-    tasks = datasets.task_specs(file.study.data)
-    try:
-        data = f"data are there, fingerprint {datasets.fingerprint(file.study.data)}"
-    except UserError as error:
-        data = f"data are not there yet: {error}"
-    plan = Plan(file, tasks, "", Results(results / file.study.name))
-    normal = ", ".join(dict.fromkeys(task.normal_class for task in tasks))
-    trials = len(plan.references) + plan.wanted * len(tasks) * len(file.study.seeds)
-    lines = [
-        read.dump(file.study),
-        f"# {trials} trials: {plan.wanted} configurations × {len(tasks)} tasks × {len(file.study.seeds)} seeds, "
-        f"and {len(plan.references)} references",
-        f"# dataset {file.study.data.name}, normal: {normal}",
-        *(f"# {name} trains {own.epochs_wanted} epochs at most" for name, own in file.study.detectors.items()),
-        f"# {data}",
-        f"# results would go to {results / file.study.name}"
-        + (f" and {file.study.storage}" if is_url(file.study.storage) else ""),
-    ]
-    lines += [f"# search axis {name} cannot matter: {why}" for name, why in space.inert_axes(file).items()]
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
     main()

@@ -32,9 +32,9 @@ def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, vari
         given = leaves(own)
         for dotted, value in leaves(forced).items():
             if dotted in given and given[dotted] != value:
+                says = f"{dotted} is set to {cut(str(given[dotted]))}"
                 raise UserError(
-                    f"variant {own.get('variant')} means {dotted} = {value}, but {dotted} is set to {cut(str(given[dotted]))}; "
-                    f"leave one of the two out"
+                    f"variant {own.get('variant')} means {dotted} = {value}, but {says}; leave one of the two out"
                 )
     by_dataset = settings.DATASETS.get(dataset, {})
     name = str(own.get("preset", by_dataset.get("preset", _default(settings, "preset"))))

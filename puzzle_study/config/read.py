@@ -158,7 +158,10 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
 
 def _form(document: Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place] = ()) -> Form:
     """Return the form of a document whose detectors exist."""
-    form = Form.of(document)
+    try:
+        form = Form.of(document)
+    except UserError as error:
+        raise UserError(f"{error} ({_where((forms.SEVERAL,), source, lines, (), given)})") from error
     for name in form.names:
         if name not in DETECTORS:
             place = (forms.SEVERAL, name) if form.several else (forms.ONE,)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from puzzle_study.config.types import MOST_SEED, Many, Scalar, Section
+from puzzle_study.config.types import Many, Scalar, Section, Seed, unit
 
 Objective = Literal[
     "selection",
@@ -28,17 +28,19 @@ LABEL_FREE = {"robust_auroc": "robust_selection"}
 
 
 class Axis(Section):
-    """One search axis: exactly one kind of range, and the condition under which the axis matters."""
+    """One search axis: exactly one kind of range, and optionally the condition under which it is searched."""
 
     choice: Many[Scalar] | None = Field(None, min_length=1, description="One of these values.")
     grid: Many[Scalar] | None = Field(None, min_length=1, description="Each of these values (for `algorithm: grid`).")
-    uniform: Many[float] | None = Field(None, min_length=2, max_length=2, description="From low to high, evenly.")
+    uniform: Many[float] | None = Field(None, min_length=2, max_length=2, description="Uniform between low and high.")
     log_uniform: Many[float] | None = Field(
-        None, min_length=2, max_length=2, description="From low to high, evenly in the logarithm."
+        None, min_length=2, max_length=2, description="Log-uniform between low and high."
     )
-    int_uniform: Many[int] | None = Field(None, min_length=2, max_length=2, description="Whole numbers, low to high.")
+    int_uniform: Many[int] | None = Field(
+        None, min_length=2, max_length=2, description="Whole numbers between low and high, both included."
+    )
     when: dict[str, Many[Scalar]] | None = Field(
-        None, description="Searched only where these settings have one of these values."
+        None, description="Search this axis only if these settings have one of these values."
     )
 
     @property
@@ -69,20 +71,38 @@ AXIS_KINDS = ("choice", "grid", "uniform", "log_uniform", "int_uniform")
 
 
 class Racing(Section):
-    """Give up configurations that are worse than the best so far on the trials that both have."""
+    """Give up configurations that are worse than the best one on the trials that both have finished."""
 
-    p: float = Field(0.1, gt=0, lt=0.5, description="Level of the one-sided paired signed-rank test.")
-    start: int = Field(4, ge=2, description="Trials of a configuration before the first test, repeated after each.")
+    p: float = Field(
+        0.1,
+        gt=0,
+        lt=0.5,
+        json_schema_extra=unit("–"),
+        description="Significance level of the one-sided paired signed-rank test.",
+    )
+    start: int = Field(
+        4,
+        ge=2,
+        json_schema_extra=unit("trials"),
+        description="Trials of a configuration before its first test; it is tested again after each further trial.",
+    )
 
 
 class Stopping(Section):
-    """Stop trials along their training, by `evaluate.selection`, compared among trials of one task."""
+    """Stop trials during training by the selection criterion, compared among trials of one task."""
 
     rule: Literal["asha", "median"] = Field(
         "asha", description="Ray's asynchronous successive halving, or its median stopping rule."
     )
-    grace_epochs: int = Field(10, ge=1, description="Epochs that every trial gets.")
-    reduction: int = Field(3, ge=2, description="ASHA: one in so many trials goes on to the next rung.")
+    grace_epochs: int = Field(
+        10, ge=1, json_schema_extra=unit("epochs"), description="Epochs before a trial may be stopped."
+    )
+    reduction: int = Field(
+        3,
+        ge=2,
+        json_schema_extra=unit("trials"),
+        description="`asha`: one in this many trials continues to the next rung.",
+    )
 
 
 class Search(Section):
@@ -90,26 +110,37 @@ class Search(Section):
 
     algorithm: Literal["optuna", "nsga2", "cmaes", "random", "grid"] = Field(
         "optuna",
-        description="Optuna's TPE (of several objectives too), NSGA-II or CMA-ES (numeric axes only), Optuna's random "
-        "sampler, or every combination of the axes' values.",
+        description="Optuna's TPE (also for several objectives), NSGA-II, CMA-ES (one objective; needs a numeric "
+        "axis), Optuna's random sampler, or every combination of the axes' values.",
     )
     objectives: Many[Objective] | None = Field(
         None,
         min_length=1,
-        description="Columns that are searched for, the first of which ranks; null: the selection criterion. Columns "
-        "that use test labels want `selection: oracle`.",
+        description="Result columns to optimise; the first one ranks; null: the selection criterion. Columns that use "
+        "test labels need `selection: oracle`.",
     )
-    racing: Racing | None = Field(None, description="Give up configurations that lose; left out: none.")
-    stopping: Stopping | None = Field(None, description="Stop trials along their training; left out: none.")
+    racing: Racing | None = Field(None, description="Give up configurations that are clearly worse; left out: never.")
+    stopping: Stopping | None = Field(None, description="Stop trials during training; left out: never.")
     configurations: int | None = Field(
-        None, ge=1, description="Trained configurations besides the default; null: 20 (for grid: every combination)."
+        None,
+        ge=1,
+        json_schema_extra=unit("configurations"),
+        description="Trained configurations besides the default; null: 20 (for grid: every combination).",
     )
     lookahead: int = Field(
-        4, ge=1, description="Configurations in flight: number i is asked for once i - lookahead has been told."
+        4,
+        ge=1,
+        json_schema_extra=unit("configurations"),
+        description="Configurations in flight: number i is proposed once the result of i - lookahead is known.",
     )
-    startup: int = Field(5, ge=1, description="Configurations that TPE draws at random before it models.")
-    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of the search.")
-    space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting they vary.")
+    startup: int = Field(
+        5,
+        ge=1,
+        json_schema_extra=unit("configurations"),
+        description="Random configurations before TPE starts to model.",
+    )
+    seed: Seed = Field(0, description="Seed of the search.")
+    space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting that they vary.")
 
     @model_validator(mode="after")
     def _possible(self) -> Search:

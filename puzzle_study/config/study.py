@@ -16,13 +16,14 @@ from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
-    MOST_SEED,
     DetectorSettings,
     EachOnce,
     Fraction,
     Many,
     Perturbation,
     Section,
+    Seed,
+    unit,
 )
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets.catalogue import DATASETS
@@ -40,72 +41,107 @@ CHEAP = ("nearest_neighbour", "pca", "one_class_svm", "untrained")
 class Data(Section):
     """Which images, and how they are split into tasks."""
 
-    name: DatasetName = Field(description="Data set. `folder` is any tree in MVTec AD's layout: your own images.")
+    name: DatasetName = Field(description="Data set. `folder`: your own images, in MVTec AD's layout.")
     root: str | None = Field(
         None,
-        description="Folder with the original files, or with a folder named like the set; null: `data`. A relative "
-        "path starts from the folder in which the command runs.",
+        description="Folder with the original files, or with a folder named like the data set; null: `data`. A "
+        "relative path starts from the folder in which the command runs.",
     )
     size: int | None = Field(
-        None, ge=16, le=1024, description="Side of the square image in pixels; null: the set's own."
+        None,
+        ge=16,
+        le=1024,
+        json_schema_extra=unit("pixels"),
+        description="Side of the square image in pixels; null: the data set's own.",
     )
     normal_classes: Annotated[Many[int | str] | None, EachOnce] = Field(
-        None, min_length=1, description="Classes, by number or name, each of which is once the normal one; null: all."
+        None, min_length=1, description="Classes by number or name; each is the normal class of one task; null: all."
     )
     validation_fraction: float = Field(
-        0.15, gt=0, lt=1, description="Share of the normal training images kept for validation (paper, section 4.1)."
+        0.15,
+        gt=0,
+        lt=1,
+        json_schema_extra=unit("share"),
+        description="Share of the normal training images kept for validation (paper, section 4.1).",
     )
     validation_count: int | None = Field(
         None,
         ge=1,
-        description="Images kept for validation as a fixed count (authors' code); null, or where it does not fit, or "
+        json_schema_extra=unit("images"),
+        description="Images kept for validation as a fixed count (authors' code); null, or if it does not fit, or "
         "with a train_fraction below 1: validation_fraction.",
     )
     train_fraction: Fraction = Field(
-        1.0, description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written."
+        1.0,
+        json_schema_extra=unit("share"),
+        description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written.",
     )
     grayscale: bool = Field(False, description="Convert to one channel by ITU-R 601 luma (colour ablation, Fig. 5).")
     max_train_images: int | None = Field(
-        None, ge=2, description="At most so many normal images for training and validation together; null: all."
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most normal images for training and validation together; null: all.",
     )
     max_test_images: int | None = Field(
-        None, ge=2, description="At most so many test images, drawn in proportion from each class; null: all."
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images, drawn in proportion from each class; null: all.",
     )
     augment_to: int | None = Field(
-        None, ge=1, description="Zoom augmentation: training images in all, originals included; null: none."
+        None,
+        ge=1,
+        json_schema_extra=unit("images"),
+        description="Zoom augmentation: number of training images after it, originals included; null: none.",
     )
     repeats: int = Field(
-        30, ge=1, description="Protocol 1 (COIL-100): how often a random object is drawn as the normal class."
+        30,
+        ge=1,
+        json_schema_extra=unit("draws"),
+        description="Protocol 1 (COIL-100): number of random draws of a normal object.",
     )
-    split_seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of every random split and draw of the data.")
+    split_seed: Seed = Field(0, description="Seed of every random split and draw of the data.")
 
 
 class Evaluate(Section):
-    """The AUROC along training; it never influences training or selection."""
+    """The test AUROC during training; it never influences training or selection."""
 
-    every: int = Field(5, ge=1, description="Epochs between two evaluations; the last epoch is always evaluated.")
+    every: int = Field(
+        5,
+        ge=1,
+        json_schema_extra=unit("epochs"),
+        description="Epochs between evaluations; the last epoch is always evaluated.",
+    )
     max_images: int | None = Field(
-        500, ge=2, description="Test images of an evaluation, drawn in proportion from each class; null: all."
+        500,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images per evaluation, drawn in proportion from each class; null: all.",
     )
     selection: bool = Field(
-        False, description="Also follow the label-free selection criterion along training; `search.stopping` needs it."
+        False,
+        description="Also compute the label-free selection criterion during training; `search.stopping` needs it.",
     )
     robust: Robust | None = Field(
-        None, description="Attack at the end of training: `robust_auroc` and `robust_selection`; left out: none."
+        None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
     )
 
 
 class Robust(Section):
-    """A small attack at the end of every training, so that a search can ask for robustness."""
+    """A small attack at the end of every training, so that a search can optimise robustness."""
 
-    method: Literal["fgsm", "pgd"] = Field("fgsm", description="attack1 by one step, or by `steps` steps.")
+    method: Literal["fgsm", "pgd"] = Field(
+        "fgsm", description="attack1 in one step (`fgsm`) or in `steps` steps (`pgd`)."
+    )
     epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1].")
-    steps: int = Field(10, ge=1, le=1000, description="Steps of PGD.")
+    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of PGD.")
     max_images: int = Field(
         64,
         ge=2,
-        description="Images attacked at most, of the normal test and of the validation images each; up to as many "
-        "anomalous test images are only scored.",
+        json_schema_extra=unit("images"),
+        description="Most normal test images attacked, and most validation images; at most as many anomalous test "
+        "images are scored without attack.",
     )
 
 
@@ -115,45 +151,70 @@ class Attacks(Section):
     configurations: Many[Literal["winner", "default", "all"]] = Field(
         ("winner", "default"),
         min_length=1,
-        description="Which configurations are attacked: the winner under the reading (error, aggregation) that won; "
-        "the default, or every one that is complete (`all`), under the study's own `score`.",
+        description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
+        "default, or every complete one (`all`), with those of the study file.",
     )
     top: int | None = Field(
         None,
         ge=1,
-        description="Besides them the n best by selection, each under the reading that it was ranked by; null: none.",
+        json_schema_extra=unit("configurations"),
+        description="Also attack the n best by selection, each with the norm and aggregation of its rank; null: none.",
     )
     attacks: Many[AttackName] = Field(
         ("attack1", "attack2"),
         min_length=1,
-        description="The paper's two attacks, and `attack2_averaged`: attack2, its gradients averaged before the sign.",
+        description="The paper's two attacks; `attack2_averaged` averages attack2's gradients before the sign.",
     )
     methods: Many[AttackMethod] = Field(
-        ("fgsm", "pgd", "noise"), min_length=1, description="How δ is found; `noise`, random signs, is the control."
+        ("fgsm", "pgd", "noise"),
+        min_length=1,
+        description="How the perturbation is found; `noise` (random signs) is the control.",
     )
     epsilons: Many[Perturbation] = Field(
         (0.05, 0.1, 0.2), min_length=1, description="Bounds of the perturbation, pixels in [0, 1]."
     )
-    steps: int = Field(10, ge=1, le=1000, description="Steps of iterated methods.")
-    step_size: float = Field(0.25, gt=0, le=2, description="Step of iterated methods as a fraction of ε.")
+    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of iterated methods.")
+    step_size: float = Field(
+        0.25,
+        gt=0,
+        le=2,
+        json_schema_extra=unit("share of ε"),
+        description="Step of iterated methods as a fraction of ε.",
+    )
     restarts: int = Field(
-        1, ge=1, le=100, description="Runs of methods with a random start; the best is kept image by image."
+        1,
+        ge=1,
+        le=100,
+        json_schema_extra=unit("runs"),
+        description="Runs of methods with a random start; the best one is kept for each image.",
     )
-    queries: int = Field(200, ge=1, le=100_000, description="Scores that `square` and `spsa` may ask of each image.")
+    queries: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        json_schema_extra=unit("scores"),
+        description="Scores per image that `square` and `spsa` may use.",
+    )
     target: Literal["normal", "anomalous", "both"] = Field(
-        "normal", description="Whose images are attacked: normal ones up (paper), anomalous ones down, or both."
+        "normal",
+        description="Images attacked: normal ones to higher scores (paper), anomalous ones to lower scores, or both.",
     )
-    max_images: int | None = Field(None, ge=2, description="Test images attacked, in proportion by class; null: all.")
-    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of random starts and of the noise.")
+    max_images: int | None = Field(
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images attacked, drawn in proportion from each class; null: all.",
+    )
+    seed: Seed = Field(0, description="Seed of random starts and noise.")
     matrix: bool = Field(
         False,
-        description="Also attack each aggregation and score by each: aggregation_matrix.csv, by attack1, the first "
-        "of `methods` that is not noise and the largest ε.",
+        description="Also attack each aggregation and score by each (aggregation_matrix.csv), with attack1, the "
+        "first of `methods` except noise, and the largest ε.",
     )
     transfer: bool = Field(
         False,
-        description="Also score what was made against one attacked configuration by the others, on the same task and "
-        "seed: transfer.csv, by the same attack as `matrix`.",
+        description="Also score images attacked against one configuration by the others, for the same task and seed "
+        "(transfer.csv), with the same attack as `matrix`.",
     )
 
     @model_validator(mode="after")
@@ -164,10 +225,20 @@ class Attacks(Section):
 
 
 class Resources(Section):
-    """What one trial occupies."""
+    """What one trial uses."""
 
-    cpu: float = Field(1.0, gt=0, description="CPU cores a trial; PyTorch's threads follow it.")
-    gpu: float = Field(0.0, ge=0, description="GPUs a trial; 0.25 runs four on one, 0 trains on the CPU.")
+    cpu: float = Field(
+        1.0,
+        gt=0,
+        json_schema_extra=unit("cores"),
+        description="CPU cores per trial; also the number of PyTorch's threads.",
+    )
+    gpu: float = Field(
+        0.0,
+        ge=0,
+        json_schema_extra=unit("GPUs"),
+        description="GPUs per trial; with 0.25, four trials share one; 0 trains on the CPU.",
+    )
 
 
 class Settings(Section):
@@ -191,10 +262,12 @@ class Settings(Section):
 
 
 class Study(Section):
-    """A whole study file, resolved."""
+    """A study file with every default filled in."""
 
     name: str = Field(
-        max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Results go to results/<name>."
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="The study's name; its results go to results/NAME.",
     )
     data: Data = Field(description="Which images, and how they are split into tasks.")
     detectors: dict[DetectorName, SerializeAsAny[DetectorSettings]] = Field(
@@ -202,27 +275,31 @@ class Study(Section):
         description="The detectors, each with its own settings; or `detector: NAME`, whose sections stand at the top.",
     )
     evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
-    seeds: Annotated[Many[Annotated[int, Field(ge=0, le=MOST_SEED)]], EachOnce] = Field(
-        (0,), min_length=1, description="Training seeds: every configuration is trained with each of them."
+    seeds: Annotated[Many[Seed], EachOnce] = Field(
+        (0,), min_length=1, description="Training seeds; every configuration is trained with each."
     )
     search: Search | None = Field(
-        None, description="What is searched; left out: each detector is trained with its own settings."
+        None, description="What is searched; left out: only the default of each detector is trained."
     )
     selection: Selection = Field(
         "pseudo_anomalies",
-        description="How the winner is chosen: AUROC of validation images against pseudo-anomalies made of them, or "
-        "`oracle`, the test AUROC, labelled so everywhere.",
+        description="How the winner is chosen: by the AUROC of validation images against pseudo-anomalies made from "
+        "them, or by the test AUROC (`oracle`; all results then say so).",
     )
     references: Annotated[Many[DetectorName], EachOnce] = Field(
-        CHEAP, description="Detectors with default settings, trained once a task, reported beside every AUROC."
+        CHEAP,
+        description="Detectors to compare with: default settings, trained once per task, reported beside every AUROC.",
     )
     attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
-    resources: Resources = Field(Resources(), description="What one trial occupies.")
+    resources: Resources = Field(Resources(), description="What one trial uses.")
     max_concurrent: int | None = Field(
-        None, ge=1, description="Trials and attack units at once; null: as many as the resources allow."
+        None,
+        ge=1,
+        json_schema_extra=unit("trials"),
+        description="Most trials or attacks at once; null: as many as the resources allow.",
     )
     loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
-        (), description="Ray's loggers that follow every trial; each wants its own package installed."
+        (), description="Ray's loggers for every trial; each needs its own package."
     )
     storage: str | None = Field(
         None,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic.config import JsonDict
 
 from puzzle_study.errors import cut
 
@@ -32,6 +33,11 @@ def _each_once(value: tuple[Item, ...] | None) -> tuple[Item, ...] | None:
 EachOnce = AfterValidator(_each_once)
 
 
+def unit(name: str) -> JsonDict:
+    """Return what a field passes as ``json_schema_extra``: what its numbers count; – if they have no unit."""
+    return {"unit": name}
+
+
 def _quotient(value: Any) -> Any:
     """Read ``8/255`` as the number it stands for."""
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([1-9]\d*)\s*", value)):
@@ -40,7 +46,8 @@ def _quotient(value: Any) -> Any:
 
 
 Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
-Perturbation = Annotated[float, Field(ge=0, le=1), BeforeValidator(_quotient)]
+Perturbation = Annotated[float, Field(ge=0, le=1, json_schema_extra=unit("pixel value")), BeforeValidator(_quotient)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED, json_schema_extra=unit("seed"))]
 Scalar = bool | int | float | str
 
 

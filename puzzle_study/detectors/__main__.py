@@ -26,12 +26,7 @@ def main(as_json: bool) -> None:
 
     A name stands in a study file as `detector: NAME`, or below `detectors:`.
     """
-    found = []
-    for name in DETECTORS:
-        try:
-            found.append(described(name))
-        except UserError as error:  # another package's; the others can be used all the same
-            click.echo(f"left out: {error}", err=True)
+    found = [entry for name in DETECTORS if (entry := _described(name)) is not None]
     if as_json:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
@@ -47,9 +42,13 @@ def main(as_json: bool) -> None:
     Console().print(table)
 
 
-def described(name: str) -> dict[str, Any]:
-    """Return what is told of a detector."""
-    kind = DETECTORS[name]
+def _described(name: str) -> dict[str, Any] | None:
+    """Return what is told of a detector, None if another package's cannot be imported, which is said."""
+    try:
+        kind = DETECTORS[name]
+    except UserError as error:
+        click.echo(f"left out: {error}", err=True)
+        return None
     return {
         "name": name,
         "title": kind.title,

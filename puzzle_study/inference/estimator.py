@@ -310,7 +310,7 @@ def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
         random_state=seed,
     )
     found.n_features_in_ = math.prod((detector.shape.channels, detector.shape.height, detector.shape.width))
-    kept = {name: description[name] for name in ("settings", "seed", "task") if name in description}
+    kept: dict[str, Any] = {name: description[name] for name in ("settings", "seed", "task") if name in description}
     found._adopt(detector, [], kept)
     return found
 

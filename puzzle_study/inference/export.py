@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from puzzle_study import __version__
-from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.base import Detector
+from puzzle_study.detectors.memory import first_line
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.results import replacing
@@ -25,13 +26,11 @@ OPSET, IR_VERSION = 18, 8
 """Old enough for every runtime since the end of 2022, and the oldest that PyTorch writes without converting."""
 
 
-def write_onnx(
-    detector: PuzzleDetector, path: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None
-) -> None:
+def write_onnx(detector: Detector, path: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None) -> None:
     """Write a detector as an ONNX model with input ``image`` and output ``score``.
 
     ``image``: float32 [N, C, H, W] in [0, 1], the batch N free; ``score``: float32 [N], 1 is a typical normal image.
-    The model computes in float32 whatever the detector was calibrated in, and holds all N × K puzzles in memory at
+    The model computes in float32 whatever the detector was calibrated in, and holds all N × K views in memory at
     once. Its metadata say what the score is and give a threshold.
 
     Args:
@@ -41,7 +40,8 @@ def write_onnx(
         task: what else the metadata name, such as data set and normal class.
 
     Raises:
-        UserError: the package onnx or onnxscript is missing, or the file cannot be written.
+        UserError: the package onnx or onnxscript is missing, the detector has a step that ONNX lacks, or the file
+            cannot be written.
     """
     try:
         import onnx
@@ -53,8 +53,8 @@ def write_onnx(
         ) from None
     calibration = Calibration.of(detector)
     properties = {
-        "error": detector.score.error,
-        "aggregation": detector.score.aggregation,
+        "error": detector.reading.error,
+        "aggregation": detector.reading.aggregation,
         "calibration_precision": detector.precision,
         "validation_images": len(calibration),
         "false_positive_rate": rate,
@@ -67,18 +67,24 @@ def write_onnx(
             onnx.helper.set_model_props(model, {name: str(value) for name, value in properties.items()})
             onnx.checker.check_model(model, full_check=True)
             onnx.save(model, temporary)
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(
+            f"{detector.title} cannot be exported: it has a step that ONNX lacks ({first_line(error)}); score with "
+            f"puzzle_study, or export another detector"
+        ) from error
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another --export") from error
 
 
-def _exported(detector: PuzzleDetector) -> Any:
-    """Return the ONNX model of :meth:`PuzzleDetector.forward` in float32."""
+def _exported(detector: Detector) -> Any:
+    """Return the ONNX model of :meth:`Detector.forward` in float32."""
     module = copy.copy(detector).eval()
     module.precision = "float32"
-    # Made now, the puzzles' tables are constants of the model; made while PyTorch traces, they would be its nodes.
-    _ = module.puzzler
     shape = detector.shape
     image_NCHW = torch.zeros(2, shape.channels, shape.height, shape.width, device=detector.device)
+    with torch.no_grad():
+        # Tables that are made at the first use are constants of the model then; made in tracing, they would be nodes.
+        module(image_NCHW)
     with _silence():
         program = torch.onnx.export(
             module,

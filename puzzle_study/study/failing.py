@@ -35,14 +35,12 @@ def common_failure(plan: Plan) -> str | None:
         failed.append(spec)
     tasks = ENOUGH if len(set(sentences.values())) == 1 else len(plan.tasks)
     configurations = ENOUGH_IN_A_SEARCH if _may_be_searched(plan, failed) else ENOUGH
+    references = len({spec.detector for spec in plan.references})
     there = len(plan.configurations) if plan.exhausted else plan.wanted
     counts = (
         (len(failed), min(ENOUGH, plan.total)),
         (len(sentences), min(tasks, len(plan.tasks))),
-        (
-            len({spec.configuration for spec in failed}),
-            min(configurations, len({spec.detector for spec in plan.references}) + there),
-        ),
+        (len({spec.configuration for spec in failed}), min(configurations, references + there)),
     )
     if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
         return None

@@ -19,7 +19,7 @@ from puzzle_study.criteria.base import Scored
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors import files, scoring
-from puzzle_study.detectors.base import Context, Shape, TrainingDiverged
+from puzzle_study.detectors.base import Context, Detector, Shape, TrainingDiverged
 from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
 from puzzle_study.detectors.registry import DETECTORS

@@ -70,16 +70,6 @@ class TrialSpec:
         return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
 
     @cached_property
-    def training_seed(self) -> int:
-        """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
-
-        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
-        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
-        Configurations share it, so that they are compared on the same draws.
-        """
-        return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
-
-    @cached_property
     def key(self) -> str:
         """Name of the trial, under which everything it leaves is kept."""
         return content_key(

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from puzzle_study.config.types import (
     MOST_EPOCHS,
-    MOST_SEED,
     Costs,
     DetectorSettings,
     Images,
@@ -21,7 +20,9 @@ from puzzle_study.config.types import (
     Reading,
     Rule,
     Section,
+    Seed,
     WantedPrecision,
+    unit,
 )
 from puzzle_study.detectors.puzzle_ae.rules import RULES, scoring_permutations
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
@@ -43,19 +44,28 @@ class Puzzle(Section):
     kind: Literal["jigsaw", "rotation"] = Field(
         "jigsaw", description="`rotation` turns the image by 90, 180, 270 degrees instead (Rot-AE, section 5)."
     )
-    grid: Literal[2, 3] = Field(2, description="Pieces per side: 2 gives 4 pieces, 3 gives 9.")
+    grid: Literal[2, 3] = Field(
+        2, json_schema_extra=unit("pieces per side"), description="Pieces per side: 2 gives 4 pieces, 3 gives 9."
+    )
     permutations: Literal["auto", "all", "two_swapped", "drawn"] = Field(
         "auto",
-        description="`all` 23 for grid 2; `two_swapped` the 6 transpositions; `drawn` for grid 3; `auto` picks "
-        "two_swapped for MVTec's textures, else all or drawn by grid.",
+        description="`all`: all 23, for grid 2; `two_swapped`: the transpositions (6 for grid 2); `drawn`: a random "
+        "draw, for grid 3; `auto`: two_swapped for MVTec's textures, otherwise all or drawn by grid.",
     )
-    count: int = Field(24, ge=1, le=MOST_PERMUTATIONS, description="K, how many permutations are drawn (`drawn` only).")
-    seed: int = Field(0, ge=0, le=MOST_SEED, description="Seed of that draw; every trial of a study shares it.")
+    count: int = Field(
+        24,
+        ge=1,
+        le=MOST_PERMUTATIONS,
+        json_schema_extra=unit("permutations"),
+        description="K, number of permutations drawn (`drawn` only).",
+    )
+    seed: Seed = Field(0, description="Seed of that draw; every trial of a study shares it.")
     hide: Literal["auto", "black", "gray", "none"] = Field(
-        "auto", description="What one random piece becomes in training; `auto`: black for 1 channel, gray for 3."
+        "auto",
+        description="Colour of the one random piece hidden in training; `auto`: black for 1 channel, gray for 3.",
     )
     per_batch: bool = Field(
-        False, description="One draw of permutation and hidden piece per batch (authors' code), not per image."
+        False, description="Draw permutation and hidden piece once per batch (authors' code) instead of per image."
     )
 
 
@@ -63,13 +73,18 @@ class Model(Section):
     """The U-Net and the discriminator."""
 
     base_channels: int = Field(
-        64, ge=1, le=MOST_BASE_CHANNELS, description="Channels of the U-Net's first level (64: 17.3 M weights)."
+        64,
+        ge=1,
+        le=MOST_BASE_CHANNELS,
+        json_schema_extra=unit("channels"),
+        description="Channels of the U-Net's first level (64: 17.3 M weights).",
     )
     discriminator_channels: int | None = Field(
         None,
         ge=1,
         le=MOST_BASE_CHANNELS,
-        description="Channels of the discriminator's first level; null: as base_channels.",
+        json_schema_extra=unit("channels"),
+        description="Channels of the discriminator's first level; null: the same as base_channels.",
     )
     initialisation: Literal["default", "he"] = Field(
         "default", description="U-Net weights: PyTorch's default (authors), or He normal with the last layer × 0.1."
@@ -77,14 +92,20 @@ class Model(Section):
 
 
 class Adversary(Section):
-    """The perturbation of puzzles in training (paper, eq. 1)."""
+    """How puzzles are perturbed in training (paper, eq. 1)."""
 
-    method: Literal["fgsm", "pgd", "none"] = Field("fgsm", description="One step, `steps` steps, or no perturbation.")
+    method: Literal["fgsm", "pgd", "none"] = Field(
+        "fgsm", description="One step (`fgsm`), `steps` steps (`pgd`) or no perturbation."
+    )
     epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1]; 8/255 may be written.")
     alpha: float = Field(
-        2.0, gt=0, le=10, description="Step size, absolute; with FGSM every α ≥ 2ε gives ε·sign of the gradient."
+        2.0,
+        gt=0,
+        le=10,
+        json_schema_extra=unit("pixel value"),
+        description="Absolute step size; with FGSM, every α ≥ 2ε gives ε · sign of the gradient.",
     )
-    steps: int = Field(7, ge=1, le=100, description="Steps of PGD.")
+    steps: int = Field(7, ge=1, le=100, json_schema_extra=unit("steps"), description="Steps of PGD.")
     noise: Literal["once", "twice"] = Field(
         "once", description="`twice` (authors' code): the start noise stays in the input, effective bound 2ε."
     )
@@ -95,58 +116,98 @@ class Adversary(Section):
 
 
 class Train(Section):
-    """Losses, optimisers, schedule and stopping of a training."""
+    """Losses, optimisers, learning rate schedule and stopping."""
 
-    epochs: int = Field(600, ge=0, le=MOST_EPOCHS, description="Epochs at most; 0 leaves the network untrained.")
-    batch_size: int = Field(128, ge=1, le=4096, description="Images a step.")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's learning rate for the U-Net.")
-    discriminator_learning_rate: float = Field(2e-4, gt=0, le=1, description="Adam's for the discriminator (β₁ = 0.5).")
-    weight_decay: float = Field(1e-5, ge=0, le=1, description="L2 penalty on the U-Net's weights (eq. 8).")
+    epochs: int = Field(
+        600,
+        ge=0,
+        le=MOST_EPOCHS,
+        json_schema_extra=unit("epochs"),
+        description="Most epochs; 0 leaves the network untrained.",
+    )
+    batch_size: int = Field(
+        128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images per training step."
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, le=1, json_schema_extra=unit("–"), description="Adam's learning rate for the U-Net."
+    )
+    discriminator_learning_rate: float = Field(
+        2e-4,
+        gt=0,
+        le=1,
+        json_schema_extra=unit("–"),
+        description="Adam's learning rate for the discriminator (β₁ = 0.5).",
+    )
+    weight_decay: float = Field(
+        1e-5, ge=0, le=1, json_schema_extra=unit("–"), description="L2 penalty on the U-Net's weights (eq. 8)."
+    )
     schedule: Literal["plateau", "one_cycle", "constant"] = Field(
         "plateau",
-        description="Learning rate of the U-Net: × plateau_factor where the loss stands still (paper), one-cycle "
-        "(linear warm-up, cosine to 0) or constant.",
+        description="Learning rate of the U-Net: × plateau_factor when the loss stops falling (paper), one-cycle "
+        "(linear warm-up, then cosine to 0) or constant.",
     )
     warm_up: float = Field(
-        0.1, ge=0, lt=1, description="Share of the epochs over which one-cycle rises from a twentieth to its peak."
+        0.1,
+        ge=0,
+        lt=1,
+        json_schema_extra=unit("share"),
+        description="Share of the epochs in which one-cycle rises from a twentieth of its peak to the peak.",
     )
     averaging: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Decay, a step, of the moving average of the U-Net's weights that scores, (1 + n) / (10 + n) after "
-        "n steps where that is less; 0: the last weights.",
+        json_schema_extra=unit("per step"),
+        description="Per-step decay of the weight average used for scoring; after n steps it is at most "
+        "(1 + n) / (10 + n); 0: the last weights.",
     )
-    plateau_factor: float = Field(0.8, gt=0, lt=1, description="Factor on a plateau.")
+    plateau_factor: float = Field(
+        0.8, gt=0, lt=1, json_schema_extra=unit("–"), description="Factor on the learning rate at a plateau."
+    )
     plateau_patience: int = Field(
-        50, ge=1, description="Epochs in a row without a new minimum that are no plateau yet; one more is."
+        50,
+        ge=1,
+        json_schema_extra=unit("epochs"),
+        description="Epochs without improvement before the learning rate is reduced.",
     )
     lambda_: float = Field(
-        0.02, ge=0, le=100, alias="lambda", description="λ, weight of the feature-matching loss; 0: no discriminator."
+        0.02,
+        ge=0,
+        le=100,
+        alias="lambda",
+        json_schema_extra=unit("–"),
+        description="λ, weight of the feature matching loss; 0: no discriminator.",
     )
     feature_loss: Literal["batch_mean", "elementwise"] = Field(
-        "batch_mean", description="Feature matching against the batch mean (eq. 3) or element by element (authors)."
+        "batch_mean", description="Feature matching with the batch mean (eq. 3) or element by element (authors' code)."
     )
     convergence_epochs: int | None = Field(
-        None, ge=1, description="Stop after so many epochs without a new minimum of the loss; null: never early."
+        None,
+        ge=1,
+        json_schema_extra=unit("epochs"),
+        description="Stop after this many epochs without a new minimum of the loss; null: never.",
     )
     precision: WantedPrecision = Field(
         "auto",
-        description="Arithmetic of the convolutions; `auto`: bfloat16 where the hardware multiplies it natively.",
+        description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively.",
     )
     adversary: Adversary = Field(Adversary(), description="Perturbation of the puzzles in training.")
 
 
 class Score(Section):
-    """From a trained network to one anomaly score an image (paper, section 3.2)."""
+    """How errors become one anomaly score per image (paper, section 3.2)."""
 
-    error: ErrorNorm = Field("l2", description="Root of the mean square error (eq. 5), or mean square (authors' code).")
-    aggregation: Aggregation = Field("max", description="Over the K normalised errors (eq. 7).")
+    error: ErrorNorm = Field(
+        "l2", description="Root of the mean squared error (eq. 5), or the mean squared error (authors' code)."
+    )
+    aggregation: Aggregation = Field("max", description="How the K normalised errors become one score (eq. 7).")
     permutations: Literal["all"] | int = Field(
-        "all", description="How many of the K permutations score an image; a number takes the first of a seeded order."
+        "all",
+        json_schema_extra=unit("permutations"),
+        description="Permutations that score an image: all K, or the first of a seeded order.",
     )
     puzzle_set: Literal["training", "all"] = Field(
-        "training", description="Permutations in scoring: those of training, or all 23 (authors' code for textures)."
+        "training", description="Permutations for scoring: those of training, or all 23 (authors' code for textures)."
     )
 
     @model_validator(mode="after")
@@ -244,7 +305,12 @@ VARIANTS: dict[str, Layer] = {
 
 
 class PuzzleSettings(DetectorSettings):
-    """Puzzle-AE: how puzzles are made, the networks, the training and the score."""
+    """How puzzles are made, the networks, the training and the score.
+
+    The paper names batch sizes, aggregations and the zoom augmentation. What it leaves open is the authors'
+    configuration (every ε, λ, α, and the epochs of MNIST, Fashion-MNIST, CIFAR-10 and MVTec AD) or ours (the other
+    epochs, and everything for digits and folder).
+    """
 
     DATASETS: ClassVar[dict[str, Layer]] = DATASET_DEFAULTS
     PRESETS: ClassVar[dict[str, Layer]] = PRESETS
@@ -267,7 +333,8 @@ class PuzzleSettings(DetectorSettings):
 
     preset: Preset = Field(
         "paper",
-        description="Where paper and authors' code differ: whose choice; `fast`: He, another schedule, fewer epochs.",
+        description="Defaults: the paper's; `authors_code`: the authors' published code if it contradicts the paper; "
+        "`fast`: an initialisation and a schedule that need far fewer epochs.",
     )
     variant: Variant = Field(
         "CPAE-G",

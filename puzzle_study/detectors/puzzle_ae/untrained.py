@@ -11,7 +11,7 @@ from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
 
 class UntrainedSettings(PuzzleSettings):
-    """Those of Puzzle-AE; the training's do nothing."""
+    """The settings of Puzzle-AE. Those of the training have no effect."""
 
     @property
     def epochs_wanted(self) -> int:

@@ -212,7 +212,7 @@ def image_differences_table(data: StudyData) -> Table | None:
         if found is not None:
             rows.append(
                 (
-                    word(TITLES.get(choice.detector) if choice.is_reference else "the default"),
+                    word(choice.title if choice.is_reference else "the default"),
                     percent(found.value, found.low, found.high, signed=True, digits=2),
                     count(found.images),
                     count(len(set(tasks_of(mine)))),
