@@ -88,22 +88,22 @@ class Results:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    study_file = property(lambda self: self.root / "study.yaml")
-    environment_file = property(lambda self: self.root / "environment.json")
-    trials_file = property(lambda self: self.root / "trials.csv")
-    epochs_file = property(lambda self: self.root / "epochs.parquet")
-    attacks_file = property(lambda self: self.root / "attacks.csv")
-    matrix_file = property(lambda self: self.root / "aggregation_matrix.csv")
-    transfer_file = property(lambda self: self.root / "transfer.csv")
-    summary_file = property(lambda self: self.root / "summary.csv")
-    best = property(lambda self: self.root / "best")
-    report = property(lambda self: self.root / "report")
-    ray = property(lambda self: self.root / "ray")
-    optuna_file = property(lambda self: self.root / "optuna.journal")
-    gallery_file = property(lambda self: self.root / "gallery.npz")
-    logs = property(lambda self: self.root / "logs")
-    lock_file = property(lambda self: self.root / ".lock")
+        self.study_file = root / "study.yaml"
+        self.environment_file = root / "environment.json"
+        self.trials_file = root / "trials.csv"
+        self.epochs_file = root / "epochs.parquet"
+        self.attacks_file = root / "attacks.csv"
+        self.matrix_file = root / "aggregation_matrix.csv"
+        self.transfer_file = root / "transfer.csv"
+        self.summary_file = root / "summary.csv"
+        self.best = root / "best"
+        self.report = root / "report"
+        self.report_file = root / "report" / "index.html"
+        self.ray = root / "ray"
+        self.optuna_file = root / "optuna.journal"
+        self.gallery_file = root / "gallery.npz"
+        self.logs = root / "logs"
+        self.lock_file = root / ".lock"
 
     def record_file(self, trial: str) -> Path:
         """Return where the record of a trial is."""
@@ -123,7 +123,7 @@ class Results:
 
     def log_file(self, trial: str) -> Path:
         """Return where what happened to a trial is told; it stays when the trial has ended."""
-        return Path(self.logs / f"{trial}.log")
+        return self.logs / f"{trial}.log"
 
     def attack_file(self, key: str) -> Path:
         """Return where the record of one unit of the attack stage is."""

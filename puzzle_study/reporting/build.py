@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from puzzle_study.reporting import page, reading
 from puzzle_study.reporting.blocks import Section, Table
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from puzzle_study.results import Results
 
 
-def build(results: Results, *, others: Sequence[Results], output: Path) -> Path:
+def build(
+    results: Results, *, others: Sequence[Results], output: Path, environment: Mapping[str, Any] | None = None
+) -> Path:
     """Write the report into a folder; see :func:`puzzle_study.reporting.build_report`."""
-    data = reading.load(results)
+    data = reading.load(results, environment)
     compared = [reading.load(other) for other in others]
     _remove_previous(output)
     sections = _sections(data, compared, output / "figures")

@@ -162,9 +162,11 @@ class Plan:
             unknown * len(self.tasks) * len(self.study.seeds),
         )
 
-    @property
-    def complete(self) -> bool:
-        """Whether every trial has a record, or will have none because its configuration was given up."""
+    def ended(self) -> bool:
+        """Return whether every trial has a record, or will have none because its configuration was given up.
+
+        Asks for what comes next, and so takes in the records that are there.
+        """
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:

@@ -248,7 +248,7 @@ def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resum
             assert plan.worth(planned) is None
             assert sum(spec.key in plan.records for spec in planned.trials) == 1
     again = Plan(plan.file, TASKS, "0" * 16, plan.results)
-    assert again.complete
+    assert again.ended()
     assert [p.values for p in again.configurations] == [p.values for p in plan.configurations]
 
 

@@ -36,7 +36,7 @@ def test_trials_that_are_run_again_are_not_done_by_their_old_records_when_ray_br
     for name in ("a", "b"):
         searcher.suggest(name)
     searcher.abandon()
-    assert not failed.complete
+    assert not failed.ended()
     assert failed.finished() == 0
 
 
