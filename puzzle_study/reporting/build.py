@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from puzzle_study.io import write_text
 from puzzle_study.reporting import page, reading
 from puzzle_study.reporting.blocks import Section, Table
 from puzzle_study.reporting.sections import (
@@ -28,7 +29,6 @@ from puzzle_study.reporting.sections import (
     transfer,
 )
 from puzzle_study.reporting.write_tables import write_table
-from puzzle_study.results import write_text
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData

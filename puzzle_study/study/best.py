@@ -12,10 +12,11 @@ from pathlib import Path
 from puzzle_study.config import Reading
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replace_folder
+from puzzle_study.io import replace_folder
+from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan, Planned
-from puzzle_study.study.selection import Worth
 from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import Worth
 
 
 def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:

@@ -16,7 +16,8 @@ from puzzle_study.config import Reading, read
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
-from puzzle_study.results import Results, write_json, write_text
+from puzzle_study.io import write_json, write_text
+from puzzle_study.results import Results
 from puzzle_study.study import attacking, best, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
@@ -26,10 +27,10 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
-from puzzle_study.study.selection import chosen_by, lacking, require_labels, shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
+from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
 
 INTERRUPTED = 130
 TERMINATED = 143

@@ -27,9 +27,9 @@ from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import racing, space
-from puzzle_study.study.selection import Worth, configuration_worth, gain, objectives, readings, trial_value
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
+from puzzle_study.trials.worth import Worth, configuration_worth, gain, objectives, readings, trial_value
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20

@@ -23,8 +23,8 @@ from puzzle_study.config import Reading
 from puzzle_study.config.axes import Values as Values
 from puzzle_study.config.axes import applies, combinations, ordered_axes, setting_of
 from puzzle_study.config.read import StudyFile
-from puzzle_study.study.selection import LOWER_IS_BETTER, Worth, objectives, readings
 from puzzle_study.trials.spec import inert_settings
+from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
 
 class Suggestion(Protocol):

@@ -22,13 +22,14 @@ from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.statistics import metrics
 from puzzle_study.study import attack_units, attacking
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
+from puzzle_study.trials.worth import Reading
 from puzzle_study.study.storage import Place
 from puzzle_study.trials import run
 from tests.study.conftest import wait_until

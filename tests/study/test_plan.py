@@ -14,10 +14,11 @@ from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.best import names as best_names
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
+from puzzle_study.trials.worth import Reading
 from puzzle_study.study.space import inert_axes, make_asker
 from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec, describe
 from tests.study.conftest import carry_out

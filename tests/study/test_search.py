@@ -17,10 +17,11 @@ from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.reporting import build_report
-from puzzle_study.results import RECORD_FORMAT, Results, write_text
+from puzzle_study.io import write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.racing import compare
-from puzzle_study.study.selection import Reading, pareto_front
+from puzzle_study.trials.worth import Reading, pareto_front
 from puzzle_study.study.tables import summary_rows, training_axes, write_tables
 from puzzle_study.trials.spec import TrialSpec, failed_record
 from tests.study.conftest import carry_out
