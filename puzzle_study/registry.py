@@ -6,14 +6,10 @@ An entry is imported when it is first asked for, so that a list of names costs n
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
-
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from typing import Generic, TypeVar
 
 from puzzle_study.errors import UserError, suggestion
 
@@ -83,27 +79,3 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
                 f"remove that package"
             ) from error
         return found
-
-
-class OneOf:
-    """Marks a text of a section as one of the names of a registry, for pydantic and for the JSON Schema.
-
-    Args:
-        names: returns the names; called when a value is checked, so that it may import.
-    """
-
-    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
-        self._names = names
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"enum": list(self._names())}
-
-    def _check(self, value: str) -> str:
-        names = list(self._names())
-        if value not in names:
-            listed = ", ".join(f"'{name}'" for name in names)
-            raise PydanticCustomError("literal_error", "Input should be one of {expected}", {"expected": listed})
-        return value

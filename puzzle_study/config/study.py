@@ -20,6 +20,7 @@ from puzzle_study.config.types import (
     EachOnce,
     Fraction,
     Many,
+    OneOf,
     Perturbation,
     Section,
     Seed,
@@ -28,7 +29,6 @@ from puzzle_study.config.types import (
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.registry import OneOf
 
 DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
 DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]

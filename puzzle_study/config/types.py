@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+)
 from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from puzzle_study.errors import cut
 
@@ -174,3 +185,27 @@ class DetectorSettings(Section):
     def inert(self) -> dict[str, str]:
         """Return the settings that cannot change this configuration's training, each with the reason."""
         return {}
+
+
+class OneOf:
+    """Marks a text of a section as one of the names of a registry, for pydantic and for the JSON Schema.
+
+    Args:
+        names: returns the names; called when a value is checked, so that it may import.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]]) -> None:
+        self._names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"enum": list(self._names())}
+
+    def _check(self, value: str) -> str:
+        names = list(self._names())
+        if value not in names:
+            listed = ", ".join(f"'{name}'" for name in names)
+            raise PydanticCustomError("literal_error", "Input should be one of {expected}", {"expected": listed})
+        return value

@@ -16,6 +16,7 @@ from puzzle_study.config.types import (
     DetectorSettings,
     Images,
     Layer,
+    OneOf,
     Perturbation,
     Reading,
     Rule,
@@ -26,7 +27,6 @@ from puzzle_study.config.types import (
 )
 from puzzle_study.detectors.puzzle_ae.rules import RULES, scoring_permutations
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
-from puzzle_study.registry import OneOf
 
 MOST_PERMUTATIONS = 512
 # Multiply-adds of the U-Net for a pixel are 140 × base², and narrow networks are slower at them.
