@@ -14,7 +14,8 @@ import torch
 
 from puzzle_study import config
 from puzzle_study.detectors import checkpoint
-from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer, TrainingDiverged, averaging_decay
+from puzzle_study.detectors.base import TrainingDiverged
+from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer, averaging_decay
 
 from . import tiny
 
