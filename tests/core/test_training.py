@@ -69,12 +69,6 @@ def test_another_seed_gives_other_numbers() -> None:
     assert one[0].loss_rec != other[0].loss_rec
 
 
-def test_training_leaves_the_global_random_state_alone() -> None:
-    before = torch.random.get_rng_state()
-    tiny.train(case_settings("paper"), DATA)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case: str, tmp_path: Path) -> None:
