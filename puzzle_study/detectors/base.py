@@ -188,6 +188,9 @@ class Detector(nn.Module, ABC):
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
         """Return a detector whose tensors can be loaded, from what :meth:`describe` returned.
 
+        It is called twice: first with PyTorch's meta device as the default, where tensors have sizes and no memory, so
+        that a file which asks for more than it holds is refused.
+
         Raises:
             ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
         """

@@ -14,7 +14,7 @@ from safetensors.torch import load, save_file
 
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
-from puzzle_study.detectors.memory import first_line
+from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.errors import UserError
@@ -54,8 +54,21 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
     """Load a saved detector; weights are read as data, never as code.
 
     Raises:
-        UserError: the folder is not a detector's, it is one of a package that is not installed, or a file is damaged.
+        UserError: the folder is not a detector's, it is one of a package that is not installed, a file is damaged, or
+            the detector does not fit the memory.
     """
+    try:
+        return _restored(folder).placed(device).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the detector in {folder} does not fit the memory ({first_line(error)}); end what else uses it, or "
+            f"compute on the CPU"
+        ) from error
+
+
+def _restored(folder: Path) -> Detector:
     content = read_description(folder)
     kind = DETECTORS[str(content.get("detector"))]
     try:
@@ -68,9 +81,14 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
         raw = (folder / WEIGHTS).read_bytes()
         if _digest(raw) != content["weights"]:
             raise ValueError(f"{WEIGHTS} has changed since it was written")
-        tensors = load(raw)
-        detector = kind.restore(content["described"], shape, reading, content["precision"])
-        _load_tensors(detector, tensors)
+        tensors, described = load(raw), (content["described"], shape, reading, content["precision"])
+        # No description gets memory that the weights do not fill.
+        with torch.device("meta"):
+            _check_sizes(kind.restore(*described), tensors)
+        detector = kind.restore(*described)
+        detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
+        detector.load_state_dict(tensors)
+        return detector
     except (
         SafetensorError,
         UserError,
@@ -83,25 +101,24 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
         AttributeError,
         MemoryError,
     ) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(
             f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
             f"{DESCRIPTION}"
         ) from error
-    return detector.placed(device).eval()
 
 
-def _load_tensors(detector: Detector, tensors: dict[str, torch.Tensor]) -> None:
-    """Load what was saved, of the sizes that the description says; validation errors of any number of images."""
-    validation_NK = tensors.pop("validation_NK")
-    if (
-        validation_NK.ndim != 2
-        or len(validation_NK) == 0
-        or validation_NK.shape[1] != detector.views
-        or not validation_NK.isfinite().all()
-    ):
-        raise ValueError(f"its validation errors are not those of {detector.views} views")
-    detector.validation_NK = validation_NK.float()
-    detector.load_state_dict(tensors | {"validation_NK": validation_NK})
+def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Compare what a description asks for with what was read; validation errors may be of any number of images."""
+    validation_NK = tensors["validation_NK"]
+    if len(validation_NK) == 0 or not validation_NK.isfinite().all():
+        raise ValueError("its validation errors are missing or not finite")
+    wanted = {name: tuple(tensor.shape) for name, tensor in described.state_dict().items()}
+    wanted["validation_NK"] = (len(validation_NK), described.views)
+    read = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wrong := [name for name in {**wanted, **read} if wanted.get(name) != read.get(name)]:
+        raise ValueError(f"{DESCRIPTION} wants {wrong[0]} of size {wanted.get(wrong[0])}, not {read.get(wrong[0])}")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
