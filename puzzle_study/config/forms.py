@@ -82,11 +82,11 @@ class Form:
         return {name: value for name, value in document.items() if name not in keys and name != ONE}
 
     def tree(self) -> Tree:
-        """Return the keys that a document may have, each with those below it."""
-        common = {name: below for name, below in key_tree(Study).items() if name != SEVERAL}
-        if self.several:
-            return common | {SEVERAL: {name: key_tree(self.settings_class(name)) for name in self.names}}
-        return common | {ONE: None} | key_tree(self.settings_class(self.names[0]))
+        """Return the keys that a document may have, each with those below it, the detectors' own first."""
+        own: Tree = {SEVERAL: {name: key_tree(self.settings_class(name)) for name in self.names}}
+        if not self.several:
+            own = {ONE: None} | key_tree(self.settings_class(self.names[0]))
+        return own | {name: below for name, below in key_tree(Study).items() if name != SEVERAL}
 
     def resolve(self, setting: str) -> tuple[type[BaseModel], str] | None:
         """Return the class that holds a setting and its name from there, or None if no detector here has it."""
@@ -105,12 +105,14 @@ class Form:
         return head if head in self.names else None
 
     def setting_names(self) -> list[str]:
-        """Return the names of all settings of a configuration, without the detector itself."""
-        names = [f"{section}.{name}" for section in SHARED for name in leaf_names(key_tree(Settings)[section] or {})]
-        for detector in self.names:
-            prefix = self.prefix(detector)
-            names += [f"{prefix}{name}" for name in leaf_names(key_tree(self.settings_class(detector)))]
-        return names
+        """Return the names of all settings of a configuration but the detector itself, the detectors' own first."""
+        shared = {section: key_tree(Settings)[section] for section in SHARED}
+        own = [
+            f"{self.prefix(detector)}{name}"
+            for detector in self.names
+            for name in leaf_names(key_tree(self.settings_class(detector)))
+        ]
+        return [*own, *leaf_names(shared)]
 
     def free(self) -> dict[str, str]:
         """Return the settings that need no training, by the name in this form, each with the detector's own name."""

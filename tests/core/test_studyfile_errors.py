@@ -26,7 +26,7 @@ def failure(tmp_path: Path, text: str | bytes, *, assignments: Sequence[str] = (
     return sentence.replace(str(path), "FILE")
 
 
-NAMES = "'digits', 'mnist', 'fashion_mnist', 'cifar10', 'coil100', 'mvtec', 'head_ct', 'brain_mri' or 'folder'"
+NAMES = "one of 'digits', 'mnist', 'fashion_mnist', 'cifar10', 'coil100', 'mvtec', 'head_ct', 'brain_mri', 'folder'"
 
 EXACT: dict[str, tuple[str | bytes, str]] = {
     # unknown keys
@@ -228,7 +228,7 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     ),
     "axis_choice": (
         DATA + "search: {space: {score.aggregation: {choice: [min, mean]}}}\n",
-        "search axis `score.aggregation` leads to a value that is not allowed: must be 'min', 'avg' or 'max', "
+        "search axis `score.aggregation` leads to a value that is not allowed: must be one of 'min', 'avg', 'max', "
         "got 'mean' (FILE, line 2)",
     ),
     "unknown_condition": (
@@ -377,8 +377,8 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     "quick_number": (DATA + "quick: 3\n", "`quick` must be a section of settings (FILE, line 2)"),
     "quick_in_quick": (
         DATA + "quick:\n  quick: {}\n",
-        "`quick` is not a setting; allowed here: variant, data, puzzle, model, train, score, evaluate, name, preset, "
-        "seeds, search, selection, references, attacks, resources, max_concurrent, loggers, storage (FILE, line 3)",
+        "`quick` is not a setting; allowed here: detector, preset, variant, puzzle, model, train, score, name, data, "
+        "evaluate, seeds, search, selection, references, attacks, resources, max_concurrent, loggers, storage (FILE, line 3)",
     ),
     # variants
     "variant": (
