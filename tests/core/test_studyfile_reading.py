@@ -78,9 +78,8 @@ def test_nothing_is_null(word: str, tmp_path: Path) -> None:
     ],
 )
 def test_numbers_may_be_written_as_people_write_them(word: str, value: float, tmp_path: Path) -> None:
-    (found,) = some(
-        load(tmp_path, f"data: {{name: digits}}\ntrain: {{learning_rate: {word}}}\n"), "train.learning_rate"
-    )
+    study = load(tmp_path, f"data: {{name: digits}}\ntrain: {{learning_rate: {word}}}\n")
+    (found,) = some(study, "train.learning_rate")
     assert isinstance(found, float)
     assert found == value
 
@@ -280,9 +279,10 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
         study.name = "other"  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(
-    "model", [config.Study, config.Settings, config.Axis, *(d.Settings for d in DETECTORS.values())]
-)
+SECTIONS = [config.Study, config.Settings, config.Axis, *(kind.Settings for kind in DETECTORS.values())]
+
+
+@pytest.mark.parametrize("model", SECTIONS)
 def test_every_setting_is_documented(model: type[BaseModel]) -> None:
     for name, entry in model.model_fields.items():
         assert entry.description, f"{model.__name__}.{name}"
@@ -294,24 +294,8 @@ def test_every_setting_is_documented(model: type[BaseModel]) -> None:
 # The way back
 
 
-WORDS = [
-    "no",
-    "yes",
-    "08",
-    "010",
-    "1e-3",
-    "1e5",
-    "-1",
-    "null",
-    "true",
-    "~",
-    "ü",
-    "3",
-    "2020-01-01",
-    ".5",
-    "8/255",
-    "'",
-] + ["a: b", "# c", "", " x "]
+WORDS = ["no", "yes", "08", "010", "1e-3", "1e5", "-1", "null", "true", "~", "ü", "3", "2020-01-01", ".5", "8/255", "'"]
+WORDS += ["a: b", "# c", "", " x "]
 texts = st.one_of(st.sampled_from(WORDS), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8))
 names = st.one_of(
     st.sampled_from(["08", "1e3", "no", "1", "1.5", "a.b"]),
