@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from puzzle_study import config
-from puzzle_study.attacks import run_attacks
-from puzzle_study.criteria.pseudo_anomalies import make_pseudo_anomalies
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.criteria.bank import make_pseudo_anomalies
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.trials import robust
 

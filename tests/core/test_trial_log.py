@@ -12,6 +12,7 @@ import torch
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.results import Results
 from puzzle_study.trials import run
+from puzzle_study.trials.following import EpochCallback
 from puzzle_study.trials.log import trial_log
 
 from . import tiny
@@ -25,7 +26,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUZZLE_STUDY_CACHE", str(tmp_path / "cache"))
 
 
-def stop_after(epoch: int) -> run.EpochCallback:
+def stop_after(epoch: int) -> EpochCallback:
     def on_epoch(row: dict[str, float]) -> None:
         if row["epoch"] == epoch:
             raise OSError("the cable was pulled")
