@@ -34,6 +34,12 @@ def setting_of(settings: config.Settings, dotted: str) -> Any:
     return None if head in DETECTORS else _below(settings.own, dotted)
 
 
+def set_in(study: config.Study, dotted: str) -> Any:
+    """Return a setting as a study file has it, of the detector that the name begins with or else of the first."""
+    head = dotted.partition(".")[0]
+    return setting_of(study.settings(head if head in study.detectors else None), dotted)
+
+
 def _below(section: Any, dotted: str) -> Any:
     for part in dotted.split("."):
         if section is not None:
@@ -97,7 +103,7 @@ def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
             yield values
             return
         name, axis, tried = picked[at]
-        if applies(axis, values, lambda other: setting_of(file.study.settings(), other)):
+        if applies(axis, values, lambda other: set_in(file.study, other)):
             for value in tried:
                 yield from walk(at + 1, values | {name: value})
         else:

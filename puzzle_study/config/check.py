@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from puzzle_study import config
 from puzzle_study.config import forms
-from puzzle_study.config.axes import Values, combinations, cycle, setting_of
+from puzzle_study.config.axes import Values, combinations, cycle, set_in
 from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Rule
 from puzzle_study.errors import UserError, cut, nearest_setting
@@ -68,7 +68,7 @@ def check_rules(file: StudyFile) -> None:
                 raise UserError(f"{reason} ({file.where_set(names)})")
             if file.study.search is None:
                 continue
-            for values in combinations(file, [*names, f"{prefix}variant"]) or ():
+            for values in combinations(file, [*names, f"{prefix}variant", forms.ONE]) or ():
                 settings = file.configuration(values)
                 if settings.detector == detector and (reason := _broken(rule, settings)) is not None:
                     raise UserError(_apart(file, file.study.search, rule, values, reason))
@@ -133,6 +133,12 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
             f"search axis `{name}` trains no other detector: it {why}; take it out of `search.space` and set it once "
             f"({file.where(name)})"
         )
+    owner = file.form.detector_of(name) if file.form.several else None
+    if owner is not None and tuple((axis.when or {})[forms.ONE]) != (owner,):
+        raise UserError(
+            f"search axis `{name}` is searched under {owner} alone; take `{forms.ONE}` out of its `when` "
+            f"({file.where(name)})"
+        )
     if name in free and set(axis.when or {}) - {forms.ONE}:
         raise UserError(
             f"search axis `{name}` needs no training and every detector is read by each of its values; take its "
@@ -161,7 +167,7 @@ def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
 
 
 def _values_of(file: StudyFile, name: str, points: list[Values]) -> list[config.Scalar]:
-    return list(dict.fromkeys(values.get(name, setting_of(file.study.settings(), name)) for values in points))
+    return list(dict.fromkeys(values.get(name, set_in(file.study, name)) for values in points))
 
 
 def _any_of(values: Iterable[config.Scalar]) -> str:

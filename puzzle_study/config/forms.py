@@ -42,7 +42,10 @@ class Form:
             UserError: it has both forms, or names no detector.
         """
         if SEVERAL not in document:
-            return cls((str(document.get(ONE, DETECTORS.default)),), several=False)
+            named = document.get(ONE, DETECTORS.default)
+            if not isinstance(named, str):
+                raise UserError("`detector` must be the name of one; `detectors` lists several")
+            return cls((named,), several=False)
         listed = document[SEVERAL]
         if ONE in document:
             raise UserError("`detector` names one and `detectors` lists several; leave one of the two out")
@@ -53,7 +56,8 @@ class Form:
     @classmethod
     def of_study(cls, study: Study) -> Form:
         """Return the form in which a resolved study is written."""
-        return cls(tuple(study.detectors), several=len(study.detectors) > 1)
+        searched = study.search is not None and ONE in study.search.space
+        return cls(tuple(study.detectors), several=searched or len(study.detectors) > 1)
 
     def settings_class(self, detector: str) -> type[DetectorSettings]:
         """Return the class of a detector's settings."""
@@ -70,7 +74,8 @@ class Form:
     def own(self, document: Mapping[str, Any], detector: str) -> Any:
         """Return what a document says of a detector's own settings."""
         if self.several:
-            return document[SEVERAL][detector] or {}
+            own = document[SEVERAL][detector]
+            return {} if own is None else own
         keys = section_keys(self.settings_class(detector))
         return {name: value for name, value in document.items() if name in keys}
 

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend
 from puzzle_study import config
 from puzzle_study.config import Reading
 from puzzle_study.config.axes import Values as Values
-from puzzle_study.config.axes import applies, combinations, ordered_axes, setting_of
+from puzzle_study.config.axes import applies, combinations, ordered_axes, set_in, setting_of
 from puzzle_study.config.read import StudyFile
 from puzzle_study.trials.spec import inert_settings
 from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
@@ -102,7 +102,7 @@ class OptunaAsker:
         self.search = search
         self.file = file
         self.free = file.form.free()
-        self.setting: Callable[[str], Any] = lambda name: setting_of(file.study.settings(), name)
+        self.setting: Callable[[str], Any] = lambda name: set_in(file.study, name)
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
         self._journal, self._startup = journal, search.startup * most
@@ -215,13 +215,13 @@ class GridAsker:
 
     @staticmethod
     def _enumerate(search: config.Search, file: StudyFile) -> Iterator[Suggestion]:
-        default, free = file.study.settings(), file.form.free()
+        free = file.form.free()
         axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
         seen: set[tuple[tuple[str, Any], ...]] = set()
         for combination in itertools.product(*(axis.values for _, axis in axes)):
             values: Values = {}
             for (name, axis), value in zip(axes, combination, strict=True):
-                if applies(axis, values, lambda name: setting_of(default, name)):
+                if applies(axis, values, lambda name: set_in(file.study, name)):
                     values[name] = value
             if (unique := tuple(values.items())) not in seen:
                 seen.add(unique)

@@ -383,15 +383,18 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     # variants
     "variant": (
         DATA + "variant: PAE\ntrain: {lambda: 0.1}\n",
-        "variant PAE means train.lambda = 0.0, but train.lambda is set to 0.1; leave one of the two out",
+        "variant PAE means train.lambda = 0.0, but train.lambda is set to 0.1; leave one of the two out "
+        "(FILE, line 2)",
     ),
     "variant_and_axis": (
         DATA + "variant: CPAE\nsearch: {space: {train.lambda: {choice: [0.1]}}}\n",
-        "variant CPAE means train.lambda = 0.0, but train.lambda is set to 0.1; leave one of the two out",
+        "variant CPAE means train.lambda = 0.0, but train.lambda is set to 0.1; leave one of the two out "
+        "(FILE, line 2)",
     ),
     "variant_hide": (
         DATA + "variant: PAE\npuzzle: {hide: black}\n",
-        "variant PAE means puzzle.hide = none, but puzzle.hide is set to black; leave one of the two out",
+        "variant PAE means puzzle.hide = none, but puzzle.hide is set to black; leave one of the two out "
+        "(FILE, line 2)",
     ),
 }  # fmt: skip
 
