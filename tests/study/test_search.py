@@ -65,6 +65,8 @@ def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
         "seconds": 1.0,
         "task": {"normal_class": spec.task.normal_class, "repeat": spec.task.repeat},
         "metrics": {"l2": reading, "mse": reading},
+        "n_test": 10,
+        "n_anomalies": 5,
     }
 
 
