@@ -170,8 +170,8 @@ def _form(document: Layer, source: str, lines: Mapping[Place, int], given: Itera
     try:
         form = Form.of(document)
     except UserError as error:
-        place = (forms.SEVERAL if forms.SEVERAL in document else forms.ONE,)
-        raise UserError(f"{error} ({_where(place, source, lines, (), given)})") from error
+        key = forms.SEVERAL if forms.SEVERAL in document else forms.ONE
+        raise UserError(f"{error} ({_where((key,), source, lines, (), given)})") from error
     for name in form.names:
         if name not in DETECTORS:
             place = (forms.SEVERAL, name) if form.several else (forms.ONE,)

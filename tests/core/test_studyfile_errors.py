@@ -378,7 +378,8 @@ EXACT: dict[str, tuple[str | bytes, str]] = {
     "quick_in_quick": (
         DATA + "quick:\n  quick: {}\n",
         "`quick` is not a setting; allowed here: detector, preset, variant, puzzle, model, train, score, name, data, "
-        "evaluate, seeds, search, selection, references, attacks, resources, max_concurrent, loggers, storage (FILE, line 3)",
+        "evaluate, seeds, search, selection, references, attacks, resources, max_concurrent, loggers, storage "
+        "(FILE, line 3)",
     ),
     # variants
     "variant": (
