@@ -56,8 +56,8 @@ class Form:
     @classmethod
     def of_study(cls, study: Study) -> Form:
         """Return the form in which a resolved study is written."""
-        searched = study.search is not None and ONE in study.search.space
-        return cls(tuple(study.detectors), several=searched or len(study.detectors) > 1)
+        searched = study.search.space if study.search is not None else {}
+        return cls(tuple(study.detectors), several=len(study.detectors) > 1 or ONE in searched)
 
     def settings_class(self, detector: str) -> type[DetectorSettings]:
         """Return the class of a detector's settings."""

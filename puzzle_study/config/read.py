@@ -48,13 +48,7 @@ class StudyFile:
         Raises:
             UserError: a value is not allowed there; the axis in the study file is named.
         """
-        owners = [self.form.detector_of(name) for name in values]
-        detector = str(values.get(forms.ONE, next(filter(None, owners), self.form.names[0])))
-        if detector not in self.form.names:
-            raise UserError(
-                f"search axis `{forms.ONE}` names {cut(detector)}, which is none of {', '.join(self.form.names)} "
-                f"({self.where(forms.ONE)})"
-            )
+        detector = str(values.get(forms.ONE, self.form.names[0]))
         document = self._document
         for name, value in values.items():
             if name != forms.ONE and self.form.detector_of(name) in (None, detector):

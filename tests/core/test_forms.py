@@ -291,9 +291,13 @@ WRONG = {
     ),
     "axis_of_an_unlisted_detector": (
         SPACE + "    detector: {choice: [pca, untrained]}\n",
-        "`detector` names untrained, which is none of pca, puzzle_ae.*line 8",
+        "`detector` names the detector 'untrained'.*has pca, puzzle_ae.*line 8",
     ),
-    "axis_of_numbers": (SPACE + "    detector: {grid: [0.5]}\n", "`detector` names 0.5.*line 8"),
+    "condition_on_an_unlisted_detector": (
+        SPACE + "    data.size: {grid: [16], when: {detector: [pcaa]}}\n",
+        "`data.size` names the detector 'pcaa'; did you mean pca.*line 8",
+    ),
+    "axis_of_numbers": (SPACE + "    detector: {grid: [0.5]}\n", "`detector` names the detector 0.5.*line 8"),
     "axis_never_searched": (
         SPACE + f"    detector: {{choice: [pca]}}\n    {LAMBDA}: {{grid: [1]}}\n",
         f"`{LAMBDA}` is never searched: .*detector puzzle_ae.*detector is pca.*line 9",
