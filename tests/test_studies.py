@@ -13,10 +13,13 @@ import torch
 from click.testing import CliRunner
 
 from puzzle_study import config, datasets, tune
-from puzzle_study.config import layers, read
+from puzzle_study.config import read
+from puzzle_study.config.axes import setting_of
 from puzzle_study.datasets import DATASETS, TaskSpec, protocols
 from puzzle_study.datasets.records import Decoded
 from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import scoring_set
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.errors import UserError
@@ -25,9 +28,10 @@ from puzzle_study.reporting.paper_values import Conditions
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
-from puzzle_study.trials.run import run, scoring_set
-from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.run import run
+from puzzle_study.trials.spec import TrialSpec
 
+from .core.tiny import own
 from .datasets.conftest import SHARED, Layouts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,19 +139,18 @@ def test_its_classes_exist(path: Path) -> None:
 @long_and_quick
 @each_study
 def test_no_axis_is_searched_in_vain(path: Path, quick: bool) -> None:
-    file = read.load(path, quick=quick)
-    if file.study.search is not None:
-        assert space.inert_axes(file, file.study.search) == {}
+    assert space.inert_axes(read.load(path, quick=quick)) == {}
 
 
 @each_study
 def test_quick_is_small(path: Path) -> None:
     study = read.load(path, quick=True).study
+    puzzle_ae = own(study.settings())
     side = study.data.size or DATASETS[study.data.name].size
     images = study.data.max_train_images or round(6742 / 12 if study.data.train_fraction < 1 else 58)
-    assert study.model.base_channels <= 8
+    assert puzzle_ae.model.base_channels <= 8
     assert side <= 64
-    assert study.train.epochs * max(images, study.data.augment_to or 0) * (side / 28) ** 2 <= 12_000
+    assert puzzle_ae.train.epochs * max(images, study.data.augment_to or 0) * (side / 28) ** 2 <= 12_000
     if DATASETS[study.data.name].protocol != "protocol1":
         assert (study.data.max_test_images or 0) in range(2, 501)
     if study.attacks is not None:
@@ -161,14 +164,15 @@ def test_quick_is_small(path: Path) -> None:
 def row(path: Path) -> paper_values.PaperValues | None:
     """What the report holds beside the default configuration of a study."""
     study = read.load(path).study
+    puzzle_ae = own(study.settings())
     conditions = Conditions(
-        variant=study.variant,
-        grid=study.puzzle.grid,
+        variant=puzzle_ae.variant,
+        grid=puzzle_ae.puzzle.grid,
         train_fraction=study.data.train_fraction,
         max_train_images=study.data.max_train_images,
         grayscale=study.data.grayscale,
     )
-    return paper_values.auroc(study.data.name, conditions, aggregation=study.score.aggregation)
+    return paper_values.auroc(study.data.name, conditions, aggregation=puzzle_ae.score.aggregation)
 
 
 TABLES_OF_AUROC = [path for path in PAPER if re.match("table0[1-9]", path.stem)]
@@ -250,8 +254,10 @@ EVERYWHERE = {
 }
 
 
-def settings_of(study: config.Study) -> dict[str, Any]:
-    return layers.leaves(study.model_dump(by_alias=True))
+def differing(study: config.Study, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study that are not as expected."""
+    found = {name: setting_of(study.settings(), name) for name in expected}
+    return {name: value for name, value in found.items() if value != expected[name]}
 
 
 @each_study_of_the_papers_settings
@@ -259,14 +265,15 @@ def test_its_settings_are_the_papers(path: Path) -> None:
     study = read.load(path).study
     name = study.data.name
     expected = EVERYWHERE | {"train.batch_size": 8 if name in SMALL_BATCHES else 128} | PAPER_SETTINGS[name]
-    expected |= {"data.augment_to": 800 if name == "mvtec" else None}
-    found = settings_of(study)
-    assert {setting: found[setting] for setting in expected} == expected
-    assert study.preset == "paper"
-    assert study.train.precision == ("float32" if path in PAPER else "auto")
+    expected |= {
+        "data.augment_to": 800 if name == "mvtec" else None,
+        "data.train_fraction": 1 / 12 if "table09" in path.stem else 1,
+        "puzzle.grid": 3 if path.stem.endswith("_9") else 2,
+        "preset": "paper",
+        "train.precision": "float32" if path in PAPER else "auto",
+    }
+    assert not differing(study, expected)
     assert study.selection == "pseudo_anomalies"
-    assert study.puzzle.grid == (3 if path.stem.endswith("_9") else 2)
-    assert study.data.train_fraction == (1 / 12 if "table09" in path.stem else 1)
     assert DATASETS[name].size == {"mnist": 28, "fashion_mnist": 28, "cifar10": 32, "brain_mri": 256}.get(name, 128)
 
 
@@ -295,8 +302,7 @@ def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> No
         "train.plateau_patience": plateau[1],
         "train.precision": "float32",
     }
-    found = settings_of(study)
-    assert {setting: found[setting] for setting in expected} == expected
+    assert not differing(study, expected)
 
 
 @long_and_quick
@@ -347,7 +353,7 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
     asker = space.GridAsker(file, file.study.search)
     found = set()
     while (suggestion := asker.ask()) is not None:
-        adversary = file.configuration(suggestion.values).train.adversary
+        adversary = own(file.configuration(suggestion.values)).train.adversary
         found.add((adversary.method, adversary.epsilon if adversary.method != "none" else 0, adversary.alpha))
     assert found == {
         ("none", 0, 2.0),
@@ -368,10 +374,10 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
 # Variants and puzzle sets, down to what is trained
 
 
-def resolved(text: str, tmp_path: Path) -> config.Settings:
+def resolved(text: str, tmp_path: Path) -> PuzzleSettings:
     path = tmp_path / "study.yaml"
     path.write_text(text + "\nmodel: {base_channels: 1}\n", encoding="utf-8")
-    return read.load(path).configuration({})
+    return own(read.load(path).study.settings())
 
 
 @pytest.mark.parametrize(
@@ -455,15 +461,16 @@ def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(ima
         if "coil100" in path.stem:
             assignments.append("data.normal_classes=[1, 2]")  # of a hundred, three are here
         file = read.load(path, quick=True, assignments=assignments)
-        kind = (file.study.data.name, file.study.variant, file.study.puzzle)
+        puzzle_ae = own(file.study.settings())
+        kind = (file.study.data.name, puzzle_ae.variant, puzzle_ae.puzzle)
         if kind in seen:
             continue
         seen.add(kind)
         spec = datasets.task_specs(file.study.data)[0]
-        trial = TrialSpec(PUZZLE_AE, file.configuration({}), spec, 0, datasets.fingerprint(file.study.data))
+        trial = TrialSpec(file.study.settings(), spec, 0, datasets.fingerprint(file.study.data))
         record = run(trial, Results(tmp_path / path.stem), device=CPU)
-        assert record["status"] == "finished", (path, record["error"])
-        assert record["metrics"][file.study.score.error][file.study.score.aggregation]["n"] > 0
+        assert record.finished, (path, record.error)
+        assert (record.value(puzzle_ae.reading, "n") or 0) > 0
     assert len(seen) == 10  # eight sets and folder make eight, Rot-AE and nine pieces two more
 
 

@@ -42,7 +42,10 @@ class Form:
             UserError: it has both forms, or names no detector.
         """
         if SEVERAL not in document:
-            return cls((str(document.get(ONE, DETECTORS.default)),), several=False)
+            named = document.get(ONE, DETECTORS.default)
+            if not isinstance(named, str):
+                raise UserError("`detector` must be the name of one; `detectors` lists several")
+            return cls((named,), several=False)
         listed = document[SEVERAL]
         if ONE in document:
             raise UserError("`detector` names one and `detectors` lists several; leave one of the two out")
@@ -53,7 +56,8 @@ class Form:
     @classmethod
     def of_study(cls, study: Study) -> Form:
         """Return the form in which a resolved study is written."""
-        return cls(tuple(study.detectors), several=len(study.detectors) > 1)
+        searched = study.search.space if study.search is not None else {}
+        return cls(tuple(study.detectors), several=len(study.detectors) > 1 or ONE in searched)
 
     def settings_class(self, detector: str) -> type[DetectorSettings]:
         """Return the class of a detector's settings."""
@@ -70,7 +74,8 @@ class Form:
     def own(self, document: Mapping[str, Any], detector: str) -> Any:
         """Return what a document says of a detector's own settings."""
         if self.several:
-            return document[SEVERAL][detector] or {}
+            own = document[SEVERAL][detector]
+            return {} if own is None else own
         keys = section_keys(self.settings_class(detector))
         return {name: value for name, value in document.items() if name in keys}
 
@@ -82,11 +87,11 @@ class Form:
         return {name: value for name, value in document.items() if name not in keys and name != ONE}
 
     def tree(self) -> Tree:
-        """Return the keys that a document may have, each with those below it."""
-        common = {name: below for name, below in key_tree(Study).items() if name != SEVERAL}
-        if self.several:
-            return common | {SEVERAL: {name: key_tree(self.settings_class(name)) for name in self.names}}
-        return common | {ONE: None} | key_tree(self.settings_class(self.names[0]))
+        """Return the keys that a document may have, each with those below it, the detectors' own first."""
+        own: Tree = {SEVERAL: {name: key_tree(self.settings_class(name)) for name in self.names}}
+        if not self.several:
+            own = {ONE: None} | key_tree(self.settings_class(self.names[0]))
+        return own | {name: below for name, below in key_tree(Study).items() if name != SEVERAL}
 
     def resolve(self, setting: str) -> tuple[type[BaseModel], str] | None:
         """Return the class that holds a setting and its name from there, or None if no detector here has it."""
@@ -105,12 +110,14 @@ class Form:
         return head if head in self.names else None
 
     def setting_names(self) -> list[str]:
-        """Return the names of all settings of a configuration, without the detector itself."""
-        names = [f"{section}.{name}" for section in SHARED for name in leaf_names(key_tree(Settings)[section] or {})]
-        for detector in self.names:
-            prefix = self.prefix(detector)
-            names += [f"{prefix}{name}" for name in leaf_names(key_tree(self.settings_class(detector)))]
-        return names
+        """Return the names of all settings of a configuration but the detector itself, the detectors' own first."""
+        shared = {section: key_tree(Settings)[section] for section in SHARED}
+        own = [
+            f"{self.prefix(detector)}{name}"
+            for detector in self.names
+            for name in leaf_names(key_tree(self.settings_class(detector)))
+        ]
+        return [*own, *leaf_names(shared)]
 
     def free(self) -> dict[str, str]:
         """Return the settings that need no training, by the name in this form, each with the detector's own name."""

@@ -54,8 +54,9 @@ class StudyFile:
             if name != forms.ONE and self.form.detector_of(name) in (None, detector):
                 place = f"{forms.SEVERAL}.{name}" if self.form.detector_of(name) and self.form.several else name
                 document = layers.merge(document, layers.nested(place, value))
-        shared, own = _resolved(document, self.form, detector, chosen=f"{self.form.prefix(detector)}variant" in values)
+        chosen = f"{self.form.prefix(detector)}variant" in values
         try:
+            shared, own = _resolved(document, self.form, detector, chosen=chosen)
             return config.Settings(
                 detector=detector,
                 data=config.Data.model_validate(shared.get("data")),
@@ -69,6 +70,8 @@ class StudyFile:
             raise UserError(
                 f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} ({self.where(axis)})"
             ) from error
+        except UserError as error:  # the study's variant, against the first and only axis
+            raise UserError(f"{error} ({self.where(next(iter(values), ''))})") from error
 
     def where(self, axis: str) -> str:
         """Return the file and line in which a search axis stands."""
@@ -132,10 +135,10 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
         if not isinstance(shortened, dict):
             raise UserError(f"`quick` must be a section of settings ({source}, line {lines[('quick',)]})")
         both = layers.merge(document, shortened)
-        _check_unknown(shortened, _form(both, source, lines), source, lines, prefix=("quick",))
+        own = {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
+        _check_unknown(shortened, _form(both, source, lines | own), source, lines, prefix=("quick",))
         if quick:
-            document = both
-            lines |= {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
+            document, lines = both, lines | own
     elif quick:
         raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
     document.setdefault("name", path.stem)
@@ -161,7 +164,8 @@ def _form(document: Layer, source: str, lines: Mapping[Place, int], given: Itera
     try:
         form = Form.of(document)
     except UserError as error:
-        raise UserError(f"{error} ({_where((forms.SEVERAL,), source, lines, (), given)})") from error
+        key = forms.SEVERAL if forms.SEVERAL in document else forms.ONE
+        raise UserError(f"{error} ({_where((key,), source, lines, (), given)})") from error
     for name in form.names:
         if name not in DETECTORS:
             place = (forms.SEVERAL, name) if form.several else (forms.ONE,)
@@ -193,11 +197,7 @@ def _validated(
     detectors: dict[str, config.DetectorSettings] = {}
     shared: Layer = {}
     for name in form.names:
-        shared, own = _resolved(document, form, name)
-        try:
-            detectors[name] = form.settings_class(name).model_validate(own)
-        except ValidationError as error:
-            raise UserError(_sentence(error, own, form.place(name), source, lines, given)) from error
+        shared, detectors[name] = _validated_own(document, form, name, source, lines, given)
     search = shared.get("search")
     if isinstance(search, dict) and isinstance(space := search.get("space"), dict):
         space = {name: _axis_as_read(form, name, axis) for name, axis in space.items()}
@@ -206,6 +206,20 @@ def _validated(
         return config.Study.model_validate({**shared, forms.SEVERAL: detectors})
     except ValidationError as error:
         raise UserError(_sentence(error, shared, (), source, lines, given)) from error
+
+
+def _validated_own(
+    document: Layer, form: Form, detector: str, source: str, lines: Mapping[Place, int], given: Iterable[Place]
+) -> tuple[Layer, config.DetectorSettings]:
+    """Return what all detectors share, over a detector's defaults, and its own settings."""
+    try:
+        shared, own = _resolved(document, form, detector)
+        return shared, form.settings_class(detector).model_validate(own)
+    except ValidationError as error:
+        raise UserError(_sentence(error, own, form.place(detector), source, lines, given)) from error
+    except UserError as error:
+        place = (*form.place(detector), "variant")
+        raise UserError(f"{error} ({_where(place, source, lines, (), given)})") from error
 
 
 def _axis_as_read(form: Form, name: str, axis: Any) -> Any:
@@ -281,14 +295,14 @@ def _check_unknown(
 def _nearest(here: Place, keys: Tree, tree: Tree, form: Form) -> str:
     """Return which key may be meant, or which ones are allowed."""
     key, place = str(here[-1]), here[:-1]
-    if form.several and not place and (owner := _owner(key, form)):
-        return f"; with `detectors` it stands below one of them: detectors.{owner}.{key}"
+    owners = () if place else form.names if form.several else (DETECTORS.default,)
+    for name in owners:
+        if key in forms.section_keys(form.settings_class(name)):
+            if form.several:
+                return f"; with `detectors` it stands below one of them: detectors.{name}.{key}"
+            return f" of {form.names[0]}, but of {name}; take it out or set `detector: {name}`"
     near = nearest_setting(dotted(here), [dotted((*place, other)) for other in keys], forms.leaf_names(tree))
-    return near or f"; allowed here: {', '.join(keys)}"
-
-
-def _owner(key: str, form: Form) -> str | None:
-    return next((name for name in form.names if key in forms.section_keys(form.settings_class(name))), None)
+    return near or f"; allowed here: {', '.join(keys) or 'nothing'}"
 
 
 def _sentence(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +102,6 @@ class OptunaAsker:
         self.search = search
         self.file = file
         self.free = file.form.free()
-        self.setting: Callable[[str], Any] = lambda name: setting_of(file.study.settings(), name)
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
         self._journal, self._startup = journal, search.startup * most
@@ -131,18 +130,17 @@ class OptunaAsker:
         trial = self.study.ask()
         values: Values = {}
         for name, axis in ordered_axes(self.search):
-            if applies(axis, values, self.setting):
+            if applies(axis, values, self.file.study):
                 values[name] = suggest(trial, name, axis)
         return OptunaSuggestion(self, trial, values)
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """Let Optuna know a detector's default configuration if it lies in the space."""
-
-        def setting(name: str) -> Any:
-            return setting_of(settings, name)
-
-        axes = ordered_axes(self.search)
-        self.add({name: setting(name) for name, axis in axes if applies(axis, {}, setting)}, worth)
+        values: Values = {}
+        for name, axis in ordered_axes(self.search):
+            if applies(axis, values, self.file.study):
+                values[name] = setting_of(settings, name)
+        self.add(values, worth)
 
     def read_as(self, reading: Reading) -> dict[str, str]:
         """Return the settings that need no training as a reading has them."""
@@ -215,13 +213,13 @@ class GridAsker:
 
     @staticmethod
     def _enumerate(search: config.Search, file: StudyFile) -> Iterator[Suggestion]:
-        default, free = file.study.settings(), file.form.free()
+        free = file.form.free()
         axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
         seen: set[tuple[tuple[str, Any], ...]] = set()
         for combination in itertools.product(*(axis.values for _, axis in axes)):
             values: Values = {}
             for (name, axis), value in zip(axes, combination, strict=True):
-                if applies(axis, values, lambda name: setting_of(default, name)):
+                if applies(axis, values, file.study):
                     values[name] = value
             if (unique := tuple(values.items())) not in seen:
                 seen.add(unique)
