@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study.attacks import attack_spec
 from puzzle_study.attacks.methods import REFUSED
 from puzzle_study.attacks.reference import flags_table, methods_table, refused_table
+from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
