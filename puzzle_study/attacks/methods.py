@@ -70,7 +70,6 @@ METHODS: Mapping[str, Method] = {
     ),
     "bim": Method("BIM", _STEPWISE, iterated=True, note="PGD without a random start."),
     "pgd": Method("PGD", _STEPWISE, iterated=True, random=True, note="The best iterate is kept, not the last."),
-    "eotpgd": Method("EOTPGD", _STEPWISE, iterated=True, random=True, note="PGD with each gradient taken twice."),
     "mifgsm": Method("MIFGSM", _STEPWISE, iterated=True, note="Momentum."),
     "apgd": Method(
         "APGD",
@@ -129,7 +128,7 @@ _NO_RADIUS = "looks for the smallest perturbation that crosses a threshold; an A
 _NO_BALL = "bounds the number of changed pixels, not their change: no ε"
 _MORE_CLASSES = "needs more than two classes"
 _RGB = "smooths with a kernel for exactly three channels, for transfer between classifiers"
-_TRANSFER = "is made to transfer to another classifier, and here the detector itself is attacked; use `pgd` or `mifgsm`"
+_TRANSFER = "is made to transfer to another classifier; here the detector itself is attacked: use `mifgsm` or `apgd`"
 
 REFUSED: Mapping[str, str] = {
     "VANILA": "returns the image",
@@ -138,6 +137,7 @@ REFUSED: Mapping[str, str] = {
     "APGDT": f"{_MORE_CLASSES}: its loss compares the largest logits (DLR)",
     "AutoAttack": f"{_MORE_CLASSES} (DLR) and drops images at the threshold; use `apgd` and `square`",
     "UPGD": "is PGD with momentum, the same as MIFGSM here; use `mifgsm`",
+    "EOTPGD": "takes each gradient twice, and both are the same since no detector draws at random here; use `pgd`",
     "NIFGSM": _TRANSFER,
     "SINIFGSM": _TRANSFER,
     "VMIFGSM": _TRANSFER,
