@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,10 +12,15 @@ from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.attacks.running import AttackResult, run_attacks
 from puzzle_study.attacks.specs import AttackSpec, attack_spec, fits
-from puzzle_study.config import Reading
+from puzzle_study.config import Reading, read
 from puzzle_study.detectors.base import Shape, Traits
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study import attacking
+from puzzle_study.study.engine import make_plan
+from puzzle_study.trials import run
+from puzzle_study.trials.record import records
 from tests.detectors.mean_image import MeanImage
 from tests.detectors.test_conformance import SIDE, kept, normal
 
@@ -72,5 +79,36 @@ def test_a_gradient_method_on_a_detector_without_gradients_is_a_sentence() -> No
 def test_an_attack_on_views_that_a_detector_has_not_is_a_sentence(name: str, attack: str) -> None:
     spec = attack_spec(attack, "fgsm", epsilon=EPSILON)
     assert not fits(spec, DETECTORS[name].traits)
-    with pytest.raises(UserError, match=f"{attack} perturbs views and {DETECTORS[name].title} has none; give .*attack1"):
+    with pytest.raises(UserError, match=f"{attack} perturbs views and {DETECTORS[name].title} has none; give"):
         attacked(kept(name), spec)
+
+
+STUDY = """
+name: mixed
+detectors: {nearest_neighbour: {}, pca: {}}
+data: {name: digits, normal_classes: [3], max_train_images: 40, max_test_images: 20}
+references: []
+attacks: {configurations: [all], methods: [fgsm, noise], epsilons: [0.1], matrix: true, transfer: true}
+"""
+
+
+def test_a_study_attacks_each_detector_by_what_fits_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DETECTORS["nearest_neighbour"], "traits", Traits(differentiable=False))
+    file, results = tmp_path / "mixed.yaml", Results(tmp_path / "mixed")
+    file.write_text(STUDY, encoding="utf-8")
+    plan = make_plan(read.load(file), results)
+    while (spec := plan.take()) is not None:
+        plan.done(spec.key, run.run(spec, results, device=torch.device("cpu")))
+    for unit in attacking.attack_units(plan):
+        unit.run(results, torch.device("cpu"))
+    attacking.write_attack_tables(plan, results)
+    names = {record.spec.configuration: record.spec.detector for record in records(results)}
+    table = results.table(results.attacks_file)
+    assert sorted(zip(table["configuration"].map(names), table["method"], strict=True)) == [
+        ("nearest_neighbour", "noise"),
+        ("pca", "fgsm"),
+        ("pca", "noise"),
+    ]
+    transfer = results.table(results.transfer_file)
+    assert set(transfer["source_configuration"].map(names)) == {"pca"}
+    assert set(transfer["configuration"].map(names)) == {"pca", "nearest_neighbour"}
