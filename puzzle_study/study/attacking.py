@@ -250,7 +250,7 @@ def _measured(attacks: config.Attacks, trial: TrialSpec) -> list[tuple[AttackSpe
 
 
 def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
-    """Return the attack of matrix and transfer: attack1 by the first method that fits, but noise, at the largest ε."""
+    """Return the attack of matrix and transfer: attack1 by the first fitting method besides noise, at the largest ε."""
     one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
     return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
 
