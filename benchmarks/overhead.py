@@ -160,7 +160,6 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
         assert record is not None
         timed("done", lambda key=spec.key, record=record: plan.done(key, record))  # type: ignore[misc]
         timed("screen", lambda: (plan.winner(), plan.finished(), plan.total))
-    timed("complete", lambda: plan.complete)
     timed("tables", lambda: write_tables(plan, results))
     timed("attacks", lambda: attacking.attack_units(plan))
     timed("go on", lambda: Plan(loaded, tasks, "0" * 16, results).next())
