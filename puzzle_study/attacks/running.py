@@ -91,7 +91,7 @@ def run_attacks(
     """
     _check(images_NCHW)
     _require_gradients(detector, specs)
-    require_methods(specs, height=images_NCHW.shape[-2], width=images_NCHW.shape[-1])
+    require_methods(specs)
     runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once=at_once, keep=keep)
     found, controls = [], []
     with differentiable(), evaluating(detector):

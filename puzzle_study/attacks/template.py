@@ -23,11 +23,11 @@ from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.errors import UserError
 
 
-def require_methods(specs: Sequence[AttackSpec], *, height: int, width: int) -> None:
+def require_methods(specs: Sequence[AttackSpec]) -> None:
     """Refuse what cannot be run, before anything is run.
 
     Raises:
-        UserError: the installed torchattacks lacks a method, or the method needs square images.
+        UserError: the installed torchattacks lacks a method.
     """
     import torchattacks
 
@@ -37,11 +37,6 @@ def require_methods(specs: Sequence[AttackSpec], *, height: int, width: int) -> 
             raise UserError(
                 f"attack method {spec.method} is not in torchattacks {torchattacks.__version__}; "
                 "install torchattacks 3.5.1 or leave it out of attacks.methods"
-            )
-        if METHODS[spec.method].square_images and height != width:
-            raise UserError(
-                f"attack method {spec.method} needs square images, these have {height}×{width} pixels; "
-                "leave it out of attacks.methods"
             )
 
 

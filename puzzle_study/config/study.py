@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
-from puzzle_study.attacks.methods import METHODS
+from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
@@ -34,7 +34,16 @@ DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
 DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]
 Selection = Annotated[str, OneOf(lambda: CRITERIA)]
 AttackName = Annotated[str, OneOf(lambda: PLACES)]
-AttackMethod = Annotated[str, OneOf(lambda: METHODS)]
+
+
+def _not_refused(method: str) -> str:
+    """Say why an attack of torchattacks is not run; what is unknown is left to the list of names."""
+    if method.lower() in {name.lower() for name in REFUSED}:
+        raise ValueError(refusal(method))
+    return method
+
+
+AttackMethod = Annotated[str, AfterValidator(_not_refused), OneOf(lambda: METHODS)]
 CHEAP = ("nearest_neighbour", "pca", "one_class_svm", "untrained")
 
 

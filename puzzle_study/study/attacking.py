@@ -12,7 +12,7 @@ import pandas as pd
 
 from puzzle_study import config
 from puzzle_study.attacks.flags import compared, control
-from puzzle_study.attacks.specs import AttackSpec, attack_spec, attack_specs, fits, measured_as
+from puzzle_study.attacks.specs import AttackSpec, attack_specs, fits, measured_as
 from puzzle_study.config import Reading
 from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
@@ -249,19 +249,10 @@ def _measured(attacks: config.Attacks, trial: TrialSpec) -> list[tuple[AttackSpe
     return [tuple(group) for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))]
 
 
-def _strongest(attacks: config.Attacks) -> AttackSpec:
-    """Return the attack of matrix and transfer: attack1 by the first method that is one, at the largest ε."""
-    return attack_spec(
-        "attack1",
-        next(method for method in attacks.methods if method != "noise"),
-        epsilon=max(attacks.epsilons),
-        steps=attacks.steps,
-        queries=attacks.queries,
-        step_size=attacks.step_size,
-        restarts=attacks.restarts,
-        target=attacks.target,
-        seed=attacks.seed,
-    )
+def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
+    """Return the attack of matrix and transfer: attack1 by the first fitting method besides noise, at the largest ε."""
+    one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
+    return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
 
 
 def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, TrialSpec, MatrixUnit]]:
@@ -277,8 +268,9 @@ def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[t
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
         whole = Victim(";".join(labels), same[0].trials, same[0].reading)
         found += [
-            (whole, trial, MatrixUnit(trial, whole.reading.error, _strongest(attacks), attacks.max_images))
+            (whole, trial, MatrixUnit(trial, whole.reading.error, spec, attacks.max_images))
             for trial in whole.trials
+            if (spec := _strongest(attacks, trial)) is not None
         ]
     return found
 
@@ -301,8 +293,10 @@ def _transfer_units(
     for source in attacked:
         judges = [victim for victim in attacked if victim is source or victim.configuration != source.configuration]
         for trial in source.trials:
+            if (spec := _strongest(attacks, trial)) is None:
+                continue
             targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
-            unit = TransferUnit(trial, source.reading, _strongest(attacks), attacks.max_images, targets)
+            unit = TransferUnit(trial, source.reading, spec, attacks.max_images, targets)
             found.append((source, judges, unit))
     return found
 
