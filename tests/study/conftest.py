@@ -106,7 +106,9 @@ def plan_of(folder: Path, text: str, tasks: Sequence[TaskSpec] = DIGITS[3:4], *,
     return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"), journal=journal)
 
 
-def finished(spec: TrialSpec, values: Callable[[Reading], Mapping[str, float]] | None = None, **measured: Any) -> Record:
+def finished(
+    spec: TrialSpec, values: Callable[[Reading], Mapping[str, float]] | None = None, **measured: Any
+) -> Record:
     """The record of a finished trial that has these values under each reading, by default one half."""
     metrics: dict[str, dict[str, Mapping[str, float]]] = {}
     for reading in READINGS:

@@ -18,7 +18,7 @@ from puzzle_study.results import Results
 from puzzle_study.study import engine
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.storage import Place
-from puzzle_study.trials import run
+from puzzle_study.trials import run as trials
 
 STUDY = """
 name: closing
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     plan = make_plan(load(folder), Results(folder / "closing"))
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, run.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, trials.run(spec, plan.results, device=torch.device("cpu")))
     return folder
 
 
@@ -71,7 +71,7 @@ def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "attacks.csv",
         "gallery.npz",
         "best",
-        "best/3/weights.pt",
+        "best/3/weights.safetensors",
         "report",
     ],
 )
