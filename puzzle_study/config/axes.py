@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from puzzle_study import config
@@ -44,19 +44,33 @@ def _below(section: Any, dotted: str) -> Any:
 
 
 def with_detector_axis(space: Layer, form: Form) -> Layer:
-    """Return axes to which the detector is added, by which those of one detector are conditional."""
-    found: Layer = {forms.ONE: space.get(forms.ONE, {"choice": list(form.names)})}
+    """Return axes to which the detector is added, by which those of one detector are conditional.
+
+    A detector without any axis has nothing to be searched beside its default, and is none of the axis' values.
+    """
+    owners = {form.detector_of(name) for name in space if name != forms.ONE}
+    searched = [name for name in form.names if name in owners or None in owners]
+    found: Layer = {forms.ONE: space.get(forms.ONE, {"choice": searched or list(form.names)})}
     for name, axis in space.items():
         if isinstance(axis, dict) and (detector := form.detector_of(name)):
             when = axis.get("when") or {}
-            axis = axis | {"when": {forms.ONE: [detector], **when}} if isinstance(when, dict) else axis
+            # Another detector's condition stays as it is, and is refused.
+            if isinstance(when, dict) and when.get(forms.ONE, [detector]) == [detector]:
+                axis = axis | {"when": {forms.ONE: [detector], **when}}
         found.setdefault(name, axis)
     return found
 
 
-def applies(axis: config.Axis, values: Values, setting: Callable[[str], Any]) -> bool:
+def value_at(values: Values, name: str, study: config.Study) -> Any:
+    """Return the value of a setting if the axes have these values, otherwise that of the detector's default."""
+    if name in values:
+        return values[name]
+    return setting_of(study.settings(str(values.get(forms.ONE, study.first))), name)
+
+
+def applies(axis: config.Axis, values: Values, study: config.Study) -> bool:
     """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
-    return all(values.get(name, setting(name)) in allowed for name, allowed in (axis.when or {}).items())
+    return all(value_at(values, name, study) in allowed for name, allowed in (axis.when or {}).items())
 
 
 def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
@@ -97,7 +111,7 @@ def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
             yield values
             return
         name, axis, tried = picked[at]
-        if applies(axis, values, lambda other: setting_of(file.study.settings(), other)):
+        if applies(axis, values, file.study):
             for value in tried:
                 yield from walk(at + 1, values | {name: value})
         else:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from puzzle_study import config
 from puzzle_study.config import forms
-from puzzle_study.config.axes import Values, combinations, cycle, setting_of
+from puzzle_study.config.axes import Values, combinations, cycle, value_at
 from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Rule
-from puzzle_study.errors import UserError, cut, nearest_setting
+from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
 
 if TYPE_CHECKING:
     from puzzle_study.config.read import StudyFile
@@ -40,10 +40,10 @@ def check_search(file: StudyFile) -> None:
                 f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` ({file.where(name)})"
             )
         for value in axis.values:
-            file.configuration({name: value})
+            _check_value(file, name, name, value)
         for dotted, values in (axis.when or {}).items():
             for value in values:
-                file.configuration({dotted: value})
+                _check_value(file, name, dotted, value)
     if loop := cycle(search):
         raise UserError(
             f"search axis `{loop[0]}` waits for itself by `when` ({' → '.join([*loop, loop[0]])}); take one of these "
@@ -147,10 +147,22 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
             )
 
 
+def _check_value(file: StudyFile, axis: str, name: str, value: config.Scalar) -> None:
+    """Refuse a value of an axis or of its condition that the setting cannot have."""
+    names = file.form.names
+    if name != forms.ONE:
+        file.configuration({name: value, forms.ONE: file.form.detector_of(name) or names[0]})
+    elif value not in names:
+        raise UserError(
+            f"search axis `{axis}` names the detector {cut(repr(value))}{suggestion(str(value), names)}; this study "
+            f"has {', '.join(names)} ({file.where(axis)})"
+        )
+
+
 def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
     """Refuse a condition that holds nowhere in the space."""
-    points = combinations(file, [name])
-    if points is None or any(name in values for values in points):
+    points, detector = combinations(file, [name]), file.form.detector_of(name)
+    if points is None or any(name in values and values.get(forms.ONE, detector) == detector for values in points):
         return
     wanted = " and ".join(f"{other} {_any_of(values)}" for other, values in (axis.when or {}).items())
     found = "; ".join(f"{other} is {_any_of(_values_of(file, other, points))}" for other in axis.when or {})
@@ -161,7 +173,7 @@ def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
 
 
 def _values_of(file: StudyFile, name: str, points: list[Values]) -> list[config.Scalar]:
-    return list(dict.fromkeys(values.get(name, setting_of(file.study.settings(), name)) for values in points))
+    return list(dict.fromkeys(value_at(values, name, file.study) for values in points))
 
 
 def _any_of(values: Iterable[config.Scalar]) -> str:

@@ -53,7 +53,8 @@ class Form:
     @classmethod
     def of_study(cls, study: Study) -> Form:
         """Return the form in which a resolved study is written."""
-        return cls(tuple(study.detectors), several=len(study.detectors) > 1)
+        searched = study.search.space if study.search is not None else {}
+        return cls(tuple(study.detectors), several=len(study.detectors) > 1 or ONE in searched)
 
     def settings_class(self, detector: str) -> type[DetectorSettings]:
         """Return the class of a detector's settings."""

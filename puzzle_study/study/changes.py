@@ -140,15 +140,14 @@ def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fi
 
 def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
     """Yield the detector's default, and the point of the study's search space that has the values of other settings."""
-    default = file.study.settings(settings.detector)
-    yield default
+    yield file.study.settings(settings.detector)
     search = file.study.search
     if search is None:
         return
     values: space.Values = {}
     free = file.form.free()
     for name, axis in ordered_axes(search):
-        if not applies(axis, values, lambda dotted: setting_of(default, dotted)):
+        if not applies(axis, values, file.study):
             continue
         value = setting_of(settings, name)
         if name not in free and not space.contains(space.distribution(axis), value):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,8 +38,8 @@ class Suggestion(Protocol):
 class Asker(Protocol):
     """Where configurations come from."""
 
-    def ask(self) -> Suggestion | None:
-        """Return the next suggestion, or None where the space is exhausted."""
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
+        """Return the next suggestion, drawn at random if so asked, or None if the space is exhausted."""
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """Tell the worth of a detector's own settings."""
@@ -101,8 +101,9 @@ class OptunaAsker:
         self.search = search
         self.file = file
         self.free = file.form.free()
-        self.setting: Callable[[str], Any] = lambda name: setting_of(file.study.settings(), name)
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
+        self.sampler = make_sampler(search, startup=search.startup * most)
+        self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
         storage = None
         if journal is not None:
@@ -112,29 +113,29 @@ class OptunaAsker:
             study_name=file.study.name,
             storage=storage,
             directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
-            sampler=make_sampler(search, startup=search.startup * most),
+            sampler=self.sampler,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(list(objectives(file.study)))
 
-    def ask(self) -> OptunaSuggestion:
-        """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""
+    def ask(self, *, at_random: bool = False) -> OptunaSuggestion:
+        """Return Optuna's next suggestion; conditional axes are asked only if their condition holds."""
+        self.study.sampler = self.random if at_random else self.sampler
         trial = self.study.ask()
         values: Values = {}
         for name, axis in ordered_axes(self.search):
-            if applies(axis, values, self.setting):
+            if applies(axis, values, self.file.study):
                 values[name] = suggest(trial, name, axis)
         return OptunaSuggestion(self, trial, values)
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """Let Optuna know a detector's default configuration if it lies in the space."""
-
-        def setting(name: str) -> Any:
-            return setting_of(settings, name)
-
-        axes = ordered_axes(self.search)
-        self.add({name: setting(name) for name, axis in axes if applies(axis, {}, setting)}, worth)
+        values: Values = {}
+        for name, axis in ordered_axes(self.search):
+            if applies(axis, values, self.file.study):
+                values[name] = setting_of(settings, name)
+        self.add(values, worth)
 
     def read_as(self, reading: Reading) -> dict[str, str]:
         """Return the settings that need no training as a reading has them."""
@@ -198,7 +199,7 @@ class GridAsker:
     def __init__(self, file: StudyFile, search: config.Search) -> None:
         self._suggestions = self._enumerate(search, file)
 
-    def ask(self) -> Suggestion | None:
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next combination, or None after the last one."""
         return next(self._suggestions, None)
 
@@ -207,13 +208,13 @@ class GridAsker:
 
     @staticmethod
     def _enumerate(search: config.Search, file: StudyFile) -> Iterator[Suggestion]:
-        default, free = file.study.settings(), file.form.free()
+        free = file.form.free()
         axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
         seen: set[tuple[tuple[str, Any], ...]] = set()
         for combination in itertools.product(*(axis.values for _, axis in axes)):
             values: Values = {}
             for (name, axis), value in zip(axes, combination, strict=True):
-                if applies(axis, values, lambda name: setting_of(default, name)):
+                if applies(axis, values, file.study):
                     values[name] = value
             if (unique := tuple(values.items())) not in seen:
                 seen.add(unique)
