@@ -127,7 +127,9 @@ def reference_settings(name: str, *beside: config.Settings) -> config.Settings:
     kind = DETECTORS[name].Settings
     data, evaluate = beside[0].data, beside[0].evaluate
     merged = layers.resolved(kind, {}, data.name)
-    own: config.DetectorSettings = kind.model_validate({key: value for key, value in merged.items() if key in _keys(kind)})
+    own: config.DetectorSettings = kind.model_validate(
+        {key: value for key, value in merged.items() if key in _keys(kind)}
+    )
     for other in beside:
         own = kind.beside(other.own, own)
     return config.Settings(detector=name, data=data, evaluate=evaluate, own=own)

@@ -106,13 +106,15 @@ def plan_of(folder: Path, text: str, tasks: Sequence[TaskSpec] = DIGITS[3:4], *,
     return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"), journal=journal)
 
 
-def finished(
-    spec: TrialSpec, values: Callable[[Reading], Mapping[str, float]] | None = None, **measured: Any
-) -> Record:
-    """The record of a finished trial that has these values under each reading, by default one half."""
-    metrics: dict[str, dict[str, Mapping[str, float]]] = {}
+Values = Mapping[str, float]
+HALF: Values = {"selection": 0.5, "auroc": 0.5}
+
+
+def finished(spec: TrialSpec, values: Values | Callable[[Reading], Values] = HALF, **measured: Any) -> Record:
+    """The record of a finished trial that has these values, by reading or under each."""
+    metrics: dict[str, dict[str, Values]] = {}
     for reading in READINGS:
-        found = values(reading) if values else {"selection": 0.5, "auroc": 0.5}
+        found = values(reading) if callable(values) else values
         metrics.setdefault(reading.error, {})[reading.aggregation] = found
     counted = {"epochs": spec.settings.own.epochs_wanted, "n_test": 60, "n_anomalies": 30}
     return Record(spec, "finished", measured=counted | measured, metrics=metrics)

@@ -104,6 +104,18 @@ def test_what_a_change_does_not_touch_is_kept(name: str, done: Results, tmp_path
     assert f"keep what is equal ({usable} of 3 trained detectors) and train the rest with --resume" in refused
 
 
+def test_what_is_trained_is_kept_if_another_detector_is_added(done: Results, tmp_path: Path) -> None:
+    several = {name: value for name, value in STUDY.items() if name not in ("train", "search")}
+    space = {f"puzzle_ae.{name}": axis for name, axis in STUDY["search"]["space"].items()}
+    detectors = {"nearest_neighbour": {}, "puzzle_ae": {"train": STUDY["train"]}}
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(several | {"detectors": detectors, "search": {"space": space}}), encoding="utf-8")
+    file = read.load(path)
+    found = compare(done, file, tasks(file), FINGERPRINT)
+    assert found is not None
+    assert (found.finished, found.usable) == (3, 3)
+
+
 def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = {"train.adversary.epsilon": {"grid": ["2/255", "4/255", "8/255"]}}
     monkeypatch.setitem(STUDY, "search", {"algorithm": "grid", "space": space})

@@ -24,6 +24,7 @@ SEEDS = ALONE + "seeds: [0, 1, 2, 3, 4]\n"
 SWEEP = ALONE + "search: {algorithm: grid, space: {train.batch_size: {grid: [1, 2, 3, 4, 5, 6]}}}\n"
 LONG_SWEEP = ALONE + "search: {algorithm: random, configurations: 30, space: {train.lambda: {uniform: [0, 1]}}}\n"
 WITH_REFERENCES = SWEEP.replace("references: []", "references: [pca, nearest_neighbour]")
+SEVERAL = WITH_REFERENCES.replace("train.", "puzzle_ae.train.") + "detectors: {puzzle_ae: {}, untrained: {}}\n"
 DATA_SWEEP = WITH_REFERENCES.replace("train.batch_size", "data.augment_to")
 ONE, FOUR = DIGITS[3:4], DIGITS[:4]
 Failing = Callable[[TrialSpec], str | None]
@@ -67,6 +68,7 @@ def outcome(plan: Plan, failing: Failing, *, workers: int = 1, user_error: bool 
         (SWEEP, ONE, 7),
         (LONG_SWEEP, ONE, 10),
         (WITH_REFERENCES, ONE, 3),
+        (SEVERAL, ONE, 3),
         (WITH_REFERENCES, FOUR, 12),
     ],
 )

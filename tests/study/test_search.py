@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from puzzle_study.reporting import build_report
 from puzzle_study.results import write_text
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.racing import compare
-from puzzle_study.study.selection import pareto_front
+from puzzle_study.study.selection import pareto_front, trial_value
 from puzzle_study.study.tables import summary_rows, training_axes, write_tables
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
@@ -53,7 +54,7 @@ def record_of(spec: TrialSpec, *, noise: float = 0.01) -> Record:
         "inverted": False,
         "average_precision": base,
     } | dict.fromkeys(("fpr_at_tpr95", "fpr_at_tpr99", "fpr_at_tpr995"), 1 - base)
-    return finished(spec, lambda reading: values, val_error=train.lambda_)
+    return finished(spec, values, val_error=train.lambda_)
 
 
 def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, noise: float = 0.01) -> int:
@@ -109,7 +110,7 @@ def test_the_mean_of_an_incomplete_row_is_the_one_that_its_interval_is_of(tmp_pa
     auroc = {("0", 0): 0.90, ("0", 1): 0.92, ("0", 2): 0.94, ("1", 0): 0.60}
     for spec in iter(plan.take, None):
         if (value := auroc.get((spec.task.normal_class, spec.seed))) is not None:
-            plan.done(spec.key, finished(spec, lambda reading, value=value: {"selection": 0.5, "auroc": value}))
+            plan.done(spec.key, finished(spec, {"selection": 0.5, "auroc": value}))
     row = next(row for row in summary_rows(plan, []) if row["aggregation"] == "max")
     assert (row["trials"], row["complete"]) == (4, False)
     assert row["auroc_mean"] == pytest.approx((0.92 + 0.60) / 2)
@@ -183,7 +184,7 @@ def test_a_race_finds_what_is_as_good_but_for_the_noise(tmp_path: Path, seed: in
         run_out(plan, noise=noise)
         winners.append(plan.winner())
     truth = [
-        np.mean([record_of(spec, noise=0).read(READING)["selection"] for spec in winner[0].trials])
+        fmean(trial_value(record_of(spec, noise=0), READING, "selection") for spec in winner[0].trials)
         for winner in winners
         if winner is not None
     ]
@@ -197,7 +198,7 @@ def test_a_race_that_can_never_be_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_configuration_that_is_better_on_average_never_loses() -> None:
     def records(values: list[float]) -> list[Record]:
-        return [finished(tiny.trial(), lambda reading, value=value: {"selection": value}) for value in values]
+        return [finished(tiny.trial(), {"selection": value}) for value in values]
 
     rival = records([0.9] * 6)
 
