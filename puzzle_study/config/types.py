@@ -154,11 +154,11 @@ class DetectorSettings(Section):
 
     @classmethod
     def beside(cls, other: DetectorSettings, defaults: DetectorSettings) -> DetectorSettings:
-        """Return the settings as a reference of a study whose own detector has the settings ``other``.
+        """Return the settings as a reference of a study, one of whose detectors has the settings ``other``.
 
         Args:
-            other: settings of the study's first detector, of any class.
-            defaults: this detector's defaults for the data set.
+            other: settings of one of the study's detectors, of any class.
+            defaults: this detector's defaults for the data set, or what another of the study's detectors made of them.
         """
         return defaults
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from puzzle_study.config.axes import setting_of
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.study.plan import Plan
 from puzzle_study.trials.record import Record
@@ -50,8 +49,10 @@ def common_failure(plan: Plan) -> str | None:
 def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
     """Whether these trials may have failed for a setting that other configurations have otherwise."""
     searched = plan.study.search.space if plan.study.search else {}
-    untouched = any(all(setting_of(spec.settings, axis) is None for axis in searched) for spec in failed)
-    return bool(searched) and not untouched
+    owners = tuple(found[0] for name in searched if (found := plan.file.form.resolve(name)))
+    return bool(searched) and all(
+        isinstance(spec.settings, owners) or isinstance(spec.settings.own, owners) for spec in failed
+    )
 
 
 def has_worked(record: Record) -> bool:

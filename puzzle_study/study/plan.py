@@ -107,7 +107,7 @@ class Plan:
         self.stopping = file.study.search.stopping if file.study.search else None
         self.records: dict[str, Record] = {}
         self.references = tuple(
-            TrialSpec(reference_settings(name, self.study.settings()), task, 0, fingerprint)
+            TrialSpec(reference_settings(name, *map(self.study.settings, self.study.detectors)), task, 0, fingerprint)
             for name in self.study.references
             if name not in self.study.detectors
             for task in self.tasks
@@ -302,8 +302,9 @@ class Plan:
                 return False
         if self.exhausted:
             return False
-        for _ in range(REPEATED_SUGGESTIONS):
-            suggestion = self._asker.ask()
+        for repeated in range(REPEATED_SUGGESTIONS):
+            # A detector that is best, and has few configurations, would else be suggested again and again.
+            suggestion = self._asker.ask(at_random=repeated >= REPEATED_SUGGESTIONS // 2)
             if suggestion is None:
                 break
             if self._append(suggestion.values, suggestion):

@@ -39,8 +39,8 @@ class Suggestion(Protocol):
 class Asker(Protocol):
     """Where configurations come from."""
 
-    def ask(self) -> Suggestion | None:
-        """Return the next suggestion, or None where the space is exhausted."""
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
+        """Return the next suggestion, drawn at random if so asked, or None if the space is exhausted."""
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """Tell the worth of a detector's own settings."""
@@ -103,8 +103,10 @@ class OptunaAsker:
         self.file = file
         self.free = file.form.free()
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
+        self.sampler = make_sampler(search, startup=search.startup * most)
+        self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
-        self._journal, self._startup = journal, search.startup * most
+        self._journal = journal
 
     @cached_property
     def study(self) -> optuna.Study:
@@ -118,15 +120,16 @@ class OptunaAsker:
             study_name=self.file.study.name,
             storage=storage,
             directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(self.file.study)],
-            sampler=make_sampler(self.search, startup=self._startup),
+            sampler=self.sampler,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(objectives(self.file.study)))
         return study
 
-    def ask(self) -> OptunaSuggestion:
-        """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""
+    def ask(self, *, at_random: bool = False) -> OptunaSuggestion:
+        """Return Optuna's next suggestion; conditional axes are asked only if their condition holds."""
+        self.study.sampler = self.random if at_random else self.sampler
         trial = self.study.ask()
         values: Values = {}
         for name, axis in ordered_axes(self.search):
@@ -204,7 +207,7 @@ class GridAsker:
     def __init__(self, file: StudyFile, search: config.Search) -> None:
         self._suggestions = self._enumerate(search, file)
 
-    def ask(self) -> Suggestion | None:
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next combination, or None after the last one."""
         return next(self._suggestions, None)
 

@@ -63,7 +63,6 @@ PLAIN = (
     "n_anomalies",
 )
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
-AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
 CONFIGURATION, REFERENCE = "configuration", "reference"
 """Roles of a detector in a study: compared and may win, or stands beside."""

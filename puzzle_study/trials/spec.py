@@ -117,18 +117,22 @@ def _remove(content: dict[str, Any], dotted: str) -> None:
     content.pop(last, None)
 
 
-def reference_settings(name: str, beside: config.Settings) -> config.Settings:
-    """Return the configuration of a reference that stands beside another one.
+def reference_settings(name: str, *beside: config.Settings) -> config.Settings:
+    """Return the configuration of a reference that stands beside others.
 
     Args:
         name: of the reference's detector.
-        beside: the study's own configuration, whose images it gets.
+        beside: the default configurations of the study's own detectors, whose images it gets.
     """
     kind = DETECTORS[name].Settings
-    merged = layers.resolved(kind, {}, beside.data.name)
-    defaults = kind.model_validate({key: value for key, value in merged.items() if key in _keys(kind)})
-    own = kind.beside(beside.own, defaults)
-    return config.Settings(detector=name, data=beside.data, evaluate=beside.evaluate, own=own)
+    data, evaluate = beside[0].data, beside[0].evaluate
+    merged = layers.resolved(kind, {}, data.name)
+    own: config.DetectorSettings = kind.model_validate(
+        {key: value for key, value in merged.items() if key in _keys(kind)}
+    )
+    for other in beside:
+        own = kind.beside(other.own, own)
+    return config.Settings(detector=name, data=data, evaluate=evaluate, own=own)
 
 
 def _keys(kind: type[config.DetectorSettings]) -> set[str]:

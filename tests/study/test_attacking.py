@@ -29,9 +29,9 @@ from puzzle_study.study import attack_units, attacking
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
-from puzzle_study.trials.worth import Reading
 from puzzle_study.study.storage import Place
 from puzzle_study.trials import run
+from puzzle_study.trials.worth import Reading
 from tests.study.conftest import wait_until
 
 CPU = torch.device("cpu")

@@ -18,13 +18,16 @@ from puzzle_study.results import Results
 from puzzle_study.study import engine
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.storage import Place
-from puzzle_study.trials import run
+from puzzle_study.trials import run as trials
 
 STUDY = """
 name: closing
 data: {name: digits, normal_classes: [3], max_train_images: 40, max_test_images: 40}
-model: {base_channels: 2}
-train: {epochs: 1, batch_size: 16, precision: float32}
+detectors:
+  puzzle_ae:
+    model: {base_channels: 2}
+    train: {epochs: 1, batch_size: 16, precision: float32}
+  nearest_neighbour: {}
 evaluate: {max_images: 20}
 references: []
 """
@@ -49,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     plan = make_plan(load(folder), Results(folder / "closing"))
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, run.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, trials.run(spec, plan.results, device=torch.device("cpu")))
     return folder
 
 
@@ -71,7 +74,7 @@ def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "attacks.csv",
         "gallery.npz",
         "best",
-        "best/3/weights.pt",
+        "best/3/weights.safetensors",
         "report",
     ],
 )
@@ -104,6 +107,15 @@ def test_a_study_that_is_killed_while_its_report_is_drawn_is_not_finished(
     with pytest.raises(UserError, match="go on with --resume"):
         run(folder, resume=False)
     assert "report: " in run(folder, resume=True)
+
+
+def test_a_detector_that_is_fitted_at_once_can_win(closed: Path) -> None:
+    results = Results(closed / "closing")
+    summary = results.table(results.summary_file)
+    assert summary.loc[summary["label"].str.contains("winner"), "detector"].tolist() == ["nearest_neighbour"]
+    assert json.loads((results.best / "3" / "detector.json").read_text(encoding="utf-8"))["detector"] == (
+        "nearest_neighbour"
+    )
 
 
 def test_the_report_says_when_the_study_ended(closed: Path) -> None:
