@@ -21,7 +21,7 @@ from puzzle_study.results import Results
 from puzzle_study.study import attacking, engine
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.tables import write_tables
-from puzzle_study.trials import run
+from puzzle_study.trials.run import run
 from tests.study.conftest import Tune
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def finish(path: Path) -> tuple[Results, str]:
     results, said = Results(path.parent / "mine"), StringIO()
     plan = engine.make_plan(read.load(path), results)
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, run.run(spec, results, device=CPU))
+        plan.done(spec.key, run(spec, results, device=CPU))
     write_tables(plan, results)
     for unit in attacking.attack_units(plan):
         unit.run(results, CPU)
