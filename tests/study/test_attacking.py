@@ -21,6 +21,8 @@ from puzzle_study.attacks.specs import attack_spec, attack_specs
 from puzzle_study.config import Reading, read
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import files, scoring
+from puzzle_study.detectors.base import Traits
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import RECORD_FORMAT, Results, write_json
 from puzzle_study.statistics import metrics
@@ -152,6 +154,26 @@ def test_a_unit_is_one_method_and_random_signs_are_drawn_once(tmp_path: Path) ->
         found = [unit for unit in units if isinstance(unit, MethodUnit)]
         assert [f"{unit.specs[0].attack} {unit.specs[0].method}" for unit in found] == expected
         assert all([spec.epsilon for spec in unit.specs] == [0.05, 0.1] for unit in found)
+
+
+def test_a_detector_without_gradients_meets_only_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DETECTORS["pca"], "traits", Traits(differentiable=False))
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "detectors: {puzzle_ae: {}, pca: {}}\ndata: {name: digits, normal_classes: [3]}\nreferences: []\n"
+        "attacks: {configurations: [default], methods: [fgsm, square, noise], transfer: true}\n",
+        encoding="utf-8",
+    )
+    plan = make_plan(read.load(path), Results(tmp_path / "results"))
+    while (spec := plan.take()) is not None:
+        own = spec.settings.own.reading
+        plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
+    units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
+    assert all(isinstance(unit, MethodUnit) for unit in units), "it is no source of transfer"
+    found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
+    assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
 
 
 @pytest.mark.parametrize("name", ["matrix", "transfer"])
