@@ -152,7 +152,6 @@ def test_tables_and_figures_come_in_all_formats(report: Path) -> None:
         "classes_winner",
         "fpr_winner",
         "robustness",
-        "importance",
         "cost",
     } <= tables
     assert all(
