@@ -155,6 +155,11 @@ class StudyData:
         return self.summary[self.summary["role"] == "configuration"]
 
     @property
+    def compares_detectors(self) -> bool:
+        """Whether the configurations are of several detectors."""
+        return len(self.configurations["detector"].unique()) > 1
+
+    @property
     def searched(self) -> bool:
         """Whether there is more than one configuration."""
         return len(self.configurations["configuration"].unique()) > 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -37,13 +37,8 @@ TERMINATED = 143
 FAILED = 1
 
 
-def make_plan(file: read.StudyFile, results: Results, *, journal: Path | None = None) -> Plan:
+def make_plan(file: read.StudyFile, results: Results) -> Plan:
     """Return the plan of a study; it takes up what is finished already as it is asked for trials.
-
-    Args:
-        file: the study file.
-        results: where records are.
-        journal: file in which Optuna's study is kept for ``optuna-dashboard``; None: it is not kept.
 
     Raises:
         UserError: images are missing or damaged, a class does not exist, or the selection needs labels of test
@@ -51,7 +46,7 @@ def make_plan(file: read.StudyFile, results: Results, *, journal: Path | None = 
     """
     require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
-    return Plan(file, tasks, datasets.fingerprint(file.study.data), results, journal=journal)
+    return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
 
 def run_study(
@@ -83,7 +78,7 @@ def run_study(
     try:
         place = Place.of(results, file.study.storage)
         place.fetch()
-        plan = make_plan(file, results, journal=results.optuna_file)
+        plan = make_plan(file, results)
         changes = compare(results, file, plan.tasks, plan.fingerprint)
         with _locked(results):
             run = _Run(file, plan, results, place, console, verbose)
@@ -95,7 +90,9 @@ def run_study(
                     raise UserError(refusal)
                 if changes.settings:
                     run.say(f"the study file changed: {changes}")
-            return run.go(address)
+            # The same plan again, which writes down for optuna-dashboard what it asks and tells: until now nothing was.
+            plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
+            return replace(run, plan=plan).go(address)
     except UserError:
         raise
     except Exception as error:

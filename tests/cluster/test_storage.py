@@ -34,7 +34,7 @@ class TestFolder(StoreSuite):
         place.collect()
         place.publish(finished=True)
         assert [path.name for path in store.rglob("*.part")] == []
-        assert stored(place) == ["detectors/a/weights.pt", "errors/a.npz", "records/a.json"]
+        assert stored(place) == ["detectors/a/weights.safetensors", "errors/a.npz", "records/a.json"]
 
 
 @pytest.mark.parametrize(

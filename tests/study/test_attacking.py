@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from puzzle_study import config, datasets
-from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
-from puzzle_study.config import read
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec, attack_specs
+from puzzle_study.config import Reading, read
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import scoring
-from puzzle_study.detectors.puzzle_ae import detector
+from puzzle_study.detectors import files, scoring
+from puzzle_study.detectors.base import Traits
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.io import write_json
 from puzzle_study.results import RECORD_FORMAT, Results
@@ -30,8 +32,8 @@ from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.storage import Place
-from puzzle_study.trials import run
-from puzzle_study.trials.worth import Reading
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.run import run as run_trial
 from tests.study.conftest import wait_until
 
 CPU = torch.device("cpu")
@@ -66,12 +68,11 @@ def complete(plan: Plan, worth: dict[int, dict[str, float]] | None = None) -> Pl
     """Run a plan's trials, or pretend that each configuration, by number, is worth what is given."""
     while (spec := plan.take()) is not None:
         if worth is None:
-            record = run.run(spec, plan.results, device=CPU)
+            record = run_trial(spec, plan.results, device=CPU)
         else:
             number = next(one.number for one in plan.configurations if spec in one.trials)
-            reading = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
-            status = "finished" if number in worth else "failed"
-            record = {"format": RECORD_FORMAT, "status": status, "error": "", "metrics": {"l2": reading}}
+            metrics = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
+            record = Record(spec, "finished" if number in worth else "failed", metrics={"l2": metrics})
         plan.done(spec.key, record)
     assert plan.ended()
     return plan
@@ -156,6 +157,26 @@ def test_a_unit_is_one_method_and_random_signs_are_drawn_once(tmp_path: Path) ->
         assert all([spec.epsilon for spec in unit.specs] == [0.05, 0.1] for unit in found)
 
 
+def test_a_detector_without_gradients_meets_only_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DETECTORS["pca"], "traits", Traits(differentiable=False))
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "detectors: {puzzle_ae: {}, pca: {}}\ndata: {name: digits, normal_classes: [3]}\nreferences: []\n"
+        "attacks: {configurations: [default], methods: [fgsm, square, noise], transfer: true}\n",
+        encoding="utf-8",
+    )
+    plan = make_plan(read.load(path), Results(tmp_path / "results"))
+    while (spec := plan.take()) is not None:
+        own = spec.settings.own.reading
+        plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
+    units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
+    assert all(isinstance(unit, MethodUnit) for unit in units), "it is no source of transfer"
+    found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
+    assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
+
+
 @pytest.mark.parametrize("name", ["matrix", "transfer"])
 def test_noise_alone_makes_no_matrix_and_no_transfer(tmp_path: Path, name: str) -> None:
     path = tmp_path / "study.yaml"
@@ -196,7 +217,7 @@ def test_every_configuration_is_attacked_by_every_method(attacked: Plan) -> None
     own = attacks["label"].str.contains("winner")
     assert set(attacks.loc[own, "configuration"]) == {winner[0].configuration}
     assert set(attacks.loc[own, "aggregation"]) == {winner[1].aggregation}
-    assert set(attacks.loc[~own, "aggregation"]) <= {attacked.study.score.aggregation}
+    assert set(attacks.loc[~own, "aggregation"]) <= {attacked.study.settings().own.reading.aggregation}
     assert (attacks["max_perturbation"] <= attacks["epsilon"] + 1e-6).all()
 
 
@@ -217,8 +238,7 @@ def test_all_configurations_are_attacked_on_the_same_images_and_compared_with_th
         scores = scoring.scores(
             torch.from_numpy(arrays["test"][index]),
             torch.from_numpy(arrays["validation"]),
-            error="l2",
-            aggregation="max" if aggregation == "max" else "min" if aggregation == "min" else "avg",
+            Reading("l2", str(aggregation)),
         )
         clean = metrics.auroc(scores.numpy(), labels.numpy())
         np.testing.assert_allclose(rows["auroc_clean"], clean, rtol=0, atol=1e-9)
@@ -238,11 +258,11 @@ def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan)
     spec = attacked.configurations[0].trials[0]
     task = datasets.load_task(spec.settings.data, spec.task)
     images, labels = chosen_images(task, attacks.max_images)
-    detector = detector.load(attacked.results.detector(spec.key), device=CPU).with_score(spec.settings.score)
+    detector = files.load_detector(attacked.results.detector(spec.key), device=CPU)
     validation = detector.scores(detector.validation_NK)
     whole = run_attacks(detector, images, labels, validation, attack_specs(attacks))
     rows = table(attacked)
-    rows = rows[(rows["trial"] == spec.key) & (rows["aggregation"] == detector.score.aggregation)]
+    rows = rows[(rows["trial"] == spec.key) & (rows["aggregation"] == detector.reading.aggregation)]
     assert list(rows["flags"]) == [";".join(result.flags) for result in whole]
     assert list(rows["strength"]) == [result.strength for result in whole]
     assert rows["flags"].str.contains("not_monotone|weaker_than_noise").any(), "no flag that takes a comparison"
@@ -485,7 +505,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
 def test_what_stops_an_attack_in_a_worker_is_one_sentence(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
-    for weights in results.root.glob("detectors/*/weights.pt"):
+    for weights in results.root.glob("detectors/*/weights.safetensors"):
         weights.write_bytes(b"nothing")
     plan_of(tmp_path, results.root)
     process = start_stage(tmp_path / "robust.yaml", results.root)

@@ -90,6 +90,6 @@ def test_mlflow_and_wandb_follow_the_trials(logged: Path, tmp_path: Path) -> Non
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'logged' / 'ray' / 'mlflow.db'}")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
-    assert run.data.params["spec/settings/model/base_channels"] == "2"
+    assert run.data.params["spec/settings/own/model/base_channels"] == "2"
     assert run.data.metrics["loss_rec"] > 0
     assert list((tmp_path / "logged" / "ray").glob("*/*/wandb/offline-run-*/run-*.wandb"))

@@ -92,6 +92,7 @@ def ranking_table(data: StudyData) -> Table:
     columns = [
         Column("rank", "Rank"),
         Column("configuration", "Configuration", numeric=False),
+        *([Column("detector", "Detector", numeric=False)] if data.compares_detectors else []),
         Column("auroc", "AUROC % [95 %]"),
         Column("aggregation", "Aggregation", numeric=False),
         *([Column("error", "Error norm", numeric=False)] if data.searches_error else []),
@@ -112,6 +113,7 @@ def ranking_table(data: StudyData) -> Table:
             (
                 count(row["rank"]),
                 word(choice.title if choice.is_reference else choice.configuration),
+                *([word("" if choice.is_reference else choice.title)] if data.compares_detectors else []),
                 percent(mean.value, mean.low, mean.high, strong=strong)
                 if mean
                 else Cell(data.lacking(data.of(choice)) or NOTHING),

@@ -46,7 +46,8 @@ def build(data: StudyData) -> Section:
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a detector that costs nothing is better than the winner, with numbers."""
     own = data.metric(winner)
-    what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
+    of = f"{winner.title}, " if data.compares_detectors else ""
+    what = f"the winner ({of}configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
         lacks = data.lacking(data.of(winner))
