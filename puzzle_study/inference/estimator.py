@@ -195,11 +195,15 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 near = nearest_setting(name, known, known)
                 raise ValueError(f"settings: {name} is not a setting of {DETECTORS[self.name].title}{near}")
         merged = layers.resolved(kind, layers.merge(*(layers.nested(*pair) for pair in flat.items())), OWN_IMAGES)
-        images = {"name": OWN_IMAGES, "grayscale": channels == 1, "validation_fraction": _plain(self.validation_fraction)}
+        images = {
+            "name": OWN_IMAGES,
+            "grayscale": channels == 1,
+            "validation_fraction": _plain(self.validation_fraction),
+        }
         try:
             # The defaults hold sections of a study besides, which an estimator has not.
             own = kind.model_validate({name: merged[name] for name in forms.section_keys(kind) if name in merged})
-            data = config.Data.model_validate(images)
+            data = config.Data.model_validate(images | {"validation_fraction": _plain(self.validation_fraction)})
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(map(str, first["loc"]))

@@ -16,10 +16,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, config
-from puzzle_study.config import layers, read
+from puzzle_study import PuzzleAE
+from puzzle_study.config import read
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector
-from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from puzzle_study.config import Aggregation
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 
@@ -24,7 +23,7 @@ from puzzle_study.reporting.paper_values import Conditions
 def test_values_by_class(
     dataset: str,
     variant: str,
-    aggregation: Aggregation,
+    aggregation: str,
     grid: int,
     source: str,
     normal_class: str,
