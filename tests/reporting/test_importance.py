@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from puzzle_study.reporting import importance
-from puzzle_study.reporting.blocks import Paragraph
+from puzzle_study.reporting.blocks import Paragraph, Table
 from puzzle_study.reporting.sections import axes
 from puzzle_study.reporting.study_data import StudyData
 
@@ -54,6 +54,13 @@ def test_the_report_has_no_importances_if_the_forest_explains_nothing(spread: fl
     (block,) = axes._importance(cast("StudyData", SimpleNamespace(axes=["a"])), frame)
     assert isinstance(block, Paragraph)
     assert re.search(why, block.text)
+
+
+def test_the_report_has_importances_if_the_forest_explains_something() -> None:
+    frame = pd.DataFrame({"a": np.random.default_rng(0).random(40)}).assign(_auroc=lambda own: own["a"] * 0.1 + 0.8)
+    (block,) = axes._importance(cast("StudyData", SimpleNamespace(axes=["a"])), frame)
+    assert isinstance(block, Table)
+    assert [row[0].text for row in block.rows] == ["a"]
 
 
 def test_few_configurations_are_refused() -> None:
