@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -168,7 +169,8 @@ def test_a_fixed_count_keeps_copies_together() -> None:
 def test_a_fixed_count_that_does_not_fit_falls_back_to_the_fraction_and_says_so(
     settings: dict[str, Any], validating: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert len(split(OFFICIAL, "official", settings=settings).validation) == validating
+    with caplog.at_level(logging.INFO):
+        assert len(split(OFFICIAL, "official", settings=settings).validation) == validating
     (message,) = caplog.messages
     assert f"data.validation_count {settings['validation_count']} does not fit" in message
     assert f"leaves {validating} for validation" in message

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE
+from puzzle_study import PuzzleAE, score
 from puzzle_study.config import read
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.estimator import DetectorEstimator, estimator
 
 from ..core import tiny
+from .pictures import pixels, write_many
 
 SMALL: dict[str, Any] = {
     "model.base_channels": 2,
@@ -37,9 +43,9 @@ IMAGES = tiny.images(24).numpy()
 NEW = tiny.images(6, seed=9).numpy()
 
 
-def small(values: dict[str, Any] | None = None, **parameters: Any) -> PuzzleAE:
+def small(values: Mapping[str, Any] = {}, **parameters: Any) -> PuzzleAE:
     """Puzzle-AE that is fitted in no time, with these settings."""
-    return PuzzleAE(settings={**SMALL, **(values or {})}, **{"random_state": 0, **parameters})
+    return PuzzleAE(settings={**SMALL, **values}, **{"random_state": 0, **parameters})
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +60,16 @@ def test_every_detector_is_fitted_predicts_and_scores_alike_when_saved_or_pickle
     assert isinstance(found.detector_, DETECTORS[name])
     assert set(found.predict(np.concatenate([normal, noise]))) == {-1, 1}
     assert found.predict(normal).mean() > found.predict(noise).mean()
-    found.save(tmp_path)
-    loaded = puzzle_study.load(tmp_path)
+    found.save(tmp_path / "saved")
+    loaded = puzzle_study.load(tmp_path / "saved")
     assert type(loaded) is type(found) is puzzle_study.estimator(name)
     for other in (loaded, pickle.loads(pickle.dumps(found)), clone(found).fit(normal)):
         np.testing.assert_array_equal(other.score_samples(NEW), found.score_samples(NEW))
         np.testing.assert_array_equal(other.predict(noise), found.predict(noise))
+    write_many(tmp_path / "images", 2)
+    result = CliRunner().invoke(score.main, [str(tmp_path / "saved"), str(tmp_path / "images")])
+    scores = [float(row["score"]) for row in csv.DictReader(io.StringIO(result.stdout))]
+    assert scores == pytest.approx(-loaded.score_samples(np.stack([pixels(0), pixels(1)])), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -98,7 +108,7 @@ def test_a_setting_that_is_not_right_is_named_when_fitting(values: dict[str, Any
 @pytest.mark.parametrize(("name", "value"), [("contamination", 0.7), ("validation_fraction", 1.5)])
 def test_a_parameter_out_of_its_range_is_named_when_fitting(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"{name} must be .*, got {value}"):
-        small(**{name: value}).fit(IMAGES)
+        small().set_params(**{name: value}).fit(IMAGES)
 
 
 @pytest.mark.slow
@@ -110,6 +120,7 @@ def test_fitting_is_the_training_of_a_trial() -> None:
     order = np.random.default_rng([seed, 1]).permutation(24)
     train, validation = (torch.from_numpy(IMAGES[np.sort(part)]) for part in (order[4:], order[:4]))
     trainer, losses = tiny.train(settings, train, seed=seed)
+    assert isinstance(estimator.detector_, PuzzleDetector)
     assert tiny.same_state(trainer.network.state_dict(), estimator.detector_.network.state_dict())
     assert estimator.loss_curve_ == [loss.loss_rec for loss in losses]
     assert torch.equal(estimator.detector_.validation_NK, estimator.detector_.error_matrix(validation))
