@@ -24,7 +24,8 @@ import torch
 from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.devices import claim_cpus
-from puzzle_study.results import Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import Results
 from puzzle_study.study import attacking
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan

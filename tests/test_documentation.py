@@ -88,7 +88,7 @@ def test_the_tables_of_defaults_are_what_a_study_file_resolves_to(
         line = f"preset: {preset}\n" if preset else ""
         path.write_text(f"detector: {detector}\ndata: {{name: {dataset}}}\n{line}", encoding="utf-8")
         found = read.load(path).study.settings().model_dump(by_alias=True)
-        resolved = layers.leaves({"data": found["data"], **found["own"]})
+        resolved = layers.leaves({**{name: part for name, part in found.items() if name != "own"}, **found["own"]})
         said = docs.defaults(whole, detector, dataset, preset)
         for name in docs.changing(detector):
             assert resolved[name] == said[name], name

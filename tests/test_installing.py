@@ -28,10 +28,18 @@ def test_a_plain_install_resolves_without_torchvision_and_an_old_requests(tmp_pa
     assert len(kept) == len(lines) - 1
     (checkout / "pyproject.toml").write_text("".join(kept), encoding="utf-8")
     none.touch()
-    options = ["--dry-run", "--ignore-installed", "--quiet", "--retries=1", f"--report={report}"]
+    command = [
+        "install",
+        "--dry-run",
+        "--ignore-installed",
+        "--quiet",
+        "--retries=1",
+        f"--report={report}",
+        str(checkout),
+    ]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pip", "install", *options, str(checkout)],
+            [sys.executable, "-m", "pip", *command],
             cwd=tmp_path,
             env=os.environ | {"PIP_CONSTRAINT": str(none)},
             capture_output=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from puzzle_study import config, datasets
 from puzzle_study.attacks import table
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import AttackSpec, fits
+from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors.base import Shape
 from puzzle_study.detectors.devices import default_device
@@ -56,23 +57,7 @@ def attack_finished(
     name = folder.resolve().name
     content = read_description(folder)
     detector = load_detector(folder, device=default_device())
-    try:
-        data = config.Settings.from_json(content["settings"]).data
-        spec = datasets.TaskSpec(**content["task"])
-        trained_on = content["fingerprint"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
-        ) from error
-    if data_root is not None:
-        data = data.model_copy(update={"root": str(data_root)})
-    # Most splits are drawn from all images: with others among them, trained images would be attacked as test images.
-    if datasets.fingerprint(data) != trained_on:
-        raise UserError(
-            f"{folder} was trained on other images than those that are in data.root now; restore them, or name their "
-            "folder with --data-root"
-        )
-    task = datasets.load_task(data, spec)
+    spec, task = _own_task(folder, content, data_root)
     if Shape(*task.test.shape[1:]) != detector.shape:
         raise UserError(f"{folder / DESCRIPTION} names another shape than that of its images; train the detector again")
     # What does not fit this detector is left out; if nothing fits, the first attack says why.
@@ -96,3 +81,24 @@ def attack_finished(
         "seed": content.get("seed", ""),
     }
     return [about | table.row(one, labels, detector.reading) for one in results]
+
+
+def _own_task(folder: Path, content: Mapping[str, Any], data_root: Path | None) -> tuple[datasets.TaskSpec, Task]:
+    """Return the task that a detector was trained for."""
+    try:
+        data = config.Settings.from_json(content["settings"]).data
+        spec = datasets.TaskSpec(**content["task"])
+        trained_on = content["fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
+        ) from error
+    if data_root is not None:
+        data = data.model_copy(update={"root": str(data_root)})
+    # Most splits are drawn from all images: with others among them, trained images would be attacked as test images.
+    if datasets.fingerprint(data) != trained_on:
+        raise UserError(
+            f"{folder} was trained on other images than those that are in data.root now; restore them, or name their "
+            "folder with --data-root"
+        )
+    return spec, datasets.load_task(data, spec)

@@ -23,7 +23,7 @@ from puzzle_study.config import check, forms, layers
 from puzzle_study.config.forms import Form
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.results import write_text
+from puzzle_study.io import write_text
 
 SETTINGS_FILE, SCHEMA_FILE = "settings.md", "study.schema.json"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -188,7 +188,7 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
             for part, kept in ((train, keep - held_out), (validation, held_out))
         )
     if count is not None and not fits:
-        log.warning(
+        log.info(
             f"{where}: data.validation_count {count} does not fit {keep} of {len(pool)} training images of class "
             f"{spec.normal_class}; data.validation_fraction leaves {len(validation)} for validation"
         )

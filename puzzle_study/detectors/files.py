@@ -18,7 +18,7 @@ from puzzle_study.detectors.memory import first_line
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.errors import UserError
-from puzzle_study.results import replacing, write_text
+from puzzle_study.io import replacing, write_text
 
 FORMAT = 2
 WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"

@@ -20,7 +20,7 @@ from puzzle_study.detectors.base import Detector
 from puzzle_study.detectors.memory import first_line
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 OPSET, IR_VERSION = 18, 8
 """Old enough for every runtime since the end of 2022, and the oldest that PyTorch writes without converting."""

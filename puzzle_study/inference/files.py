@@ -22,7 +22,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.progress import Bar
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 COLUMNS = ("path", "score", "percentile", "flagged", "error")
 

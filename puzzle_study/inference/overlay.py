@@ -17,7 +17,7 @@ from PIL import Image
 from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
 from puzzle_study.errors import UserError
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 SIDE = 512
 RED_AT = 4.0

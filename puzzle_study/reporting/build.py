@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from puzzle_study.io import write_text
 from puzzle_study.reporting import page, reading
 from puzzle_study.reporting.blocks import Section, Table
 from puzzle_study.reporting.sections import comparison
 from puzzle_study.reporting.sections.registry import SECTIONS
 from puzzle_study.reporting.write_tables import write_table
-from puzzle_study.results import write_text
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
 
-def build(results: Results, *, others: Sequence[Results], output: Path) -> Path:
+def build(
+    results: Results, *, others: Sequence[Results], output: Path, environment: Mapping[str, Any] | None = None
+) -> Path:
     """Write the report into a folder; see :func:`puzzle_study.reporting.build_report`."""
-    data = reading.load(results)
+    data = reading.load(results, environment)
     compared = [reading.load(other) for other in others]
     _remove_previous(output)
     sections = _sections(data, compared, output / "figures")

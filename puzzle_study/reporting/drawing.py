@@ -17,8 +17,8 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
 from puzzle_study.detectors.scoring import AGGREGATIONS
+from puzzle_study.io import replacing
 from puzzle_study.reporting.blocks import Figure, significant
-from puzzle_study.results import replacing
 
 DPI = 150
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,12 @@ OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
 
-def load(results: Results) -> StudyData:
+def load(results: Results, environment: Mapping[str, Any] | None = None) -> StudyData:
     """Read all files of a study.
+
+    Args:
+        results: its folder.
+        environment: what ``environment.json`` will say; None: what it says.
 
     Raises:
         UserError: trials.csv or summary.csv is missing, or a file is damaged or lacks what the report needs.
@@ -71,7 +75,7 @@ def load(results: Results) -> StudyData:
     return StudyData(
         results=results,
         study=_study(results),
-        environment=results.environment(),
+        environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
         epochs=_optional(results, "epochs_file"),

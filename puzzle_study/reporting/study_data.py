@@ -17,7 +17,7 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
 from puzzle_study.statistics import intervals
 from puzzle_study.statistics.intervals import Mean
-from puzzle_study.study.selection import SHARES, criterion, lacking, objectives, summary_column
+from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,7 +25,8 @@ from puzzle_study.config import Reading
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors.base import Detector
 from puzzle_study.detectors.files import load_detector
-from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json
+from puzzle_study.io import replacing, write_json
+from puzzle_study.results import RECORD_FORMAT, Results, content_key
 from puzzle_study.trials.spec import TrialSpec
 
 EXAMPLES = 4

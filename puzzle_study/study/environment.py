@@ -5,13 +5,73 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+import time
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import puzzle_study
+from puzzle_study import config, datasets
+from puzzle_study.detectors.devices import default_device, resolve_precision, threads
+from puzzle_study.results import Results
+
 PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "pandas", "scikit-learn", "seaborn")
+
+
+class Account:
+    """What environment.json says of a study: what it runs on, since when, and how long its runs took together.
+
+    Args:
+        study: the study, which begins or goes on now.
+        results: its folder.
+    """
+
+    def __init__(self, study: config.Study, results: Results) -> None:
+        self._started = time.monotonic()
+        before = results.environment()
+        self._before = before.get("wall_seconds", 0.0)
+        self.notes = list(datasets.notes(study.data))
+        described = describe()
+        hardware = described["hardware"]
+        device = default_device() if study.resources.gpu else torch.device("cpu")
+        if device.type == "cpu":  # a GPU that the study leaves alone has no part in its numbers
+            hardware["gpu"] = None
+        hardware["precision"] = {
+            name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+        }
+        hardware["threads"] = threads(study.resources.cpu)
+        self._described = described | {
+            "seeds": {"search": study.search.seed if study.search else None, "training": list(study.seeds)},
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": before.get("started") or _now(),
+            "finished": None,
+            "wall_seconds": self._before,
+            "notes": self.notes,
+        }
+
+    def seconds(self) -> float:
+        """Return how long this run has taken."""
+        return time.monotonic() - self._started
+
+    def begun(self) -> dict[str, Any]:
+        """Return what is known before the first trial."""
+        return self._described
+
+    def so_far(self) -> dict[str, Any]:
+        """Return the same with the time that all runs took."""
+        return self._described | {"wall_seconds": self._before + self.seconds()}
+
+    def finished(self) -> dict[str, Any]:
+        """Return what a finished study says."""
+        return self.so_far() | {"finished": _now()}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def describe() -> dict[str, Any]:
@@ -32,7 +92,7 @@ def describe() -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """Return the commit of the package's checkout, marked where files differ from it."""
-    here = Path(__file__).resolve().parent.parent
+    here = Path(puzzle_study.__file__).resolve().parents[1]
     if not (here / ".git").exists():
         return None
     try:

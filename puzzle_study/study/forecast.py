@@ -29,10 +29,10 @@ from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
-from puzzle_study.study.selection import require_labels
 from puzzle_study.study.work import costs_of, scored_images, trial_work
 from puzzle_study.trials.run import build, failure_sentence
 from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import require_labels
 
 FEWEST = 32
 """Images of the shortest epoch that is measured."""

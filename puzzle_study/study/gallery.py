@@ -15,7 +15,8 @@ from puzzle_study import datasets
 from puzzle_study.config import Reading
 from puzzle_study.detectors.base import Detector, Viewed, to_float
 from puzzle_study.detectors.files import load_detector
-from puzzle_study.results import Results, replacing
+from puzzle_study.io import replacing
+from puzzle_study.results import Results
 from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2

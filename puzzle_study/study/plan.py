@@ -27,9 +27,9 @@ from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import racing, space
-from puzzle_study.study.selection import Worth, configuration_worth, gain, objectives, readings, trial_value
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
+from puzzle_study.trials.worth import Worth, configuration_worth, gain, objectives, readings, trial_value
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
@@ -162,9 +162,11 @@ class Plan:
             unknown * len(self.tasks) * len(self.study.seeds),
         )
 
-    @property
-    def complete(self) -> bool:
-        """Whether every trial has a record, or will have none because its configuration was given up."""
+    def ended(self) -> bool:
+        """Return whether every trial has a record, or will have none because its configuration was given up.
+
+        Asks for what comes next, and so takes in the records that are there.
+        """
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:

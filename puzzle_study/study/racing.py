@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from puzzle_study.config import Reading
-from puzzle_study.study.selection import gain, trial_value
 from puzzle_study.trials.record import Record
+from puzzle_study.trials.worth import gain, trial_value
 
 
 @dataclass(frozen=True)

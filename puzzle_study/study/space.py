@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,8 +23,8 @@ from puzzle_study.config import Reading
 from puzzle_study.config.axes import Values as Values
 from puzzle_study.config.axes import applies, combinations, ordered_axes, setting_of
 from puzzle_study.config.read import StudyFile
-from puzzle_study.study.selection import LOWER_IS_BETTER, Worth, objectives, readings
 from puzzle_study.trials.spec import inert_settings
+from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
 
 class Suggestion(Protocol):
@@ -104,19 +105,26 @@ class OptunaAsker:
         self.setting: Callable[[str], Any] = lambda name: setting_of(file.study.settings(), name)
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
+        self._journal, self._startup = journal, search.startup * most
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Optuna's study; its journal is written anew as soon as something is asked or told, not before."""
         storage = None
-        if journal is not None:
-            journal.unlink(missing_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(journal)))
-        self.study = optuna.create_study(
-            study_name=file.study.name,
+        if self._journal is not None:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            self._journal.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(self._journal)))
+        study = optuna.create_study(
+            study_name=self.file.study.name,
             storage=storage,
-            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
-            sampler=make_sampler(search, startup=search.startup * most),
+            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(self.file.study)],
+            sampler=make_sampler(self.search, startup=self._startup),
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(objectives(file.study)))
+            study.set_metric_names(list(objectives(self.file.study)))
+        return study
 
     def ask(self) -> OptunaSuggestion:
         """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""

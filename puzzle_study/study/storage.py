@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 from puzzle_study import __version__
 from puzzle_study.config.paths import is_url
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replacing
+from puzzle_study.io import replacing
+from puzzle_study.results import Results
 from puzzle_study.study.disk import FULL
 
 # Files below these folders are named by what determines them; the driver's own files are not.

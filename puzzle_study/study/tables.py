@@ -18,7 +18,10 @@ from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan, Planned
-from puzzle_study.study.selection import (
+from puzzle_study.trials.following import FOLLOWED
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import (
     configuration_worth,
     criterion,
     gain,
@@ -27,9 +30,6 @@ from puzzle_study.study.selection import (
     summary_column,
     trial_value,
 )
-from puzzle_study.trials.following import FOLLOWED
-from puzzle_study.trials.record import Record
-from puzzle_study.trials.spec import TrialSpec
 
 METRICS = (
     "auroc",

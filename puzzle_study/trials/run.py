@@ -8,10 +8,12 @@ import socket
 import time
 from dataclasses import asdict, fields
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from puzzle_study import config, datasets
 from puzzle_study.criteria.bank import make_pseudo_anomalies
@@ -155,12 +157,7 @@ def _fit_and_score(
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
     started = time.perf_counter()
     detector.calibrate(validation)
-    errors = {
-        "validation": detector.validation_NK,
-        "pseudo": detector.error_matrix(pseudo.images),
-        "test": detector.error_matrix(task.test),
-    }
-    arrays = {name: error_NK.cpu().numpy() for name, error_NK in errors.items()}
+    arrays = _error_matrices(detector, pseudo.images, task)
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
     results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
@@ -171,11 +168,7 @@ def _fit_and_score(
 
         for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
             by_norm[reading.error][reading.aggregation] |= values
-    folder = results.detector(spec.key)
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = datasets.training_sizes(settings.data, spec.task)
-    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
-    files.save(detector, folder, spec.to_json() | about)
+    _save(detector, spec, results.detector(spec.key))
     epochs = following.epochs
     measured = {
         "epochs": epochs,
@@ -195,6 +188,23 @@ def _fit_and_score(
         "n_anomalies": int(task.labels.sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
+
+
+def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str, np.ndarray]:
+    matrices = {
+        "validation": detector.validation_NK,
+        "pseudo": detector.error_matrix(pseudo),
+        "test": detector.error_matrix(task.test),
+    }
+    return {name: error_NK.cpu().numpy() for name, error_NK in matrices.items()}
+
+
+def _save(detector: Detector, spec: TrialSpec, folder: Path) -> None:
+    """Write a detector with what it was trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = datasets.training_sizes(spec.settings.data, spec.task)
+    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
+    files.save(detector, folder, spec.to_json() | about)
 
 
 def build(spec: TrialSpec, task: Task, device: torch.device) -> Detector:

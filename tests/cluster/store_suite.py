@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_json, write_text
+from puzzle_study.io import write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.storage import Place, Store
 
 

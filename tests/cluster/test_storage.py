@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, write_text
+from puzzle_study.io import write_text
+from puzzle_study.results import Results
 from puzzle_study.study import storage
 from puzzle_study.study.storage import Place, results_folder
 from tests.cluster.store_suite import StoreSuite, leave_trial, stored

@@ -55,11 +55,11 @@ def settings_of_cudnn() -> tuple[Any, ...]:
 
 @pytest.fixture
 def cudnn_precision() -> Iterator[None]:
-    """Give back what a test sets of both the flags that a program can set."""
+    """Give back what a test sets of both the flags that a program can set; the older one sets the newer ones too."""
     cudnn: Any = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    before = cudnn.allow_tf32
     yield
-    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    cudnn.allow_tf32 = before
 
 
 @pytest.mark.usefixtures("cudnn_precision")

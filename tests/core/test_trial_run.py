@@ -19,7 +19,8 @@ from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import checkpoint
 from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.detectors.puzzle_ae.training import Trainer
-from puzzle_study.results import Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import Results
 from puzzle_study.trials import run
 from puzzle_study.trials.spec import TrialSpec, describe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from puzzle_study.config import DetectorSettings, Reading
 from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits
+from puzzle_study.detectors.devices import Precision
 
 
 class MeanImageSettings(DetectorSettings):
@@ -34,6 +36,8 @@ class MeanImage(Detector):
     Settings = MeanImageSettings
     traits = Traits(epochs=True, maps=True)
 
+    mean_CHW: Tensor
+
     def __init__(self, power: float, *, shape: Shape, reading: Reading) -> None:
         super().__init__(shape=shape, reading=reading)
         self.power, self.epochs = power, 0
@@ -52,24 +56,24 @@ class MeanImage(Detector):
         target_CHW = images_NCHW.float().mean(0) / 255
         for epoch in range(done + 1, self.epochs + 1):
             self.mean_CHW = (self.mean_CHW + target_CHW) / 2
-            loss = float((target_CHW - self.mean_CHW).square().mean())
-            state = {"done": epoch, "mean_CHW": self.mean_CHW}
-            run.epoch({"epoch": epoch, "loss": loss}, lambda: state, last=epoch == self.epochs)
+            row = {"epoch": epoch, "loss": float((target_CHW - self.mean_CHW).square().mean())}
+            run.epoch(row, partial(dict, done=epoch, mean_CHW=self.mean_CHW), last=epoch == self.epochs)
 
     def errors(self, x_NCHW: Tensor) -> Tensor:
         return self._differences(x_NCHW).mean((1, 2, 3))[:, None]
 
     def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        error_N1, maps = self.error_matrix(images_NCHW), []
+        maps: list[Tensor] = []
         self.by_chunks(images_NCHW, lambda part, x_NCHW: maps.append(self._differences(x_NCHW).mean(1)))
-        return error_N1, torch.cat(maps) / self.validation_NK.mean()
+        return self.error_matrix(images_NCHW), torch.cat(maps) / self.validation_NK.mean()
 
     def _differences(self, x_NCHW: Tensor) -> Tensor:
-        return (x_NCHW - self.mean_CHW).abs() ** self.power
+        difference: Tensor = (x_NCHW - self.mean_CHW).abs() ** self.power
+        return difference
 
     def describe(self) -> dict[str, Any]:
         return {"power": self.power}
 
     @classmethod
-    def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: str) -> MeanImage:
+    def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> MeanImage:
         return cls(float(described["power"]), shape=shape, reading=reading)

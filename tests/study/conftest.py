@@ -102,5 +102,5 @@ def carry_out(plan: Plan, trial: Callable[[TrialSpec], dict[str, Any]], *, worke
         spec = running.pop(rng.randrange(len(running)))
         plan.done(spec.key, trial(spec))
         count += 1
-    assert plan.complete
+    assert plan.ended()
     return count

@@ -22,13 +22,14 @@ from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.puzzle_ae import detector
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.statistics import metrics
 from puzzle_study.study import attack_units, attacking
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
+from puzzle_study.trials.worth import Reading
 from puzzle_study.study.storage import Place
 from puzzle_study.trials import run
 from tests.study.conftest import wait_until
@@ -72,7 +73,7 @@ def complete(plan: Plan, worth: dict[int, dict[str, float]] | None = None) -> Pl
             status = "finished" if number in worth else "failed"
             record = {"format": RECORD_FORMAT, "status": status, "error": "", "metrics": {"l2": reading}}
         plan.done(spec.key, record)
-    assert plan.complete
+    assert plan.ended()
     return plan
 
 
@@ -289,7 +290,7 @@ def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None
     shutil.copytree(attacked.results.root, results.root)
     again = Plan(attacked.file, attacked.tasks, attacked.fingerprint, results)
     again.records = dict(attacked.records)
-    assert again.complete
+    assert again.ended()
     units = attacking.attack_units(again)
     assert run(units, results) == 0
     before = {path: path.stat().st_mtime_ns for path in (results.root / "attacks").glob("*.json")}
@@ -357,7 +358,7 @@ def test_transfer_pairs_each_attacked_configuration_with_each_other(attacked: Pl
 
 def test_one_configuration_transfers_to_nobody(attacked: Plan, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, attacked.results.root, configurations=["default"])
-    assert plan.complete
+    assert plan.ended()
     assert not any(isinstance(unit, TransferUnit) for unit in attacking.attack_units(plan))
 
 
@@ -381,7 +382,7 @@ def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(at
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root)
     fewer = plan_of(tmp_path, results.root, matrix=False, transfer=False, methods=("fgsm",))
-    assert fewer.complete
+    assert fewer.ended()
     assert run(attacking.attack_units(fewer), results) == 0
     attacking.write_attack_tables(fewer, results)
     assert set(table(fewer)["method"]) == {"fgsm"}
@@ -438,7 +439,7 @@ from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
 
 plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
-assert plan.complete
+assert plan.ended()
 units, resources = attacking.attack_units(plan), plan.study.resources
 try:
     with local_ray(resources):
@@ -465,7 +466,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
     again = plan_of(tmp_path, results.root)
-    assert again.complete
+    assert again.ended()
     process = start_stage(tmp_path / "robust.yaml", results.root)
     wait_until(lambda: any(results.root.glob("attacks/*.json")), process)
     process.kill()

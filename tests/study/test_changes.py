@@ -11,7 +11,8 @@ import yaml
 
 from puzzle_study.config import layers, read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import Results, write_json, write_text
+from puzzle_study.io import write_json, write_text
+from puzzle_study.results import Results
 from puzzle_study.study.changes import Changes, can_use, compare
 from puzzle_study.study.plan import Plan
 from puzzle_study.trials.spec import TrialSpec, describe

@@ -124,7 +124,7 @@ def test_a_dry_run_without_images_says_what_it_can_and_ends_with_exit_code_2(
     result = CliRunner().invoke(main, ["one.yaml", "--dry-run"])
     assert result.exit_code == 2
     assert "10 trainings: 1 configuration × 10 tasks × 1 seed; and 40 references" in result.output
-    assert "error: data.root nowhere: no such folder" in result.output
+    assert f"error: data.root {tmp_path / 'nowhere'}: no such folder" in result.output
     assert "time: " not in result.output
 
 

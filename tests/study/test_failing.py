@@ -29,7 +29,8 @@ from puzzle_study import config
 from puzzle_study.config import read
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, replace_folder, write_json, write_text
+from puzzle_study.io import replace_folder, write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study import attacking
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
@@ -296,7 +297,8 @@ from pathlib import Path
 from rich.console import Console
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_text
+from puzzle_study.io import write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress

@@ -10,7 +10,8 @@ import pytest
 
 from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.ray.runner import EndsTheStudy

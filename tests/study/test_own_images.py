@@ -16,7 +16,7 @@ from tests.datasets.conftest import Layouts
 from tests.study.conftest import tune_environment
 
 STUDY = """
-data: {name: folder, root: ../images/parts, size: 16, validation_count: 50}
+data: {name: folder, root: ../images/parts, size: 16, validation_count: 2}
 model: {base_channels: 2}
 train: {epochs: 1, batch_size: 4, precision: float32}
 references: [nearest_neighbour, pca]
@@ -53,18 +53,22 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
 ) -> None:
     here, images = tmp_path / "here", tmp_path / "images" / "parts"
     results = Results(here / "results" / "mine")
+    photographs = {path: path.read_bytes() for path in sorted((images / "train" / "good").iterdir())}
+    for path in photographs:
+        path.write_bytes(next(iter(photographs.values())))
     assert run("data", "check", "folder", "--root", "../images/parts").returncode == 0
-    assert run("tune", "mine.yaml", "--dry-run").returncode == 0
 
     refused = run("tune", "mine.yaml")
     assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert re.fullmatch(r"error: .*validation_count.*\(the first 3 trials.*\)\n", refused.stderr)
-    assert "validation_count" not in refused.stdout
+    assert re.fullmatch(r"error: .*too few different training images.*\(the first 3 trials.*\)\n", refused.stderr)
+    assert "too few" not in refused.stdout
     assert "--resume" not in refused.stdout + refused.stderr
     assert len(list(results.records())) < 6, "the study went on to its end"
 
-    mended = ("mine.yaml", "--set", "data.validation_count=2")
-    done = run("tune", *mended)
+    for path, photograph in photographs.items():
+        path.write_bytes(photograph)
+    assert run("tune", "mine.yaml", "--dry-run").returncode == 0
+    done = run("tune", "mine.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 6
     assert sorted(path.name for path in here.iterdir()) == ["cache", "mine.yaml", "results"]
@@ -73,7 +77,7 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     moved.parent.mkdir()
     images.rename(moved)
     for root in (moved, "../elsewhere/parts"):
-        again = run("tune", *mended, "--set", f"data.root={root}")
+        again = run("tune", "mine.yaml", "--set", f"data.root={root}")
         assert again.stdout == "mine is finished: results/mine/report/index.html\n", again.stderr
     attacked = run(
         *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere/parts"),

@@ -14,10 +14,11 @@ from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
-from puzzle_study.study.engine import best_names
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
+from puzzle_study.study.best import names as best_names
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
+from puzzle_study.trials.worth import Reading
 from puzzle_study.study.space import inert_axes, make_asker
 from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec, describe
 from tests.study.conftest import carry_out
@@ -94,7 +95,7 @@ def test_a_plan_built_again_from_records_asks_for_the_same_and_runs_nothing(tmp_
     asked = run_out(make_plan(tmp_path), workers=2, seed=0, write=True)
     again = make_plan(tmp_path)
     assert again.take() is None
-    assert again.complete
+    assert again.ended()
     assert [repr(planned.values) for planned in again.configurations] == asked
 
 
@@ -340,7 +341,7 @@ def test_a_complete_study_with_stopped_trials_is_complete_again_and_tells_the_sa
     carry_out(plan, trial, workers=3, seed=seed)
     again = stopping_plan(tmp_path, journal=tmp_path / "second.journal")
     assert again.take() is None
-    assert again.complete
+    assert again.ended()
     assert again.records == plan.records
     assert again.total == plan.total == len(plan.records)
     assert told(tmp_path / "second.journal") == told(tmp_path / "first.journal")
@@ -398,7 +399,7 @@ def test_a_trial_that_another_rule_stopped_is_run_again(tmp_path: Path, now: str
         stop = plan.stoppable(spec.key) and not stopped
         stopped += [spec.key] if stop else []
         finish(plan, spec, stopped_record(spec, plan) if stop else record_of(spec))
-    assert stopping_plan(tmp_path, text).complete
+    assert stopping_plan(tmp_path, text).ended()
     again = stopping_plan(tmp_path, text.replace("stopping: {grace_epochs: 2}", now or "lookahead: 4"))
     assert stopped[0] in [spec.key for spec in taken(again, 8)]
 

@@ -17,10 +17,11 @@ from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.reporting import build_report
-from puzzle_study.results import RECORD_FORMAT, Results, write_text
+from puzzle_study.io import write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.racing import compare
-from puzzle_study.study.selection import Reading, pareto_front
+from puzzle_study.trials.worth import Reading, pareto_front
 from puzzle_study.study.tables import summary_rows, training_axes, write_tables
 from puzzle_study.trials.spec import TrialSpec, failed_record
 from tests.study.conftest import carry_out
@@ -64,6 +65,8 @@ def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
         "seconds": 1.0,
         "task": {"normal_class": spec.task.normal_class, "repeat": spec.task.repeat},
         "metrics": {"l2": reading, "mse": reading},
+        "n_test": 10,
+        "n_anomalies": 5,
     }
 
 
@@ -248,7 +251,7 @@ def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resum
             assert plan.worth(planned) is None
             assert sum(spec.key in plan.records for spec in planned.trials) == 1
     again = Plan(plan.file, TASKS, "0" * 16, plan.results)
-    assert again.complete
+    assert again.ended()
     assert [p.values for p in again.configurations] == [p.values for p in plan.configurations]
 
 

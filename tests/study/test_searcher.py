@@ -12,7 +12,8 @@ from rich.console import Console
 
 from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray.runner import ENDED, ProgressCallback
@@ -36,7 +37,7 @@ def test_trials_that_are_run_again_are_not_done_by_their_old_records_when_ray_br
     for name in ("a", "b"):
         searcher.suggest(name)
     searcher.abandon()
-    assert not failed.complete
+    assert not failed.ended()
     assert failed.finished() == 0
 
 

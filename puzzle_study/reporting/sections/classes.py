@@ -207,9 +207,9 @@ def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
         ),
         tuple(rows),
         f"The threshold is that of `score` for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %: it comes from "
-        "the validation images and knows no test image. Of the normal images what is flagged are false alarms, of the "
-        "anomalous ones those that are found. Mean over seeds ± standard deviation over seeds where there are several; "
-        "no interval.",
+        "the validation images alone, of which fewer than 19 cannot hold that rate. Of the "
+        "normal images what is flagged are false alarms, of the anomalous ones those that are found. Mean "
+        "over seeds ± standard deviation over seeds where there are several; no interval.",
     )
 
 

@@ -28,7 +28,7 @@ from puzzle_study.reporting.blocks import (
 from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
 from puzzle_study.reporting.study_data import Choice, paired, tasks_of
 from puzzle_study.statistics import intervals
-from puzzle_study.study.selection import gain, shown
+from puzzle_study.trials.worth import gain, shown
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,12 +25,12 @@ from puzzle_study.study.ray.following import LogFollower
 from puzzle_study.study.ray.loggers import make_loggers
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
-from puzzle_study.study.selection import shown
 from puzzle_study.study.storage import Place
 from puzzle_study.study.work import TrialsLeft
 from puzzle_study.trials.record import Record, records
 from puzzle_study.trials.run import run
 from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import shown
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3

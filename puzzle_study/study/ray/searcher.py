@@ -41,7 +41,7 @@ class PlanSearcher(Searcher):
         """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
         spec = self._plan.take()
         if spec is None:
-            return Searcher.FINISHED if self._plan.complete else None
+            return Searcher.FINISHED if self._plan.ended() else None
         # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
         self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
