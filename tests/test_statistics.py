@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from puzzle_study import config
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.statistics import intervals
-from puzzle_study.trials.spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.spec import TrialSpec
+
+from .core import tiny
 
 BALANCED = [index // 3 for index in range(30)]
 
@@ -116,9 +117,9 @@ def test_interval_covers_the_true_mean(classes: int, seeds: int) -> None:
 @pytest.mark.parametrize("seeds", [5, 1])
 def test_interval_covers_the_true_mean_where_some_seeds_are_lucky(seeds: int) -> None:
     """Luck is of the seed that a training draws from: shared by all classes it would not average out over them."""
-    settings = config.Settings.model_validate({"data": {"name": "digits"}})
+    configuration = tiny.settings()
     trials = [
-        TrialSpec(PUZZLE_AE, settings, TaskSpec("digits", str(digit)), seed, "")
+        TrialSpec(configuration, TaskSpec("digits", str(digit)), seed, "")
         for digit in range(10)
         for seed in range(seeds)
     ]

@@ -47,7 +47,7 @@ class NearestNeighbour(Detector):
         """Return the distances, [N, 1]."""
         x_ND, train_MD = x_NCHW.flatten(1), to_float(self.train_MD)
         with torch.no_grad():
-            nearest_N = torch.cdist(x_ND, train_MD).argmin(1)
+            nearest_N = torch.cdist(x_ND, train_MD, compute_mode="use_mm_for_euclid_dist").argmin(1)
         # Once more by differences: the product that finds the nearest one quickly cancels for images that are close.
         distance_N1: Tensor = torch.linalg.vector_norm(x_ND - train_MD[nearest_N], dim=1, keepdim=True)
         return distance_N1

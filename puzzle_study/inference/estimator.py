@@ -18,12 +18,12 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from puzzle_study import config
-from puzzle_study.config import layers
+from puzzle_study.config import forms, layers
 from puzzle_study.detectors.base import Context, Detector, Run, Shape
 from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.errors import UserError
+from puzzle_study.errors import UserError, nearest_setting
 from puzzle_study.inference import arrays
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.device import chosen_device
@@ -103,7 +103,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             )
         arrays.check_shape(tuple(images.shape[1:]))
         _check_contamination(self.contamination)
-        settings = self._settings(channels=images.shape[1])
+        settings = self.resolved(channels=images.shape[1])
         device = chosen_device(self.device)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train, validation = (part.to(device) for part in _split(images, settings.data.validation_fraction, seed))
@@ -178,28 +178,40 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.positive_only = True
         return tags
 
-    def _settings(self, *, channels: int) -> config.Settings:
-        """Return the configuration of the parameters.
+    def resolved(self, *, channels: int) -> config.Settings:
+        """Return the configuration of the parameters, defaults filled in.
+
+        Args:
+            channels: of the images.
 
         Raises:
             ValueError: a value is of the wrong type or out of its range.
         """
         kind = DETECTORS[self.name].Settings
-        given = layers.merge(*(layers.nested(name, _plain(value)) for name, value in dict(self.settings or {}).items()))
+        flat = {name: _plain(value) for name, value in layers.leaves(dict(self.settings or {})).items()}
+        known = forms.leaf_names(forms.key_tree(kind))
+        for name in flat:
+            if name not in known:
+                near = nearest_setting(name, known, known)
+                raise ValueError(f"settings: {name} is not a setting of {DETECTORS[self.name].title}{near}")
+        merged = layers.resolved(kind, layers.merge(*(layers.nested(*pair) for pair in flat.items())), OWN_IMAGES)
+        images = {
+            "name": OWN_IMAGES,
+            "grayscale": channels == 1,
+            "validation_fraction": _plain(self.validation_fraction),
+        }
         try:
-            merged = layers.resolved(kind, given, OWN_IMAGES)
-            own = kind.model_validate({name: value for name, value in merged.items() if name not in ("data",)})
-            data = config.Data.model_validate(
-                {
-                    "name": OWN_IMAGES,
-                    "grayscale": channels == 1,
-                    "validation_fraction": _plain(self.validation_fraction),
-                }
-            )
+            # The defaults hold sections of a study besides, which an estimator has not.
+            own = kind.model_validate({name: merged[name] for name in forms.section_keys(kind) if name in merged})
+            data = config.Data.model_validate(images | {"validation_fraction": _plain(self.validation_fraction)})
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            loc = ".".join(map(str, first["loc"]))
+            # pydantic's place ends in the members of a union.
+            place = next((name for name in known if f"{loc}.".startswith(f"{name}.")), loc)
+            if first["type"] == "value_error":
+                raise ValueError(f"{place}: {first['ctx']['error']}") from error
+            reason = first["msg"].removeprefix("Input should be ")
             raise ValueError(f"{place} must be {reason}, got {first['input']!r}") from error
         return config.Settings(detector=self.name, data=data, own=own)
 
@@ -207,7 +219,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the fitted detector with the present reading."""
         check_is_fitted(self)
         detector: Detector = self.detector_
-        return detector.read_by(self._settings(channels=self.image_shape_[0]).own.reading)
+        return detector.read_by(self.resolved(channels=self.image_shape_[0]).own.reading)
 
     def _adopt(self, detector: Detector, losses: list[float], description: dict[str, Any]) -> None:
         """Become a fitted estimator."""
@@ -228,7 +240,8 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                 self.n_features_in_ = math.prod(images.shape[1:])
             elif tuple(images.shape[1:]) != self.image_shape_:
                 raise ValueError(
-                    f"X has images of shape {tuple(images.shape[1:])}, but PuzzleAE was fitted on {self.image_shape_}"
+                    f"X has images of shape {tuple(images.shape[1:])}, but {type(self).__name__} was fitted on "
+                    f"{self.image_shape_}"
                 )
             return images
         rows = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
@@ -258,7 +271,17 @@ def estimator(name: str) -> type[DetectorEstimator]:
     kind = DETECTORS[name]
     if name == PuzzleAE.name:
         return PuzzleAE
-    return type(kind.__name__, (DetectorEstimator,), {"name": name, "__doc__": kind.__doc__, "__module__": __name__})
+    content = {"name": name, "__doc__": kind.__doc__, "__module__": __name__, "__reduce__": _reduced}
+    return type(kind.__name__, (DetectorEstimator,), content)
+
+
+def _reduced(self: DetectorEstimator) -> tuple[Any, ...]:
+    """Say how pickle restores an estimator whose class is made by :func:`estimator`."""
+    return _blank, (self.name,), self.__getstate__()
+
+
+def _blank(name: str) -> DetectorEstimator:
+    return estimator(name).__new__(estimator(name))
 
 
 class _Watched(Run):

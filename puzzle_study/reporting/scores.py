@@ -78,12 +78,11 @@ def image_difference(
 def _scores(error_NK: NDArray[np.float32], validation_NK: NDArray[np.float32], choice: Choice) -> NDArray[np.float64]:
     import torch
 
-    from puzzle_study.config import Reading
     from puzzle_study.detectors import scoring
 
     score_N = scoring.scores(
         torch.from_numpy(np.ascontiguousarray(error_NK)),
         torch.from_numpy(np.ascontiguousarray(validation_NK)),
-        Reading(choice.error, choice.aggregation),
+        choice.reading,
     )
     return score_N.numpy().astype(np.float64)

@@ -43,6 +43,11 @@ class Choice:
     is_reference: bool = False
 
     @property
+    def reading(self) -> config.Reading:
+        """How its error matrices are read."""
+        return config.Reading(self.error, self.aggregation)
+
+    @property
     def title(self) -> str:
         """The detector's name for people."""
         return title_of(self.detector)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from puzzle_study.detectors import files
 from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, transpositions
 
 from ..core import tiny
@@ -50,4 +51,4 @@ def save_detector(folder: Path, *, channels: int = 1, side: int = tiny.SIDE, nor
     folder.mkdir(parents=True)
     task = {"dataset": "digits", "normal_class": normal_class, "repeat": 0}
     content = {"task": task, "settings": tiny.settings().model_dump(mode="json", by_alias=True), "seed": 0}
-    detector.save(folder, content)
+    files.save(detector, folder, content)

@@ -25,6 +25,8 @@ from puzzle_study.reporting.blocks import (
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from puzzle_study.reporting.study_data import StudyData
@@ -38,13 +40,13 @@ IMAGE_INTERVAL = (
 FLAGGED = (("flagged_normal", "normal"), ("flagged_anomalous", "anomalous"))
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Classes and aggregations"
     winner, default = data.winner, data.default
     chosen = data.described
     if chosen is None:
-        return section("classes", title, [absent("No Puzzle-AE configuration finished.")])
+        return section("classes", title, [absent("No configuration finished.")])
     name = "winner" if winner else "default"
     tables: list[Block | None] = [
         build_table(data, chosen, name) for build_table in (auroc_table, fpr_table, flagged_table)

@@ -31,10 +31,12 @@ from puzzle_study.statistics import intervals
 from puzzle_study.trials.worth import gain, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.study_data import StudyData
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     blocks: list[Block | None] = [Paragraph(how_selected(data)), _given_up(data), ranking_table(data)]
     if data.searched:

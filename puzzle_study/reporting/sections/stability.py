@@ -12,6 +12,8 @@ from puzzle_study.reporting.study_data import TASK
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from puzzle_study.reporting.study_data import Choice, StudyData
@@ -20,7 +22,7 @@ FEWEST = 2
 """Images that have an order."""
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Stability over seeds"
     choice = data.described

@@ -16,12 +16,14 @@ from puzzle_study.reporting.study_data import paired, tasks_of, title_of
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.study_data import Choice, StudyData
     from puzzle_study.statistics.delong import ImageDifference
     from puzzle_study.statistics.intervals import Mean
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section; its first sentence is the one that hurts most."""
     if data.winner is None:
         text = "No configuration finished all of its trials, so that none was selected."

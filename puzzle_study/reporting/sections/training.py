@@ -208,7 +208,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
             figure,
             figures,
             name="auroc_by_epoch",
-            alt=f"Lines of AUROC against epoch for min, avg and max aggregation (left) and by normal class (right); "
+            alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
             f"with {choice.aggregation} the mean goes from "
             f"{own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % in epoch {own['epoch'].min()} to "
             f"{last:.1f} % in epoch {own['epoch'].max()}.",

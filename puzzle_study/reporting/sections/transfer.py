@@ -12,16 +12,18 @@ from puzzle_study.reporting.sections.robustness import VICTIM, configuration_tit
 from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.blocks import Section
     from puzzle_study.reporting.study_data import StudyData
 
 AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
 
 
-def build(data: StudyData) -> Section | None:
-    """Return the section, or None where the study asked for neither table or could measure no AUROC."""
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section, empty if the study asked for neither table or could measure no AUROC."""
     tables = [_matrix(data.aggregation_matrix, data), _transfer(data.transfer, data)]
-    return section("transfer", "Whose score an attack breaks", tables) if any(tables) else None
+    return section("transfer", "Whose score an attack breaks", tables)
 
 
 def _matrix(cells: pd.DataFrame | None, data: StudyData) -> Table | None:
