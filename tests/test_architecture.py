@@ -104,7 +104,7 @@ def test_each_library_is_known_in_its_room_only() -> None:
 
 def test_ray_is_imported_at_the_head_of_modules_in_its_own_folder_only() -> None:
     for module, tree in MODULES.items():
-        head = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        head: list[ast.stmt] = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         libraries = {name.split(".")[0] for name in imported(ast.Module(head, []))}
         assert "ray" not in libraries or module.startswith(f"{PACKAGE}.study.ray"), module
 

@@ -255,17 +255,12 @@ def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
     return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
 
 
-def _attackable(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[Victim]:
-    """Return the victims that the attack of matrix and transfer fits."""
-    return [one for one in attacked if fits(_strongest(attacks), DETECTORS[one.trials[0].detector].traits)]
-
-
 def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, TrialSpec, MatrixUnit]]:
     """Return the units of the matrix, one for each detector and error norm, with the victim that they are about."""
     if not attacks.matrix:
         return []
     groups: dict[tuple[str, str], list[Victim]] = {}
-    for victim in _attackable(attacks, attacked):
+    for victim in attacked:
         if victim.trials[0].settings.own.FREE:
             groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
@@ -295,7 +290,7 @@ def _transfer_units(
     if not attacks.transfer or len({victim.configuration for victim in attacked}) < 2:
         return []
     found = []
-    for source in _attackable(attacks, attacked):
+    for source in attacked:
         judges = [victim for victim in attacked if victim is source or victim.configuration != source.configuration]
         for trial in source.trials:
             if (spec := _strongest(attacks, trial)) is None:
