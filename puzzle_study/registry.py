@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from puzzle_study.errors import UserError, suggestion
 
@@ -61,6 +61,10 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         if name not in self._found:
             self._found[name] = self._load(name)
         return self._found[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return an entry, or the default if there is none of this name."""
+        return self[name] if name in self else default  # noqa: SIM401 - this is `get` itself
 
     def _load(self, name: str) -> Entry:
         found: Entry

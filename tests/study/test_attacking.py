@@ -172,7 +172,7 @@ def test_a_detector_without_gradients_meets_only_what_needs_none(
         own = spec.settings.own.reading
         plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
     units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
-    assert all(isinstance(unit, MethodUnit) for unit in units), "it is no source of transfer"
+    assert [unit.spec.method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
     found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
     assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
 
