@@ -13,7 +13,7 @@ JOBS := $(VENV)/job-server
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test check-fast lint types check quick-numbers quick-rest clean
+.PHONY: study test check-fast lint types check check-slow check-rest quick-numbers quick-rest clean
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
@@ -31,8 +31,15 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# Two at a time, for two cores.
 check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
-	$(BIN)/pytest
+	@$(MAKE) --no-print-directory --jobs=2 check-slow check-rest
+
+check-slow:
+	$(BIN)/pytest -m slow
+
+check-rest:
+	$(BIN)/pytest -m "not slow"
 	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
 # What takes long among these wants the marker `slow`: pytest names it.

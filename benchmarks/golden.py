@@ -1,7 +1,7 @@
 """``python -m benchmarks.golden COMMIT``: whether this checkout computes what a commit did, to the last bit.
 
-For a change that claims to be speed only. Runs the golden run of tests/core/test_golden.py with the package of the
-commit and with that of the working tree, one after the other on this machine.
+For a change that claims to be speed only. Runs the golden run of tests/core/test_golden.py in the commit and in the
+working tree, each with its own package, one after the other on this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RUN = "import sys; from tests.core.test_golden import golden_scores; sys.stdout.
 
 def scores_of(folder: Path) -> np.ndarray:
     """Return the scores of the golden run by the package in a folder, in a process of its own."""
-    # Python looks in the current folder before it looks here, and only the package is there.
+    # Python looks in the current folder before it looks here; what is not there is taken from here.
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", RUN], cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
     return np.frombuffer(done.stdout, np.float32)
@@ -44,7 +44,7 @@ def main(commit: str) -> None:
     """Compare the golden run with a commit's. Example: python -m benchmarks.golden main"""
     with tempfile.TemporaryDirectory() as temporary:
         archive = Path(temporary) / "commit.tar"
-        command = ["git", "archive", f"--output={archive}", commit, "puzzle_study"]
+        command = ["git", "archive", f"--output={archive}", commit, "puzzle_study", "tests", "benchmarks"]
         if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
             sys.exit(2)  # git has said why
         shutil.unpack_archive(archive, temporary)

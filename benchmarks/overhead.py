@@ -16,20 +16,24 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 import torch
 
-from puzzle_study import studyfile, trial
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.devices import claim_cpus
-from puzzle_study.results import Results, write_json
+from puzzle_study.detectors.devices import claim_cpus
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
+from puzzle_study.results import Results
 from puzzle_study.study import attacking
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.tables import write_tables
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.trials import run
+from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.spec import TrialSpec
 
 Found = TypeVar("Found")
 TRIVIAL = """
@@ -68,7 +72,7 @@ def study(trials: int, loop: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file, results = Path(folder) / "overhead.yaml", Results(Path(folder) / "study" / "overhead")
         file.write_text(TRIVIAL.format(seeds=list(range(trials))), encoding="utf-8")
-        plan = make_plan(studyfile.load(file), Results(Path(folder) / "loop"))
+        plan = make_plan(read.load(file), Results(Path(folder) / "loop"))
         started = time.time()
         command = [sys.executable, "-m", "puzzle_study.tune", str(file), "--results", str(results.root.parent)]
         subprocess.run(
@@ -100,7 +104,7 @@ def in_a_loop(plan: Plan) -> float:
     claim_cpus(1)
     ends = []
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, run.run(spec, plan.results, device=torch.device("cpu")))
         ends.append(time.perf_counter())
     return (ends[-1] - ends[0]) / max(1, len(ends) - 1)
 
@@ -138,7 +142,7 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
         algorithm=algorithm, configurations="null" if algorithm == "grid" else configurations, axis=axis
     )
     file.write_text(text, encoding="utf-8")
-    loaded, tasks = studyfile.load(file), [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
+    loaded, tasks = read.load(file), [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
     seconds: dict[str, float] = defaultdict(float)
 
     def timed(name: str, work: Callable[[], Found]) -> Found:
@@ -151,12 +155,11 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
     results.root.mkdir(parents=True)
     plan = timed("plan", lambda: Plan(loaded, tasks, "0" * 16, results, journal=results.optuna_file))
     while (spec := timed("next", plan.take)) is not None:
-        write_json(results.record_file(spec.key), record_of(spec))
-        record = timed("read", lambda key=spec.key: results.record(key))  # type: ignore[misc]
+        results.write_record(spec.key, record_of(spec).to_json())
+        record = timed("read", lambda key=spec.key: read_record(results, key))  # type: ignore[misc]
         assert record is not None
         timed("done", lambda key=spec.key, record=record: plan.done(key, record))  # type: ignore[misc]
         timed("screen", lambda: (plan.winner(), plan.finished(), plan.total))
-    timed("complete", lambda: plan.complete)
     timed("tables", lambda: write_tables(plan, results))
     timed("attacks", lambda: attacking.attack_units(plan))
     timed("go on", lambda: Plan(loaded, tasks, "0" * 16, results).next())
@@ -164,30 +167,20 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
     return dict(seconds)
 
 
-def record_of(spec: TrialSpec) -> dict[str, Any]:
+def record_of(spec: TrialSpec) -> Record:
     """Return a record of a finished trial of one epoch, with everything that tables are made of."""
-    worth = 1 - abs(spec.settings.train.lambda_ - 0.3)
+    assert isinstance(spec.settings.own, PuzzleSettings)
+    worth = 1 - abs(spec.settings.own.train.lambda_ - 0.3)
     values = dict.fromkeys(
         ("auroc", "auroc_low", "auroc_high", "average_precision", "fpr_at_tpr95", "fpr_at_tpr99", "fpr_at_tpr995"),
         worth,
     )
-    metrics = {
-        error: {name: values | {"inverted": False, "selection": worth} for name in ("min", "avg", "max")}
-        for error in ("l2", "mse")
-    }
-    history: dict[str, list[float]] = {name: [0.1] for name in ("loss_rec", "loss_adv", "loss_d", "lr")} | {
-        "epoch": [1]
-    }
-    history |= {f"auroc_{name}_{error}": [worth] for name in ("min", "avg", "max") for error in ("l2", "mse")}
-    return describe(spec) | {
-        "status": "finished",
-        "error": "",
-        "epochs": 1,
-        "seconds": 1.0,
-        "val_error": 0.1,
-        "history": history,
-        "metrics": metrics,
-    }
+    reading = dict.fromkeys(AGGREGATIONS, values | {"inverted": False, "selection": worth})
+    history: dict[str, list[float | None]] = {name: [0.1] for name in ("loss_rec", "loss_adv", "loss_d", "lr")}
+    history |= {f"auroc_{name}_{error}": [worth] for name in AGGREGATIONS for error in NORMS}
+    history["epoch"] = [1]
+    measured = {"epochs": 1, "val_error": 0.1, "n_test": 100, "n_anomalies": 90}
+    return Record(spec, "finished", "", 1.0, measured, dict.fromkeys(NORMS, reading), history)
 
 
 if __name__ == "__main__":

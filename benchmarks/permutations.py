@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks.trained import trained
-from puzzle_study import metrics
+from puzzle_study.config import Reading
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
 DRAWS = 30
 
@@ -36,7 +37,7 @@ def main(results: Path) -> None:
                 drawn = []
                 for _ in range(1 if count == whole else DRAWS):
                     chosen = torch.from_numpy(generator.permutation(whole)[:count])
-                    score_N = scores(test[:, chosen], validation[:, chosen], error="l2", aggregation=aggregation)
+                    score_N = scores(test[:, chosen], validation[:, chosen], Reading("l2", aggregation))
                     drawn.append(100 * metrics.auroc(score_N.numpy(), arrays["labels"]))
                 spread = f" ± {np.std(drawn, ddof=1):.2f}" if len(drawn) > 1 else ""
                 parts.append(f"{count}: {np.mean(drawn):.2f}{spread}")

@@ -9,14 +9,15 @@ from pathlib import Path
 from statistics import fmean
 
 import click
-import torch
 
 from benchmarks.trained import trained
-from puzzle_study import datasets, metrics, studyfile
-from puzzle_study.detectors import puzzle_ae
+from puzzle_study import datasets
+from puzzle_study.config import Reading, read
+from puzzle_study.detectors.devices import Precision, default_device
+from puzzle_study.detectors.files import load_detector
 from puzzle_study.detectors.scoring import AGGREGATIONS, scores
-from puzzle_study.devices import Precision, default_device
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 WANTED = 0.1
@@ -27,7 +28,7 @@ WANTED = 0.1
 def main(results: Path) -> None:
     """Print the AUROC in float32 and in bfloat16. Example: python -m benchmarks.precision results/cpu_mnist"""
     place = Results(results)
-    study = studyfile.load_dumped(place.study_file)
+    study = read.load_dumped(place.study_file)
     trials, device, apart = trained(place), default_device(), []
     for spec in datasets.task_specs(study.data):
         task = datasets.load_task(study.data, spec)
@@ -35,16 +36,15 @@ def main(results: Path) -> None:
         if "repeat" in of_task:
             of_task = of_task[of_task["repeat"] == spec.repeat]
         for _, row in of_task.iterrows():
-            detector = puzzle_ae.load(place.detector(row["trial"]), device=device)
+            detector = load_detector(place.detector(row["trial"]), device=device)
             errors = {}
             for precision in PRECISIONS:
                 detector.precision = precision
-                with torch.no_grad():
-                    errors[precision] = [detector.error_matrix(images) for images in (task.test, task.validation)]
+                errors[precision] = detector.error_matrix(task.test), detector.error_matrix(task.validation)
             parts = []
             for aggregation in AGGREGATIONS:
                 full, half = (
-                    100 * metrics.auroc(scores(*errors[p], error="l2", aggregation=aggregation).numpy(), task.labels)
+                    100 * metrics.auroc(scores(*errors[p], Reading("l2", aggregation)).numpy(), task.labels.numpy())
                     for p in PRECISIONS
                 )
                 apart.append(abs(half - full))

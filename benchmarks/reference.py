@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from puzzle_study.networks import Discriminator, UNet, initialise_discriminator
+from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet, initialise_discriminator
 
 PERMUTATIONS = [order for order in itertools.permutations(range(4)) if order != (0, 1, 2, 3)]
 

@@ -11,18 +11,20 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import optuna
 from scipy import stats
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, content_key
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
+from puzzle_study.results import Results, content_key
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
 
 TASKS = tuple(TaskSpec("digits", str(number)) for number in range(5))
 SEEDS = (0, 1)
@@ -60,7 +62,7 @@ def ours(repeat: int, configurations: int, *, lookahead: int, racing: bool) -> t
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "search.yaml"
         path.write_text(text, encoding="utf-8")
-        plan = Plan(studyfile.load(path), TASKS, "0" * 16, Results(Path(folder) / "results"))
+        plan = Plan(read.load(path), TASKS, "0" * 16, Results(Path(folder) / "results"))
         while (spec := plan.take()) is not None:
             plan.done(spec.key, _record(spec, repeat))
     winner = plan.winner()
@@ -86,7 +88,8 @@ def plain_optuna(repeat: int, configurations: int) -> tuple[float, int]:
 
 
 def _values(spec: TrialSpec) -> dict[str, float]:
-    train = spec.settings.train
+    assert isinstance(spec.settings.own, PuzzleSettings)
+    train = spec.settings.own.train
     return {
         "train.lambda": train.lambda_,
         "train.learning_rate": train.learning_rate,
@@ -94,15 +97,10 @@ def _values(spec: TrialSpec) -> dict[str, float]:
     }
 
 
-def _record(spec: TrialSpec, repeat: int) -> dict[str, Any]:
+def _record(spec: TrialSpec, repeat: int) -> Record:
     value = measured(_values(spec), spec.task.normal_class, spec.seed, repeat)
-    reading = {name: {"selection": value, "auroc": value} for name in ("min", "avg", "max")}
-    return {
-        "format": RECORD_FORMAT,
-        "status": "finished",
-        "error": "",
-        "metrics": {"l2": reading, "mse": reading},
-    }
+    reading = {name: {"selection": value, "auroc": value} for name in AGGREGATIONS}
+    return Record(spec, "finished", metrics=dict.fromkeys(NORMS, reading))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from benchmarks.trained import trained
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results
-from puzzle_study.statistics import TAIL
+from puzzle_study.statistics.intervals import TAIL
 
 PERMUTATIONS = 10_000
 

@@ -26,11 +26,14 @@ from torch import Tensor
 
 from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
 from benchmarks.reference import Reference, multiply_adds
-from puzzle_study import config, puzzles
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import Trainer
-from puzzle_study.devices import Precision, claim_cpus, default_device
-from puzzle_study.networks import Discriminator, UNet
+from puzzle_study.config import Reading
+from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.devices import Precision, claim_cpus, default_device
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
 ATTACK_STEPS = 4
@@ -124,7 +127,8 @@ def score(setting: str, precision: Precision, pairs: int, images: int | None, th
 @options
 def attack(setting: str, precision: Precision, pairs: int, images: int | None, threads: int) -> None:
     """attack1 by PGD through all 23 permutations, with the scores before and after it."""
-    from puzzle_study.attacks import attack_spec, run_attacks
+    from puzzle_study.attacks.running import run_attacks
+    from puzzle_study.attacks.specs import attack_spec
 
     size, device = _prepare(setting, threads)
     count = images or max(1, size.images(device) // 32)
@@ -176,12 +180,12 @@ def concurrent(setting: str, precision: Precision, trials: tuple[int, ...], seco
 @click.option("--trials", default=20, show_default=True, help="Configurations of a digits study.")
 def study(trials: int) -> None:
     """Share of a digits study's worker time that is training, evaluation and scoring."""
-    import json
-
     from rich.console import Console
 
-    from puzzle_study import studyfile
+    from puzzle_study.config import read
+    from puzzle_study.results import Results
     from puzzle_study.study.engine import run_study
+    from puzzle_study.trials.record import records
 
     text = (
         "data: {name: digits, normal_classes: [3]}\nmodel: {base_channels: 8}\n"
@@ -191,12 +195,13 @@ def study(trials: int) -> None:
         path = Path(folder) / "overhead.yaml"
         path.write_text(text, encoding="utf-8")
         started = time.perf_counter()
-        run_study(studyfile.load(path), Path(folder) / "results", resume=False, console=Console(quiet=True))
+        run_study(read.load(path), Path(folder) / "results", resume=False, console=Console(quiet=True))
         wall = time.perf_counter() - started
-        records = [json.loads(p.read_text()) for p in (Path(folder) / "results/overhead/records").glob("*.json")]
-    inside = sum(r["train_seconds"] + r["evaluation_seconds"] + r["score_seconds"] for r in records)
-    whole = sum(r["seconds"] for r in records)
-    click.echo(f"study of {len(records)} trials: {wall:.1f} s wall, {whole / len(records):.2f} s a trial")
+        found = records(Results(Path(folder) / "results" / "overhead"))
+    parts = ("train_seconds", "evaluation_seconds", "score_seconds")
+    inside = sum(record.measured[part] for record in found for part in parts)
+    whole = sum(record.seconds for record in found)
+    click.echo(f"study of {len(found)} trials: {wall:.1f} s wall, {whole / len(found):.2f} s a trial")
     click.echo(f"training, evaluation and scoring: {100 * inside / whole:.1f} % of the trials' time")
 
 
@@ -213,19 +218,10 @@ def _images(size: Setting, count: int) -> Tensor:
     return torch.randint(256, (count, size.channels, size.side, size.side), dtype=torch.uint8, generator=generator)
 
 
-def _settings(size: Setting) -> config.Settings:
-    return config.Settings.model_validate(
-        {
-            "data": {"name": "digits"},
-            "model": {"base_channels": size.base},
-            "train": {"batch_size": size.batch, "feature_loss": "elementwise"},
-        }
-    )
-
-
 def _trainer(size: Setting, device: torch.device, precision: Precision) -> Trainer:
+    train = {"batch_size": size.batch, "feature_loss": "elementwise"}
     return Trainer(
-        _settings(size),
+        PuzzleSettings.model_validate({"model": {"base_channels": size.base}, "train": train}),
         puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations()),
         channels=size.channels,
         height=size.side,
@@ -241,8 +237,9 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
     detector = PuzzleDetector(
         trainer.solver,
         trainer.puzzler.puzzles,
-        shape=Shape(size.channels, size.side, size.side, size.base),
-        score=config.Score(aggregation="avg", error="mse"),
+        shape=Shape(size.channels, size.side, size.side),
+        base_channels=size.base,
+        reading=Reading("mse", "avg"),
         precision=precision,
     )
     return detector.to(device).eval()

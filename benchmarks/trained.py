@@ -5,14 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from puzzle_study.results import Results
-from puzzle_study.trial_spec import PUZZLE_AE
 
 
 def trained(results: Results) -> pd.DataFrame:
-    """Return the rows of trials.csv whose Puzzle-AE was trained to its end.
+    """Return the rows of trials.csv of configurations that were trained to their end.
 
     Raises:
         UserError: the study has no tables yet.
     """
-    trials = results.table(results.trials_file)
-    return trials[(trials["detector"] == PUZZLE_AE) & (trials["status"] == "finished")]
+    trials: pd.DataFrame = results.table(results.trials_file)
+    return trials[(trials["role"] == "configuration") & (trials["status"] == "finished")]

@@ -1,7 +1,7 @@
-"""Studies of Puzzle-AE: which configuration finds novelties, how stably, and under attack.
+"""Studies of anomaly detectors for images: which configuration finds anomalies, how stably, and under attack.
 
-``PuzzleAE`` is the detector in scikit-learn's manner, ``load`` reads a finished one; both are imported when they are
-first asked for, so that importing this package stays light.
+``PuzzleAE`` is Puzzle-AE in scikit-learn's manner, ``estimator`` gives the class of any other detector, ``load`` reads
+a finished one. They are imported when they are first asked for, so that importing this package stays light.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from puzzle_study.estimator import PuzzleAE, load
+    from puzzle_study.inference.estimator import PuzzleAE, estimator, load
 
-__all__ = ["PuzzleAE", "__version__", "load"]
+__all__ = ["PuzzleAE", "__version__", "estimator", "load"]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
-    if name in ("PuzzleAE", "load"):
-        from puzzle_study import estimator
+    if name in ("PuzzleAE", "estimator", "load"):
+        from puzzle_study.inference import estimator as module
 
-        return getattr(estimator, name)
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

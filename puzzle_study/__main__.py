@@ -13,6 +13,7 @@ COMMANDS = {
     "report": "Write the report of a study again, or compare studies.",
     "attack": "Attack finished detectors.",
     "score": "Score images with a finished detector, or export it.",
+    "detectors": "List the detectors that a study can name.",
     "data": "List, fetch and check data sets.",
 }
 
@@ -28,7 +29,8 @@ class LazyGroup(click.Group):
         """Import one command, or return None where there is no such name."""
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = importlib.import_module(f"puzzle_study.{cmd_name}").main
+        module = "puzzle_study.detectors.__main__" if cmd_name == "detectors" else f"puzzle_study.{cmd_name}"
+        found: click.Command = importlib.import_module(module).main
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

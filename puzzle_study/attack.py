@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
 from puzzle_study import config
-from puzzle_study.commands import command
-from puzzle_study.config_types import Perturbation
+from puzzle_study.attacks.methods import METHODS
+from puzzle_study.attacks.registry import PLACES
+from puzzle_study.cli import command
+from puzzle_study.config.types import Perturbation
 from puzzle_study.errors import UserError, cut
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
     multiple=True,
     default=("attack1", "attack2"),
     show_default=True,
-    type=click.Choice(get_args(config.AttackName)),
+    type=click.Choice(tuple(PLACES)),
 )
 @click.option(
     "--method",
@@ -57,7 +59,7 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
     multiple=True,
     default=("fgsm", "pgd", "noise"),
     show_default=True,
-    type=click.Choice(get_args(config.AttackMethod)),
+    type=click.Choice(tuple(METHODS)),
 )
 @click.option(
     "--epsilon",
@@ -113,10 +115,10 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     from rich.console import Console
     from rich.markup import escape
 
-    from puzzle_study.attacks import attack_specs
     from puzzle_study.attacks.finished import attack_finished, find_detectors
     from puzzle_study.attacks.flags import FLAGS
-    from puzzle_study.devices import keep_freed_memory
+    from puzzle_study.attacks.specs import attack_specs
+    from puzzle_study.detectors.devices import keep_freed_memory
     from puzzle_study.results import Results
 
     keep_freed_memory()

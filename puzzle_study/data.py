@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.errors import UserError, cut, suggestion
 

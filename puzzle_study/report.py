@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 EXAMPLE = """\b

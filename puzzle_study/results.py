@@ -6,17 +6,14 @@ from records and can be deleted. Every file is written whole or not at all.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puzzle_study.errors import UserError
+from puzzle_study.io import replacing, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,52 +30,6 @@ def content_key(content: Mapping[str, Any], length: int = 12) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
-@contextlib.contextmanager
-def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure.
-
-    Args:
-        path: the file.
-        lasting: have the disk itself hold it first, for what a machine that loses its power must not lose.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        if lasting:
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with replacing(path, lasting=True) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Copy a folder into place whole: an existing target is moved aside first and then removed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        shutil.copytree(source, staged / "new")
-        if target.exists():
-            target.replace(staged / "old")
-        (staged / "new").replace(target)
-    finally:
-        # A full disk gets its room back; what was moved aside is kept where nothing took its place.
-        if target.exists() or not (staged / "old").exists():
-            shutil.rmtree(staged, ignore_errors=True)
-
-
 class Results:
     """Paths, readers and writers of one study's folder.
 
@@ -88,22 +39,22 @@ class Results:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    study_file = property(lambda self: self.root / "study.yaml")
-    environment_file = property(lambda self: self.root / "environment.json")
-    trials_file = property(lambda self: self.root / "trials.csv")
-    epochs_file = property(lambda self: self.root / "epochs.parquet")
-    attacks_file = property(lambda self: self.root / "attacks.csv")
-    matrix_file = property(lambda self: self.root / "aggregation_matrix.csv")
-    transfer_file = property(lambda self: self.root / "transfer.csv")
-    summary_file = property(lambda self: self.root / "summary.csv")
-    best = property(lambda self: self.root / "best")
-    report = property(lambda self: self.root / "report")
-    ray = property(lambda self: self.root / "ray")
-    optuna_file = property(lambda self: self.root / "optuna.journal")
-    gallery_file = property(lambda self: self.root / "gallery.npz")
-    logs = property(lambda self: self.root / "logs")
-    lock_file = property(lambda self: self.root / ".lock")
+        self.study_file = root / "study.yaml"
+        self.environment_file = root / "environment.json"
+        self.trials_file = root / "trials.csv"
+        self.epochs_file = root / "epochs.parquet"
+        self.attacks_file = root / "attacks.csv"
+        self.matrix_file = root / "aggregation_matrix.csv"
+        self.transfer_file = root / "transfer.csv"
+        self.summary_file = root / "summary.csv"
+        self.best = root / "best"
+        self.report = root / "report"
+        self.report_file = root / "report" / "index.html"
+        self.ray = root / "ray"
+        self.optuna_file = root / "optuna.journal"
+        self.gallery_file = root / "gallery.npz"
+        self.logs = root / "logs"
+        self.lock_file = root / ".lock"
 
     def record_file(self, trial: str) -> Path:
         """Return where the record of a trial is."""
@@ -123,7 +74,7 @@ class Results:
 
     def log_file(self, trial: str) -> Path:
         """Return where what happened to a trial is told; it stays when the trial has ended."""
-        return Path(self.logs / f"{trial}.log")
+        return self.logs / f"{trial}.log"
 
     def attack_file(self, key: str) -> Path:
         """Return where the record of one unit of the attack stage is."""
@@ -132,6 +83,10 @@ class Results:
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record, or None where there is none that can be read whole."""
         return _read_record(self.record_file(trial))
+
+    def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
+        """Write a trial's record."""
+        write_json(self.record_file(trial), record)
 
     def remove_record(self, trial: str) -> None:
         """Remove a trial's record: it is to be run again."""

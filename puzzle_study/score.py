@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
     from puzzle_study.datasets.original_sizes import OriginalSizes
-    from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+    from puzzle_study.detectors.base import Detector
     from puzzle_study.inference.files import FileScorer
 
 EXAMPLE = """\b
@@ -80,12 +80,12 @@ def main(
 
     folder = find_detector(detector)
     paths = find_images(images)
-    from puzzle_study.detectors import puzzle_ae
-    from puzzle_study.devices import keep_freed_memory
+    from puzzle_study.detectors.devices import keep_freed_memory
+    from puzzle_study.detectors.files import load_detector
     from puzzle_study.inference.device import chosen_device
 
     keep_freed_memory()
-    found = puzzle_ae.load(folder, device=chosen_device(device))
+    found = load_detector(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)
     if not paths:
@@ -98,7 +98,7 @@ def main(
 def _sizes(folder: Path) -> OriginalSizes | None:
     """Return how large the training images were, None for a detector that does not say so."""
     from puzzle_study.datasets.original_sizes import OriginalSizes
-    from puzzle_study.detectors.puzzle_ae import DESCRIPTION, read_description
+    from puzzle_study.detectors.files import DESCRIPTION, read_description
 
     try:
         return OriginalSizes.from_json(read_description(folder).get("original_sizes"))
@@ -139,10 +139,10 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
     return 0 if outcome.scored else 1
 
 
-def _export(detector: PuzzleDetector, folder: Path, model: Path, rate: float) -> None:
+def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:
     """Write the ONNX model and say what may surprise."""
-    from puzzle_study.detectors.puzzle_ae import DESCRIPTION, read_description
-    from puzzle_study.export import write_onnx
+    from puzzle_study.detectors.files import DESCRIPTION, read_description
+    from puzzle_study.inference.export import write_onnx
 
     task = read_description(folder).get("task", {})
     if not isinstance(task, dict):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from puzzle_study.commands import command
+from puzzle_study.cli import command
 from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
@@ -60,11 +60,11 @@ def main(
     """
     from rich.console import Console
 
-    from puzzle_study import studyfile
+    from puzzle_study.config import read
 
     if quiet and verbose:
         raise UserError("--quiet and --verbose contradict each other; leave one out")
-    file = studyfile.load(study, quick=quick, assignments=assignments)
+    file = read.load(study, quick=quick, assignments=assignments)
     from puzzle_study.study.storage import results_folder
 
     folder = results_folder(results, file.study.storage)
@@ -72,7 +72,7 @@ def main(
         from puzzle_study.study import forecast
 
         if verbose:
-            click.echo(studyfile.dump(file.study))
+            click.echo(read.dump(file.study))
         for line in forecast.describe(file, folder):
             click.echo(f"# {line}" if verbose else line)
         return 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from puzzle_study import metrics
-from puzzle_study.delong import Placed, image_difference, place
+from puzzle_study.statistics import metrics
+from puzzle_study.statistics.delong import Placed, image_difference, place
 
 Scores = np.ndarray
 

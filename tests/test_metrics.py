@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from puzzle_study import metrics
+from puzzle_study.statistics import metrics
 
 Samples = tuple[list[float], list[bool]]
 

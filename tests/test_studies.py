@@ -12,20 +12,26 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from puzzle_study import config, datasets, defaults, puzzles, studyfile, tune
+from puzzle_study import config, datasets, tune
+from puzzle_study.config import read
+from puzzle_study.config.axes import setting_of
 from puzzle_study.datasets import DATASETS, TaskSpec, protocols
 from puzzle_study.datasets.records import Decoded
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import scoring_set
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.detectors.scoring import AGGREGATIONS
-from puzzle_study.detectors.training import Trainer
 from puzzle_study.errors import UserError
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial import run, scoring_set
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.run import run
+from puzzle_study.trials.spec import TrialSpec
 
+from .core.tiny import own
 from .datasets.conftest import SHARED, Layouts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +71,7 @@ def tasks(data: config.Data) -> list[TaskSpec]:
 
 
 def plan(path: Path, folder: Path, *, quick: bool) -> Plan:
-    file = studyfile.load(path, quick=quick)
+    file = read.load(path, quick=quick)
     return Plan(file, tasks(file.study.data), "", Results(folder))
 
 
@@ -102,7 +108,7 @@ def test_the_head_has_the_command_that_runs_it_and_the_schema_that_checks_it(pat
 
 @each_study
 def test_the_head_says_where_the_files_go(path: Path) -> None:
-    name = studyfile.load(path).study.data.name
+    name = read.load(path).study.data.name
     if name == "folder":
         assert "data/mine/train/good" in head(path)
     elif DATASETS[name].downloads:
@@ -123,7 +129,7 @@ def test_a_file_of_the_paper_names_its_table_first(path: Path) -> None:
 @each_study
 def test_its_classes_exist(path: Path) -> None:
     for quick in (False, True):
-        data = studyfile.load(path, quick=quick).study.data
+        data = read.load(path, quick=quick).study.data
         info = DATASETS[data.name]
         for name in data.normal_classes or ():
             assert info.classes
@@ -133,19 +139,18 @@ def test_its_classes_exist(path: Path) -> None:
 @long_and_quick
 @each_study
 def test_no_axis_is_searched_in_vain(path: Path, quick: bool) -> None:
-    file = studyfile.load(path, quick=quick)
-    if file.study.search is not None:
-        assert space.inert_axes(file, file.study.search) == {}
+    assert space.inert_axes(read.load(path, quick=quick)) == {}
 
 
 @each_study
 def test_quick_is_small(path: Path) -> None:
-    study = studyfile.load(path, quick=True).study
+    study = read.load(path, quick=True).study
+    puzzle_ae = own(study.settings())
     side = study.data.size or DATASETS[study.data.name].size
     images = study.data.max_train_images or round(6742 / 12 if study.data.train_fraction < 1 else 58)
-    assert study.model.base_channels <= 8
+    assert puzzle_ae.model.base_channels <= 8
     assert side <= 64
-    assert study.train.epochs * max(images, study.data.augment_to or 0) * (side / 28) ** 2 <= 12_000
+    assert puzzle_ae.train.epochs * max(images, study.data.augment_to or 0) * (side / 28) ** 2 <= 12_000
     if DATASETS[study.data.name].protocol != "protocol1":
         assert (study.data.max_test_images or 0) in range(2, 501)
     if study.attacks is not None:
@@ -158,15 +163,16 @@ def test_quick_is_small(path: Path) -> None:
 
 def row(path: Path) -> paper_values.PaperValues | None:
     """What the report holds beside the default configuration of a study."""
-    study = studyfile.load(path).study
+    study = read.load(path).study
+    puzzle_ae = own(study.settings())
     conditions = Conditions(
-        variant=study.variant,
-        grid=study.puzzle.grid,
+        variant=puzzle_ae.variant,
+        grid=puzzle_ae.puzzle.grid,
         train_fraction=study.data.train_fraction,
         max_train_images=study.data.max_train_images,
         grayscale=study.data.grayscale,
     )
-    return paper_values.auroc(study.data.name, conditions, aggregation=study.score.aggregation)
+    return paper_values.auroc(study.data.name, conditions, aggregation=puzzle_ae.score.aggregation)
 
 
 TABLES_OF_AUROC = [path for path in PAPER if re.match("table0[1-9]", path.stem)]
@@ -207,7 +213,7 @@ def test_the_heads_of_tables_9_and_10_have_the_papers_means() -> None:
 
 
 def test_table_10_is_of_the_trainings_of_table_1() -> None:
-    one, ten = (studyfile.load(STUDIES / "paper" / f"{name}.yaml") for name in ("table01_mnist", "table10_fpr_mnist"))
+    one, ten = (read.load(STUDIES / "paper" / f"{name}.yaml") for name in ("table01_mnist", "table10_fpr_mnist"))
     assert ten.study.model_copy(update={"name": "table01_mnist"}) == one.study
 
 
@@ -248,23 +254,26 @@ EVERYWHERE = {
 }
 
 
-def settings_of(study: config.Study) -> dict[str, Any]:
-    return defaults.leaves(study.model_dump(by_alias=True))
+def differing(study: config.Study, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study that are not as expected."""
+    found = {name: setting_of(study.settings(), name) for name in expected}
+    return {name: value for name, value in found.items() if value != expected[name]}
 
 
 @each_study_of_the_papers_settings
 def test_its_settings_are_the_papers(path: Path) -> None:
-    study = studyfile.load(path).study
+    study = read.load(path).study
     name = study.data.name
     expected = EVERYWHERE | {"train.batch_size": 8 if name in SMALL_BATCHES else 128} | PAPER_SETTINGS[name]
-    expected |= {"data.augment_to": 800 if name == "mvtec" else None}
-    found = settings_of(study)
-    assert {setting: found[setting] for setting in expected} == expected
-    assert study.preset == "paper"
-    assert study.train.precision == ("float32" if path in PAPER else "auto")
+    expected |= {
+        "data.augment_to": 800 if name == "mvtec" else None,
+        "data.train_fraction": 1 / 12 if "table09" in path.stem else 1,
+        "puzzle.grid": 3 if path.stem.endswith("_9") else 2,
+        "preset": "paper",
+        "train.precision": "float32" if path in PAPER else "auto",
+    }
+    assert not differing(study, expected)
     assert study.selection == "pseudo_anomalies"
-    assert study.puzzle.grid == (3 if path.stem.endswith("_9") else 2)
-    assert study.data.train_fraction == (1 / 12 if "table09" in path.stem else 1)
     assert DATASETS[name].size == {"mnist": 28, "fashion_mnist": 28, "cifar10": 32, "brain_mri": 256}.get(name, 128)
 
 
@@ -282,7 +291,7 @@ AUTHORS_COUNT = {"mnist": 851, "fashion_mnist": 851, "cifar10": 851, "mvtec": 25
 
 @each_study_of_the_papers_settings
 def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> None:
-    study = studyfile.load(path, assignments=["preset=authors_code"]).study
+    study = read.load(path, assignments=["preset=authors_code"]).study
     name = study.data.name
     plateau = (0.5, 30) if name == "mnist" else (0.8, 50)
     expected = AUTHORS | {
@@ -293,15 +302,14 @@ def test_no_study_file_stands_in_the_way_of_the_authors_preset(path: Path) -> No
         "train.plateau_patience": plateau[1],
         "train.precision": "float32",
     }
-    found = settings_of(study)
-    assert {setting: found[setting] for setting in expected} == expected
+    assert not differing(study, expected)
 
 
 @long_and_quick
 @pytest.mark.parametrize("path", [path for path in PAPER if "mnist" in path.stem or "cifar" in path.stem], ids=named)
 def test_the_authors_count_of_validation_images_fits_or_gives_way(path: Path, quick: bool) -> None:
     """5,000 images of a class, as CIFAR-10 has and MNIST at least."""
-    study = studyfile.load(path, quick=quick, assignments=["preset=authors_code"]).study
+    study = read.load(path, quick=quick, assignments=["preset=authors_code"]).study
     axis = study.search.space.get("data.train_fraction") if study.search else None
     fraction = min(axis.values) if axis else study.data.train_fraction
     few = min(round(5000 * fraction), study.data.max_train_images or 5000)
@@ -323,7 +331,7 @@ def test_the_authors_count_of_validation_images_fits_or_gives_way(path: Path, qu
 
 @pytest.mark.parametrize("name", ["table02_mvtec", "table06_rot_ae"])
 def test_a_table_over_all_categories_refuses_a_folder_that_lacks_one(name: str, images: Path) -> None:
-    study = studyfile.load(STUDIES / "paper" / f"{name}.yaml", assignments=[f"data.root={images}"]).study
+    study = read.load(STUDIES / "paper" / f"{name}.yaml", assignments=[f"data.root={images}"]).study
     assert len(study.data.normal_classes or ()) == 15
     with pytest.raises(UserError, match="folder of category 'capsule' is not there"):
         datasets.task_specs(study.data)
@@ -331,21 +339,21 @@ def test_a_table_over_all_categories_refuses_a_folder_that_lacks_one(name: str, 
 
 @each_paper_study
 def test_a_table_is_evaluated_at_every_epoch_so_that_the_last_20_evaluations_are_the_last_20_epochs(path: Path) -> None:
-    study = studyfile.load(path).study
+    study = read.load(path).study
     if path.stem.startswith("table") and study.data.name != "coil100":  # whose table has no deviation
         assert study.evaluate.every == 1
     assert study.evaluate.max_images in (None, 1000)
 
 
 def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: Path) -> None:
-    file = studyfile.load(STUDIES / "robustness_mnist.yaml")
-    figure = studyfile.load(STUDIES / "paper" / "figure10_mnist.yaml").study
+    file = read.load(STUDIES / "robustness_mnist.yaml")
+    figure = read.load(STUDIES / "paper" / "figure10_mnist.yaml").study
     made = plan(STUDIES / "robustness_mnist.yaml", tmp_path, quick=False)
     assert file.study.search
     asker = space.GridAsker(file, file.study.search)
     found = set()
     while (suggestion := asker.ask()) is not None:
-        adversary = file.configuration(suggestion.values).train.adversary
+        adversary = own(file.configuration(suggestion.values)).train.adversary
         found.add((adversary.method, adversary.epsilon if adversary.method != "none" else 0, adversary.alpha))
     assert found == {
         ("none", 0, 2.0),
@@ -366,10 +374,10 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
 # Variants and puzzle sets, down to what is trained
 
 
-def resolved(text: str, tmp_path: Path) -> config.Settings:
+def resolved(text: str, tmp_path: Path) -> PuzzleSettings:
     path = tmp_path / "study.yaml"
     path.write_text(text + "\nmodel: {base_channels: 1}\n", encoding="utf-8")
-    return studyfile.load(path).configuration({})
+    return own(read.load(path).study.settings())
 
 
 @pytest.mark.parametrize(
@@ -452,16 +460,17 @@ def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(ima
         assignments = [f"{name}={value}" for name, value in {**TINY, "data.root": root}.items()]
         if "coil100" in path.stem:
             assignments.append("data.normal_classes=[1, 2]")  # of a hundred, three are here
-        file = studyfile.load(path, quick=True, assignments=assignments)
-        kind = (file.study.data.name, file.study.variant, file.study.puzzle)
+        file = read.load(path, quick=True, assignments=assignments)
+        puzzle_ae = own(file.study.settings())
+        kind = (file.study.data.name, puzzle_ae.variant, puzzle_ae.puzzle)
         if kind in seen:
             continue
         seen.add(kind)
         spec = datasets.task_specs(file.study.data)[0]
-        trial = TrialSpec(PUZZLE_AE, file.configuration({}), spec, 0, datasets.fingerprint(file.study.data))
+        trial = TrialSpec(file.study.settings(), spec, 0, datasets.fingerprint(file.study.data))
         record = run(trial, Results(tmp_path / path.stem), device=CPU)
-        assert record["status"] == "finished", (path, record["error"])
-        assert record["metrics"][file.study.score.error][file.study.score.aggregation]["n"] > 0
+        assert record.finished, (path, record.error)
+        assert (record.value(puzzle_ae.reading, "n") or 0) > 0
     assert len(seen) == 10  # eight sets and folder make eight, Rot-AE and nine pieces two more
 
 

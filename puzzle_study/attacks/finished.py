@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks import table
 from puzzle_study.attacks.running import run_attacks
-from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.attacks.specs import AttackSpec, fits
+from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
-from puzzle_study.devices import default_device
+from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.devices import default_device
+from puzzle_study.detectors.files import DESCRIPTION, load_detector, read_description
 from puzzle_study.errors import UserError
 from puzzle_study.inference.locating import BEST, detectors_in
 
@@ -54,27 +55,13 @@ def attack_finished(
         UserError: detector or images are missing, damaged or do not belong together.
     """
     name = folder.resolve().name
-    content = puzzle_ae.read_description(folder)
-    detector = puzzle_ae.load(folder, device=default_device())
-    try:
-        data = config.Settings.model_validate(content["settings"]).data
-        spec = datasets.TaskSpec(**content["task"])
-        trained_on = content["fingerprint"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
-        ) from error
-    if data_root is not None:
-        data = data.model_copy(update={"root": str(data_root)})
-    # Most splits are drawn from all images: with others among them, trained images would be attacked as test images.
-    if datasets.fingerprint(data) != trained_on:
-        raise UserError(
-            f"{folder} was trained on other images than those that are in data.root now; restore them, or name their "
-            "folder with --data-root"
-        )
-    task = datasets.load_task(data, spec)
-    if task.test.shape[1:] != (detector.shape.channels, detector.shape.height, detector.shape.width):
+    content = read_description(folder)
+    detector = load_detector(folder, device=default_device())
+    spec, task = _own_task(folder, content, data_root)
+    if Shape(*task.test.shape[1:]) != detector.shape:
         raise UserError(f"{folder / DESCRIPTION} names another shape than that of its images; train the detector again")
+    # What does not fit this detector is left out; if nothing fits, the first attack says why.
+    specs = [spec for spec in specs if fits(spec, detector.traits)] or specs[:1]
     images, labels = chosen_images(task, max_images)
     done = 0
 
@@ -93,5 +80,25 @@ def attack_finished(
         "normal_class": spec.normal_class,
         "seed": content.get("seed", ""),
     }
-    score = detector.score
-    return [about | table.row(one, labels, aggregation=score.aggregation, error=score.error) for one in results]
+    return [about | table.row(one, labels, detector.reading) for one in results]
+
+
+def _own_task(folder: Path, content: Mapping[str, Any], data_root: Path | None) -> tuple[datasets.TaskSpec, Task]:
+    """Return the task that a detector was trained for."""
+    try:
+        data = config.Settings.from_json(content["settings"]).data
+        spec = datasets.TaskSpec(**content["task"])
+        trained_on = content["fingerprint"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / DESCRIPTION} does not say which images it was trained for; train the detector again"
+        ) from error
+    if data_root is not None:
+        data = data.model_copy(update={"root": str(data_root)})
+    # Most splits are drawn from all images: with others among them, trained images would be attacked as test images.
+    if datasets.fingerprint(data) != trained_on:
+        raise UserError(
+            f"{folder} was trained on other images than those that are in data.root now; restore them, or name their "
+            "folder with --data-root"
+        )
+    return spec, datasets.load_task(data, spec)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from puzzle_study.errors import cut, suggestion
+
 Norm = Literal["linf", "l2"]
 
 SPSA_SAMPLES = 16
@@ -29,7 +31,6 @@ class Method:
         black_box: asks for scores only, never for gradients.
         adapts_step: chooses its own step size.
         one_step_size: step as a fraction of ε where `attacks.step_size` does not apply.
-        square_images: turns every image into a square one.
         best_loss: called as ``perturb(x, y, best_loss=True)[1]``; the plain call stops at the threshold.
         note: what to know before reading its numbers.
     """
@@ -43,7 +44,6 @@ class Method:
     black_box: bool = False
     adapts_step: bool = False
     one_step_size: float = 1.0
-    square_images: bool = False
     best_loss: bool = False
     note: str = ""
 
@@ -70,25 +70,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "bim": Method("BIM", _STEPWISE, iterated=True, note="PGD without a random start."),
     "pgd": Method("PGD", _STEPWISE, iterated=True, random=True, note="The best iterate is kept, not the last."),
-    "eotpgd": Method("EOTPGD", _STEPWISE, iterated=True, random=True, note="PGD with each gradient taken twice."),
     "mifgsm": Method("MIFGSM", _STEPWISE, iterated=True, note="Momentum."),
-    "upgd": Method("UPGD", _STEPWISE, iterated=True, note="PGD with momentum; the same as MIFGSM here."),
-    "nifgsm": Method("NIFGSM", _STEPWISE, iterated=True, note="Nesterov momentum; made for transfer."),
-    "sinifgsm": Method("SINIFGSM", _STEPWISE, iterated=True, note="Five gradients a step; made for transfer."),
-    "vmifgsm": Method(
-        "VMIFGSM", _STEPWISE, iterated=True, random=True, note="Six gradients a step; made for transfer."
-    ),
-    "vnifgsm": Method(
-        "VNIFGSM", _STEPWISE, iterated=True, random=True, note="Six gradients a step; made for transfer."
-    ),
-    "difgsm": Method(
-        "DIFGSM",
-        _STEPWISE,
-        iterated=True,
-        random=True,
-        square_images=True,
-        note="Resized copies; made for transfer; square images only.",
-    ),
     "apgd": Method(
         "APGD",
         _APGD,
@@ -146,6 +128,7 @@ _NO_RADIUS = "looks for the smallest perturbation that crosses a threshold; an A
 _NO_BALL = "bounds the number of changed pixels, not their change: no ε"
 _MORE_CLASSES = "needs more than two classes"
 _RGB = "smooths with a kernel for exactly three channels, for transfer between classifiers"
+_TRANSFER = "is made to transfer to another classifier; here the detector itself is attacked: use `mifgsm` or `apgd`"
 
 REFUSED: Mapping[str, str] = {
     "VANILA": "returns the image",
@@ -153,6 +136,13 @@ REFUSED: Mapping[str, str] = {
     "TPGD": "leaves the clean prediction in either direction: a normal image may get a lower score",
     "APGDT": f"{_MORE_CLASSES}: its loss compares the largest logits (DLR)",
     "AutoAttack": f"{_MORE_CLASSES} (DLR) and drops images at the threshold; use `apgd` and `square`",
+    "UPGD": "is PGD with momentum, the same as MIFGSM here; use `mifgsm`",
+    "EOTPGD": "takes each gradient twice, and both are the same since no detector draws at random here; use `pgd`",
+    "NIFGSM": _TRANSFER,
+    "SINIFGSM": _TRANSFER,
+    "VMIFGSM": _TRANSFER,
+    "VNIFGSM": _TRANSFER,
+    "DIFGSM": _TRANSFER,
     "TIFGSM": _RGB,
     "PIFGSM": _RGB,
     "PIFGSMPP": _RGB,
@@ -171,3 +161,11 @@ REFUSED: Mapping[str, str] = {
     "MultiAttack": "combines attacks by who crosses the threshold; restarts keep the best image by image here",
     "LGV": "trains further models to transfer from",
 }
+
+
+def refusal(method: str) -> str:
+    """Return why there is no such method: it is an attack of torchattacks that does not fit, or it is unknown."""
+    for name, why in REFUSED.items():
+        if name.lower() == method.lower():
+            return f"attack method {method} is not run: {name} {why}"
+    return f"attack method {cut(method)} is unknown{suggestion(method, METHODS)}; there are {', '.join(METHODS)}"

@@ -18,11 +18,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import puzzles
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.base import Detector, Viewed
+from puzzle_study.detectors.devices import whole_float32
 from puzzle_study.detectors.memory import AtOnce, halving
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.devices import whole_float32
 
 
 class Objective(nn.Module, ABC):
@@ -31,13 +30,13 @@ class Objective(nn.Module, ABC):
     Args:
         rows: R, how many rows the attack works on.
         at_once: how many puzzles, or rows, are in memory together; halved where memory runs out.
-        puzzles_per_row: how many of those a row stands for.
+        views_per_row: how many of those a row stands for.
     """
 
-    def __init__(self, *, rows: int, at_once: AtOnce, puzzles_per_row: int = 1) -> None:
+    def __init__(self, *, rows: int, at_once: AtOnce, views_per_row: int = 1) -> None:
         super().__init__()
         self.rows = rows
-        self.at_once, self.puzzles_per_row = at_once, puzzles_per_row
+        self.at_once, self.views_per_row = at_once, views_per_row
 
     @abstractmethod
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +75,7 @@ class Objective(nn.Module, ABC):
         done, parts = 0, []
 
         def next_chunk() -> tuple[int, tuple[Tensor, ...]]:
-            part = slice(done, min(done + max(1, self.at_once.count // self.puzzles_per_row), count))
+            part = slice(done, min(done + max(1, self.at_once.count // self.views_per_row), count))
             return part.stop, work(x_BCHW[part], row_B[part])
 
         while done < count:
@@ -102,7 +101,7 @@ class WholeScore(Objective):
         return score_B, score_B
 
 
-class ThroughPuzzles(Objective):
+class ThroughViews(Objective):
     """All K puzzles of each image (rows are images): attack1 and attack2_averaged on a Puzzle-AE.
 
     Without ``true_NCHW`` the number pushed is the aggregated score, whose gradient runs through every puzzle and
@@ -114,12 +113,10 @@ class ThroughPuzzles(Objective):
     matter are differentiated, as many at once as fit. Under min and max that is one of the K.
     """
 
-    def __init__(
-        self, detector: PuzzleDetector, *, rows: int, at_once: AtOnce, true_NCHW: Tensor | None = None
-    ) -> None:
-        super().__init__(rows=rows, at_once=at_once, puzzles_per_row=len(detector.puzzle_set))
+    def __init__(self, detector: Viewed, *, rows: int, at_once: AtOnce, true_NCHW: Tensor | None = None) -> None:
+        super().__init__(rows=rows, at_once=at_once, views_per_row=detector.views)
         self.detector = detector
-        self.true_NCHW = None if true_NCHW is None else puzzles.pad(true_NCHW, detector.grid)
+        self.true_NCHW = None if true_NCHW is None else detector.prepare(true_NCHW)
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the aggregated score or the mean error against the true image, and the aggregated score."""
@@ -127,8 +124,8 @@ class ThroughPuzzles(Objective):
 
     def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the numbers and the gradient, in two passes unless every puzzle fits and matters."""
-        rows, count = len(x_BCHW), len(self.detector.puzzle_set)
-        if rows * count <= self.at_once.count and self._every_puzzle_matters:
+        rows, count = len(x_BCHW), self.detector.views
+        if rows * count <= self.at_once.count and self._every_view_matters:
             return super().differentiate(x_BCHW, row_B)
         with torch.no_grad():
             loss_BK, true_BK = self._all_errors(x_BCHW, row_B)
@@ -145,8 +142,8 @@ class ThroughPuzzles(Objective):
         return value_B.detach(), rank_B.detach(), slope_BCHW
 
     @property
-    def _every_puzzle_matters(self) -> bool:
-        return self.true_NCHW is not None or self.detector.score.aggregation == "avg"
+    def _every_view_matters(self) -> bool:
+        return self.true_NCHW is not None or self.detector.reading.aggregation in scoring.DENSE
 
     def _combine(self, loss_BK: Tensor, true_BK: Tensor) -> tuple[Tensor, Tensor]:
         score_B = self.detector.scores(true_BK)
@@ -155,7 +152,7 @@ class ThroughPuzzles(Objective):
         return normalised(self.detector, loss_BK).mean(1), score_B
 
     def _all_errors(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
-        rows, count = len(x_BCHW), len(self.detector.puzzle_set)
+        rows, count = len(x_BCHW), self.detector.views
         b_P = torch.arange(rows, device=x_BCHW.device).repeat_interleave(count)
         k_P = torch.arange(count, device=x_BCHW.device).repeat(rows)
         parts = [
@@ -169,15 +166,15 @@ class ThroughPuzzles(Objective):
 
     def _errors(self, x_BCHW: Tensor, row_B: Tensor, b_P: Tensor, k_P: Tensor) -> tuple[Tensor, Tensor]:
         """Mean square errors of pairs against the true image (or the image itself) and against the image itself."""
-        padded_PCHW = puzzles.pad(x_BCHW, self.detector.grid)[b_P]
-        solved_PCHW = self.detector.reconstruct(self.detector.puzzler.shuffle(padded_PCHW, k_P))
-        own_P = mean_square(solved_PCHW - padded_PCHW)
+        prepared_PCHW = self.detector.prepare(x_BCHW)[b_P]
+        answer = self.detector.answer(self.detector.view(prepared_PCHW, k_P))
+        own_P = self.detector.compare(answer, prepared_PCHW, k_P)
         if self.true_NCHW is None:
             return own_P, own_P
-        return mean_square(solved_PCHW - self.true_NCHW[row_B[b_P]]), own_P.detach()
+        return self.detector.compare(answer, self.true_NCHW[row_B[b_P]], k_P), own_P.detach()
 
 
-class OwnPuzzle(Objective):
+class OwnView(Objective):
     """attack2 (rows are pairs of image and permutation): each puzzle against its true image.
 
     Rows are ordered image by image, each with its K puzzles, already made and padded.
@@ -187,30 +184,24 @@ class OwnPuzzle(Objective):
         true_NCHW: the true images.
     """
 
-    def __init__(self, detector: PuzzleDetector, true_NCHW: Tensor, *, at_once: AtOnce) -> None:
-        self.permutations = len(detector.puzzle_set)
+    def __init__(self, detector: Viewed, true_NCHW: Tensor, *, at_once: AtOnce) -> None:
+        self.permutations = detector.views
         super().__init__(rows=len(true_NCHW) * self.permutations, at_once=at_once)
         self.detector = detector
-        self.true_NCHW = puzzles.pad(true_NCHW, detector.grid)
+        self.true_NCHW = detector.prepare(true_NCHW)
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised error of each puzzle twice."""
         image_B, k_B = row_B // self.permutations, row_B % self.permutations
-        error_B = mean_square(self.detector.reconstruct(x_BCHW) - self.true_NCHW[image_B])
-        norm = self.detector.score.error
+        error_B = self.detector.compare(self.detector.answer(x_BCHW), self.true_NCHW[image_B], k_B)
+        norm = self.detector.reading.error
         value_B = scoring.normed(error_B, norm) / scoring.normalisation(self.detector.validation_NK, norm)[k_B]
         return value_B, value_B
 
 
-def normalised(detector: PuzzleDetector, error_NK: Tensor) -> Tensor:
-    """Return mean square errors in the detector's norm, divided as eq. 6 says, shape [N, K]."""
-    norm = detector.score.error
-    return scoring.normed(error_NK, norm) / scoring.normalisation(detector.validation_NK, norm)
-
-
-def mean_square(difference_PCHW: Tensor) -> Tensor:
-    """Return the mean square of each row, shape [P]."""
-    return difference_PCHW.square().mean((1, 2, 3))
+def normalised(detector: Detector, error_NK: Tensor) -> Tensor:
+    """Return errors in the detector's norm, divided as eq. 6 says, shape [N, K]."""
+    return scoring.normalised(error_NK, detector.validation_NK, detector.reading.error)
 
 
 def gradient(total: Tensor, leaf: Tensor) -> Tensor:

@@ -14,11 +14,13 @@ from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.ball import ROUNDING, Ball
 from puzzle_study.attacks.isolation import child_seed, differentiable, evaluating
 from puzzle_study.attacks.methods import METHODS
+from puzzle_study.attacks.places.base import Place, default_at_once, device_of, score_images
+from puzzle_study.attacks.registry import PLACES
 from puzzle_study.attacks.specs import AttackSpec, measured_as
-from puzzle_study.attacks.surfaces import Surface, default_at_once, device_of, score_images
 from puzzle_study.attacks.template import attack_batch, require_methods
+from puzzle_study.detectors.base import Detector, to_float
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.detectors.puzzle_ae import to_float
+from puzzle_study.errors import UserError
 
 DIRECTIONS = (1, -1)
 
@@ -70,25 +72,26 @@ def run_attacks(
 
     Args:
         detector: module from images [N, C, H, W] in [0, 1] to differentiable scores [N]; attack2 and
-            attack2_averaged need a :class:`~puzzle_study.detectors.puzzle_ae.PuzzleDetector`.
+            attack2_averaged need a :class:`~puzzle_study.detectors.base.Viewed`.
         images_NCHW: uint8, or floats in [0, 1].
         labels_N: bool, True for anomalies.
         validation_scores: scores of normal images that were held out, from which threshold and scale are taken.
         specs: the attacks.
         progress: called after each attack.
-        at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
+        at_once: views, or images of a module without views, in memory together; None: as many as fit.
             The results do not depend on it. Where memory runs out, half as many from then on.
         keep: how many perturbed images each result keeps; None: all.
         compare: whether flags say how attacks compare with each other and with random signs, which are run for
             it; False where the caller compares strengths itself.
 
     Raises:
-        UserError: the detector makes no puzzles for attack2, the installed torchattacks lacks a method, or memory
-            is too small for one puzzle with its gradient.
+        UserError: the detector has no views for attack2 or no gradient, the installed torchattacks lacks a method, or
+            memory is too small for one view with its gradient.
         ValueError: images are floats outside [0, 1].
     """
     _check(images_NCHW)
-    require_methods(specs, height=images_NCHW.shape[-2], width=images_NCHW.shape[-1])
+    _require_gradients(detector, specs)
+    require_methods(specs)
     runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once=at_once, keep=keep)
     found, controls = [], []
     with differentiable(), evaluating(detector):
@@ -103,6 +106,15 @@ def run_attacks(
         return found
     flags = flagging.compared([(one.spec, one.strength, one.flags) for one in found], controls)
     return [replace(one, flags=more) for one, more in zip(found, flags, strict=True)]
+
+
+def _require_gradients(detector: nn.Module, specs: Sequence[AttackSpec]) -> None:
+    if isinstance(detector, Detector) and not detector.traits.differentiable:
+        for spec in specs:
+            if METHODS[spec.method].uses_gradient:
+                raise UserError(
+                    f"attack method {spec.method} needs gradients and {detector.title} has none; use square or noise"
+                )
 
 
 def _check(images_NCHW: Tensor) -> None:
@@ -135,8 +147,8 @@ class _Runner:
 
     def prepare(self) -> None:
         """Score the clean images."""
-        surface = self._surface("attack1")
-        parts = torch.split(self.images_NCHW, surface.batch_size(self.images_NCHW[0])) if len(self.images_NCHW) else ()
+        place = self._place("attack1")
+        parts = torch.split(self.images_NCHW, place.batch_size(self.images_NCHW[0])) if len(self.images_NCHW) else ()
         scores = [
             score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once).cpu() for part in parts
         ]
@@ -154,22 +166,22 @@ class _Runner:
             return self._attack(spec)
         return replace(self.noise(measured_as(spec)), spec=spec)
 
-    def _surface(self, attack: str) -> Surface:
-        return Surface.of(self.detector, attack, self.validation_scores, at_once=self.at_once)
+    def _place(self, attack: str) -> Place:
+        return PLACES[attack].on(self.detector, self.validation_scores, at_once=self.at_once)
 
     def _attack(self, spec: AttackSpec) -> AttackResult:
         begin = time.perf_counter()
-        surface, ball = self._surface(spec.attack), Ball(METHODS[spec.method].norm, spec.epsilon)
+        place, ball = self._place(spec.attack), Ball(METHODS[spec.method].norm, spec.epsilon)
         score_N, rounded_N = self.clean_N.clone(), self.clean_N.clone()
         perturbed: dict[int, Tensor] = {}
         largest, overshoot, finite, no_gradient = 0.0, 0.0, True, False
-        batches = self._batches(spec.target, surface)
+        batches = self._batches(spec.target, place)
         every_A = torch.cat([part for part, _ in batches] or [torch.empty(0, dtype=torch.int64)]).sort().values
         kept = set(every_A[: self.keep].tolist())
         for number, (index_A, direction) in enumerate(batches):
             clean_NCHW = to_float(self.images_NCHW[index_A].to(self.device))
             outcome = attack_batch(
-                surface,
+                place,
                 clean_NCHW,
                 self.clean_N[index_A].to(self.device),
                 spec,
@@ -177,7 +189,7 @@ class _Runner:
                 seed=child_seed(spec.seed, number),
             )
             score_N[index_A] = outcome.score_N.cpu()
-            rounded_N[index_A] = surface.score(outcome.images_NCHW.mul(255).round().div(255)).cpu()
+            rounded_N[index_A] = place.score(outcome.images_NCHW.mul(255).round().div(255)).cpu()
             largest = max(largest, float(ball.size(outcome.images_NCHW, clean_NCHW).max()))
             overshoot, finite = max(overshoot, outcome.overshoot), finite and outcome.finite
             no_gradient |= bool(outcome.without_gradient_N.any())
@@ -206,13 +218,13 @@ class _Runner:
             seconds=seconds,
         )
 
-    def _batches(self, target: str, surface: Surface) -> list[tuple[Tensor, int]]:
+    def _batches(self, target: str, place: Place) -> list[tuple[Tensor, int]]:
         """Return indices and direction of the batches that a target asks for."""
         batches = []
         for direction, wanted in zip(DIRECTIONS, ("normal", "anomalous"), strict=True):
             if target in (wanted, "both"):
                 index_A = (self.labels_N == (wanted == "anomalous")).nonzero().flatten()
-                size = surface.batch_size(self.images_NCHW[0]) if len(self.images_NCHW) else 1
+                size = place.batch_size(self.images_NCHW[0]) if len(self.images_NCHW) else 1
                 batches += [(part, direction) for part in torch.split(index_A, size) if len(part)]
         return batches
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from puzzle_study import config
-from puzzle_study.attacks.methods import METHODS, REFUSED
-from puzzle_study.errors import UserError, cut, suggestion
+from puzzle_study.attacks.methods import METHODS, refusal
+from puzzle_study.attacks.registry import PLACES
+from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from puzzle_study.detectors.base import Traits
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def attack_spec(
         UserError: there is no such method, or it is an attack of torchattacks that does not fit, with the reason.
     """
     if method not in METHODS:
-        raise UserError(_refusal(method))
+        raise UserError(refusal(method))
     traits = METHODS[method]
     return AttackSpec(
         attack=attack,
@@ -86,13 +91,12 @@ def attack_spec(
     )
 
 
+def fits(spec: AttackSpec, traits: Traits) -> bool:
+    """Whether a detector can be attacked so: it has views if they are perturbed, and gradients if they are used."""
+    views = traits.views or not PLACES[spec.attack].needs_views
+    return views and (traits.differentiable or not METHODS[spec.method].uses_gradient)
+
+
 def measured_as(spec: AttackSpec) -> AttackSpec:
     """Return the spec that is run for another one: random signs on the image are those of every attack."""
     return replace(spec, attack="attack1") if spec.method == "noise" else spec
-
-
-def _refusal(method: str) -> str:
-    for name, why in REFUSED.items():
-        if name.lower() == method.lower():
-            return f"attack method {method} is not run: {name} {why}"
-    return f"attack method {cut(method)} is unknown{suggestion(method, METHODS)}; there are {', '.join(METHODS)}"

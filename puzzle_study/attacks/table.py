@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puzzle_study import metrics
+from puzzle_study.statistics import metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from puzzle_study.attacks.running import AttackResult
     from puzzle_study.attacks.specs import AttackSpec
+    from puzzle_study.config import Reading
 
 
-def row(result: AttackResult, labels_N: Tensor, *, aggregation: str, error: str) -> dict[str, Any]:
+def row(result: AttackResult, labels_N: Tensor, reading: Reading) -> dict[str, Any]:
     """Return one row of attacks.csv, without what says which detector it is about.
 
     ``images`` counts the attacked ones.
     """
     return {
         **named(result.spec),
-        "aggregation": aggregation,
-        "error": error,
+        "aggregation": reading.aggregation,
+        "error": reading.error,
         **judged(result.clean_scores, result.scores, labels_N),
         "images": len(result.indices),
         "seconds": result.seconds,

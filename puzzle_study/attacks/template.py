@@ -18,16 +18,16 @@ from puzzle_study.attacks.adapter import ScoreLogits
 from puzzle_study.attacks.ball import Ball
 from puzzle_study.attacks.isolation import child_seed, seeded
 from puzzle_study.attacks.methods import METHODS, SPSA_SAMPLES, Method
+from puzzle_study.attacks.places.base import Place
 from puzzle_study.attacks.specs import AttackSpec
-from puzzle_study.attacks.surfaces import Surface
 from puzzle_study.errors import UserError
 
 
-def require_methods(specs: Sequence[AttackSpec], *, height: int, width: int) -> None:
+def require_methods(specs: Sequence[AttackSpec]) -> None:
     """Refuse what cannot be run, before anything is run.
 
     Raises:
-        UserError: the installed torchattacks lacks a method, or the method needs square images.
+        UserError: the installed torchattacks lacks a method.
     """
     import torchattacks
 
@@ -37,11 +37,6 @@ def require_methods(specs: Sequence[AttackSpec], *, height: int, width: int) -> 
             raise UserError(
                 f"attack method {spec.method} is not in torchattacks {torchattacks.__version__}; "
                 "install torchattacks 3.5.1 or leave it out of attacks.methods"
-            )
-        if METHODS[spec.method].square_images and height != width:
-            raise UserError(
-                f"attack method {spec.method} needs square images, these have {height}×{width} pixels; "
-                "leave it out of attacks.methods"
             )
 
 
@@ -65,7 +60,7 @@ class Outcome:
 
 
 def attack_batch(
-    surface: Surface, clean_NCHW: Tensor, clean_score_N: Tensor, spec: AttackSpec, *, direction: int, seed: int
+    place: Place, clean_NCHW: Tensor, clean_score_N: Tensor, spec: AttackSpec, *, direction: int, seed: int
 ) -> Outcome:
     """Attack images [N, C, H, W] in [0, 1] that all go in one direction: 1 raises their score, -1 lowers it."""
     method = METHODS[spec.method]
@@ -77,8 +72,8 @@ def attack_batch(
         return best
     found_N = torch.full_like(clean_score_N, -torch.inf)
     for restart in range(spec.restarts):
-        attempt = _attempt(surface, clean_NCHW, spec, ball, direction=direction, seed=child_seed(seed, restart))
-        score_N = surface.score(attempt.images_NCHW)
+        attempt = _attempt(place, clean_NCHW, spec, ball, direction=direction, seed=child_seed(seed, restart))
+        score_N = place.score(attempt.images_NCHW)
         reached_N = torch.where(score_N.isfinite(), direction * score_N, -torch.inf)
         better_N = reached_N > found_N
         found_N = torch.where(better_N, reached_N, found_N)
@@ -102,15 +97,13 @@ class _Attempt:
     overshoot: float
 
 
-def _attempt(
-    surface: Surface, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, *, direction: int, seed: int
-) -> _Attempt:
+def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, *, direction: int, seed: int) -> _Attempt:
     if spec.method == "noise":
         return _noise(clean_NCHW, ball, seed)
     method = METHODS[spec.method]
-    start_RCHW = surface.rows(clean_NCHW)
-    objective = surface.objective(clean_NCHW)
-    logits = ScoreLogits(objective, start_RCHW, ball=ball, centre=surface.centre, direction=direction).eval()
+    start_RCHW = place.rows(clean_NCHW)
+    objective = place.objective(clean_NCHW)
+    logits = ScoreLogits(objective, start_RCHW, ball=ball, centre=place.centre, direction=direction).eval()
     returned_RCHW = _run(method, logits, start_RCHW, spec, ball, seed)
     overshoot = float((ball.size(returned_RCHW, start_RCHW) - ball.epsilon).nan_to_num(0).max())
     row_RCHW = ball.clip(returned_RCHW, start_RCHW)
@@ -119,7 +112,7 @@ def _attempt(
         moved_R = (row_RCHW != start_RCHW).flatten(1).any(1)
         beaten_R = (logits.best_rank_R > rank_R) | (~moved_R & logits.best_rank_R.isfinite()) | ~rank_R.isfinite()
         row_RCHW = torch.where(beaten_R[:, None, None, None], logits.best_RCHW, row_RCHW)
-    images_NCHW = ball.clip(surface.images(row_RCHW, clean_NCHW), clean_NCHW)
+    images_NCHW = ball.clip(place.images(row_RCHW, clean_NCHW), clean_NCHW)
     return _Attempt(
         images_NCHW,
         logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1),

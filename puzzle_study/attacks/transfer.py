@@ -7,18 +7,17 @@ aggregation shows what is left when it sees another one, and :func:`transferred`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from puzzle_study.attacks.isolation import evaluating
+from puzzle_study.attacks.places.base import default_at_once, device_of, score_images
 from puzzle_study.attacks.running import AttackResult, run_attacks
 from puzzle_study.attacks.specs import AttackSpec
-from puzzle_study.attacks.surfaces import default_at_once, device_of, score_images
-from puzzle_study.config import Aggregation
+from puzzle_study.detectors.base import Detector, to_float
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
 from puzzle_study.detectors.scoring import AGGREGATIONS
 
 
@@ -36,8 +35,8 @@ class MatrixCell:
     """
 
     spec: AttackSpec
-    attacked: Aggregation
-    scoring: Aggregation
+    attacked: str
+    scoring: str
     scores: Tensor
     clean_scores: Tensor
     images: int
@@ -45,13 +44,13 @@ class MatrixCell:
 
 
 def aggregation_matrix(
-    detector: PuzzleDetector,
+    detector: Detector,
     images_NCHW: Tensor,
     labels_N: Tensor,
     specs: Sequence[AttackSpec],
     *,
-    attacked: Sequence[Aggregation] = AGGREGATIONS,
-    scoring: Sequence[Aggregation] = AGGREGATIONS,
+    attacked: Sequence[str] = tuple(AGGREGATIONS),
+    scoring: Sequence[str] = tuple(AGGREGATIONS),
     at_once: int | None = None,
 ) -> list[MatrixCell]:
     """Return every attack against each aggregation, scored by each: attack by attack, row by row.
@@ -63,7 +62,7 @@ def aggregation_matrix(
         specs: the attacks.
         attacked: aggregations that attacks see.
         scoring: aggregations that score.
-        at_once: puzzles in memory together; None: as many as fit.
+        at_once: views in memory together; None: as many as fit.
     """
     judges = {name: _aggregating(detector, name) for name in scoring}
     clean = {name: score_all(judge, images_NCHW, at_once=at_once) for name, judge in judges.items()}
@@ -96,7 +95,7 @@ def transferred(
         detector: the other detector, on images of the same shape.
         images_NCHW: the images that ``result`` was made from; those not attacked are scored as they are.
         clean_scores: the other detector's scores of them, where they are known already.
-        at_once: puzzles, or images of a detector without puzzles, in memory together; None: as many as fit.
+        at_once: views, or images of a module without views, in memory together; None: as many as fit.
 
     Raises:
         ValueError: the result did not keep its images.
@@ -119,5 +118,5 @@ def score_all(detector: nn.Module, images_NCHW: Tensor, *, at_once: int | None =
         return score_images(detector, x_NCHW, at_once=AtOnce(at_once or default_at_once(detector))).cpu()
 
 
-def _aggregating(detector: PuzzleDetector, aggregation: Aggregation) -> PuzzleDetector:
-    return detector.with_score(detector.score.model_copy(update={"aggregation": aggregation}))
+def _aggregating(detector: Detector, aggregation: str) -> Detector:
+    return detector.read_by(replace(detector.reading, aggregation=aggregation))

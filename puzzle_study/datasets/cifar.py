@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from puzzle_study.datasets.catalogue import DatasetInfo
 from puzzle_study.datasets.images import resize_all
 from puzzle_study.datasets.plain_pickle import read_pickle
 from puzzle_study.datasets.records import Bytes, Decoded, Inspection, Sizing, attempt, groups_of, reading
@@ -73,7 +74,7 @@ class CifarUnit:
         return pixels_NP, label_N
 
 
-def find(folder: Path, classes: tuple[str, ...]) -> dict[str, CifarUnit] | None:
+def find(folder: Path, info: DatasetInfo) -> dict[str, CifarUnit] | None:
     """Return the set in ``folder`` (or its cifar-10-batches-* folder), or None where no batch is there.
 
     Raises:
@@ -86,7 +87,7 @@ def find(folder: Path, classes: tuple[str, ...]) -> dict[str, CifarUnit] | None:
         if any(there):
             if not all(there):
                 raise UserError(f"{base / files[there.index(False)]} is missing; fetch the set again")
-            return {"": CifarUnit(base=base, files=files, classes=classes)}
+            return {"": CifarUnit(base=base, files=files, classes=info.classes or ())}
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from puzzle_study.datasets.catalogue import DatasetInfo
 from puzzle_study.datasets.images import resize_all
 from puzzle_study.datasets.protocols import stratified
 from puzzle_study.datasets.records import Decoded, Inspection, Sizing, groups_of
@@ -55,6 +56,6 @@ class DigitsUnit:
         return Inspection(counts=Counter(self.decode(Sizing(size=16, channels=1), {}).parts), damaged=())
 
 
-def find() -> dict[str, DigitsUnit]:
+def find(place: Path, info: DatasetInfo) -> dict[str, DigitsUnit]:
     """Return the one unit; there is nothing to look for."""
     return {"": DigitsUnit()}

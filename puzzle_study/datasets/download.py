@@ -31,8 +31,9 @@ def fetch(name: str, root: str, progress: Progress = lambda file, there, total: 
             archive is not to be trusted.
     """
     info, folder = DATASETS[name], Path(root).expanduser() / name
-    if name == "digits":
-        raise UserError("digits comes with scikit-learn; there is nothing to fetch, and data.root stays empty")
+    if not info.in_a_folder:
+        comes_with = info.source.partition(" (")[0]
+        raise UserError(f"{name} {comes_with}; there is nothing to fetch, and data.root stays empty")
     if not info.downloads:
         raise UserError(f"{info.title} cannot be fetched without an account: {finding.instructions(name, root)}")
     try:

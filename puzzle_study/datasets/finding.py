@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
-from puzzle_study.datasets import cifar, digits, folders, idx
-from puzzle_study.datasets.catalogue import DATASETS, DEFAULT_ROOT
-from puzzle_study.datasets.records import Unit, md5, reading
+from puzzle_study.datasets.catalogue import DATASETS, DEFAULT_ROOT, DatasetInfo
+from puzzle_study.datasets.records import Unit, reading
 from puzzle_study.errors import UserError
-
-_SUBFOLDERS = {"mnist": ("MNIST/raw",), "fashion_mnist": ("FashionMNIST/raw",)}
-"""Where other tools keep a set below their own root, besides a folder of the set's name."""
-_ALIKE = {"mnist": "fashion_mnist", "fashion_mnist": "mnist"}
-"""Sets whose files have the same names, sizes and format."""
-
-_TREES: dict[str, Callable[[Path], Mapping[str, Unit] | None]] = {
-    "coil100": folders.find_coil,
-    "mvtec": partial(folders.find_categories, whole=True),
-    "head_ct": folders.find_head_ct,
-    "brain_mri": folders.find_brain_mri,
-    "folder": partial(folders.find_categories, whole=False),
-}
 
 
 def units(name: str, root: str | None) -> Mapping[str, Unit]:
@@ -44,13 +30,14 @@ def find(name: str, root: str | None) -> Mapping[str, Unit] | None:
     Raises:
         UserError: the set is incomplete or may not be read.
     """
-    if name == "digits":
-        return digits.find()
+    info = DATASETS[name]
+    look: Callable[[Path, DatasetInfo], Mapping[str, Unit] | None] = pkgutil.resolve_name(info.reader)
+    if not info.in_a_folder:
+        return look(Path(), info)
     top = _top(root)
-    places = [top] if name == "folder" else [top / name, top, *(top / below for below in _SUBFOLDERS.get(name, ()))]
-    for place in places:
+    for place in [top] if info.of_the_user else [top / name, top, *(top / below for below in info.below)]:
         with reading(place):
-            if place.is_dir() and (found := _find(name, place)) is not None:
+            if place.is_dir() and (found := look(place, info)) is not None:
                 return found
     return None
 
@@ -65,7 +52,7 @@ def remedy(name: str, root: str | None) -> str:
 def instructions(name: str, root: str | None) -> str:
     """Say where a set comes from that cannot be fetched without an account."""
     info = DATASETS[name]
-    page = "" if name == "folder" else f"go to {info.source}, "
+    page = "" if info.of_the_user else f"go to {info.source}, "
     return page + info.by_hand.format(folder=_top(root) / name)
 
 
@@ -85,29 +72,6 @@ def described(found: Mapping[str, Unit]) -> str:
 
 def _top(root: str | None) -> Path:
     return Path(DEFAULT_ROOT if root is None else root).expanduser()
-
-
-def _find(name: str, place: Path) -> Mapping[str, Unit] | None:
-    classes = DATASETS[name].classes or ()
-    if name in _ALIKE:
-        found = idx.find(place, classes)
-        for unit in found.values() if found else ():
-            _refuse_the_other(name, unit)
-        return found
-    if name == "cifar10":
-        return cifar.find(place, classes)
-    return _TREES[name](place)
-
-
-def _refuse_the_other(name: str, unit: idx.IdxUnit) -> None:
-    """Raise UserError where a file is, by its published checksum, one of the set whose files have the same names."""
-    title, other = DATASETS[name].title, DATASETS[_ALIKE[name]]
-    for file in unit.files:
-        if md5(unit.base / file) in other.checksums.values():
-            raise UserError(
-                f"{unit.base / file} is the file of {other.title}, not of {title}; name the folder of {title} in "
-                f"data.root, or write {other.name} for {name}"
-            )
 
 
 def _is_folder(path: Path) -> bool:

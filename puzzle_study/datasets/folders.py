@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from puzzle_study.datasets.catalogue import DatasetInfo
 from puzzle_study.datasets.files_unit import FilesUnit, ImageFile, folders_in, images_in
 from puzzle_study.datasets.records import reading
 from puzzle_study.errors import UserError
@@ -20,12 +21,13 @@ COIL_FILE = re.compile(r"obj(\d+)__(\d+)\.png", re.IGNORECASE)
 COIL_ANGLES = range(0, 360, 5)
 
 
-def find_categories(place: Path, *, whole: bool) -> Mapping[str, FilesUnit] | None:
+def find_categories(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
     """Return each category of a tree in MVTec AD's layout; None where ``place`` holds none.
 
-    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories. In a ``whole`` set
-    every category has normal and anomalous test images; else either may be missing, and ``test`` with them.
+    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories. In a published set
+    every category has normal and anomalous test images; in the user's own either may be missing, and ``test``, too.
     """
+    whole = not info.of_the_user
     if (place / "train").is_dir():
         name = place.name if place.name not in ("", "..") else place.resolve().name
         return {name: _category(place, Path(), name, whole=whole)}
@@ -33,7 +35,7 @@ def find_categories(place: Path, *, whole: bool) -> Mapping[str, FilesUnit] | No
     return {name: _category(place, Path(name), name, whole=whole) for name in names} or None
 
 
-def find_coil(place: Path) -> Mapping[str, FilesUnit] | None:
+def find_coil(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
     """Return COIL-100 in ``place`` or its folder ``coil-100``; None where no ``objN__angle.png`` is there."""
     for folder in (place, place / "coil-100"):
         if not folder.is_dir():
@@ -54,7 +56,7 @@ def find_coil(place: Path) -> Mapping[str, FilesUnit] | None:
     return None
 
 
-def find_head_ct(place: Path) -> Mapping[str, FilesUnit] | None:
+def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
     """Return Head CT, whose ``labels.csv`` is in ``place``; the images beside it or in ``head_ct``.
 
     Raises:
@@ -79,7 +81,7 @@ def find_head_ct(place: Path) -> Mapping[str, FilesUnit] | None:
     return {"": FilesUnit(place, partial(_same, images), where=str(place), other_files=("labels.csv",))}
 
 
-def find_brain_mri(place: Path) -> Mapping[str, FilesUnit] | None:
+def find_brain_mri(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
     """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None where neither is there."""
     for folder in (place, place / "brain_tumor_dataset"):
         if (folder / "yes").is_dir() or (folder / "no").is_dir():

@@ -13,8 +13,9 @@ from typing import IO, cast
 
 import numpy as np
 
+from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
 from puzzle_study.datasets.images import resize_all
-from puzzle_study.datasets.records import Bytes, Decoded, Inspection, Sizing, attempt, groups_of, reading
+from puzzle_study.datasets.records import Bytes, Decoded, Inspection, Sizing, attempt, groups_of, md5, reading
 from puzzle_study.errors import UserError
 
 PARTS = ("train", "t10k")
@@ -81,11 +82,11 @@ class IdxUnit:
         return images_NHW, label_N
 
 
-def find(folder: Path, classes: tuple[str, ...]) -> dict[str, IdxUnit] | None:
+def find(folder: Path, info: DatasetInfo) -> dict[str, IdxUnit] | None:
     """Return the set in ``folder``, or None where none of its files is there.
 
     Raises:
-        UserError: some of the four files are there, others are not.
+        UserError: some of the four files are there, others are not, or one is of another set.
     """
     wanted = [(part, kind) for part in PARTS for kind in KINDS]
     found = [_present(folder, part, kind) for part, kind in wanted]
@@ -94,7 +95,20 @@ def find(folder: Path, classes: tuple[str, ...]) -> dict[str, IdxUnit] | None:
     for (part, kind), name in zip(wanted, found, strict=True):
         if name is None:
             raise UserError(f"{folder / spellings(part, kind)[0]} is missing; fetch the set again")
-    return {"": IdxUnit(base=folder, files=tuple(name for name in found if name), classes=classes)}
+    unit = IdxUnit(base=folder, files=tuple(name for name in found if name), classes=info.classes or ())
+    _refuse_others(info, unit)
+    return {"": unit}
+
+
+def _refuse_others(info: DatasetInfo, unit: IdxUnit) -> None:
+    """Refuse a file that is, by its published checksum, one of a set whose files have the same names."""
+    for other in map(DATASETS.__getitem__, info.alike):
+        for file in unit.files:
+            if md5(unit.base / file) in other.checksums.values():
+                raise UserError(
+                    f"{unit.base / file} is the file of {other.title}, not of {info.title}; name the folder of "
+                    f"{info.title} in data.root, or write {other.name} for {info.name}"
+                )
 
 
 def spellings(part: str, kind: str) -> tuple[str, ...]:

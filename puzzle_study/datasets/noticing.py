@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from puzzle_study import config, metrics
+from puzzle_study import config
 from puzzle_study.datasets import finding, loading
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.datasets.images import decode_all
 from puzzle_study.datasets.records import Sizing, Unit
 from puzzle_study.errors import UserError
+from puzzle_study.statistics import metrics
 
 LOOKED_AT = 32
 """Training images, spread over all of them, that stand for the others."""

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 KEPT = 2
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import re
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -22,30 +22,23 @@ GPU_ALLOCATOR = re.compile(r"Tried to allocate ([\d.]+) ([KMG])iB")
 GIB = {"K": 2.0**-20, "M": 2.0**-10, "G": 1.0}
 
 
-class Halves(Protocol):
-    """Something that works on so many puzzles at once, and can do with half as many."""
-
-    def halve(self) -> bool:
-        """Work on half as many from now on; False where it is one already."""
-
-
 @dataclass
 class AtOnce:
-    """How many puzzles, or images, are in memory together; halved for good where memory runs out."""
+    """How many views, or images, are in memory together; halved for good if memory runs out."""
 
     count: int
 
     def halve(self) -> bool:
-        """Halve the count; False where it is one already."""
+        """Halve the count; False if it is one already."""
         there, self.count = self.count, max(1, self.count // 2)
         return there > 1
 
 
-def halving(how_many: Halves, work: Callable[[], Found]) -> Found:
+def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
     """Return what ``work`` returns, tried again with half as many at once for as long as memory runs out.
 
     Args:
-        how_many: what ``work`` looks at anew each time it is called, to know how much to do at once.
+        at_once: what ``work`` looks at anew each time it is called, to know how much to do at once.
         work: a piece of work that can be done again.
 
     Raises:
@@ -60,10 +53,10 @@ def halving(how_many: Halves, work: Callable[[], Found]) -> Found:
             why = first_line(error)
         # Only here, where the error and with it the tensors of its frames are gone, is there memory again.
         torch.cuda.empty_cache()
-        if not how_many.halve():
+        if not at_once.halve():
             raise UserError(
-                f"memory does not suffice for one puzzle or image at a time ({why}); lower model.base_channels or "
-                f"data.size, or run fewer trials at once (resources, max_concurrent)"
+                f"memory does not suffice for one view of an image at a time ({why}); lower data.size or the "
+                f"size of the detector, or run fewer trials at once (resources, max_concurrent)"
             )
 
 

@@ -1,23 +1,43 @@
-"""From error matrices to anomaly scores (paper, eqs. 5 to 7). Nothing here needs a network."""
+"""From error matrices to anomaly scores (paper, eqs. 5 to 7). Nothing here needs a network.
+
+A new aggregation is a function from normalised errors [N, K] to scores [N], and a line in :data:`AGGREGATIONS`.
+"""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from puzzle_study.config import Aggregation, ErrorNorm
+from puzzle_study.config.types import Reading
 
-AGGREGATIONS: tuple[Aggregation, ...] = ("min", "avg", "max")
-ERROR_NORMS: tuple[ErrorNorm, ...] = ("l2", "mse")
+Aggregation = Callable[[Tensor], Tensor]
+
+AGGREGATIONS: Mapping[str, Aggregation] = {
+    "min": lambda normalised_NK: normalised_NK.amin(-1),
+    "avg": lambda normalised_NK: normalised_NK.mean(-1),
+    "max": lambda normalised_NK: normalised_NK.amax(-1),
+}
+"""By name: the score of each image from its normalised errors [N, K] (eq. 7)."""
+DENSE = frozenset({"avg"})
+"""Aggregations to which every view matters; under the others most have no gradient."""
+NORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "l2": torch.sqrt,
+    "mse": lambda error_NK: error_NK,
+}
+"""By name: mean squares as they are, or their roots (eq. 5 over the root of the pixel count)."""
+READINGS = tuple(Reading(*pair) for pair in itertools.product(NORMS, AGGREGATIONS))
 
 
-def normed(error_NK: Tensor, error: ErrorNorm) -> Tensor:
-    """Return mean squares as they are (``mse``), or their roots (``l2``, eq. 5 over the root of the pixel count)."""
-    return error_NK if error == "mse" else error_NK.sqrt()
+def normed(error_NK: Tensor, error: str) -> Tensor:
+    """Return errors in a norm."""
+    return NORMS[error](error_NK)
 
 
-def normalisation(validation_NK: Tensor, error: ErrorNorm) -> Tensor:
-    """Return the mean error of each permutation over the validation images, the divisor of eq. 6, shape [K].
+def normalisation(validation_NK: Tensor, error: str) -> Tensor:
+    """Return the mean error of each view over the validation images, the divisor of eq. 6, shape [K].
 
     Args:
         validation_NK: mean square errors of the validation images.
@@ -26,13 +46,19 @@ def normalisation(validation_NK: Tensor, error: ErrorNorm) -> Tensor:
     return normed(validation_NK, error).mean(0).clamp_min(torch.finfo(validation_NK.dtype).tiny)
 
 
-def aggregate(normalised_NK: Tensor, aggregation: Aggregation) -> Tensor:
-    """Return the score of each image (eq. 7), shape [N]."""
-    if aggregation == "avg":
-        return normalised_NK.mean(-1)
-    return normalised_NK.amin(-1) if aggregation == "min" else normalised_NK.amax(-1)
+def normalised(error_NK: Tensor, validation_NK: Tensor, error: str) -> Tensor:
+    """Return errors in a norm, divided as eq. 6 says, shape [N, K]."""
+    return normed(error_NK, error) / normalisation(validation_NK, error)
 
 
-def scores(error_NK: Tensor, validation_NK: Tensor, *, error: ErrorNorm, aggregation: Aggregation) -> Tensor:
+def scores(error_NK: Tensor, validation_NK: Tensor, reading: Reading) -> Tensor:
     """Return the anomaly scores of images from their mean square errors, shape [N]; 1 is a typical normal image."""
-    return aggregate(normed(error_NK, error) / normalisation(validation_NK, error), aggregation)
+    return AGGREGATIONS[reading.aggregation](normalised(error_NK, validation_NK, reading.error))
+
+
+def weights(normalised_NK: Tensor, aggregation: str) -> Tensor:
+    """Return how much each view's normalised error weighs in the score: its derivative, shape [N, K]."""
+    with torch.enable_grad():
+        leaf_NK = normalised_NK.detach().requires_grad_()
+        (weight_NK,) = torch.autograd.grad(AGGREGATIONS[aggregation](leaf_NK).sum(), leaf_NK)
+    return weight_NK

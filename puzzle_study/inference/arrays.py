@@ -14,9 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from puzzle_study.detectors.puzzle_ae import MOST_CHANNELS
+from puzzle_study.detectors.base import LEAST_SIDE, MOST_CHANNELS
 
-LEAST_SIDE = 16
 AT_ONCE = 1024
 PIXELS = "pixels must be uint8, or floats in [0, 1]"
 Shape = tuple[int, int, int]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 
 FALSE_POSITIVE_RATE = 0.05
 """The rate that ``score --fpr`` and studies take if nothing else is said."""
@@ -26,7 +26,7 @@ class Calibration:
     score_V: Scores
 
     @staticmethod
-    def of(detector: PuzzleDetector) -> Calibration:
+    def of(detector: Detector) -> Calibration:
         """Score a detector's validation errors under its own norm and aggregation."""
         score_V = detector.scores(detector.validation_NK).double().cpu().numpy()
         return Calibration(np.sort(score_V))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from puzzle_study.devices import default_device
+from puzzle_study.detectors.devices import default_device
 from puzzle_study.errors import UserError
 
 

@@ -17,12 +17,12 @@ import torch
 from puzzle_study.datasets.images import upright_size
 from puzzle_study.datasets.original_sizes import OriginalSizes
 from puzzle_study.datasets.records import attempt
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.progress import Bar
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 COLUMNS = ("path", "score", "percentile", "flagged", "error")
 
@@ -48,7 +48,7 @@ class FileScorer:
         sizes: of the original training images, to which others are compared; None: unknown.
     """
 
-    detector: PuzzleDetector
+    detector: Detector
     rate: float
     overlays: Path | None = None
     sizes: OriginalSizes | None = None
@@ -103,10 +103,10 @@ class FileScorer:
     def _errors(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.overlays is None:
             return self.detector.error_matrix(images_NCHW), None
-        return overlay.errors_and_maps(self.detector, images_NCHW)
+        return self.detector.maps(images_NCHW)
 
     def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
-        squares = self.detector.score.error == "mse"
+        squares = self.detector.reading.error == "mse"
 
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from puzzle_study.datasets.images import is_image_name
 from puzzle_study.datasets.records import reading
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.detectors.files import DESCRIPTION
 from puzzle_study.errors import UserError
 
 BEST = "best"

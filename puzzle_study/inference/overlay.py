@@ -1,7 +1,6 @@
-"""Error maps over images: where a detector could not solve the puzzles, yellow to red, and how much it matters.
+"""Anomaly maps over images: where a detector finds the anomaly, yellow to red, and how much it matters.
 
-Shape legend: N images, of which n are in memory together, K permutations, k likewise, C channels, H and W pixels of
-the detector's images, S pixels of a picture.
+Shape legend: H and W pixels of the detector's images, S pixels of a picture.
 """
 
 from __future__ import annotations
@@ -13,17 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
-from puzzle_study.detectors import scoring
-from puzzle_study.detectors.memory import halving
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, to_float
 from puzzle_study.errors import UserError
-from puzzle_study.results import replacing
+from puzzle_study.io import replacing
 
 SIDE = 512
 RED_AT = 4.0
@@ -31,52 +25,6 @@ STRONGEST = 0.8
 YELLOW, RED = np.array([255.0, 220.0, 0.0]), np.array([220.0, 0.0, 0.0])
 
 Map = npt.NDArray[np.float32]
-
-
-@torch.no_grad()
-def errors_and_maps(detector: PuzzleDetector, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the error matrix [N, K] and, for each image, the error map that makes up its score, [N, H, W].
-
-    A map is the one of the permutation that was the minimum or maximum, or the mean over permutations. Its mean over
-    all pixels (of the padded image) is the score, for the norm ``l2`` the root of the mean of its squares; 1 is the
-    error of a typical pixel of the validation images. Where memory runs out it goes on with half as many puzzles at
-    once.
-
-    Args:
-        detector: a calibrated detector.
-        images_NCHW: uint8 images, or floats in [0, 1].
-
-    Raises:
-        UserError: memory is too small for one puzzle.
-    """
-    detector.network.eval()
-    height, width = detector.shape.height, detector.shape.width
-    error, how = detector.score.error, detector.score.aggregation
-    divisor_K = scoring.normalisation(detector.validation_NK, error)
-    error_NK = torch.empty(len(images_NCHW), len(divisor_K), device=detector.device)
-    map_NHW = torch.empty(len(images_NCHW), height, width, device=detector.device)
-    done = 0
-
-    def some() -> int:
-        part = next(detector.chunks(len(images_NCHW), done))
-        x_NCHW = to_float(images_NCHW[part].to(detector.device))
-        squared_nKHW = torch.empty(len(x_NCHW), len(divisor_K), height, width, device=detector.device)
-        for permutations in detector.permutation_chunks():
-            squared_nkCHW = detector.squared_errors(x_NCHW, permutations)
-            error_NK[part, permutations] = squared_nkCHW.mean((2, 3, 4))
-            squared_nKHW[:, permutations] = squared_nkCHW.mean(2)[..., :height, :width]
-        map_nKHW = scoring.normed(squared_nKHW, error) / divisor_K[:, None, None]
-        if how == "avg":
-            map_NHW[part] = map_nKHW.mean(1)
-        else:
-            relative_nK = scoring.normed(error_NK[part], error) / divisor_K
-            k_n = relative_nK.argmin(1) if how == "min" else relative_nK.argmax(1)
-            map_NHW[part] = map_nKHW[torch.arange(len(k_n), device=k_n.device), k_n]
-        return int(part.stop)
-
-    while done < len(images_NCHW):
-        done = halving(detector, some)
-    return error_NK, map_NHW
 
 
 def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
@@ -109,7 +57,7 @@ def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: b
     Args:
         path: the image file.
         target: the PNG file.
-        map_HW: see :func:`errors_and_maps`.
+        map_HW: see :meth:`puzzle_study.detectors.base.Detector.maps`.
         threshold: the score above which an image is flagged.
         squares: whether the map holds squares of errors (norm ``mse``).
 

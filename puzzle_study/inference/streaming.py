@@ -16,7 +16,7 @@ from torch import Tensor
 
 from puzzle_study.datasets.images import decode_all
 from puzzle_study.datasets.records import Sizing
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 
 CHUNK_BYTES = 32 << 20
@@ -43,7 +43,7 @@ class Chunk:
         return [path for path, error in zip(self.paths, self.errors, strict=True) if not error]
 
 
-def sizing(detector: PuzzleDetector) -> Sizing:
+def sizing(detector: Detector) -> Sizing:
     """Return how files are decoded for a detector: as the reader of its training set decoded them.
 
     Raises:

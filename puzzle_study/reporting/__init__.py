@@ -6,9 +6,9 @@ Importing this package is light; seaborn and PyTorch are loaded when a report is
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from puzzle_study.errors import UserError
 
@@ -21,20 +21,27 @@ __all__ = ["build_report", "chosen_results", "load_study"]
 VARIABLE = "PUZZLE_STUDY_RESULTS"
 
 
-def build_report(results: Results, *, others: Sequence[Results] = (), output: Path | None = None) -> Path:
+def build_report(
+    results: Results,
+    *,
+    others: Sequence[Results] = (),
+    output: Path | None = None,
+    environment: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the report of a study and return the path of its ``index.html``.
 
     Args:
         results: the study that is reported.
         others: further studies that are compared with it.
         output: folder of the report; None: ``report`` in the study's own folder.
+        environment: what ``environment.json`` will say once the report is drawn; None: what it says.
 
     Raises:
         UserError: a study has no tables yet, or one of its files is damaged.
     """
     from puzzle_study.reporting import build
 
-    return build.build(results, others=others, output=output or results.report)
+    return build.build(results, others=others, output=output or results.report, environment=environment)
 
 
 def load_study(folder: Path) -> StudyData:

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from puzzle_study.io import write_text
 from puzzle_study.reporting import page, reading
 from puzzle_study.reporting.blocks import Section, Table
-from puzzle_study.reporting.sections import (
-    ablations,
-    axes,
-    classes,
-    comparison,
-    cost,
-    gallery,
-    histograms,
-    objectives,
-    provenance,
-    ranking,
-    robustness,
-    selection,
-    stability,
-    summary,
-    training,
-    transfer,
-)
+from puzzle_study.reporting.sections import comparison
+from puzzle_study.reporting.sections.registry import SECTIONS
 from puzzle_study.reporting.write_tables import write_table
-from puzzle_study.results import write_text
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
 
-def build(results: Results, *, others: Sequence[Results], output: Path) -> Path:
+def build(
+    results: Results, *, others: Sequence[Results], output: Path, environment: Mapping[str, Any] | None = None
+) -> Path:
     """Write the report into a folder; see :func:`puzzle_study.reporting.build_report`."""
-    data = reading.load(results)
+    data = reading.load(results, environment)
     compared = [reading.load(other) for other in others]
     _remove_previous(output)
     sections = _sections(data, compared, output / "figures")
@@ -67,29 +53,11 @@ def _remove_previous(output: Path) -> None:
 
 
 def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> list[Section]:
-    sections: list[Section | None] = [
-        summary.build(data),
-        ranking.build(data),
-        selection.build(data, figures),
-        objectives.build(data, figures),
-        classes.build(data),
-        training.build(data, figures),
-        stability.build(data),
-        axes.build(data, figures),
-        ablations.build_variants(data),
-        ablations.build_data(data, figures),
-        robustness.build(data, figures),
-        transfer.build(data),
-        gallery.build(data, figures),
-        histograms.build(data, figures),
-        cost.build(data, figures),
-        provenance.build_settings(data),
-        provenance.build_provenance(data),
-    ]
+    sections = [build_section(data, figures) for build_section in SECTIONS]
     if others:
         # What was asked for by naming several folders stands right below the summary.
         sections.insert(1, comparison.build([data, *others], figures))
-    return [section for section in sections if section is not None]
+    return [section for section in sections if section.blocks]
 
 
 def _subtitle(data: StudyData) -> str:

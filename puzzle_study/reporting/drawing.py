@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 
+from puzzle_study.detectors.scoring import AGGREGATIONS
+from puzzle_study.io import replacing
 from puzzle_study.reporting.blocks import Figure, significant
-from puzzle_study.results import replacing
 
 DPI = 150
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
 GREY = "#767676"
-AGGREGATION_COLOURS = {"min": PALETTE[0], "avg": PALETTE[2], "max": PALETTE[3]}
-AGGREGATION_DASHES = {"min": ":", "avg": "-", "max": "--"}
+AGGREGATION_COLOURS = dict(zip(AGGREGATIONS, itertools.cycle([PALETTE[0], *PALETTE[2:], PALETTE[1]]), strict=False))
+AGGREGATION_DASHES = dict(zip(AGGREGATIONS, itertools.cycle([":", "-", "--", "-."]), strict=False))
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 10,

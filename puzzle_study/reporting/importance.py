@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from puzzle_study.statistics import TAIL
+from puzzle_study.statistics.intervals import TAIL
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

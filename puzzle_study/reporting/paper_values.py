@@ -6,14 +6,16 @@ The tables are data of this package (``paper/table*.csv``), in percent as printe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
-from puzzle_study import defaults
-from puzzle_study.config import Aggregation, Model
+from puzzle_study.config import layers
+from puzzle_study.config.types import DetectorSettings
 from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
@@ -49,6 +51,7 @@ class Conditions:
     What else a study searches, such as λ or ε, is an attempt at the same table and is held against it.
 
     Attributes:
+        method: name of the detector, as the paper and this project write it.
         variant: ``PAE``, ``CPAE``, ``CPAE-G`` or ``Rot-AE``; Tables 6 and 8.
         grid: pieces per side; Table 1 has nine pieces for Fashion-MNIST.
         train_fraction: share of the training images; Table 9 has 1/12 for MNIST.
@@ -57,6 +60,7 @@ class Conditions:
         grayscale: whether colour was taken away; no table has it.
     """
 
+    method: str = PUZZLE_AE
     variant: str = "CPAE-G"
     grid: int = 2
     train_fraction: float = 1.0
@@ -87,7 +91,7 @@ def class_number(dataset: str, normal_class: str) -> str:
     return normal_class
 
 
-def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: Aggregation = "avg") -> PaperValues | None:
+def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "avg") -> PaperValues | None:
     """Return what the paper reports for a data set under some settings, or None where it reports nothing.
 
     Args:
@@ -150,27 +154,39 @@ def fpr_at_unstated_tpr(dataset: str, conditions: Conditions = MAIN) -> dict[str
 
 
 def fraction_of_budget(
-    dataset: str, *, epochs: int, base_channels: int, size: int | None, max_train_images: int | None
+    settings: type[DetectorSettings],
+    dataset: str,
+    setting: Callable[[str], Any],
+    *,
+    size: int | None,
+    max_train_images: int | None,
 ) -> str:
-    """Return by what a training falls short of the paper's budget, or nothing where it does not.
+    """Return by what a training falls short of the budget of the detector's paper, or nothing if it does not.
 
     Args:
+        settings: the class of the detector's settings.
         dataset: name of the data set in a study file.
-        epochs: epochs at most.
-        base_channels: channels of the U-Net's first level.
+        setting: returns a setting of the training by its dotted name.
         size: side of the images in pixels; None: the data set's own.
         max_train_images: bound on the training images; None: all.
     """
-    wanted = defaults.DATASETS.get(dataset, {}).get("train", {}).get("epochs", epochs)
-    channels = Model().base_channels
+    merged = layers.leaves(layers.resolved(settings, {"preset": "paper"}, dataset))
+    short = []
+    for name in settings.BUDGET:
+        wanted, has = merged.get(name, _default(settings, name)), setting(name)
+        if has is not None and int(has) < wanted:
+            short.append(f"{int(has)} of {wanted} {name.rpartition('.')[2].replace('_', ' ')}")
     side = DATASETS[dataset].size
-    short = [
-        f"{epochs} of {wanted} epochs" if epochs < wanted else "",
-        f"{base_channels} of {channels} base channels" if base_channels < channels else "",
-        f"{size} of {side} pixels a side" if size is not None and size < side else "",
-        f"at most {max_train_images} training images" if max_train_images is not None else "",
-    ]
-    return ", ".join(filter(None, short))
+    short += [f"{size} of {side} pixels a side"] if size is not None and size < side else []
+    short += [f"at most {max_train_images} training images"] if max_train_images is not None else []
+    return ", ".join(short)
+
+
+def _default(settings: type[DetectorSettings], dotted: str) -> Any:
+    value: Any = settings()
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
@@ -183,13 +199,13 @@ def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
 
 def missing_auroc(dataset: str, conditions: Conditions) -> str:
     """Return that the paper has no AUROC under these settings; empty where it has one, or none of the data set."""
-    there = auroc(dataset) is None or auroc(dataset, conditions) is not None
+    there = auroc(dataset) is None or auroc(dataset, conditions) is not None or conditions.method != PUZZLE_AE
     return "" if there else _missing("AUROC", dataset, conditions)
 
 
 def missing_fpr(dataset: str, conditions: Conditions) -> str:
     """Return that the paper has no FPR under these settings; empty where it has one, or none of the data set."""
-    there = not fpr_at_tpr(dataset, 99) or fpr_at_tpr(dataset, 99, conditions)
+    there = not fpr_at_tpr(dataset, 99) or fpr_at_tpr(dataset, 99, conditions) or conditions.method != PUZZLE_AE
     return "" if there else _missing("FPR", dataset, conditions)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, studyfile
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from puzzle_study.results import Results
 
 REPAIR = "delete it and write it anew from the records with tune STUDY.yaml --resume"
-OF_TRIALS = ("trial", "configuration", "detector", "status", "dataset", "normal_class", "seed")
+OF_TRIALS = ("trial", "configuration", "role", "detector", "status", "dataset", "normal_class", "seed")
 OF_FINISHED = (
     *("epochs", "train_seconds"),
     *(f"auroc_{way}{end}" for way in AGGREGATIONS for end in ("", "_low", "_high")),
@@ -36,19 +37,23 @@ OF_ATTACKS = (
 OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
 NEEDED = {
     "trials_file": OF_TRIALS,
-    "summary_file": ("configuration", "detector"),
+    "summary_file": ("configuration", "role", "detector"),
     "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
 }
 """Columns without which a table cannot be read, by the name of its path in ``Results``."""
-OF_GALLERY = ("original", "puzzle", "reconstruction", "error_map", "kind", "normal_class", "true_class", "score")
+OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
 
-def load(results: Results) -> StudyData:
+def load(results: Results, environment: Mapping[str, Any] | None = None) -> StudyData:
     """Read all files of a study.
+
+    Args:
+        results: its folder.
+        environment: what ``environment.json`` will say; None: what it says.
 
     Raises:
         UserError: trials.csv or summary.csv is missing, or a file is damaged or lacks what the report needs.
@@ -70,7 +75,7 @@ def load(results: Results) -> StudyData:
     return StudyData(
         results=results,
         study=_study(results),
-        environment=results.environment(),
+        environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
         epochs=_optional(results, "epochs_file"),
@@ -101,7 +106,7 @@ def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, re
 
 
 def _study(results: Results) -> config.Study | None:
-    return studyfile.load_dumped(results.study_file) if results.study_file.exists() else None
+    return read.load_dumped(results.study_file) if results.study_file.exists() else None
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:

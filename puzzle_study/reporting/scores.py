@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puzzle_study import delong, metrics
+from puzzle_study.statistics import delong, metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ IMAGES_NOTE = (
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Anomaly scores of one trial; 1 is a typical normal image (references: their own scale)."""
+    """Anomaly scores of one trial; 1 is a typical normal image."""
 
     validation: NDArray[np.float64]
     pseudo: NDArray[np.float64]
@@ -76,9 +76,6 @@ def image_difference(
 
 
 def _scores(error_NK: NDArray[np.float32], validation_NK: NDArray[np.float32], choice: Choice) -> NDArray[np.float64]:
-    if choice.is_reference:
-        # A reference stores its scores, which may be negative: nothing to normalise or take the root of.
-        return error_NK[:, 0].astype(np.float64)
     import torch
 
     from puzzle_study.detectors import scoring
@@ -86,7 +83,6 @@ def _scores(error_NK: NDArray[np.float32], validation_NK: NDArray[np.float32], c
     score_N = scoring.scores(
         torch.from_numpy(np.ascontiguousarray(error_NK)),
         torch.from_numpy(np.ascontiguousarray(validation_NK)),
-        error=choice.error,
-        aggregation=choice.aggregation,
+        choice.reading,
     )
     return score_N.numpy().astype(np.float64)

@@ -10,30 +10,26 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, statistics
+from puzzle_study import config
+from puzzle_study.config.axes import setting_of
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
-from puzzle_study.statistics import Mean
-from puzzle_study.study.selection import SHARES, criterion, lacking, objectives, summary_column
+from puzzle_study.statistics import intervals
+from puzzle_study.statistics.intervals import Mean
+from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, summary_column
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from puzzle_study.delong import Placed
     from puzzle_study.results import Results
+    from puzzle_study.statistics.delong import Placed
 
 Answer = TypeVar("Answer")
 
-PUZZLE_AE = "puzzle_ae"
-AGGREGATIONS: tuple[config.Aggregation, ...] = ("min", "avg", "max")
+AGGREGATIONS: tuple[str, ...] = tuple(scoring.AGGREGATIONS)
 TASK = ["dataset", "normal_class", "repeat"]
 TRIAL_KEY = [*TASK, "seed"]
-TITLES = {
-    "puzzle_ae": "Puzzle-AE",
-    "nearest_neighbour": "nearest neighbour",
-    "pca": "PCA",
-    "one_class_svm": "one-class SVM",
-    "untrained": "untrained network",
-}
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,24 @@ class Choice:
 
     configuration: str
     detector: str
-    aggregation: config.Aggregation
-    error: config.ErrorNorm
+    aggregation: str
+    error: str
+    is_reference: bool = False
 
     @property
-    def is_reference(self) -> bool:
-        """Whether this is one of the detectors that cost nothing."""
-        return self.detector != PUZZLE_AE
+    def reading(self) -> config.Reading:
+        """How its error matrices are read."""
+        return config.Reading(self.error, self.aggregation)
+
+    @property
+    def title(self) -> str:
+        """The detector's name for people."""
+        return title_of(self.detector)
+
+
+def title_of(detector: str) -> str:
+    """Return a detector's name for people; that of the registry if its package is not installed here."""
+    return DETECTORS[detector].title if detector in DETECTORS else detector
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +94,12 @@ class StudyData:
     @cached_property
     def axes(self) -> list[str]:
         """Searched settings, by dotted name, without aggregation and error norm, which cost no training."""
-        return [name for name in self.trials.columns if "." in name or name == "variant"]
+        return [name for name in self.trials.columns if "." in name or name in ("variant", "preset")]
 
     @cached_property
     def references(self) -> list[str]:
         """References that finished at least one trial, in the order of the study."""
-        return [name for name in self.finished["detector"].unique() if name != PUZZLE_AE]
+        return list(self.finished[self.finished["role"] == "reference"]["detector"].unique())
 
     @property
     def classes(self) -> list[str]:
@@ -149,8 +156,13 @@ class StudyData:
 
     @cached_property
     def configurations(self) -> pd.DataFrame:
-        """Summary rows of Puzzle-AE."""
-        return self.summary[self.summary["detector"] == PUZZLE_AE]
+        """Summary rows of the detectors that are compared and may win."""
+        return self.summary[self.summary["role"] == "configuration"]
+
+    @property
+    def compares_detectors(self) -> bool:
+        """Whether the configurations are of several detectors."""
+        return len(self.configurations["detector"].unique()) > 1
 
     @property
     def searched(self) -> bool:
@@ -159,7 +171,7 @@ class StudyData:
 
     @cached_property
     def complete(self) -> pd.DataFrame:
-        """Summary rows of Puzzle-AE whose trials all finished."""
+        """Those of them whose trials all finished."""
         return self.configurations[self.configurations["complete"]]
 
     @cached_property
@@ -178,10 +190,12 @@ class StudyData:
         if not len(rows):
             return None
         if self.study:
-            own = rows[rows["aggregation"] == self.study.score.aggregation]
+            rows = rows[rows["detector"] == self.study.first] if (rows["detector"] == self.study.first).any() else rows
+            reading = self.study.settings().own.reading
+            own = rows[rows["aggregation"] == reading.aggregation]
             rows = own if len(own) else rows
             if "error" in rows:
-                own = rows[rows["error"] == self.study.score.error]
+                own = rows[rows["error"] == reading.error]
                 rows = own if len(own) else rows
         return self.choice(rows.iloc[0])
 
@@ -199,26 +213,31 @@ class StudyData:
 
     def choice(self, row: pd.Series[Any]) -> Choice:
         """Return what a row of the summary is about."""
-        error = row.get("error")
-        own = self.study.score.error if self.study else "l2"
         return Choice(
             str(row["configuration"]),
             str(row["detector"]),
             row["aggregation"] if row["aggregation"] in AGGREGATIONS else "avg",
-            error if error in ("l2", "mse") else own,
+            str(row.get("error", "mse")),
+            row["role"] == "reference",
         )
 
+    def read_by(self, configuration: str, aggregation: str, error: str) -> Choice:
+        """Return a configuration under a reading."""
+        rows = self.configurations[self.configurations["configuration"] == configuration]
+        return Choice(configuration, str(rows["detector"].iloc[0]), aggregation, error)
+
     def reference(self, name: str) -> Choice:
-        """Return a reference as a choice; its aggregation means nothing."""
-        return Choice(name, name, "avg", "mse")
+        """Return a reference as a choice."""
+        rows = self.summary[(self.summary["role"] == "reference") & (self.summary["detector"] == name)]
+        return self.choice(rows.iloc[0])
 
     def of(self, choice: Choice) -> pd.DataFrame:
         """Return the finished trials of a choice, in the order of task and seed."""
         return self._remembered(("of", choice.configuration, choice.detector), lambda: self._of(choice))
 
     def _of(self, choice: Choice) -> pd.DataFrame:
-        column = "detector" if choice.is_reference else "configuration"
-        rows = self.finished[self.finished[column] == getattr(choice, column)]
+        rows = self.finished[self.finished["configuration"] == choice.configuration]
+        rows = rows.drop_duplicates("trial")
         keys = [(row[0], natural(row[1]), *row[2:]) for row in rows[TRIAL_KEY].itertuples(index=False, name=None)]
         ordered: pd.DataFrame = rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
         return ordered
@@ -242,15 +261,16 @@ class StudyData:
         elif metric in rows:
             # Of the training and not of a reading, such as val_error.
             values = pd.to_numeric(rows[metric], errors="coerce")
-        elif choice.is_reference or choice.error == self.table_error(choice):
+        elif choice.error == self.table_error(choice):
             values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
         else:
             values = self._recomputed(rows, choice, metric, suffix)
         return pd.Series(values.to_numpy(), index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
 
-    def table_error(self, choice: Choice) -> config.ErrorNorm:
-        """Return the error norm of trials.csv and epochs.parquet, which have no other than the study's own."""
-        return self.study.score.error if self.study else choice.error
+    def table_error(self, choice: Choice) -> str:
+        """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
+        norms = self.of(choice).get("norm", pd.Series(dtype=str)).dropna()
+        return str(norms.iloc[0]) if len(norms) else choice.error
 
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
         """Return the mean over classes and seeds with its interval, or None where no trial has the number."""
@@ -260,13 +280,13 @@ class StudyData:
         values = self.metric(choice, metric)
         if not len(values):
             return None
-        mean = statistics.mean_interval(
+        mean = intervals.mean_interval(
             values.to_numpy(), tasks_of(values), bounds=(0, 1) if metric in SHARES else (-np.inf, np.inf)
         )
-        if metric != "auroc" or mean.method != statistics.NO_INTERVAL:
+        if metric != "auroc" or mean.method != intervals.NO_INTERVAL:
             return mean
         lows, highs = self.metric(choice, suffix="_low"), self.metric(choice, suffix="_high")
-        return statistics.with_image_interval(
+        return intervals.with_image_interval(
             mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
         )
 
@@ -295,7 +315,7 @@ class StudyData:
     def label(self, choice: Choice) -> str:
         """Return how a choice is called in sentences."""
         if choice.is_reference:
-            return TITLES.get(choice.detector, choice.detector)
+            return choice.title
         if self.winner and choice.configuration == self.winner.configuration:
             return "the winner"
         if self.default and choice.configuration == self.default.configuration:
@@ -309,18 +329,20 @@ class StudyData:
 
     def setting(self, choice: Choice, name: str) -> Any:
         """Return a setting of a configuration: its searched value, else the study's own, else None."""
-        value = self.values_of(choice.configuration).get(name)
-        if value is not None and not pd.isna(value):
-            return value
-        here: Any = self.study
-        for part in name.split("."):
-            here = getattr(here, "lambda_" if part == "lambda" else part, None)
-        return here
+        values = self.values_of(choice.configuration)
+        for searched in (name, f"{choice.detector}.{name}"):
+            value = values.get(searched)
+            if value is not None and not pd.isna(value):
+                return value
+        if self.study is None or choice.detector not in self.study.detectors:
+            return None
+        return setting_of(self.study.settings(choice.detector), name)
 
     def conditions(self, choice: Choice) -> Conditions:
         """Return the settings of a configuration by which the paper's values are looked up."""
         most = self.setting(choice, "data.max_train_images")
         return Conditions(
+            method=choice.title,
             variant=str(self.setting(choice, "variant") or MAIN.variant),
             grid=int(self.setting(choice, "puzzle.grid") or MAIN.grid),
             train_fraction=float(self.setting(choice, "data.train_fraction") or MAIN.train_fraction),
@@ -332,12 +354,12 @@ class StudyData:
     def budget(self, choice: Choice) -> str:
         """Return by what a configuration's training falls short of the paper's budget, or nothing."""
         most, size = self.setting(choice, "data.max_train_images"), self.setting(choice, "data.size")
-        if self.study is None:
+        if self.study is None or choice.detector not in DETECTORS:
             return ""
         return fraction_of_budget(
+            DETECTORS[choice.detector].Settings,
             self.dataset,
-            epochs=int(self.setting(choice, "train.epochs")),
-            base_channels=int(self.setting(choice, "model.base_channels")),
+            lambda name: self.setting(choice, name),
             size=None if size is None else int(size),
             max_train_images=None if most is None else int(most),
         )
@@ -358,9 +380,9 @@ class StudyData:
         return pd.Series(values, index=rows.index, dtype=float)
 
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
-        from puzzle_study import metrics
         from puzzle_study.inference.calibration import flagged_shares
         from puzzle_study.reporting import scores
+        from puzzle_study.statistics import metrics
 
         def compute() -> dict[str, float | None]:
             scored = scores.test_scores(self, trial, choice)

@@ -7,8 +7,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from puzzle_study.io import write_text
 from puzzle_study.reporting.blocks import Cell, Table
-from puzzle_study.results import write_text
 
 if TYPE_CHECKING:
     import pandas as pd

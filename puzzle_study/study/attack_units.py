@@ -17,16 +17,17 @@ import torch
 from torch import Tensor
 
 from puzzle_study import config, datasets
-from puzzle_study.attacks import AttackSpec, run_attacks
-from puzzle_study.attacks.running import AttackResult
+from puzzle_study.attacks.running import AttackResult, run_attacks
+from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.attacks.table import judged, named, row
 from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
+from puzzle_study.config import Reading
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.results import RECORD_FORMAT, Results, content_key, replacing, write_json
-from puzzle_study.study.selection import Reading
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.detectors.base import Detector
+from puzzle_study.detectors.files import load_detector
+from puzzle_study.io import replacing, write_json
+from puzzle_study.results import RECORD_FORMAT, Results, content_key
+from puzzle_study.trials.spec import TrialSpec
 
 EXAMPLES = 4
 EXAMPLE_FIELDS = (
@@ -74,7 +75,7 @@ class MethodUnit:
     @property
     def key(self) -> str:
         """Name of the record."""
-        return _key("method", self.trial, self.specs, self.max_images, reading=self.reading.values)
+        return _key("method", self.trial, self.specs, self.max_images, reading=asdict(self.reading))
 
     def run(self, results: Results, device: torch.device) -> None:
         """Attack and write the record, with a few perturbed images of the largest ε beside it."""
@@ -88,7 +89,7 @@ class MethodUnit:
             path = results.attack_file(self.key).with_suffix(".npz")
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        rows = [row(result, labels, aggregation=self.reading.aggregation, error=self.reading.error) for result in found]
+        rows = [row(result, labels, self.reading) for result in found]
         _write(results, self.key, self.trial, rows)
 
 
@@ -104,7 +105,7 @@ class MatrixUnit:
     """
 
     trial: TrialSpec
-    error: config.ErrorNorm
+    error: str
     spec: AttackSpec
     max_images: int | None
 
@@ -153,13 +154,13 @@ class TransferUnit:
     @property
     def key(self) -> str:
         """Name of the record."""
-        targets = [[trial.key, reading.values] for trial, reading in self.targets]
+        targets = [[trial.key, asdict(reading)] for trial, reading in self.targets]
         return _key(
             "transfer",
             self.trial,
             [self.spec],
             self.max_images,
-            reading=self.reading.values,
+            reading=asdict(self.reading),
             targets=targets,
         )
 
@@ -222,12 +223,11 @@ def _loaded(data: config.Data, task: datasets.TaskSpec, fingerprint: str) -> dat
     return datasets.load_task(data, task)
 
 
-def _detector(trial: TrialSpec, reading: Reading, results: Results, device: torch.device) -> PuzzleDetector:
-    score = trial.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    return puzzle_ae.load(results.detector(trial.key), device=device).with_score(score)
+def _detector(trial: TrialSpec, reading: Reading, results: Results, device: torch.device) -> Detector:
+    return load_detector(results.detector(trial.key), device=device).read_by(reading)
 
 
-def _validation(detector: PuzzleDetector) -> Tensor:
+def _validation(detector: Detector) -> Tensor:
     return detector.scores(detector.validation_NK)
 
 

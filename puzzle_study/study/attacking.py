@@ -11,21 +11,21 @@ from typing import Any
 import pandas as pd
 
 from puzzle_study import config
-from puzzle_study.attacks import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.flags import compared, control
-from puzzle_study.attacks.specs import measured_as
+from puzzle_study.attacks.specs import AttackSpec, attack_specs, fits, measured_as
+from puzzle_study.config import Reading
+from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.devices import claim_cpus, granted_device
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.nodes import places
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
-from puzzle_study.trial import check_images
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.run import check_images
+from puzzle_study.trials.spec import TrialSpec
 
 RETRIES = 3
 WAIT_SECONDS = 1.0
@@ -60,7 +60,6 @@ def victims(plan: Plan) -> list[Victim]:
     attacks = plan.study.attacks
     if attacks is None:
         return []
-    default = Reading(plan.study.score.error, plan.study.score.aggregation)
     best = [(planned, reading) for planned, reading, _ in plan.ranked()]
     winner = [(planned.configuration, reading) for planned, reading in best[:1]]
     asked: list[tuple[Planned, Reading]] = []
@@ -68,15 +67,19 @@ def victims(plan: Plan) -> list[Victim]:
         if name == "winner":
             asked += best[:1]
         else:
-            those = plan.configurations[:1] if name == "default" else plan.configurations
-            asked += [(planned, default) for planned in those if plan.worth(planned) is not None]
+            those = [planned for planned in plan.configurations if planned.default or name == "all"]
+            asked += [(planned, _own_reading(planned)) for planned in those if plan.worth(planned) is not None]
     asked += best[: attacks.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
         key = planned.configuration, reading
-        labels = ["winner"] * (key in winner) + ["default"] * (planned.number == 0 and reading == default)
+        labels = ["winner"] * (key in winner) + ["default"] * (planned.default and reading == _own_reading(planned))
         found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
     return list(found.values())
+
+
+def _own_reading(planned: Planned) -> Reading:
+    return planned.settings.own.reading
 
 
 def attack_units(plan: Plan) -> list[Unit]:
@@ -89,7 +92,7 @@ def attack_units(plan: Plan) -> list[Unit]:
         MethodUnit(trial, victim.reading, specs, attacks.max_images)
         for victim in attacked
         for trial in victim.trials
-        for specs in _measured(attacks)
+        for specs in _measured(attacks, trial)
     ]
     units += [unit for _, _, unit in _matrix_units(attacks, attacked)]
     units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
@@ -106,7 +109,7 @@ def example_keys(plan: Plan) -> list[str]:
         for victim in victims(plan)
         if "winner" in victim.label
         for trial in victim.trials
-        for specs in _measured(attacks)
+        for specs in _measured(attacks, trial)
     ]
 
 
@@ -128,7 +131,7 @@ def run_attack_stage(
         resources: what one unit occupies.
         progress: told after each.
         place: where workers find and leave files; None: the results folder.
-        images: the study's data section, see :func:`puzzle_study.trial.run`.
+        images: the study's data section, see :func:`puzzle_study.trials.run.run`.
         max_concurrent: how many run at once at most; None: as many as the resources allow.
 
     Raises:
@@ -212,11 +215,12 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
     rows = []
     for victim in victims(plan):
         for trial in victim.trials:
-            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in _measured(attacks)]
+            own = _measured(attacks, trial)
+            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in own]
             measured = {
                 spec: row for unit in units for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
-            rows += [_about(victim, trial) | row for row in _flagged(attack_specs(attacks), measured)]
+            rows += [_about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
 
 
@@ -232,26 +236,23 @@ def _flagged(specs: Sequence[AttackSpec], measured: Mapping[AttackSpec, Mapping[
         yield {**row, "attack": spec.attack, "flags": ";".join(names)}
 
 
-def _measured(attacks: config.Attacks) -> list[tuple[AttackSpec, ...]]:
-    """Return what is run on each detector: every method of every attack, and random signs for all of them once."""
-    specs = attack_specs(attacks)
+def _fitting(attacks: config.Attacks, trial: TrialSpec) -> list[AttackSpec]:
+    """Return the attacks of a study that a detector can be attacked by."""
+    traits = DETECTORS[trial.detector].traits
+    return [spec for spec in attack_specs(attacks) if fits(spec, traits)]
+
+
+def _measured(attacks: config.Attacks, trial: TrialSpec) -> list[tuple[AttackSpec, ...]]:
+    """Return what is run on a detector: every method of every attack that fits it, and random signs once."""
+    specs = _fitting(attacks, trial)
     once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
     return [tuple(group) for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))]
 
 
-def _strongest(attacks: config.Attacks) -> AttackSpec:
-    """Return the attack of matrix and transfer: attack1 by the first method that is one, at the largest ε."""
-    return attack_spec(
-        "attack1",
-        next(method for method in attacks.methods if method != "noise"),
-        epsilon=max(attacks.epsilons),
-        steps=attacks.steps,
-        queries=attacks.queries,
-        step_size=attacks.step_size,
-        restarts=attacks.restarts,
-        target=attacks.target,
-        seed=attacks.seed,
-    )
+def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
+    """Return the attack of matrix and transfer: attack1 by the first fitting method besides noise, at the largest ε."""
+    one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
+    return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
 
 
 def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, TrialSpec, MatrixUnit]]:
@@ -260,14 +261,16 @@ def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[t
         return []
     groups: dict[tuple[str, str], list[Victim]] = {}
     for victim in attacked:
-        groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
+        if victim.trials[0].settings.own.FREE:
+            groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
     for same in groups.values():
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
         whole = Victim(";".join(labels), same[0].trials, same[0].reading)
         found += [
-            (whole, trial, MatrixUnit(trial, whole.reading.error, _strongest(attacks), attacks.max_images))
+            (whole, trial, MatrixUnit(trial, whole.reading.error, spec, attacks.max_images))
             for trial in whole.trials
+            if (spec := _strongest(attacks, trial)) is not None
         ]
     return found
 
@@ -290,8 +293,10 @@ def _transfer_units(
     for source in attacked:
         judges = [victim for victim in attacked if victim is source or victim.configuration != source.configuration]
         for trial in source.trials:
+            if (spec := _strongest(attacks, trial)) is None:
+                continue
             targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
-            unit = TransferUnit(trial, source.reading, _strongest(attacks), attacks.max_images, targets)
+            unit = TransferUnit(trial, source.reading, spec, attacks.max_images, targets)
             found.append((source, judges, unit))
     return found
 

@@ -9,15 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from puzzle_study import config, defaults, studyfile
-from puzzle_study.axes import EVALUATION_AXES, applies, ordered_axes, setting_of
+import yaml
+
+from puzzle_study import config
+from puzzle_study.config import layers, read
+from puzzle_study.config.axes import applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.devices import threads
+from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.failing import has_worked
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
+from puzzle_study.trials.record import records
+from puzzle_study.trials.spec import TrialSpec
 
 SHOWN = 3
 
@@ -76,7 +80,7 @@ class Changes:
         )
 
 
-def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
+def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
     """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
 
     Args:
@@ -88,24 +92,24 @@ def compare(results: Results, file: studyfile.StudyFile, tasks: Sequence[TaskSpe
     Raises:
         UserError: the study file of the results cannot be read.
     """
-    records = list(results.records())
-    begun = any(map(has_worked, records)) or any(results.root.glob("checkpoints/*/*"))
+    found = records(results)
+    begun = any(map(has_worked, found)) or any(results.root.glob("checkpoints/*/*"))
     if not (results.study_file.exists() and begun):
         return None
-    before = studyfile.load_dumped(results.study_file)
+    before = read.load_dumped(results.study_file)
     # Where the images are does not count: whether they are the same, their fingerprint tells.
     here = {"root": file.study.data.root}
     before = before.model_copy(update={"data": before.data.model_copy(update=here)})
-    trained = [record for record in records if is_trained(record)]
-    usable = sum(can_use(record, file, tasks, fingerprint) for record in trained)
+    trained = [record for record in found if record.finished and record.spec.detector in before.detectors]
+    usable = sum(can_use(record.spec, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
-    images = before.data == file.study.data and all(record.get("fingerprint") != fingerprint for record in trained)
+    images = before.data == file.study.data and all(record.spec.fingerprint != fingerprint for record in trained)
     return Changes(tuple(changed_settings(before, file.study)), images, len(trained), usable)
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
     """Return a phrase for every setting that is not the same, and one for another number of threads."""
-    old, new = (defaults.leaves(study.model_dump(mode="json", by_alias=True)) for study in (before, now))
+    old, new = _named(before), _named(now)
     then, here = threads(before.resources.cpu), threads(now.resources.cpu)
     other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
     return (other if then != here else []) + [
@@ -115,40 +119,38 @@ def changed_settings(before: config.Study, now: config.Study) -> list[str]:
     ]
 
 
-def is_trained(record: Mapping[str, Any]) -> bool:
-    """Whether a record is that of a detector that was trained to its end."""
-    return record.get("status") == "finished" and record.get("detector") == PUZZLE_AE
+def _named(study: config.Study) -> dict[str, Any]:
+    """Return the settings of a study by the names that they have in its file."""
+    content: dict[str, Any] = yaml.safe_load(read.dump(study))
+    return layers.leaves(content)
 
 
-def can_use(record: Mapping[str, Any], file: studyfile.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
-    """Whether a study may ask for the very trial of a record: its default, or a point of its search space.
+def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
+    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space.
 
     Whether a search comes to that point is its own affair; if it does, nothing is trained.
     """
-    try:
-        spec = TrialSpec.from_json(dict(record))
-    except (KeyError, TypeError, ValueError):  # another version's settings
-        return False
-    if spec.task not in set(tasks) or spec.seed not in file.study.seeds:
+    if spec.task not in set(tasks) or spec.seed not in file.study.seeds or spec.detector not in file.form.names:
         return False
     return any(
-        TrialSpec(PUZZLE_AE, settings, spec.task, spec.seed, fingerprint).key == spec.key
+        TrialSpec(settings, spec.task, spec.seed, fingerprint).key == spec.key
         for settings in _reachable(spec.settings, file)
     )
 
 
-def _reachable(settings: config.Settings, file: studyfile.StudyFile) -> Iterable[config.Settings]:
-    """Yield the study's default, and the point of its search space that has the values of other settings."""
-    yield file.configuration({})
+def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
+    """Yield the detector's default, and the point of the study's search space that has the values of other settings."""
+    yield file.study.settings(settings.detector)
     search = file.study.search
     if search is None:
         return
     values: space.Values = {}
+    free = file.form.free()
     for name, axis in ordered_axes(search):
-        if not applies(axis, values, lambda dotted: setting_of(file.study, dotted)):
+        if not applies(axis, values, file.study):
             continue
         value = setting_of(settings, name)
-        if name not in EVALUATION_AXES and not space.contains(space.distribution(axis), value):
+        if name not in free and not space.contains(space.distribution(axis), value):
             return
         values[name] = value
     try:

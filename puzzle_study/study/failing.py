@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
 
 ENOUGH = 3
 """Trials, tasks and configurations (references count) that must have failed alike, or all that there are."""
@@ -27,17 +27,19 @@ def common_failure(plan: Plan) -> str | None:
     failed: list[TrialSpec] = []
     sentences: dict[TaskSpec, str] = {}
     for spec in itertools.chain(plan.references, *(planned.trials for planned in plan.configurations)):
-        said = plan.records.get(spec.key, {}).get("user_error")
-        if said is None or sentences.setdefault(spec.task, said) != said:
+        record = plan.records.get(spec.key)
+        said = record.user_error if record is not None else ""
+        if not said or sentences.setdefault(spec.task, said) != said:
             break
         failed.append(spec)
     tasks = ENOUGH if len(set(sentences.values())) == 1 else len(plan.tasks)
     configurations = ENOUGH_IN_A_SEARCH if _may_be_searched(plan, failed) else ENOUGH
+    references = len({spec.detector for spec in plan.references})
     there = len(plan.configurations) if plan.exhausted else plan.wanted
     counts = (
         (len(failed), min(ENOUGH, plan.total)),
         (len(sentences), min(tasks, len(plan.tasks))),
-        (len({spec.configuration for spec in failed}), min(configurations, len(plan.study.references) + there)),
+        (len({spec.configuration for spec in failed}), min(configurations, references + there)),
     )
     if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
         return None
@@ -47,10 +49,12 @@ def common_failure(plan: Plan) -> str | None:
 def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
     """Whether these trials may have failed for a setting that other configurations have otherwise."""
     searched = plan.study.search.space if plan.study.search else {}
-    by_images_alone = any(spec.detector not in (PUZZLE_AE, UNTRAINED) for spec in failed)
-    return bool(searched) and (not by_images_alone or any(axis.startswith("data.") for axis in searched))
+    owners = tuple(found[0] for name in searched if (found := plan.file.form.resolve(name)))
+    return bool(searched) and all(
+        isinstance(spec.settings, owners) or isinstance(spec.settings.own, owners) for spec in failed
+    )
 
 
-def has_worked(record: Mapping[str, Any]) -> bool:
+def has_worked(record: Record) -> bool:
     """Whether a record is that of a trial that did not fail."""
-    return record.get("status") != "failed"
+    return record.status != "failed"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,25 +15,27 @@ import torch
 from torch import Tensor
 
 from puzzle_study import config, datasets
+from puzzle_study.config.paths import is_url
+from puzzle_study.config.read import StudyFile
+from puzzle_study.config.types import Costs
 from puzzle_study.datasets import SplitSizes, Task, TaskSpec
+from puzzle_study.detectors.base import Detector, Run, TrainingDiverged
 from puzzle_study.detectors.checkpoint import KEPT
+from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import is_out_of_memory
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.detectors.training import Trainer, TrainingDiverged
-from puzzle_study.devices import claim_cpus, granted_device
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.pseudo_anomalies import pseudo_anomalies_of
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
-from puzzle_study.study.selection import require_labels
-from puzzle_study.study.storage import is_url
-from puzzle_study.study.work import Costs, trial_work
-from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial import build, failure_sentence
-from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec
+from puzzle_study.study.work import costs_of, scored_images, trial_work
+from puzzle_study.trials.run import build, failure_sentence
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import require_labels
 
+FEWEST = 32
+"""Images of the shortest epoch that is measured."""
 MEASURED_SECONDS = 1.5
 """How long training steps, and chunks of scoring, are repeated to measure them."""
 # Of a study of digits: Ray's start and the report; what the report, and each trial besides its arrays, take.
@@ -61,16 +65,12 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
         f"{_count(len(plan.references), 'reference')}"
     )
     yield f"dataset {study.data.name}, normal: {', '.join(dict.fromkeys(task.normal_class for task in tasks))}"
-    yield (
-        f"a training: {study.train.epochs} epochs at most, base {study.model.base_channels}, "
-        f"batch {study.train.batch_size}"
-    )
+    for name, own in study.detectors.items():
+        epochs = f"{own.epochs_wanted} epochs at most" if own.epochs_wanted else "fitted at once"
+        yield f"{DETECTORS[name].title}: {epochs}"
     store = f" and {study.storage}" if is_url(study.storage) else ""
     yield f"results would go to {folder / study.name}{store}"
-    if study.search is not None:
-        yield from (
-            f"search axis {name} cannot matter: {why}" for name, why in space.inert_axes(file, study.search).items()
-        )
+    yield from (f"search axis {name} has no effect: {why}" for name, why in space.inert_axes(file).items())
     if (note := space.validation_note(study)) is not None:
         yield note
     datasets.fingerprint(study.data)  # for what is missing or damaged
@@ -81,30 +81,33 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
 
 
 def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
-    """Yield the lines on time and disk, from a few steps of the study's own configuration on its first task."""
-    study, spec = plan.study, plan.configurations[0].trials[0]
+    """Yield the lines on time and disk, from a few steps of each detector's own configuration on the first task."""
+    study = plan.study
     threads = torch.get_num_threads()
     claim_cpus(study.resources.cpu)
     try:
-        task = datasets.load_task(study.data, spec.task)
-        trainer, detector, costs = measured(spec, task, granted_device(study.resources.gpu))
+        speeds = {}
+        for planned in plan.configurations:
+            spec = planned.trials[0]
+            task = datasets.load_task(study.data, spec.task)
+            speeds[spec.detector] = measured(spec, task, images[spec.task], granted_device(study.resources.gpu))
     finally:
         torch.set_num_threads(threads)
-    yield _time(plan, images, costs)
-    yield _disk(plan, images, trainer, detector)
+    yield _time(plan, images, speeds)
+    yield _disk(plan, images, speeds)
 
 
-def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], costs: Costs) -> str:
+def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
     study, (known, unknown), slots = plan.study, plan.left(), _slots(plan.study)
-    works = [trial_work(trial, images[trial.task], costs).after(0) for trial in known]
+
+    def seconds_of(spec: TrialSpec) -> float:
+        costs = costs_of(spec, images[spec.task])
+        return trial_work(spec, images[spec.task], speeds.get(spec.detector, ROUGHLY).seconds(costs)).after(0)
+
+    works = [seconds_of(trial) for trial in known]
     each = fmean(works[len(plan.references) :])
     seconds = START_SECONDS + until_done((), works + unknown * [each], slots)
-    parts = {
-        "attacks": study.attacks,
-        "racing": plan.racing,
-        "stopping": plan.stopping,
-        "convergence": study.train.convergence_epochs,
-    }
+    parts = {"attacks": study.attacks, "racing": plan.racing, "stopping": plan.stopping}
     without = ", ".join(name for name, part in parts.items() if part is not None)
     return (
         f"time: about {_about(seconds)} on this machine, {_count(slots, 'trial')} at once, a training about "
@@ -114,60 +117,101 @@ def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], costs: Costs) -> st
     )
 
 
-def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], trainer: Trainer, detector: PuzzleDetector) -> str:
-    weights, (default, *_), (known, unknown) = _bytes(trainer.solver.state_dict()), plan.configurations, plan.left()
+def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
+    (known, unknown), default = plan.left(), plan.configurations[0]
 
     def kept_of(trial: TrialSpec) -> int:
-        solves = trial.detector in (PUZZLE_AE, UNTRAINED)
-        size = images[trial.task]
-        scored = size.validation + pseudo_anomalies_of(size.validation) + size.normal + size.anomalous
-        return TRIAL_BYTES + FLOAT_BYTES * scored * (len(detector.puzzle_set) if solves else 1) + weights * solves
+        views = costs_of(trial, images[trial.task]).views
+        weights = speeds[trial.detector].weights if trial.detector in speeds else 0
+        return TRIAL_BYTES + FLOAT_BYTES * scored_images(images[trial.task]) * views + weights
 
-    kept = sum(map(kept_of, known)) + unknown * kept_of(default.trials[0]) + len(default.trials) * weights
-    running = min(_slots(plan.study), plan.total) * KEPT * _bytes(trainer.state())
+    best = len(default.trials) * max(speed.weights for speed in speeds.values())
+    kept = sum(map(kept_of, known)) + unknown * kept_of(default.trials[0]) + best
+    running = min(_slots(plan.study), plan.total) * KEPT * max(speed.checkpoint for speed in speeds.values())
     return f"disk: about {_size(kept + REPORT_BYTES)}, and {_size(running)} for checkpoints while it runs"
 
 
-def measured(spec: TrialSpec, task: Task, device: torch.device) -> tuple[Trainer, PuzzleDetector, Costs]:
-    """Return a trial's networks and what they cost in seconds: training steps and scoring, for a few seconds.
+@dataclass(frozen=True)
+class Speed:
+    """What a detector was measured to do: multiply-adds a second in fitting and in scoring, and bytes that it keeps."""
+
+    fit: float
+    score: float
+    weights: int = 0
+    checkpoint: int = 0
+
+    def seconds(self, costs: Costs) -> Costs:
+        """Return costs in seconds."""
+        return Costs(costs.fit / self.fit, costs.epoch / self.fit, costs.score / self.score, costs.views)
+
+
+ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
+
+
+def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
+    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some.
 
     Raises:
         UserError: the configuration diverges, or does not fit the images or the memory.
     """
-    settings = spec.settings.train
+    costs, images = costs_of(spec, sizes), task.train.to(device)
     try:
-        trainer, detector = build(spec, task, device)
-        images = task.train.to(device)
-        train = 0.0
-        if settings.epochs > 0:
-            # Two: batch normalisation on the smallest maps needs more than one.
-            train = _seconds(trainer.epoch, images[: settings.batch_size], fewest=2)
-        chunk = images[next(detector.chunks(len(images)))]
-        score = _seconds(lambda some: detector.error_matrix(some).cpu(), chunk, fewest=1)
+        if costs.epoch and spec.settings.own.epochs_wanted:
+            found = [_first_epoch(build(spec, task, device), images[:FEWEST])]
+            # The first steps warm up; a longer epoch is measured if a short one says little.
+            more = min(len(images), max(FEWEST, int(FEWEST * MEASURED_SECONDS / max(found[0].seconds, 1e-3))))
+            found.append(_first_epoch(build(spec, task, device), images[:more]))
+            fitted = found[-1]
+            fit = more * costs.epoch / fitted.seconds
+        else:
+            fitted = _first_epoch(build(spec, task, device), images)
+            fit = max(costs.fit, 1.0) / fitted.seconds
+        score = min(len(images), FEWEST) * costs.score / _seconds(fitted.detector, images[:FEWEST])
     except (TrainingDiverged, RuntimeError, MemoryError) as error:
         if not isinstance(error, TrainingDiverged) and not is_out_of_memory(error):
             raise
         raise UserError(failure_sentence(error, spec, device)) from error
-    distance = Costs.of(spec.settings).distance / DISTANCE_ADDS
-    return trainer, detector, Costs(train, score / len(detector.puzzle_set), distance)
+    return Speed(fit, score, _bytes(fitted.detector.state_dict()), _bytes(fitted.state))
 
 
-def _seconds(step: Callable[[Tensor], Any], images: Tensor, *, fewest: int) -> float:
-    """Return what an image costs in steps of so many images, or of fewer if those would take too long."""
+class _Enough(Exception):
+    """The epoch that is measured is over."""
 
-    def once(count: int) -> float:
+
+class _FirstEpoch(Run):
+    """Times the first epoch of a fit, or a fit that has none, and looks at what would be its checkpoint."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.state = detector, dict[str, Any]()
+        self.seconds, self._started = 0.0, time.perf_counter()
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        """Stop the clock and the training."""
+        self.end()
+        self.state = state()
+        raise _Enough
+
+    def end(self) -> None:
+        """Stop the clock."""
+        self.seconds = max(time.perf_counter() - self._started, 1e-6)
+
+
+def _first_epoch(detector: Detector, images: Tensor) -> _FirstEpoch:
+    run = _FirstEpoch(detector)
+    with contextlib.suppress(_Enough):
+        detector.fit(images, run)
+        run.end()
+    return run
+
+
+def _seconds(detector: Detector, images: Tensor) -> float:
+    """Return what scoring some images takes, once warm."""
+    found: list[float] = []
+    while not found or sum(found) < MEASURED_SECONDS / 4:
         started = time.perf_counter()
-        step(images[:count])
-        return time.perf_counter() - started
-
-    count = min(fewest, len(images))
-    while (seconds := once(count)) < MEASURED_SECONDS / 2 and count < len(images):
-        count = min(4 * count, len(images))
-    # The first step of a size warms up, unless it is so long that this does not matter.
-    found = [seconds] if seconds >= MEASURED_SECONDS else [once(count)]
-    while sum(found) < MEASURED_SECONDS:
-        found.append(once(count))
-    return fmean(found) / count
+        detector.error_matrix(images).cpu()
+        found.append(time.perf_counter() - started)
+    return found[-1]
 
 
 def _slots(study: config.Study) -> int:

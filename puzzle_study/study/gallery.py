@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from puzzle_study import datasets, puzzles
-from puzzle_study.detectors import puzzle_ae
-from puzzle_study.detectors.puzzle_ae import to_float
-from puzzle_study.results import Results, replacing
-from puzzle_study.study.selection import Reading
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study import datasets
+from puzzle_study.config import Reading
+from puzzle_study.detectors.base import Detector, Viewed, to_float
+from puzzle_study.detectors.files import load_detector
+from puzzle_study.io import replacing
+from puzzle_study.results import Results
+from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
@@ -46,10 +47,9 @@ def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Se
 
 
 def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
-    """Show each image in the permutation that its reconstruction fails most in."""
+    """Return the rows of one trial."""
     task = datasets.load_task(spec.settings.data, spec.task)
-    score = spec.settings.score.model_copy(update={"error": reading.error, "aggregation": reading.aggregation})
-    detector = puzzle_ae.load(results.detector(spec.key), device=torch.device("cpu")).with_score(score)
+    detector = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
     matrices = results.errors(spec.key)
     images, matrix = task.test, matrices["test"]
     groups, classes, names = np.where(task.labels, "anomalous", "normal"), task.test_classes, task.test_names
@@ -72,18 +72,10 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
     for kind, indices in chosen.items():
         for index in indices.tolist():
             image = images[index]
-            padded = puzzles.pad(to_float(image[None]), detector.grid)
-            k = (errors[index] / detector.validation_NK.mean(0)).argmax()[None]
-            puzzle = detector.puzzler.shuffle(padded, k)
-            with torch.no_grad():
-                solved = detector.reconstruct(puzzle)
-            height, width = image.shape[-2:]
             rows.append(
                 {
                     "original": image.numpy(),
-                    "puzzle": _bytes(puzzle, height, width),
-                    "reconstruction": _bytes(solved, height, width),
-                    "error_map": (solved - padded).square().mean(1)[0, :height, :width].numpy(),
+                    **_shown(detector, image, errors[index]),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
                     "true_class": np.array(classes[index]),
@@ -92,6 +84,24 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
                 }
             )
     return rows
+
+
+@torch.no_grad()
+def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what a detector can show of an image: the view that it fails most in, its answer, the anomaly map."""
+    shown: dict[str, np.ndarray] = {}
+    height, width = image_CHW.shape[-2:]
+    if isinstance(detector, Viewed):
+        prepared = detector.prepare(to_float(image_CHW[None]))
+        k = (error_K / detector.validation_NK.mean(0)).argmax()[None]
+        view = detector.view(prepared, k)
+        shown["puzzle"] = _bytes(view, height, width)
+        if (answer := detector.picture(detector.answer(view))) is not None:
+            shown["reconstruction"] = _bytes(answer, height, width)
+            shown["error_map"] = (answer - prepared).square().mean(1)[0, :height, :width].numpy()
+    elif detector.traits.maps:
+        shown["error_map"] = detector.maps(image_CHW[None])[1][0].numpy()
+    return shown
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:

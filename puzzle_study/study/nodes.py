@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from puzzle_study import config
-from puzzle_study.devices import cannot_use_gpu, gpu_fault
+from puzzle_study.detectors.devices import cannot_use_gpu, gpu_fault
 from puzzle_study.errors import UserError
 
 ANSWER_SECONDS = 120

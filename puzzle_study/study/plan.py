@@ -13,30 +13,23 @@ stopped first. Later ones may have begun or not: their records are taken in, and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from puzzle_study import config
+from puzzle_study.config import Reading, forms
+from puzzle_study.config.read import StudyFile
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import racing, space
-from puzzle_study.study.selection import (
-    Reading,
-    Worth,
-    configuration_worth,
-    gain,
-    objectives,
-    readings,
-    trial_value,
-)
-from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, resolve_reference
+from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.spec import TrialSpec, reference_settings
+from puzzle_study.trials.worth import Worth, configuration_worth, gain, objectives, readings, trial_value
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
@@ -47,7 +40,8 @@ class Planned:
     """A configuration with its trials.
 
     Attributes:
-        number: its place in the order of asking; 0 is the study's own, untouched default.
+        number: its place in the order of asking; those of the detectors' own, untouched settings come first.
+        default: whether it is such a one.
         values: of the search axes.
         settings: all of it.
         trials: one for each task and seed.
@@ -60,6 +54,7 @@ class Planned:
     """
 
     number: int
+    default: bool
     values: space.Values
     settings: config.Settings
     trials: tuple[TrialSpec, ...]
@@ -106,13 +101,15 @@ class Plan:
     ) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
-        self.readings, self.objectives = readings(file.study), objectives(file.study)
+        self.objectives = objectives(file.study)
+        self._readings = {detector: readings(file.study, detector) for detector in file.form.names}
         self.racing = file.study.search.racing if file.study.search else None
         self.stopping = file.study.search.stopping if file.study.search else None
-        self.records: dict[str, Mapping[str, Any]] = {}
+        self.records: dict[str, Record] = {}
         self.references = tuple(
-            TrialSpec(name, resolve_reference(name, self._settings({})), task, 0, fingerprint)
+            TrialSpec(reference_settings(name, *map(self.study.settings, self.study.detectors)), task, 0, fingerprint)
             for name in self.study.references
+            if name not in self.study.detectors
             for task in self.tasks
         )
         self.configurations: list[Planned] = []
@@ -134,18 +131,20 @@ class Plan:
                 f"{len(self.tasks) * len(self.study.seeds)} (classes × seeds); lower racing.start, add seeds, or leave "
                 f"racing out"
             )
-        self._append({}, None)
+        for detector in file.form.names:
+            self._append({forms.ONE: detector} if file.form.several else {}, None, default=True)
 
     @cached_property
     def wanted(self) -> int:
-        """How many configurations are trained, the default included."""
+        """How many configurations are trained, each detector's default included."""
+        defaults = len(self.file.form.names)
         if self.study.search is None:
-            return 1
+            return defaults
         if self.study.search.configurations is not None:
-            return 1 + self.study.search.configurations
+            return defaults + self.study.search.configurations
         if self.study.search.algorithm == "grid":
-            return 1 + grid_size(self.file, self.study.search)
-        return 1 + DEFAULT_CONFIGURATIONS
+            return defaults + grid_size(self.file, self.study.search)
+        return defaults + DEFAULT_CONFIGURATIONS
 
     @property
     def total(self) -> int:
@@ -163,9 +162,11 @@ class Plan:
             unknown * len(self.tasks) * len(self.study.seeds),
         )
 
-    @property
-    def complete(self) -> bool:
-        """Whether every trial has a record, or will have none because its configuration was given up."""
+    def ended(self) -> bool:
+        """Return whether every trial has a record, or will have none because its configuration was given up.
+
+        Asks for what comes next, and so takes in the records that are there.
+        """
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
@@ -173,7 +174,7 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                record = self.results.record(spec.key)
+                record = read_record(self.results, spec.key)
                 if record is not None and self._is_kept(spec, record):
                     self._take_in(spec.key, record)
                 elif self._is_to_run(spec):
@@ -190,7 +191,7 @@ class Plan:
             self._running[spec.key] = spec
         return spec
 
-    def done(self, key: str, record: Mapping[str, Any]) -> None:
+    def done(self, key: str, record: Record) -> None:
         """Take in the record of a trial that was running: finished, failed or stopped."""
         self._running.pop(key, None)
         self._take_in(key, record)
@@ -204,7 +205,7 @@ class Plan:
     def stoppable(self, key: str) -> bool:
         """Return whether a trial may be stopped along its training: those of the default never are."""
         planned = self._of_trial.get(key)
-        return planned is not None and planned.number > 0
+        return planned is not None and not planned.default
 
     def given_up(self, key: str) -> str:
         """Return why a trial was given up before it was run, or nothing."""
@@ -214,6 +215,10 @@ class Plan:
     def finished(self) -> int:
         """Return how many trials have a record: finished, failed or stopped."""
         return len(self.records)
+
+    def readings(self, planned: Planned) -> list[Reading]:
+        """Return the readings under which a configuration may win."""
+        return self._readings[planned.settings.detector]
 
     def worth(self, planned: Planned) -> dict[Reading, Worth] | None:
         """Return the worth of a configuration under every reading, or None where it is incomplete."""
@@ -246,34 +251,34 @@ class Plan:
             return found
         return best
 
-    def _finished(self, trials: Sequence[TrialSpec]) -> list[Mapping[str, Any]]:
+    def _finished(self, trials: Sequence[TrialSpec]) -> list[Record]:
         records = [self.records.get(spec.key) for spec in trials]
-        return [record for record in records if record is not None and record["status"] == "finished"]
+        return [record for record in records if record is not None and record.finished]
 
-    def _is_kept(self, spec: TrialSpec, record: Mapping[str, Any]) -> bool:
+    def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
         """Whether a record counts; a trial stays stopped where this study might have stopped it too."""
-        if record["status"] == "stopped" and self.stopping is not None and self.stoppable(spec.key):
-            return bool(record.get("stopping") == self.stopping.model_dump(mode="json"))
-        return bool(record["status"] == "finished")
+        if record.status == "stopped" and self.stopping is not None and self.stoppable(spec.key):
+            return record.stopping.get("rule") == self.stopping.model_dump(mode="json")
+        return record.finished
 
     def _is_to_run(self, spec: TrialSpec) -> bool:
         planned = self._of_trial.get(spec.key)
         never = planned.never if planned is not None else ()
         return not any(spec.key in keys for keys in (self.records, self._running, {other.key for other in never}))
 
-    def _take_in(self, key: str, record: Mapping[str, Any]) -> None:
+    def _take_in(self, key: str, record: Record) -> None:
         self.records[key] = record
         planned = self._of_trial.get(key)
         if planned is None:
             return
-        if record["status"] == "stopped":
+        if record.status == "stopped":
             needed = 1 + next(number for number, spec in enumerate(planned.trials) if spec.key == key)
             if needed < planned.needed or not planned.given_up:
-                self._give_up(planned, f"trial {key} was stopped: {record['error']}", needed=needed)
-        finished = self._finished(planned.trials) if record["status"] == "finished" else []
+                self._give_up(planned, f"trial {key} was stopped: {record.error}", needed=needed)
+        finished = self._finished(planned.trials) if record.finished else []
         if len(finished) == len(planned.trials):
             self._worths[planned.number] = {
-                reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings
+                reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings(planned)
             }
             self._winner = self._better(planned, self._winner)
 
@@ -297,8 +302,9 @@ class Plan:
                 return False
         if self.exhausted:
             return False
-        for _ in range(REPEATED_SUGGESTIONS):
-            suggestion = self._asker.ask()
+        for repeated in range(REPEATED_SUGGESTIONS):
+            # A detector that is best, and has few configurations, would else be suggested again and again.
+            suggestion = self._asker.ask(at_random=repeated >= REPEATED_SUGGESTIONS // 2)
             if suggestion is None:
                 break
             if self._append(suggestion.values, suggestion):
@@ -323,7 +329,7 @@ class Plan:
                 verdict = racing.compare(
                     finished,
                     self._finished(rival.trials[: planned.released]),
-                    self.readings,
+                    self.readings(planned),
                     rival_reading=reading,
                     objective=self.objectives[0],
                     p=self.racing.p,
@@ -350,8 +356,8 @@ class Plan:
         worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
-        if planned.number == 0 and worth is not None and self._asker is not None:
-            self._asker.tell_default(worth)
+        if planned.default and worth is not None and self._asker is not None:
+            self._asker.tell_default(planned.settings, worth)
         if planned.number in self._worths:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
@@ -360,21 +366,19 @@ class Plan:
     def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
         """Return what a configuration with a stopped trial had reached, so that the search learns from it."""
         last = self.records[planned.trials[planned.needed - 1].key]
-        if self.objectives != ("selection",) or last["status"] != "stopped":
+        if self.objectives != ("selection",) or last.status != "stopped":
             return None
-        stopped, finished = float(last["selection"]), self._finished(planned.trials[: planned.needed])
+        stopped, finished = float(last.stopping["selection"]), self._finished(planned.trials[: planned.needed])
         return {
             reading: (fmean([stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
-            for reading in self.readings
+            for reading in self.readings(planned)
         }
 
-    def _append(self, values: space.Values, suggestion: space.Suggestion | None) -> bool:
+    def _append(self, values: space.Values, suggestion: space.Suggestion | None, *, default: bool = False) -> bool:
         """Queue a configuration; one that trains the same as an earlier one shares its trials and is not counted."""
         settings = self._settings(values)
         trials = tuple(
-            TrialSpec(PUZZLE_AE, settings, task, seed, self.fingerprint)
-            for task in self.tasks
-            for seed in self.study.seeds
+            TrialSpec(settings, task, seed, self.fingerprint) for task in self.tasks for seed in self.study.seeds
         )
         name = trials[0].configuration
         earlier = self._by_name.get(name)
@@ -385,7 +389,8 @@ class Plan:
                 else:
                     earlier.suggestions.append(suggestion)
             return False
-        planned = Planned(len(self.configurations), values, settings, trials, [suggestion] if suggestion else [])
+        asked = [suggestion] if suggestion else []
+        planned = Planned(len(self.configurations), default, values, settings, trials, asked)
         if self.racing is not None and self._best_told is not None:
             planned.rival = self._best_told[:2]
             planned.released = self.racing.start
@@ -402,7 +407,12 @@ class Plan:
 def grid_size(file: StudyFile, search: config.Search) -> int:
     """Return how many configurations a grid has that do not train the same as the default or one another."""
     asker = space.GridAsker(file, search)
-    names = {TrialSpec(PUZZLE_AE, file.configuration({}), TaskSpec("", ""), 0, "").configuration}
+
+    def name(settings: config.Settings) -> str:
+        return TrialSpec(settings, TaskSpec("", ""), 0, "").configuration
+
+    defaults = {name(file.study.settings(detector)) for detector in file.form.names}
+    names = set(defaults)
     while (suggestion := asker.ask()) is not None:
-        names.add(TrialSpec(PUZZLE_AE, file.configuration(suggestion.values), TaskSpec("", ""), 0, "").configuration)
-    return len(names) - 1
+        names.add(name(file.configuration(suggestion.values)))
+    return len(names - defaults)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from puzzle_study.study.selection import Reading, gain, trial_value
+from puzzle_study.config import Reading
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.worth import gain, trial_value
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Verdict:
 
 
 def compare(
-    records: Sequence[Mapping[str, Any]],
-    rival_records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
+    rival_records: Sequence[Record],
     readings: Sequence[Reading],
     *,
     rival_reading: Reading,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,17 +19,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from puzzle_study import config
-from puzzle_study.axes import EVALUATION_AXES, applies, combinations, ordered_axes, setting_of
-from puzzle_study.axes import Values as Values
-from puzzle_study.study.selection import (
-    LOWER_IS_BETTER,
-    Reading,
-    Worth,
-    objectives,
-    readings,
-)
-from puzzle_study.studyfile import StudyFile
-from puzzle_study.trial_spec import INERT_BY, inert_settings
+from puzzle_study.config import Reading
+from puzzle_study.config.axes import Values as Values
+from puzzle_study.config.axes import applies, combinations, ordered_axes, setting_of
+from puzzle_study.config.read import StudyFile
+from puzzle_study.trials.spec import inert_settings
+from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
 
 class Suggestion(Protocol):
@@ -43,11 +39,11 @@ class Suggestion(Protocol):
 class Asker(Protocol):
     """Where configurations come from."""
 
-    def ask(self) -> Suggestion | None:
-        """Return the next suggestion, or None where the space is exhausted."""
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
+        """Return the next suggestion, drawn at random if so asked, or None if the space is exhausted."""
 
-    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
-        """Tell the worth of the study's own settings."""
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
+        """Tell the worth of a detector's own settings."""
 
 
 def make_asker(file: StudyFile, search: config.Search, journal: Path | None = None) -> Asker:
@@ -63,13 +59,18 @@ def make_asker(file: StudyFile, search: config.Search, journal: Path | None = No
     return OptunaAsker(file, search, journal)
 
 
-def inert_axes(file: StudyFile, search: config.Search) -> dict[str, str]:
+def inert_axes(file: StudyFile) -> dict[str, str]:
     """Return the axes that cannot matter wherever they are searched, each with the reason."""
-    inert = {}
-    for name in search.space:
-        deciding = INERT_BY.get(name.rpartition(".")[0], ())
+    inert: dict[str, str] = {}
+    for name in file.study.search.space if file.study.search else {}:
+        detector = file.form.detector_of(name)
+        if detector is None:
+            continue
+        prefix = file.form.prefix(detector)
+        section = name.removeprefix(prefix).rpartition(".")[0]
+        deciding = [f"{prefix}{other}" for other in file.form.settings_class(detector).INERT_BY.get(section, ())]
         reasons = [
-            inert_settings(file.configuration(values)).get(name)
+            inert_settings(file.configuration(values)).get(name.removeprefix(prefix))
             for values in combinations(file, [name, *deciding]) or ()
             if name in values
         ]
@@ -99,43 +100,59 @@ class OptunaAsker:
     def __init__(self, file: StudyFile, search: config.Search, journal: Path | None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search = search
-        self.readings = readings(file.study)
-        self.setting: Callable[[str], Any] = lambda name: setting_of(file.study, name)
+        self.file = file
+        self.free = file.form.free()
+        most = max(len(readings(file.study, detector)) for detector in file.form.names)
+        self.sampler = make_sampler(search, startup=search.startup * most)
+        self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
+        self._journal = journal
+
+    @cached_property
+    def study(self) -> optuna.Study:
+        """Optuna's study; its journal is written anew as soon as something is asked or told, not before."""
         storage = None
-        if journal is not None:
-            journal.unlink(missing_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(journal)))
-        self.study = optuna.create_study(
-            study_name=file.study.name,
+        if self._journal is not None:
+            self._journal.parent.mkdir(parents=True, exist_ok=True)
+            self._journal.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(self._journal)))
+        study = optuna.create_study(
+            study_name=self.file.study.name,
             storage=storage,
-            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
-            sampler=make_sampler(search, startup=search.startup * len(self.readings)),
+            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(self.file.study)],
+            sampler=self.sampler,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self.study.set_metric_names(list(objectives(file.study)))
+            study.set_metric_names(list(objectives(self.file.study)))
+        return study
 
-    def ask(self) -> OptunaSuggestion:
-        """Return Optuna's next suggestion; conditional axes are asked only where their condition holds."""
+    def ask(self, *, at_random: bool = False) -> OptunaSuggestion:
+        """Return Optuna's next suggestion; conditional axes are asked only if their condition holds."""
+        self.study.sampler = self.random if at_random else self.sampler
         trial = self.study.ask()
         values: Values = {}
         for name, axis in ordered_axes(self.search):
-            if applies(axis, values, self.setting):
+            if applies(axis, values, self.file.study):
                 values[name] = suggest(trial, name, axis)
         return OptunaSuggestion(self, trial, values)
 
-    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
-        """Let Optuna know the default configuration where it lies in the space."""
-        values = {
-            name: self.setting(name) for name, axis in ordered_axes(self.search) if applies(axis, {}, self.setting)
-        }
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
+        """Let Optuna know a detector's default configuration if it lies in the space."""
+        values: Values = {}
+        for name, axis in ordered_axes(self.search):
+            if applies(axis, values, self.file.study):
+                values[name] = setting_of(settings, name)
         self.add(values, worth)
+
+    def read_as(self, reading: Reading) -> dict[str, str]:
+        """Return the settings that need no training as a reading has them."""
+        return {name: str(getattr(reading, own.rpartition(".")[2])) for name, own in self.free.items()}
 
     def add(self, values: Values, worth: Mapping[Reading, Worth]) -> None:
         """Add finished trials that Optuna was not asked for, where the values lie in the space."""
         for reading, value in worth.items():
-            params = values | {name: reading.values[name] for name in EVALUATION_AXES if name in values}
+            params = values | {name: read for name, read in self.read_as(reading).items() if name in values}
             if all(contains(self.distributions[name], params[name]) for name in params):
                 self.study.add_trial(
                     optuna.trial.create_trial(
@@ -178,7 +195,7 @@ class OptunaSuggestion:
         asked = next(
             reading
             for reading in worth
-            if all(self.values.get(name, value) == value for name, value in reading.values.items())
+            if all(self.values.get(name, read) == read for name, read in self.asker.read_as(reading).items())
         )
         self.asker.study.tell(self.trial, worth[asked])
         self.asker.add(self.values, {reading: value for reading, value in worth.items() if reading != asked})
@@ -188,23 +205,24 @@ class GridAsker:
     """Every combination of the values of the axes that need training, in the order of the study file."""
 
     def __init__(self, file: StudyFile, search: config.Search) -> None:
-        self._suggestions = self._enumerate(search, lambda name: setting_of(file.study, name))
+        self._suggestions = self._enumerate(search, file)
 
-    def ask(self) -> Suggestion | None:
+    def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next combination, or None after the last one."""
         return next(self._suggestions, None)
 
-    def tell_default(self, worth: Mapping[Reading, Worth]) -> None:
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """A grid learns nothing."""
 
     @staticmethod
-    def _enumerate(search: config.Search, setting: Callable[[str], Any]) -> Iterator[Suggestion]:
-        axes = [(name, axis) for name, axis in ordered_axes(search) if name not in EVALUATION_AXES]
+    def _enumerate(search: config.Search, file: StudyFile) -> Iterator[Suggestion]:
+        free = file.form.free()
+        axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
         seen: set[tuple[tuple[str, Any], ...]] = set()
         for combination in itertools.product(*(axis.values for _, axis in axes)):
             values: Values = {}
             for (name, axis), value in zip(axes, combination, strict=True):
-                if applies(axis, values, setting):
+                if applies(axis, values, file.study):
                     values[name] = value
             if (unique := tuple(values.items())) not in seen:
                 seen.add(unique)

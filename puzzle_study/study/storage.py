@@ -20,8 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from puzzle_study import __version__
+from puzzle_study.config.paths import is_url
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, replacing
+from puzzle_study.io import replacing
+from puzzle_study.results import Results
 from puzzle_study.study.disk import FULL
 
 # Files below these folders are named by what determines them; the driver's own files are not.
@@ -34,11 +36,6 @@ AT_FIRST = "check the address and the credentials of that machine"
 MEANWHILE = "nothing that is finished is lost: see that it is reached and go on with --resume"
 # What the clients of S3 and GCS put around the cause.
 NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
-
-
-def is_url(storage: str | None) -> bool:
-    """Whether a study's `storage` is a URL and not a folder."""
-    return storage is not None and "://" in storage
 
 
 def results_folder(given: Path | None, storage: str | None) -> Path:

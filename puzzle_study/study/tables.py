@@ -9,22 +9,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config, metrics
-from puzzle_study.axes import EVALUATION_AXES, setting_of
+from puzzle_study import config
+from puzzle_study.config import Reading
+from puzzle_study.config.axes import setting_of
+from puzzle_study.config.forms import ONE, Form
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
-from puzzle_study.statistics import mean_interval
-from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import (
-    Reading,
+from puzzle_study.statistics import metrics
+from puzzle_study.statistics.intervals import mean_interval
+from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.trials.following import FOLLOWED
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import (
     configuration_worth,
     criterion,
     gain,
     lacking,
     pareto_front,
     summary_column,
+    trial_value,
 )
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec
 
 METRICS = (
     "auroc",
@@ -59,22 +64,23 @@ PLAIN = (
 )
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
+CONFIGURATION, REFERENCE = "configuration", "reference"
+"""Roles of a detector in a study: compared and may win, or stands beside."""
 
 
 def write_tables(plan: Plan, results: Results) -> None:
     """Write the three tables of everything that has a record so far."""
     axes = training_axes(plan.study)
-    error = plan.study.score.error
     rows, epochs = [], []
-    for spec, settings in _specs(plan):
+    for role, spec, settings in _specs(plan):
         record = plan.records.get(spec.key) or _never_run(plan, spec)
         if record is None:
             continue
-        searched = {name: setting_of(settings, name) for name in axes} if spec.detector == PUZZLE_AE else {}
-        rows.append(trial_row(spec, record, searched, error))
-        epochs.append(epoch_rows(spec, record, error))
+        searched = {name: setting_of(settings, name) for name in axes} if role == CONFIGURATION else {}
+        rows.append(trial_row(role, record, searched, settings.own.reading.error))
+        epochs.append(epoch_rows(record, settings.own.reading.error))
     results.write_table(results.trials_file, pd.DataFrame(rows))
-    columns = ["trial", "epoch", "loss_rec", "loss_adv", "loss_d", "lr", *(f"auroc_{name}" for name in AGGREGATIONS)]
+    columns = ["trial", "epoch", *(f"auroc_{name}" for name in AGGREGATIONS)]
     history = [frame for frame in epochs if len(frame)]
     results.write_table(
         results.epochs_file,
@@ -83,40 +89,49 @@ def write_tables(plan: Plan, results: Results) -> None:
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
 
 
-def _never_run(plan: Plan, spec: TrialSpec) -> Mapping[str, Any] | None:
+def _never_run(plan: Plan, spec: TrialSpec) -> Record | None:
     """Return what stands for a trial that was not run because its configuration was given up."""
     reason = plan.given_up(spec.key)
-    return {"status": "stopped", "error": reason} if reason else None
+    return Record(spec, "stopped", reason) if reason else None
 
 
 def training_axes(study: config.Study) -> list[str]:
     """Return the searched settings that need training, in the order of the study file."""
-    return [name for name in (study.search.space if study.search else {}) if name not in EVALUATION_AXES]
+    free = Form.of_study(study).free()
+    return [name for name in (study.search.space if study.search else {}) if name not in free and name != ONE]
 
 
-def trial_row(
-    spec: TrialSpec, record: Mapping[str, Any], searched: Mapping[str, Any], error: config.ErrorNorm
-) -> dict[str, Any]:
-    """Return a trial's row of trials.csv."""
+def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str) -> dict[str, Any]:
+    """Return a trial's row of trials.csv.
+
+    Args:
+        role: ``configuration`` or ``reference``.
+        record: of the trial.
+        searched: values of the axes that need training.
+        error: the norm under which the metrics are.
+    """
+    spec = record.spec
     row: dict[str, Any] = {
         "trial": spec.key,
         "configuration": spec.configuration,
-        "status": record["status"],
-        "error": record["error"],
+        "status": record.status,
+        "error": record.error,
+        "role": role,
         "detector": spec.detector,
+        "norm": error,
         "dataset": spec.task.dataset,
         "normal_class": spec.task.normal_class,
         "repeat": spec.task.repeat,
         "seed": spec.seed,
         **searched,
     }
-    row |= {name: record.get(name) for name in PLAIN}
-    if record.get("permutations"):
-        row["permutations"] = content_key({"permutations": record["permutations"]}, length=8)
-    if record["status"] == "finished":
-        row["note"] = lacking([(record["n_test"], record["n_anomalies"])])
+    row |= {name: record.column(name) for name in PLAIN}
+    if (described := record.column("described")) is not None:
+        row["described"] = content_key({"described": described}, length=8)
+    if record.finished:
+        row["note"] = lacking([_tested(record)])
         for aggregation in AGGREGATIONS:
-            values = record["metrics"][error][aggregation]
+            values = record.read(Reading(error, aggregation))
             for name in METRICS:
                 stem, _, end = name.partition("_") if name in ("auroc_low", "auroc_high") else (name, "", "")
                 if name in values:
@@ -127,15 +142,16 @@ def trial_row(
     return row
 
 
-def epoch_rows(spec: TrialSpec, record: Mapping[str, Any], error: config.ErrorNorm) -> pd.DataFrame:
-    """Return a trial's rows of epochs.parquet."""
-    history = record.get("history") or {}
+def epoch_rows(record: Record, error: str) -> pd.DataFrame:
+    """Return a trial's rows of epochs.parquet: what its detector reports of an epoch, and the AUROC along it."""
+    history = record.history
     if not history:
         return pd.DataFrame()
-    frame = pd.DataFrame({"trial": spec.key, "epoch": np.asarray(history["epoch"], dtype=np.int64)})
-    for name in ("loss_rec", "loss_adv", "loss_d", "lr"):
-        frame[name] = np.asarray(history[name], dtype=np.float64)
-    for followed in ("auroc", "selection"):
+    frame = pd.DataFrame({"trial": record.spec.key, "epoch": np.asarray(history["epoch"], dtype=np.int64)})
+    for name in history:
+        if name != "epoch" and name.partition("_")[0] not in FOLLOWED:
+            frame[name] = np.asarray(history[name], dtype=np.float64)
+    for followed in FOLLOWED:
         for aggregation in AGGREGATIONS:
             if (column := history.get(f"{followed}_{aggregation}_{error}")) is not None:
                 frame[f"{followed}_{aggregation}"] = np.asarray(column, dtype=np.float64)
@@ -146,29 +162,33 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
     """Return summary.csv: every configuration under every aggregation, ranked, and the references."""
     study = plan.study
     winner = plan.winner()
-    shown = list(
-        dict.fromkeys(
-            [*plan.readings, *(Reading(reading.error, name) for reading in plan.readings for name in AGGREGATIONS)]
-        )
-    )
     rows = []
     for planned in plan.configurations:
-        for reading in shown:
+        may_win = plan.readings(planned)
+        for reading in _shown(planned, may_win):
             is_winner = winner is not None and winner[0] is planned and winner[1] == reading
-            row = _summary_row(plan, planned.configuration, PUZZLE_AE, planned.trials, reading)
-            row["label"] = ";".join(["winner"] * is_winner + ["default"] * (planned.number == 0))
+            row = _summary_row(plan, CONFIGURATION, planned.trials, reading)
+            row["label"] = ";".join(["winner"] * is_winner + ["default"] * planned.default)
             row["number"] = planned.number
             row |= {name: setting_of(planned.settings, name) for name in axes}
-            row["may_win"] = reading in plan.readings and row["complete"]
+            row["may_win"] = reading in may_win and row["complete"]
             row["given_up"] = planned.given_up
             rows.append(row)
     _rank([row for row in rows if row["may_win"]], plan)
-    for name in study.references:
+    for name in dict.fromkeys(spec.detector for spec in plan.references):
         specs = [spec for spec in plan.references if spec.detector == name]
-        rows.append(_summary_row(plan, name, name, specs, plan.readings[0]) | {"label": "", "aggregation": ""})
+        rows.append(_summary_row(plan, REFERENCE, specs, specs[0].settings.own.reading))
     for row in rows:
         row["selection"] = study.selection
     return rows
+
+
+def _shown(planned: Planned, may_win: Sequence[Reading]) -> list[Reading]:
+    """Return the readings of a configuration that have a row: those that may win, and its other aggregations."""
+    if not planned.settings.own.FREE:
+        return list(may_win)
+    others = (Reading(reading.error, name) for reading in may_win for name in AGGREGATIONS)
+    return list(dict.fromkeys([*may_win, *others]))
 
 
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
@@ -185,14 +205,13 @@ def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
             row["pareto"] = on_front
 
 
-def _summary_row(
-    plan: Plan, configuration: str, detector: str, specs: Sequence[TrialSpec], reading: Reading
-) -> dict[str, Any]:
-    records = [record for spec in specs if (record := plan.records.get(spec.key)) and record["status"] == "finished"]
+def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Reading) -> dict[str, Any]:
+    records = [record for spec in specs if (record := plan.records.get(spec.key)) and record.finished]
     row: dict[str, Any] = {
-        "configuration": configuration,
+        "configuration": specs[0].configuration,
         "label": "",
-        "detector": detector,
+        "role": role,
+        "detector": specs[0].detector,
         "error": reading.error,
         "aggregation": reading.aggregation,
         "trials": len(records),
@@ -202,11 +221,11 @@ def _summary_row(
     }
     if not records:
         return row
-    row["note"] = lacking([(record["n_test"], record["n_anomalies"]) for record in records])
-    measured = [record for record in records if not metrics.lacking(record["n_test"], record["n_anomalies"])]
+    row["note"] = lacking([_tested(record) for record in records])
+    measured = [record for record in records if not metrics.lacking(*_tested(record))]
     row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
     row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
-    if detector == PUZZLE_AE:
+    if role == CONFIGURATION:
         worth = configuration_worth(records, reading, plan.objectives)
         row |= {
             summary_column(name, plan.study.selection): value
@@ -215,23 +234,28 @@ def _summary_row(
     return row
 
 
-def _auroc(records: Sequence[Mapping[str, Any]], reading: Reading) -> dict[str, Any]:
+def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
     """Return the columns ``AUROC`` of trials that have one."""
-    values = [record["metrics"][reading.error][reading.aggregation]["auroc"] for record in records]
-    strata = [(record["task"]["normal_class"], record["task"]["repeat"]) for record in records]
+    values = [trial_value(record, reading, "auroc") for record in records]
+    strata = [(record.spec.task.normal_class, record.spec.task.repeat) for record in records]
     mean = mean_interval(values, strata, bounds=(0, 1))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
 
 
-def _specs(plan: Plan) -> Iterable[tuple[TrialSpec, config.Settings]]:
+def _tested(record: Record) -> tuple[int, int]:
+    """Return the number of test images and of anomalies among them."""
+    return record.measured["n_test"], record.measured["n_anomalies"]
+
+
+def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:
     for spec in plan.references:
-        yield spec, spec.settings
+        yield REFERENCE, spec, spec.settings
     for planned in plan.configurations:
         for spec in planned.trials:
-            yield spec, planned.settings
+            yield CONFIGURATION, spec, planned.settings
 
 
-def _evaluated(record: Mapping[str, Any], aggregation: str, error: str) -> list[float]:
-    column = (record.get("history") or {}).get(f"auroc_{aggregation}_{error}", [])
+def _evaluated(record: Record, aggregation: str, error: str) -> list[float]:
+    column = record.history.get(f"auroc_{aggregation}_{error}", [])
     return [value for value in column if value is not None]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from puzzle_study.commands import USAGE
+from puzzle_study.cli import USAGE
 
 # A raylet follows its agents, and may end the driver before it is gone itself.
 AGENT = re.compile(rb"ray::\w*Agent\b")

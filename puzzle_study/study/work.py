@@ -5,50 +5,20 @@ Nothing here knows Ray or the clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
-from typing import Any
 
 from puzzle_study import config, datasets
+from puzzle_study.config.types import Costs, Images
+from puzzle_study.criteria.bank import pseudo_anomalies_of
 from puzzle_study.datasets import DATASETS, SplitSizes, TaskSpec
-from puzzle_study.detectors.scoring import AGGREGATIONS, ERROR_NORMS
+from puzzle_study.detectors.scoring import READINGS
 from puzzle_study.errors import UserError
-from puzzle_study.pseudo_anomalies import pseudo_anomalies_of
-from puzzle_study.puzzle_rules import scoring_permutations
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import TimeLeft
-from puzzle_study.trial_spec import PUZZLE_AE, UNTRAINED, TrialSpec
-
-# Multiply-adds of the U-Net for a pixel are 140 × base², and narrow networks are slower at them.
-ADDS_PER_PIXEL, NARROW = 140, 16
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What one step costs, all in one unit: multiply-adds, or seconds if they were measured.
-
-    Attributes:
-        train: an image in training.
-        score: a puzzle in scoring.
-        distance: between two images, by which references are counted.
-    """
-
-    train: float
-    score: float
-    distance: float
-
-    @staticmethod
-    def of(settings: config.Settings) -> Costs:
-        """Return the costs of a configuration in multiply-adds, roughly."""
-        data, base, adversary = settings.data, settings.model.base_channels, settings.train.adversary
-        pixels = (data.size or DATASETS[data.name].size) ** 2
-        solve = float(ADDS_PER_PIXEL * pixels * base * (base + NARROW))
-        # Forward, and back to weights and to inputs; the adversary goes forward and back to the input each step.
-        steps = {"none": 0, "fgsm": 1, "pgd": adversary.steps}[adversary.method]
-        channels = 1 if data.grayscale else DATASETS[data.name].channels
-        return Costs(train=(3 + 2 * steps) * solve, score=solve, distance=channels * pixels)
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
 
 
 @dataclass(frozen=True)
@@ -58,7 +28,7 @@ class Work:
     Attributes:
         epochs: at most.
         epoch: one of them, with its share of the evaluations along training.
-        rest: what follows: calibration, scoring, robustness; all of a reference.
+        rest: what does not depend on epochs: a fit at once, calibration, scoring, robustness.
     """
 
     epochs: int
@@ -70,27 +40,34 @@ class Work:
         return max(self.epochs - epochs, 0) * self.epoch + self.rest
 
 
-def trial_work(spec: TrialSpec, images: SplitSizes, costs: Costs) -> Work:
-    """Return the work of a trial on so many images."""
-    settings, evaluate = spec.settings, spec.settings.evaluate
-    test, pseudo = images.normal + images.anomalous, pseudo_anomalies_of(images.validation)
-    scored = images.validation + pseudo + test
-    if spec.detector not in (PUZZLE_AE, UNTRAINED):
-        return Work(0, 0.0, images.train * (images.train + scored) * costs.distance)
-    count = settings.score.permutations
-    if count == "all":
-        count = scoring_permutations(settings, normal_class=spec.task.normal_class)
-    image = count * costs.score
-    followed = images.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
+def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
+    """Return what a trial on so many images costs in multiply-adds."""
+    data = spec.settings.data
+    info = DATASETS[data.name]
+    channels = 1 if data.grayscale else info.channels
+    pixels = (data.size or info.size) ** 2
+    return spec.settings.own.costs(Images(sizes.train, pixels, channels, spec.task.normal_class, spec.task.dataset))
+
+
+def scored_images(sizes: SplitSizes) -> int:
+    """Return how many images a finished detector scores."""
+    return sizes.validation + pseudo_anomalies_of(sizes.validation) + sizes.normal + sizes.anomalous
+
+
+def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
+    """Return the work of a trial on so many images, in the unit of its costs."""
+    evaluate, epochs = spec.settings.evaluate, spec.settings.own.epochs_wanted
+    test, pseudo = sizes.normal + sizes.anomalous, pseudo_anomalies_of(sizes.validation)
+    followed = sizes.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
     attacked = 0
     if (robust := evaluate.robust) is not None:
         steps = robust.steps if robust.method == "pgd" else 1
-        each = min(images.normal, robust.max_images) + min(images.validation, robust.max_images)
-        attacked = len(ERROR_NORMS) * len(AGGREGATIONS) * each * (1 + 2 * steps)
+        each = min(sizes.normal, robust.max_images) + min(sizes.validation, robust.max_images)
+        attacked = len(READINGS) * each * (1 + 2 * steps)
     return Work(
-        epochs=settings.train.epochs,
-        epoch=images.train * costs.train + followed * image / evaluate.every,
-        rest=(scored + attacked) * image,
+        epochs=epochs,
+        epoch=sizes.train * costs.epoch + followed * costs.score / evaluate.every,
+        rest=costs.fit + (scored_images(sizes) + attacked) * costs.score,
     )
 
 
@@ -142,13 +119,12 @@ class TrialsLeft:
         begun.epoch, begun.at = epoch, now
         self._tell(now)
 
-    def ended(self, name: str, record: Mapping[str, Any] | None, now: float) -> None:
+    def ended(self, name: str, record: Record | None, now: float) -> None:
         """Say that a trial has ended, with its record if it has one."""
         begun = self._begun.pop(name, None)
-        finished = record if record is not None and record["status"] == "finished" else None
-        # References, whose work is counted roughly, do not tell how fast trainings are.
-        if begun is not None and finished is not None and begun.spec.detector == PUZZLE_AE:
-            work, epochs = self._of(begun.spec), finished["epochs"] - (begun.epoch or 0)
+        # What is fitted at once, whose work is counted roughly, does not tell how fast trainings are.
+        if begun is not None and record is not None and record.finished and (work := self._of(begun.spec)).epochs:
+            epochs = int(record.column("epochs")) - (begun.epoch or 0)
             self._time_left.worked(epochs * work.epoch + work.rest, now - begun.at)
         self._tell(now)
 
@@ -177,7 +153,7 @@ def planned_work(spec: TrialSpec, images: config.Data) -> Work:
     decoded = {"root": images.root, "size": images.size, "grayscale": images.grayscale}
     try:
         sizes = _sizes(spec.settings.data.model_copy(update=decoded), spec.task)
-        return trial_work(spec, sizes, Costs.of(spec.settings))
+        return trial_work(spec, sizes, costs_of(spec, sizes))
     except UserError:  # the trial will say so, and be done
         return Work(0, 0.0, 0.0)
 

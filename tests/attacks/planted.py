@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, puzzles
-from puzzle_study.config import Aggregation
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.networks import UNet, initialise_unet
+from puzzle_study.config import Reading
+from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
 
 SIDE = 16
 
@@ -85,7 +86,7 @@ class Answer(nn.Module):
 
 
 def puzzle_detector(
-    *, aggregation: Aggregation = "avg", grid: int = 2, count: int = 23, side: int = SIDE, channels: int = 1
+    *, aggregation: str = "avg", grid: int = 2, count: int = 23, side: int = SIDE, channels: int = 1
 ) -> PuzzleDetector:
     """Return a small Puzzle-AE with random weights, calibrated on random images."""
     every = puzzles.all_permutations() if grid == 2 else puzzles.drawn_permutations(count, 0)
@@ -96,9 +97,9 @@ def puzzle_detector(
     detector = PuzzleDetector(
         network,
         puzzles.PuzzleSet("jigsaw", grid, every[:count]),
-        shape=Shape(channels, side, side, 4),
-        score=config.Score.model_validate({"aggregation": aggregation}),
-        precision="float32",
+        shape=Shape(channels, side, side),
+        base_channels=4,
+        reading=Reading("l2", aggregation),
     )
     detector.calibrate(images(8, side=side, channels=channels, seed=5))
     return detector.eval()
@@ -116,9 +117,9 @@ def obfuscated() -> PuzzleDetector:
     detector = PuzzleDetector(
         network,  # type: ignore[arg-type]
         puzzle_set,
-        shape=Shape(1, SIDE, SIDE, 1),
-        score=config.Score.model_validate({"aggregation": "avg", "error": "mse"}),
-        precision="float32",
+        shape=Shape(1, SIDE, SIDE),
+        base_channels=1,
+        reading=Reading("mse", "avg"),
     )
     detector.calibrate(marked_images(4))
     return detector.eval()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 import torch
 from torch import Tensor
 
-from puzzle_study import config, puzzles
-from puzzle_study.attacks import attack_spec, run_attacks
-from puzzle_study.config import Aggregation
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.scoring import AGGREGATIONS
 
 from . import planted
 
 EPSILON = 0.05
-AGGREGATIONS = get_args(config.Aggregation)
 
 
 def sign_step(value: Tensor, leaf: Tensor) -> Tensor:
@@ -26,9 +24,9 @@ def sign_step(value: Tensor, leaf: Tensor) -> Tensor:
 
 def own_error(detector: PuzzleDetector, puzzle_CHW: Tensor, true_CHW: Tensor, k: int) -> Tensor:
     """The error of one puzzle against the true image in the detector's norm, over that of the validation images."""
-    error = (detector.reconstruct(puzzle_CHW[None])[0] - true_CHW).square().mean()
+    error = (detector.answer(puzzle_CHW[None])[0] - true_CHW).square().mean()
     validation_N = detector.validation_NK[:, k]
-    if detector.score.error == "l2":
+    if detector.reading.error == "l2":
         error, validation_N = error.sqrt(), validation_N.sqrt()
     return error / validation_N.mean()
 
@@ -74,7 +72,7 @@ REFERENCES = {
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("attack", REFERENCES)
 @pytest.mark.parametrize(("grid", "side", "count"), [(2, 16, 23), (3, 16, 5)])
-def test_fgsm_is_the_reference(attack: str, aggregation: Aggregation, grid: int, side: int, count: int) -> None:
+def test_fgsm_is_the_reference(attack: str, aggregation: str, grid: int, side: int, count: int) -> None:
     detector = planted.puzzle_detector(aggregation=aggregation, grid=grid, count=count, side=side)
     x_NCHW = planted.images(3, side=side)
     validation = detector.scores(detector.validation_NK)
@@ -90,7 +88,7 @@ def test_fgsm_is_the_reference(attack: str, aggregation: Aggregation, grid: int,
 @pytest.mark.slow
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("attack", REFERENCES)
-def test_same_result_for_every_chunk_size(attack: str, aggregation: Aggregation) -> None:
+def test_same_result_for_every_chunk_size(attack: str, aggregation: str) -> None:
     """Also with random starts, and where the puzzles of one image do not fit together."""
     detector = planted.puzzle_detector(aggregation=aggregation, count=7)
     x_NCHW = planted.images(3)
@@ -125,8 +123,8 @@ def test_rotations_are_attacked_too() -> None:
         detector.network,
         puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,))),
         shape=detector.shape,
-        score=detector.score,
-        precision="float32",
+        base_channels=detector.base_channels,
+        reading=detector.reading,
     )
     x_NCHW = planted.images(2)
     detector.calibrate(x_NCHW)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from puzzle_study import config, datasets
+from puzzle_study import datasets
 from puzzle_study.attack import main
 from puzzle_study.attacks.finished import find_detectors
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION
+from puzzle_study.detectors.base import Run
+from puzzle_study.detectors.files import DESCRIPTION, save
 from puzzle_study.errors import UserError
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
+from puzzle_study.trials import run
+from puzzle_study.trials.spec import TrialSpec
+from tests.core import tiny
 
 from . import planted
 
@@ -26,15 +30,15 @@ FAST = ("--attack", "attack1", "--method", "fgsm", "--method", "noise", "--max-i
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like that of a finished study, with two detectors of digits."""
     root = tmp_path_factory.mktemp("results") / "digits"
-    settings = config.Settings.model_validate({"data": {"name": "digits"}})
+    settings = tiny.settings()
     for digit in ("3", "8"):
         spec = datasets.TaskSpec("digits", digit)
         detector = planted.puzzle_detector(count=2)
         detector.calibrate(datasets.load_task(settings.data, spec).validation[:20])
         folder = root / "best" / digit
         folder.mkdir(parents=True)
-        trial = TrialSpec(PUZZLE_AE, settings, spec, 4, datasets.fingerprint(settings.data))
-        detector.save(folder, describe(trial))
+        trial = TrialSpec(settings, spec, 4, datasets.fingerprint(settings.data))
+        save(detector, folder, trial.to_json())
     return root
 
 
@@ -59,6 +63,22 @@ def test_a_study_is_attacked(study: Path) -> None:
     assert (frame["max_perturbation"] <= frame["epsilon"] + 1e-6).all()
     assert "detector 3: clean AUROC" in result.output
     assert "table: " in result.output
+
+
+def test_a_detector_without_views_is_attacked_by_what_fits_it(tmp_path: Path) -> None:
+    trial = tiny.trial(kind="nearest_neighbour")
+    trial = replace(trial, fingerprint=datasets.fingerprint(trial.settings.data))
+    task = datasets.load_task(trial.settings.data, trial.task)
+    detector = run.build(trial, task, tiny.CPU)
+    detector.fit(task.train[:20], Run())
+    detector.calibrate(task.validation[:20])
+    save(detector, tmp_path, trial.to_json())
+    result = call(tmp_path, "--method", "fgsm", "--max-images", "20", "--epsilon", "0.1")
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(tmp_path / "attacks.csv")["attack"].tolist() == ["attack1"]
+    result = call(tmp_path, "--attack", "attack2", "--method", "fgsm")
+    assert result.exit_code == 2
+    assert "attack2 perturbs views and nearest neighbour has none" in result.output
 
 
 def test_a_seed_that_no_generator_takes_is_refused(study: Path) -> None:
@@ -135,7 +155,7 @@ def test_bad_options_are_sentences(study: Path, arguments: tuple[str, ...], mess
     ("changes", "message"),
     [
         ({"fingerprint": "0" * 16}, "was trained on other images than those that are in data.root now"),
-        ({"height": 32, "width": 32}, "names another shape than that of its images; train the detector again"),
+        ({"image": {"channels": 1, "height": 32, "width": 32}}, "names another shape than that of its images"),
     ],
 )
 def test_images_that_a_detector_was_not_trained_on_are_refused(
@@ -153,8 +173,7 @@ def test_images_that_a_detector_was_not_trained_on_are_refused(
 
 
 def test_a_damaged_description_is_a_sentence(study: Path, tmp_path: Path) -> None:
-    detector = planted.puzzle_detector(count=2)
-    detector.save(tmp_path, {})
+    save(planted.puzzle_detector(count=2), tmp_path, {})
     result = call(tmp_path, *FAST)
     assert result.exit_code == 2
     assert "does not say which images it was trained for" in result.output

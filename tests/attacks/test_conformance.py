@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,28 +11,30 @@ import torchattacks
 from torch import Tensor
 
 from puzzle_study import config
-from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
-from puzzle_study.attacks.adapter import Centre, ScoreLogits
+from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.ball import ROUNDING, Ball
 from puzzle_study.attacks.methods import METHODS, REFUSED
 from puzzle_study.attacks.objectives import Objective
-from puzzle_study.attacks.specs import AttackSpec
-from puzzle_study.attacks.template import _run
+from puzzle_study.attacks.places.base import Place
+from puzzle_study.attacks.registry import PLACES
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import AttackSpec, attack_spec, attack_specs
+from puzzle_study.attacks.template import attack_batch
 from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.errors import UserError
 
 from . import planted
 
+PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 EPSILON = 0.06
-ATTACKS = get_args(config.AttackName)
 AVAILABLE = [
     name for name, one in METHODS.items() if one.torchattacks is None or hasattr(torchattacks, one.torchattacks)
 ]
 ATTACKING = [name for name in AVAILABLE if name != "noise"]
 
 
-def spec_of(attack: str, method: str, **changes: object) -> AttackSpec:
-    return attack_spec(attack, method, **{"epsilon": EPSILON, "steps": 2, "queries": 6, "seed": 7, **changes})  # type: ignore[arg-type]
+def spec_of(attack: str, method: str, **changes: Any) -> AttackSpec:
+    return attack_spec(attack, method, **{"epsilon": EPSILON, "steps": 2, "queries": 6, "seed": 7, **changes})
 
 
 def test_every_attack_of_torchattacks_has_a_row() -> None:
@@ -40,11 +43,20 @@ def test_every_attack_of_torchattacks_has_a_row() -> None:
     assert not {method.torchattacks for method in METHODS.values()} & set(REFUSED)
 
 
-def test_the_settings_offer_every_method() -> None:
-    assert get_args(config.AttackMethod) == tuple(METHODS)
+def test_the_settings_offer_every_method_and_every_place() -> None:
+    attacks = config.Attacks.model_validate({"methods": list(METHODS), "attacks": list(PLACES)})
+    assert {spec.method for spec in attack_specs(attacks)} == set(METHODS)
+    assert {spec.attack for spec in attack_specs(attacks)} == set(PLACES)
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("attack", PLACES)
+def test_a_place_says_what_it_is(attack: str) -> None:
+    assert PLACES[attack].name == attack
+    assert PLACES[attack].__doc__
+    assert f"| `{attack}` | " in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("attack", PLACES)
 @pytest.mark.parametrize("method", AVAILABLE)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ball_box_and_determinism(channels: int, method: str, attack: str) -> None:
@@ -123,16 +135,22 @@ class Spy(Objective):
         return value_B, value_B
 
 
+class Spied(Place):
+    """Perturbs images and keeps its spy."""
+
+    def objective(self, x_NCHW: Tensor) -> Spy:
+        self.spy = Spy(x_NCHW)
+        return self.spy
+
+
 @pytest.mark.parametrize("method", ATTACKING)
 def test_rows_stay_matched_to_their_images(method: str) -> None:
     """Also where some rows are far beyond the threshold, which makes Square and APGD drop rows when called plainly."""
-    start_RCHW = planted.images(4).float() / 255
-    spy, ball = Spy(start_RCHW), Ball(METHODS[method].norm, EPSILON)
-    logits = ScoreLogits(spy, start_RCHW, ball=ball, centre=Centre(0.5, 1e-3), direction=1).eval()
+    place = Spied(planted.Linear(), Centre(0.5, 1e-3), AtOnce(2))
     spec = spec_of("attack1", method, queries=40)
-    _run(METHODS[method], logits, start_RCHW, spec, ball, seed=1)
-    assert spy.seen >= len(start_RCHW)
-    assert spy.wrong == 0
+    attack_batch(place, planted.images(4).float() / 255, torch.zeros(4), spec, direction=1, seed=1)
+    assert place.spy.seen >= 4
+    assert place.spy.wrong == 0
 
 
 def test_an_objective_refuses_rows_it_cannot_tell_apart() -> None:
@@ -148,20 +166,6 @@ def test_a_missing_method_is_a_sentence() -> None:
         UserError, match=rf"attack method spsa is not in torchattacks {torchattacks.__version__}; install"
     ):
         run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec_of("attack1", "spsa")])
-
-
-def test_square_images_are_asked_for() -> None:
-    x_NCHW, spec = planted.images(2)[..., :8], spec_of("attack1", "difgsm")
-    with pytest.raises(UserError, match="attack method difgsm needs square images, these have 16×8 pixels"):
-        run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec])
-
-
-@pytest.mark.parametrize("attack", ["attack2", "attack2_averaged"])
-def test_puzzle_attacks_need_puzzles(attack: str) -> None:
-    with pytest.raises(UserError, match=f"{attack} perturbs puzzles and Linear makes none"):
-        run_attacks(
-            planted.Linear(), planted.images(2), planted.normal_labels(2), torch.ones(2), [spec_of(attack, "fgsm")]
-        )
 
 
 def test_specs_come_in_a_fixed_order_with_what_a_method_uses() -> None:

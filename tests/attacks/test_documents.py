@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from puzzle_study.attacks import attack_spec
 from puzzle_study.attacks.methods import REFUSED
 from puzzle_study.attacks.reference import flags_table, methods_table, refused_table
+from puzzle_study.attacks.specs import attack_spec
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
@@ -21,10 +23,14 @@ def test_the_page_holds_the_tables_of_the_code(table: object) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused_with_its_reason(name: str) -> None:
-    with pytest.raises(UserError, match=f"attack method {name.lower()} is not run: {name} ") as caught:
+def test_what_does_not_fit_is_refused_with_its_reason_in_code_and_in_a_study_file(name: str, tmp_path: Path) -> None:
+    reason = f"{re.escape(name.lower())} is not run: {name} {re.escape(REFUSED[name])}"
+    with pytest.raises(UserError, match=reason):
         attack_spec("attack1", name.lower(), epsilon=0.1)
-    assert REFUSED[name] in str(caught.value)
+    file = tmp_path / "study.yaml"
+    file.write_text(f"data: {{name: digits}}\nattacks:\n  methods: [fgsm, {name.lower()}]\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"attacks\.methods\[1\].*{reason} \(.*line 3\)"):
+        read.load(file)
 
 
 def test_unknown_methods_get_a_suggestion() -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.attacks.isolation import evaluating, seeded
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
 
 from . import planted
 
@@ -150,9 +151,9 @@ def test_progress_and_kept_images() -> None:
 @pytest.mark.slow
 def test_imports_are_light_and_without_torchvision() -> None:
     code = (
-        "import sys, puzzle_study.attacks as a; assert 'torch' not in sys.modules;"
-        "from puzzle_study import config; a.attack_specs(config.Attacks()); assert 'torch' not in sys.modules;"
-        "a.run_attacks; import torchattacks; assert 'torchvision' not in sys.modules and 'requests' not in sys.modules"
+        "import sys; from puzzle_study import config; from puzzle_study.attacks import specs;"
+        "specs.attack_specs(config.Attacks()); assert 'torch' not in sys.modules; import puzzle_study.attacks.template;"
+        "import torchattacks; assert 'torchvision' not in sys.modules and 'requests' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

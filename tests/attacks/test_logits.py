@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from puzzle_study.attacks import attack_spec, run_attacks
 from puzzle_study.attacks.adapter import Centre, ScoreLogits
 from puzzle_study.attacks.ball import Ball
 from puzzle_study.attacks.objectives import WholeScore
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.detectors.memory import AtOnce
 
 from . import planted

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
 
 from . import planted

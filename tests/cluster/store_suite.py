@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_json, write_text
+from puzzle_study.io import write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.study.storage import Place, Store
 
 
 def leave_trial(results: Results, key: str) -> None:
     """Write what a trial leaves."""
     write_text(results.errors_file(key), "errors")
-    write_text(results.detector(key) / "weights.pt", "weights")
+    write_text(results.detector(key) / "weights.safetensors", "weights")
     write_json(results.record_file(key), {"format": RECORD_FORMAT, "status": "finished"})
 
 
@@ -75,7 +76,12 @@ class StoreSuite:
             write_text(results.checkpoints("a") / "epoch-000001.pt", "1")
             saved()
             leave_trial(results, "a")
-        assert brought == ["checkpoints/a/epoch-000001.pt", "errors/a.npz", "detectors/a/weights.pt", "records/a.json"]
+        assert brought == [
+            "checkpoints/a/epoch-000001.pt",
+            "errors/a.npz",
+            "detectors/a/weights.safetensors",
+            "records/a.json",
+        ]
         assert stored(place) == sorted(brought[1:])
         assert not scratch.exists()
 
@@ -136,7 +142,7 @@ class StoreSuite:
         assert not results.errors_file("a").exists()
         place.collect()
         assert results.errors_file("a").read_text(encoding="utf-8") == "errors"
-        assert (results.detector("a") / "weights.pt").exists()
+        assert (results.detector("a") / "weights.safetensors").exists()
 
     def test_a_record_that_the_driver_wrote_itself_is_brought_with_the_next_one(self, place: Place) -> None:
         results = Results(Path(place.root))
@@ -163,7 +169,7 @@ class StoreSuite:
             leave_trial(results, "a")
         brought.clear()
         with place.unit() as results:
-            assert (results.detector("a") / "weights.pt").read_text(encoding="utf-8") == "weights"
+            assert (results.detector("a") / "weights.safetensors").read_text(encoding="utf-8") == "weights"
             write_json(results.attack_file("u"), {"format": RECORD_FORMAT, "rows": []})
             write_text(results.attack_file("u").with_suffix(".npz"), "images")
         assert brought == ["attacks/u.npz", "attacks/u.json"]
@@ -180,18 +186,18 @@ class StoreSuite:
         write_text(results.study_file, "name: tiny\n")
         write_text(results.environment_file, "{}")
         write_text(results.root / "trials.csv", "trial\n")
-        write_text(results.best / "3" / "weights.pt", "weights")
+        write_text(results.best / "3" / "weights.safetensors", "weights")
         write_text(results.ray / "log", "not kept")
         leave_trial(results, "a")
         place.publish(finished=False)
-        early = {"study.yaml", "environment.json", "records/a.json", "errors/a.npz", "detectors/a/weights.pt"}
+        early = {"study.yaml", "environment.json", "records/a.json", "errors/a.npz", "detectors/a/weights.safetensors"}
         assert set(stored(place)) == early
         place.publish(finished=True)
-        assert set(stored(place)) == early | {"trials.csv", "best/3/weights.pt"}
-        write_text(results.best / "8" / "weights.pt", "weights")
-        (results.best / "3" / "weights.pt").unlink()
+        assert set(stored(place)) == early | {"trials.csv", "best/3/weights.safetensors"}
+        write_text(results.best / "8" / "weights.safetensors", "weights")
+        (results.best / "3" / "weights.safetensors").unlink()
         place.publish(finished=True)
-        assert "best/3/weights.pt" not in stored(place)
+        assert "best/3/weights.safetensors" not in stored(place)
         other = Place.of(Results(tmp_path / "other" / "tiny"), place.url)
         other.fetch()
         root = Path(other.root)

@@ -200,7 +200,7 @@ def test_a_store_that_stops_in_mid_study_and_a_lost_disk_lose_no_trial(s3: int, 
     assert driver.returncode == 0, out + err
     assert {name: (another / "records" / name).read_bytes() for name in finished} == finished
     there = store.files()
-    assert {"study.yaml", "trials.csv", "report/index.html", "best/3/weights.pt"} <= set(there)
+    assert {"study.yaml", "trials.csv", "report/index.html", "best/3/weights.safetensors"} <= set(there)
     assert not any(name.startswith(("checkpoints", "ray")) for name in there)
     for name, size in there.items():
         assert (another / name).stat().st_size == size, name

@@ -217,7 +217,7 @@ def test_a_driver_and_its_disk_are_lost_and_the_study_goes_on_from_the_store(
     for results in (tmp_path / "another" / "tiny", store):
         assert_same_numbers(undisturbed, results)
         assert (results / "report" / "index.html").exists()
-        assert (results / "best" / "3-seed1" / "weights.pt").exists()
+        assert (results / "best" / "3-seed1" / "weights.safetensors").exists()
     assert not any(path.is_file() for path in (store / "checkpoints").rglob("*"))
     assert cluster.token.stat().st_mode & 0o777 == 0o600
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results, write_text
+from puzzle_study.io import write_text
+from puzzle_study.results import Results
 from puzzle_study.study import storage
 from puzzle_study.study.storage import Place, results_folder
 from tests.cluster.store_suite import StoreSuite, leave_trial, stored
@@ -33,7 +34,7 @@ class TestFolder(StoreSuite):
         place.collect()
         place.publish(finished=True)
         assert [path.name for path in store.rglob("*.part")] == []
-        assert stored(place) == ["detectors/a/weights.pt", "errors/a.npz", "records/a.json"]
+        assert stored(place) == ["detectors/a/weights.safetensors", "errors/a.npz", "records/a.json"]
 
 
 @pytest.mark.parametrize(

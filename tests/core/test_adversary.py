@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from puzzle_study import config
-from puzzle_study.detectors.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.settings import Adversary
 
 from . import reference
 from .tiny import examples
@@ -34,9 +34,9 @@ def puzzles(seed: int = 0, low: float = 0.0, high: float = 1.0) -> Tensor:
 
 
 @st.composite
-def adversaries(draw: st.DrawFn) -> config.Adversary:
+def adversaries(draw: st.DrawFn) -> Adversary:
     """Any adversary: small and large ε, steps inside the ball and far beyond it."""
-    return config.Adversary(
+    return Adversary(
         method=draw(st.sampled_from(["fgsm", "pgd", "none"])),
         epsilon=draw(st.floats(0, 1)),
         alpha=draw(st.floats(1e-4, 10)),
@@ -48,7 +48,7 @@ def adversaries(draw: st.DrawFn) -> config.Adversary:
 
 @examples(50)
 @given(adversary=adversaries(), seed=st.integers(0, 1000))
-def test_the_input_stays_in_its_ball_and_in_the_range_of_pixels(adversary: config.Adversary, seed: int) -> None:
+def test_the_input_stays_in_its_ball_and_in_the_range_of_pixels(adversary: Adversary, seed: int) -> None:
     clean = puzzles(seed)
     found = perturb(clean, network(), adversary, generator=torch.Generator().manual_seed(seed))
     assert found.shape == clean.shape
@@ -60,7 +60,7 @@ def test_the_input_stays_in_its_ball_and_in_the_range_of_pixels(adversary: confi
 
 @examples(50)
 @given(adversary=adversaries().filter(lambda a: a.method != "none" and a.epsilon > 1e-3), seed=st.integers(0, 1000))
-def test_the_adversary_equals_the_reference(adversary: config.Adversary, seed: int) -> None:
+def test_the_adversary_equals_the_reference(adversary: Adversary, seed: int) -> None:
     clean, answer = puzzles(seed), network(seed)
     found = perturb(clean, answer, adversary, generator=torch.Generator().manual_seed(seed))
     noise = torch.empty_like(clean).uniform_(
@@ -87,7 +87,7 @@ def test_fgsm_with_a_step_of_two_epsilon_or_more_is_epsilon_times_sign(
     clean, answer = puzzles(seed, low=0.25, high=0.75), network(seed)
 
     def found(alpha: float) -> Tensor:
-        adversary = config.Adversary(epsilon=epsilon, alpha=alpha)
+        adversary = Adversary(epsilon=epsilon, alpha=alpha)
         return perturb(clean, answer, adversary, generator=torch.Generator().manual_seed(seed))
 
     change = found(min(factor * epsilon, 10)) - clean
@@ -97,7 +97,7 @@ def test_fgsm_with_a_step_of_two_epsilon_or_more_is_epsilon_times_sign(
 
 def test_fgsm_makes_the_networks_answer_worse_than_its_start_noise_does() -> None:
     clean, answer = puzzles(low=0.3, high=0.7), network()
-    found = perturb(clean, answer, config.Adversary(epsilon=0.1), generator=torch.Generator().manual_seed(0))
+    found = perturb(clean, answer, Adversary(epsilon=0.1), generator=torch.Generator().manual_seed(0))
     noise = torch.empty_like(clean).uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         distances = [(answer(x) - clean).square().sum((1, 2, 3)) for x in (found, clean + noise)]
@@ -109,7 +109,7 @@ def test_without_a_perturbation_the_puzzle_is_returned_and_nothing_is_drawn(valu
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     clean = puzzles()
-    assert torch.equal(perturb(clean, network(), config.Adversary(**values), generator=generator), clean)
+    assert torch.equal(perturb(clean, network(), Adversary(**values), generator=generator), clean)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -118,11 +118,11 @@ def test_without_a_perturbation_the_puzzle_is_returned_and_nothing_is_drawn(valu
 def test_no_gradient_stays_on_a_weight_and_the_puzzles_stay_as_they_were(method: str, noise: str) -> None:
     clean, answer = puzzles(), network()
     before = clean.clone()
-    adversary = config.Adversary.model_validate({"method": method, "noise": noise})
+    adversary = Adversary.model_validate({"method": method, "noise": noise})
     perturb(clean, answer, adversary, generator=torch.Generator().manual_seed(0))
     assert all(weight.grad is None for weight in answer.parameters())
     assert torch.equal(clean, before)
 
 
 def test_fractions_of_255_may_be_written() -> None:
-    assert config.Adversary.model_validate({"epsilon": "8/255"}).epsilon == 8 / 255
+    assert Adversary.model_validate({"epsilon": "8/255"}).epsilon == 8 / 255

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, defaults, puzzles
-from puzzle_study.detectors import training
-from puzzle_study.detectors.adversary import perturb
-from puzzle_study.detectors.training import Trainer
+from puzzle_study.config import layers
+from puzzle_study.detectors.puzzle_ae import puzzles, training
+from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 from . import tiny
 
@@ -56,11 +57,10 @@ def fill(network: nn.Module, name: str) -> None:
         weight.data.copy_(values)
 
 
-def settings(case: str) -> config.Settings:
-    small = {"data": {"name": case}, "model": {"base_channels": 4}}
-    return config.Settings.model_validate(
-        defaults.merge(defaults.DATASETS[case], defaults.preset("authors_code", case), small)
-    )
+def settings(case: str) -> PuzzleSettings:
+    layer = layers.resolved(PuzzleSettings, {"preset": "authors_code", "model": {"base_channels": 4}}, case)
+    del layer["data"]
+    return PuzzleSettings.model_validate(layer)
 
 
 def step(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Trainer, Tensor, list[float]]:
@@ -70,7 +70,7 @@ def step(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Trainer, Tensor, l
     assert values.train.precision == "float32"
     trainer = Trainer(
         values,
-        tiny.puzzle_set(values),
+        puzzles.puzzle_set(values.puzzle, normal_class="3", dataset=case),
         channels=channels,
         height=side,
         width=side,

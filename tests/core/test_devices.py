@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from puzzle_study.attacks import objectives
-from puzzle_study.detectors import training
-from puzzle_study.devices import autocast, granted_device, resolve_precision, whole_float32
+from puzzle_study.detectors.devices import autocast, granted_device, resolve_precision, whole_float32
+from puzzle_study.detectors.puzzle_ae import training
 from puzzle_study.errors import UserError
 
 from . import tiny
@@ -24,7 +24,7 @@ CUDA = torch.device("cuda")
 # Pages that the kernel filled for fifty tensors of 64 MiB, one after the other.
 FAULTS = """
 import resource, sys, torch
-from puzzle_study.devices import keep_freed_memory
+from puzzle_study.detectors.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for _ in range(10):

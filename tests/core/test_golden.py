@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from benchmarks.golden import ROOT, scores_of, verdict
-from puzzle_study import config, datasets, puzzles
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import Trainer
+from puzzle_study import config, datasets
+from puzzle_study.detectors.base import Context, Run, Shape
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
 GOLDEN = Path(__file__).with_name("golden.json")
 SHOWN = 12
@@ -33,24 +34,17 @@ def golden_scores() -> np.ndarray:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        settings = config.Settings.model_validate(
+        data = config.Data.model_validate({"name": "digits", "normal_classes": ["3"]})
+        settings = PuzzleSettings.model_validate(
             {
-                "data": {"name": "digits", "normal_classes": ["3"]},
                 "model": {"base_channels": 4},
-                "train": {"batch_size": 32, "precision": "float32", "adversary": {"alpha": 0.05}},
+                "train": {"epochs": 2, "batch_size": 32, "precision": "float32", "adversary": {"alpha": 0.05}},
             }
         )
-        task = datasets.load_task(settings.data, datasets.task_specs(settings.data)[0])
-        puzzle_set = puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
-        device = torch.device("cpu")
-        trainer = Trainer(
-            settings, puzzle_set, channels=1, height=16, width=16, seed=0, device=device, precision="float32"
-        )
-        for _ in range(2):
-            trainer.epoch(task.train)
-        detector = PuzzleDetector(
-            trainer.network, puzzle_set, shape=Shape(1, 16, 16, 4), score=config.Score(), precision="float32"
-        )
+        task = datasets.load_task(data, datasets.task_specs(data)[0])
+        context = Context(Shape(1, 16, 16), 0, torch.device("cpu"), "float32", "digits", "3")
+        detector = PuzzleDetector.build(settings, context)
+        detector.fit(task.train, Run())
         detector.calibrate(task.validation)
         return detector.scores(detector.error_matrix(task.test[:200])).numpy()
     finally:

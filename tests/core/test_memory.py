@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from puzzle_study import config, puzzles, trial
-from puzzle_study.attacks import attack_spec, run_attacks
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.attacks.transfer import aggregation_matrix
-from puzzle_study.detectors import checkpoint, puzzle_ae
+from puzzle_study.config import Reading
+from puzzle_study.detectors import checkpoint, files
 from puzzle_study.detectors.memory import AtOnce, halving, is_out_of_memory, needed_gib
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector
-from puzzle_study.detectors.training import Trainer
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.errors import UserError
-from puzzle_study.inference.overlay import errors_and_maps
 from puzzle_study.results import Results
+from puzzle_study.trials.run import run
 
 from . import tiny
 from .tiny import CPU
@@ -51,7 +54,11 @@ def small(detector: PuzzleDetector, room: int, room_with_gradient: int | None = 
     """The same detector where memory is short."""
     network: Any = Small(detector.network, room, room_with_gradient)
     other = PuzzleDetector(
-        network, detector.puzzle_set, shape=detector.shape, score=detector.score, precision="float32"
+        network,
+        detector.puzzle_set,
+        shape=detector.shape,
+        base_channels=detector.base_channels,
+        reading=detector.reading,
     )
     other.validation_NK = detector.validation_NK
     return other
@@ -64,9 +71,9 @@ def sizes_of(detector: PuzzleDetector) -> list[int]:
     return sizes
 
 
-def calibrated(aggregation: config.Aggregation = "avg") -> PuzzleDetector:
+def calibrated(aggregation: str = "avg") -> PuzzleDetector:
     permutations = puzzles.all_permutations()[:7]
-    made = tiny.detector(puzzles.PuzzleSet("jigsaw", 2, permutations), score=config.Score(aggregation=aggregation))
+    made = tiny.detector(puzzles.PuzzleSet("jigsaw", 2, permutations), reading=Reading("l2", aggregation))
     made.calibrate(tiny.images(6, seed=3))
     return made
 
@@ -75,11 +82,10 @@ def calibrated(aggregation: config.Aggregation = "avg") -> PuzzleDetector:
 def test_scoring_that_runs_out_of_memory_goes_on_with_half_as_much_and_the_same_numbers(room: int) -> None:
     detector, images = calibrated(), tiny.images(30)
     short = small(detector, room)
-    before = short.puzzles_at_once
     found = short.error_matrix(images)
     torch.testing.assert_close(found, detector.error_matrix(images), rtol=1e-5, atol=0)
-    assert before > room >= short.puzzles_at_once
     sizes = sizes_of(short)
+    assert max(sizes) > room
     sizes.clear()
     short.error_matrix(images)
     assert max(sizes) <= room, "what did not fit is not tried again"
@@ -87,25 +93,23 @@ def test_scoring_that_runs_out_of_memory_goes_on_with_half_as_much_and_the_same_
 
 @pytest.mark.parametrize("aggregation", ["min", "avg"])
 @pytest.mark.parametrize("room", [1, 3, 20])
-def test_error_maps_in_little_memory_are_the_same(room: int, aggregation: config.Aggregation) -> None:
+def test_error_maps_in_little_memory_are_the_same(room: int, aggregation: str) -> None:
     detector, images = calibrated(aggregation), tiny.images(9)
     short = small(detector, room)
-    for found, expected in zip(errors_and_maps(short, images), errors_and_maps(detector, images), strict=True):
+    for found, expected in zip(short.maps(images), detector.maps(images), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
     sizes = sizes_of(short)
     assert max(sizes) > room
     sizes.clear()
-    errors_and_maps(short, images)
+    short.maps(images)
     assert max(sizes) <= room, "what did not fit is not tried again"
 
 
-@pytest.mark.parametrize("work", [PuzzleDetector.error_matrix, errors_and_maps])
+@pytest.mark.parametrize("work", [PuzzleDetector.error_matrix, PuzzleDetector.maps])
 def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
     work: Callable[[PuzzleDetector, Tensor], object],
 ) -> None:
-    with pytest.raises(
-        UserError, match=r"one puzzle or image at a time \(CUDA out of memory.*lower model.base_channels"
-    ):
+    with pytest.raises(UserError, match=r"one view of an image at a time \(CUDA out of memory.*lower data\.size or"):
         work(small(calibrated(), 0), tiny.images(2))
 
 
@@ -113,7 +117,7 @@ def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
 @pytest.mark.parametrize("aggregation", ["avg", "max"])
 @pytest.mark.parametrize("attack", ["attack1", "attack2", "attack2_averaged"])
 def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_numbers(
-    attack: str, aggregation: config.Aggregation
+    attack: str, aggregation: str
 ) -> None:
     """Gradients need more room than values: they run out later, in the middle of an attack."""
     detector, images = calibrated(aggregation), tiny.images(5)
@@ -128,7 +132,7 @@ def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_num
         assert other.flags == one.flags
     refused = sum(size > 8 for size in sizes_of(short))
     assert 0 < refused <= 16, "halved once and for all, not for every batch"
-    with pytest.raises(UserError, match="one puzzle or image at a time"):
+    with pytest.raises(UserError, match="one view of an image at a time"):
         run_attacks(small(detector, 8, 0), images, labels, validation, specs, compare=False)
 
 
@@ -191,15 +195,14 @@ def test_other_errors_of_a_gpu_are_not(words: str) -> None:
 
 def test_a_full_gpu_is_not_a_damaged_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are read into the CPU's memory, and then there may be no room for them on the GPU."""
-    calibrated().save(tmp_path, {})
+    files.save(calibrated(), tmp_path, {})
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError(GPU_ERROR)
 
-    monkeypatch.setattr(puzzle_ae, "place", full)
-    with pytest.raises(UserError, match=r"does not fit the memory \(CUDA out of memory") as refused:
-        puzzle_ae.load(tmp_path, device=CPU)
-    assert "damaged" not in str(refused.value)
+    monkeypatch.setattr(PuzzleDetector, "placed", full)
+    with pytest.raises(UserError, match=r"does not fit the memory \(CUDA out of memory"):
+        files.load_detector(tmp_path, device=CPU)
 
 
 def test_too_little_memory_for_a_checkpoint_does_not_make_the_one_before_it_the_newest(
@@ -261,12 +264,10 @@ def test_a_training_that_does_not_fit_names_the_batch_size_and_the_memory_it_nee
 
     for step, needed in ((too_much, "at least 104857"), (gpu, "at least ")):
         monkeypatch.setattr(Trainer, "_step", step)
-        record = trial.run(spec, Results(tmp_path / needed), device=CPU)
-        assert record["status"] == "failed"
-        assert record["error"].startswith(
-            "training with train.batch_size 8 and model.base_channels 2 does not fit the memory: it needed " + needed
-        )
-        assert "GiB" in record["error"]
+        record = run(spec, Results(tmp_path / needed), device=CPU)
+        assert record.status == "failed"
+        assert record.error.startswith("fitting puzzle_ae does not fit the memory: it needed " + needed)
+        assert re.search(r"GiB \(.*lower train\.batch_size or model\.base_channels", record.error)
 
 
 def test_what_was_needed_is_what_was_held_and_what_was_asked_for() -> None:

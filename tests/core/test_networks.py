@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.reference import PlainUNet
-from puzzle_study.networks import (
+from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
     initialise_discriminator,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from puzzle_study.pseudo_anomalies import PATCH_SHARE, make_pseudo_anomalies
+from puzzle_study.criteria.bank import PATCH_SHARE, make_pseudo_anomalies
 
 from . import tiny
 from .tiny import examples

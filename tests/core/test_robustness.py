@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from puzzle_study import config, robustness
-from puzzle_study.attacks import run_attacks
+from puzzle_study import config
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.criteria.bank import make_pseudo_anomalies
 from puzzle_study.datasets import Task, TaskSpec
-from puzzle_study.pseudo_anomalies import make_pseudo_anomalies
+from puzzle_study.trials import robust
 
 from . import tiny
 
@@ -43,8 +44,8 @@ def test_as_many_normal_images_are_attacked_as_the_setting_says(monkeypatch: pyt
         attacked.append(images[~labels_N])
         return run_attacks(read, images, labels_N, *more, **settings)
 
-    monkeypatch.setattr(robustness, "run_attacks", watched)
-    found = robustness.measure_robustness(detector, task, errors, config.Robust(max_images=5))
+    monkeypatch.setattr(robust, "run_attacks", watched)
+    found = robust.measure_robustness(detector, task, errors, config.Robust(max_images=5))
     normal = {bytes(image.numpy()) for image in task.test[~labels]}
     for images in attacked:
         assert len(images) == 5 + 5, "of the six normal test images and the seven validation images"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from puzzle_study.detectors.training import Trainer, feature_matching, one_cycle
-from puzzle_study.puzzles import padded_side
+from puzzle_study.detectors.puzzle_ae.puzzles import padded_side
+from puzzle_study.detectors.puzzle_ae.training import Trainer, feature_matching, one_cycle
 
 from . import reference, tiny
 from .tiny import examples
@@ -62,7 +62,8 @@ class Reference:
 
     def __init__(self, trainer: Trainer, values: dict[str, Any]) -> None:
         self.settings = tiny.settings(values)
-        train = self.settings.train
+        self.own = tiny.own(self.settings)
+        train = self.own.train
         self.draw = torch.Generator()
         self.draw.set_state(trainer.generator.get_state())
         self.network, self.discriminator = copy.deepcopy((trainer.network, trainer.discriminator))
@@ -77,7 +78,7 @@ class Reference:
 
     def epoch(self, data: Tensor) -> reference.Step:
         """One step on all images; the draws come in the trainer's order: images, permutations, pieces, noise."""
-        puzzle, adversary, draw = self.settings.puzzle, self.settings.train.adversary, self.draw
+        puzzle, adversary, draw = self.own.puzzle, self.own.train.adversary, self.draw
         in_play = tiny.puzzle_set(self.settings)
         order = torch.randperm(len(data), generator=draw)
         x_NCHW = torch.stack([reference.padded(data[i].float() / 255, in_play.grid) for i in order])
@@ -114,8 +115,8 @@ class Reference:
             self.optimiser,
             self.discriminator,
             self.discriminator_optimiser,
-            lambda_=self.settings.train.lambda_,
-            how=self.settings.train.feature_loss,
+            lambda_=self.own.train.lambda_,
+            how=self.own.train.feature_loss,
         )
 
 

@@ -14,12 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from puzzle_study import config, datasets, trial
+from puzzle_study import config, datasets
+from puzzle_study.config import Reading
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors import checkpoint, puzzle_ae
-from puzzle_study.detectors.training import Trainer
-from puzzle_study.results import Results, write_json
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.detectors import checkpoint, files
+from puzzle_study.detectors.puzzle_ae.training import Trainer
+from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.results import RECORD_FORMAT, Results
+from puzzle_study.trials import following, run
+from puzzle_study.trials.record import Record, read_record, records
+from puzzle_study.trials.spec import TrialSpec
 
 from . import tiny
 from .tiny import CPU
@@ -34,7 +38,8 @@ VALUES: dict[str, Any] = {
     "evaluate.max_images": 10,
     "puzzle.permutations": "two_swapped",
 }
-TIMES = ("seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second")
+TIMES = ("train_seconds", "evaluation_seconds", "score_seconds", "images_per_second")
+Whole = tuple[TrialSpec, Results, Record]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,9 +49,10 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield
 
 
-def numbers(record: dict[str, Any]) -> dict[str, Any]:
+def numbers(record: Record) -> Record:
     """A record without its times."""
-    return {name: value for name, value in record.items() if name not in TIMES}
+    measured = {name: value for name, value in record.measured.items() if name not in TIMES}
+    return replace(record, seconds=0.0, measured=measured)
 
 
 class Interrupted(Exception):
@@ -62,21 +68,19 @@ def interrupt_after(epoch: int) -> Callable[[dict[str, float]], None]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrialSpec, Results, dict[str, Any]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A trial that ran through."""
     spec, results = tiny.trial(VALUES), Results(tmp_path_factory.mktemp("whole"))
-    return spec, results, trial.run(spec, results, device=CPU)
+    return spec, results, run.run(spec, results, device=CPU)
 
 
 def same_errors(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_the_same_trial_gives_the_same_record_and_errors_twice(
-    whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_the_same_trial_gives_the_same_record_and_errors_twice(whole: Whole, tmp_path: Path) -> None:
     spec, results, record = whole
-    again = trial.run(spec, Results(tmp_path), device=CPU)
+    again = run.run(spec, Results(tmp_path), device=CPU)
     assert numbers(again) == numbers(record)
     assert same_errors(Results(tmp_path).errors(spec.key), results.errors(spec.key))
 
@@ -86,29 +90,41 @@ def test_classes_start_from_weights_of_their_own_under_the_same_seed(kind: str, 
     specs = [replace(tiny.trial(VALUES | {"train.epochs": 0}, kind=kind), task=TaskSpec("digits", c)) for c in "34"]
     states = []
     for spec in specs:
-        trial.run(spec, Results(tmp_path), device=CPU)
-        states.append(puzzle_ae.load(Results(tmp_path).detector(spec.key), device=CPU).network.state_dict())
+        run.run(spec, Results(tmp_path), device=CPU)
+        detector = files.load_detector(Results(tmp_path).detector(spec.key), device=CPU)
+        states.append(detector.state_dict())
     assert not tiny.same_state(states[0], states[1])
 
 
-def test_a_record_from_when_classes_shared_their_seeds_does_not_count(tmp_path: Path) -> None:
-    spec, results = tiny.trial(), Results(tmp_path)
-    write_json(results.record_file(spec.key), describe(spec) | {"status": "finished", "format": 1})
-    assert results.record(spec.key) is None
-    assert not list(results.records())
+BAD_RECORDS: list[dict[str, Any]] = [
+    {"format": 1},
+    {"format": RECORD_FORMAT - 1},
+    {"settings": {"detector": "nobodys"}},
+    {"settings": {}},
+    {"metrics": None, "task": 3},
+]
+
+
+@pytest.mark.parametrize("changed", BAD_RECORDS, ids=str)
+def test_a_record_of_another_version_or_of_a_detector_that_is_not_there_does_not_count(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    results, good, bad = Results(tmp_path), Record(tiny.trial(), "finished"), Record(tiny.trial(seed=1), "finished")
+    results.write_record(good.spec.key, good.to_json())
+    results.write_record(bad.spec.key, bad.to_json() | changed)
+    assert read_record(results, bad.spec.key) is None
+    assert records(results) == [good]
 
 
 @pytest.mark.parametrize("cut", range(1, EPOCHS + 1))
-def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(
-    cut: int, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(cut: int, whole: Whole, tmp_path: Path) -> None:
     spec, results, record = whole
     interrupted = Results(tmp_path)
     with pytest.raises(Interrupted):
-        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
-    assert interrupted.record(spec.key) is None
+        run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
+    assert read_record(interrupted, spec.key) is None
     seen: list[float] = []
-    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == list(range(cut + 1, EPOCHS + 1))
     assert numbers(resumed) == numbers(record)
     assert same_errors(interrupted.errors(spec.key), results.errors(spec.key))
@@ -119,51 +135,52 @@ def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_processes(
 ) -> None:
     """Between two epochs 1,000 s go by; the second process has another clock."""
     spec, results, now = tiny.trial(VALUES), Results(tmp_path), [0.0]
-    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    for module in (run, following):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
 
     def tick(row: dict[str, float]) -> None:
         now[0] += 1000
         interrupt_after(2)(row)
 
     with pytest.raises(Interrupted):
-        trial.run(spec, results, device=CPU, on_epoch=tick)
+        run.run(spec, results, device=CPU, on_epoch=tick)
     now[0] = 7e6
-    record = trial.run(spec, results, device=CPU, on_epoch=tick)
-    assert record["seconds"] == 2000, "what came after the last checkpoint is lost, as its work is"
+    record = run.run(spec, results, device=CPU, on_epoch=tick)
+    assert record.seconds == 2000, "what came after the last checkpoint is lost, as its work is"
 
 
 def test_a_trial_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
-    whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    whole: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec, _, record = whole
     interrupted = Results(tmp_path)
     with pytest.raises(Interrupted):
-        trial.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
+        run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
     newest = checkpoint.checkpoints(interrupted.checkpoints(spec.key))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     seen: list[float] = []
-    resumed = trial.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
+    resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
     assert seen == [2, 3]
     assert str(newest) in caplog.text
     assert numbers(resumed) == numbers(record)
 
 
-def test_the_record_is_whole_and_plain_json(whole: tuple[TrialSpec, Results, dict[str, Any]]) -> None:
+def test_the_record_is_whole_and_plain_json(whole: Whole) -> None:
     spec, results, record = whole
-    assert (record["status"], record["error"], record["epochs"], record["trial"]) == ("finished", "", EPOCHS, spec.key)
-    assert json.loads(json.dumps(record, allow_nan=False)) == results.record(spec.key)
-    assert TrialSpec.from_json(record) == spec
-    assert record["history"]["epoch"] == [1, 2, 3]
-    evaluated = [value is not None for value in record["history"]["auroc_max_l2"]]
+    assert (record.status, record.error, record.column("epochs"), record.spec) == ("finished", "", EPOCHS, spec)
+    content = json.loads(json.dumps(record.to_json(), allow_nan=False))
+    assert content == results.record(spec.key)
+    assert (content["trial"], content["detector"]) == (spec.key, "puzzle_ae")
+    assert Record.from_json(content) == read_record(results, spec.key)
+    assert record.history["epoch"] == [1, 2, 3]
+    evaluated = [value is not None for value in record.history["auroc_max_l2"]]
     assert evaluated == [False, True, True], "every second epoch and the last one"
 
 
-def test_a_finished_trial_leaves_its_detector_and_no_checkpoint(
-    whole: tuple[TrialSpec, Results, dict[str, Any]],
-) -> None:
+def test_a_finished_trial_leaves_its_detector_and_no_checkpoint(whole: Whole) -> None:
     spec, results, _ = whole
     assert not results.checkpoints(spec.key).exists()
-    detector = puzzle_ae.load(results.detector(spec.key), device=CPU)
+    detector = files.load_detector(results.detector(spec.key), device=CPU)
     task = datasets.load_task(spec.settings.data, spec.task)
     errors = results.errors(spec.key)
     assert np.array_equal(detector.error_matrix(task.test).numpy(), errors["test"])
@@ -172,26 +189,24 @@ def test_a_finished_trial_leaves_its_detector_and_no_checkpoint(
     assert np.array_equal(errors["labels"], task.labels.numpy())
 
 
-@pytest.mark.parametrize("error", ["l2", "mse"])
-@pytest.mark.parametrize("aggregation", ["min", "avg", "max"])
-def test_recorded_metrics_follow_from_the_error_matrices(
-    error: str, aggregation: str, whole: tuple[TrialSpec, Results, dict[str, Any]]
-) -> None:
+@pytest.mark.parametrize("reading", READINGS, ids=str)
+def test_recorded_metrics_follow_from_the_error_matrices(reading: Reading, whole: Whole) -> None:
     """The AUROC is counted pair by pair from the files alone, by eqs. 6 and 7."""
     spec, results, record = whole
-    files = results.errors(spec.key)
-    rows = {name: files[name] if error == "mse" else np.sqrt(files[name]) for name in ("validation", "pseudo", "test")}
+    errors = results.errors(spec.key)
+    norm: Any = np.sqrt if reading.error == "l2" else np.asarray
+    rows = {name: norm(errors[name]) for name in ("validation", "pseudo", "test")}
     mean_K = rows["validation"].mean(0)
-    reduce: Any = {"min": np.min, "avg": np.mean, "max": np.max}[aggregation]
+    reduce: Any = {"min": np.min, "avg": np.mean, "max": np.max}[reading.aggregation]
     scores = {name: reduce(values / mean_K, axis=1) for name, values in rows.items()}
 
     def auroc(normal: Any, anomalous: Any) -> float:
         return float(np.mean([(a > n) + 0.5 * (a == n) for a in anomalous for n in normal]))
 
     test = scores["test"]
-    found = record["metrics"][error][aggregation]
-    assert found["auroc"] == pytest.approx(auroc(test[~files["labels"]], test[files["labels"]]), abs=0.02)
-    assert found["selection"] == pytest.approx(auroc(scores["validation"], scores["pseudo"]), abs=0.02)
+    expected = auroc(test[~errors["labels"]], test[errors["labels"]])
+    assert record.value(reading, "auroc") == pytest.approx(expected, abs=0.02)
+    assert record.value(reading, "selection") == pytest.approx(auroc(scores["validation"], scores["pseudo"]), abs=0.02)
 
 
 @pytest.mark.parametrize(("factor", "what"), [(math.nan, "is not finite"), (1e9, "diverges")])
@@ -205,52 +220,55 @@ def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
 
     monkeypatch.setattr(Trainer, "_step", explode)
     spec, results = tiny.trial(VALUES), Results(tmp_path)
-    record = trial.run(spec, results, device=CPU)
-    assert record["status"] == "failed"
-    assert record["error"].startswith(f"the loss {what} after epoch 2 (reconstruction ")
-    assert results.record(spec.key) == record
+    record = run.run(spec, results, device=CPU)
+    assert record.status == "failed"
+    assert record.error.startswith(f"the loss {what} after epoch 2 (reconstruction ")
+    assert read_record(results, spec.key) == record
     assert not results.checkpoints(spec.key).exists()
 
 
 def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentence(tmp_path: Path) -> None:
     spec = tiny.trial(VALUES | {"score.permutations": 7})
-    record = trial.run(spec, Results(tmp_path), device=CPU)
-    assert record["status"] == "failed"
+    record = run.run(spec, Results(tmp_path), device=CPU)
+    assert record.status == "failed"
     sentence = "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
-    assert record["error"] == f"{sentence} (see logs/{spec.key}.log)"
+    assert record.error == f"{sentence} (see logs/{spec.key}.log)"
 
 
 def test_zero_epochs_score_with_the_untrained_network(tmp_path: Path) -> None:
     spec = tiny.trial(VALUES | {"train.epochs": 0})
-    record = trial.run(spec, Results(tmp_path), device=CPU)
-    assert (record["status"], record["epochs"], record["history"]) == ("finished", 0, {})
+    record = run.run(spec, Results(tmp_path), device=CPU)
+    assert (record.status, record.column("epochs"), record.history) == ("finished", 0, {})
 
 
 @pytest.mark.parametrize("setting", ["evaluate.max_images", "evaluate.robust.max_images"])
 def test_fewer_test_images_than_classes_still_have_an_auroc(setting: str, tmp_path: Path) -> None:
-    record = trial.run(tiny.trial(VALUES | {"train.epochs": 1, setting: 2}), Results(tmp_path), device=CPU)
-    assert record["status"] == "finished"
-    followed = record["history"]["auroc_max_l2"][-1]
-    assert 0 <= (record["metrics"]["l2"]["max"]["robust_auroc"] if "robust" in setting else followed) <= 1
+    record = run.run(tiny.trial(VALUES | {"train.epochs": 1, setting: 2}), Results(tmp_path), device=CPU)
+    assert record.status == "finished"
+    robust = record.value(Reading("l2", "max"), "robust_auroc") if "robust" in setting else 0
+    followed = record.history["auroc_max_l2"][-1]
+    assert robust is not None
+    assert followed is not None
+    assert 0 <= robust <= 1
+    assert 0 <= followed <= 1
 
 
 @pytest.mark.parametrize("reference", ["nearest_neighbour", "pca", "one_class_svm"])
-def test_references_leave_a_record_of_the_same_form(
-    reference: str, whole: tuple[TrialSpec, Results, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_references_leave_a_record_of_the_same_form(reference: str, whole: Whole, tmp_path: Path) -> None:
     spec = tiny.trial(VALUES, kind=reference)
-    record = trial.run(spec, Results(tmp_path), device=CPU)
-    assert record.keys() == whole[2].keys()
-    assert record["status"] == "finished"
+    record = run.run(spec, Results(tmp_path), device=CPU)
+    assert record.measured.keys() == whole[2].measured.keys()
+    assert record.metrics["l2"]["max"].keys() == whole[2].metrics["l2"]["max"].keys()
+    assert record.finished
     assert Results(tmp_path).errors(spec.key).keys() == whole[1].errors(whole[0].key).keys()
 
 
 def test_a_node_with_other_images_trains_nothing_and_says_so(tmp_path: Path) -> None:
     spec, results = tiny.trial(VALUES), Results(tmp_path)
-    record = trial.run(spec, results, device=CPU, images=spec.settings.data)
-    assert record["status"] == "failed"
-    assert record["error"].startswith("the images in data.root on ")
-    assert "are not those that the study was started with; copy the same there" in record["error"]
+    record = run.run(spec, results, device=CPU, images=spec.settings.data)
+    assert record.status == "failed"
+    assert record.error.startswith("the images in data.root on ")
+    assert "are not those that the study was started with; copy the same there" in record.error
     assert not results.errors_file(spec.key).exists()
 
 
@@ -264,7 +282,5 @@ def test_the_images_of_a_study_are_looked_at_once_per_worker(tmp_path: Path, mon
 
     monkeypatch.setattr(datasets, "fingerprint", fingerprint)
     for seed in (0, 1):
-        assert (
-            trial.run(tiny.trial(VALUES, seed=seed), Results(tmp_path), device=CPU, images=data)["status"] == "finished"
-        )
+        assert run.run(tiny.trial(VALUES, seed=seed), Results(tmp_path), device=CPU, images=data).finished
     assert looked == [data]

@@ -10,12 +10,16 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
-from puzzle_study import config, defaults, puzzles
+from puzzle_study import config
+from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors.puzzle_ae import PuzzleDetector, Shape
-from puzzle_study.detectors.training import EpochLosses, Trainer
-from puzzle_study.networks import UNet, initialise_unet
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.training import EpochLosses, Trainer
+from puzzle_study.trials.spec import TrialSpec, reference_settings
 
 CPU = torch.device("cpu")
 SIDE = 16
@@ -50,20 +54,31 @@ BASE: dict[str, Any] = {
 
 
 def settings(values: Mapping[str, Any] | None = None) -> config.Settings:
-    """A tiny configuration with these values, by dotted name."""
-    layers = [defaults.nested(name, value) for name, value in {**BASE, **(values or {})}.items()]
-    return config.Settings.model_validate(defaults.merge(*layers))
+    """A tiny configuration of Puzzle-AE with these values, by dotted name."""
+    document = layers.merge(*(layers.nested(name, value) for name, value in {**BASE, **(values or {})}.items()))
+    return config.Settings(
+        detector="puzzle_ae",
+        data=config.Data.model_validate(document.pop("data")),
+        evaluate=config.Evaluate.model_validate(document.pop("evaluate", {})),
+        own=PuzzleSettings.model_validate(document),
+    )
+
+
+def own(values: config.Settings) -> PuzzleSettings:
+    """Puzzle-AE's own settings of a configuration."""
+    assert isinstance(values.own, PuzzleSettings)
+    return values.own
 
 
 def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:
     """The training puzzle set of a configuration."""
-    return puzzles.puzzle_set(values.puzzle, normal_class="3", dataset=values.data.name)
+    return puzzles.puzzle_set(own(values).puzzle, normal_class="3", dataset=values.data.name)
 
 
 def trainer(values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Trainer:
     """A trainer in float32 on the CPU."""
     return Trainer(
-        values,
+        own(values),
         puzzle_set(values),
         channels=channels,
         height=side,
@@ -88,7 +103,7 @@ def detector(
     *,
     channels: int = 1,
     side: int = SIDE,
-    score: config.Score | None = None,
+    reading: config.Reading | None = None,
     seed: int = 0,
 ) -> PuzzleDetector:
     """An untrained detector with He weights, whose answers differ visibly between puzzles."""
@@ -99,15 +114,19 @@ def detector(
     return PuzzleDetector(
         network,
         puzzles_in_play,
-        shape=Shape(channels, side, side, 2),
-        score=score or config.Score(),
+        shape=Shape(channels, side, side),
+        base_channels=2,
+        reading=reading or config.Reading("l2", "max"),
         precision="float32",
     )
 
 
 def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str = "puzzle_ae") -> TrialSpec:
-    """A trial on the third digit."""
-    return TrialSpec(kind, settings(values), TaskSpec("digits", "3"), seed, "0" * 16)
+    """A trial on the third digit; of another kind, as a reference beside such a configuration."""
+    configuration = settings(values)
+    if kind != "puzzle_ae":
+        configuration = reference_settings(kind, configuration)
+    return TrialSpec(configuration, TaskSpec("digits", "3"), seed, "0" * 16)
 
 
 def same_state(one: Any, other: Any) -> bool:

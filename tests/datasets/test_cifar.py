@@ -20,11 +20,9 @@ from puzzle_study.errors import UserError
 
 from .conftest import Layouts, pixels
 
-NAMES = DATASETS["cifar10"].classes or ()
-
 
 def decoded(folder: Path, channels: int = 3) -> Decoded:
-    units = cifar.find(folder, NAMES)
+    units = cifar.find(folder, DATASETS["cifar10"])
     assert units is not None
     return units[""].decode(Sizing(size=32, channels=channels), {})
 
@@ -243,7 +241,7 @@ def test_missing_batch(layouts: Layouts) -> None:
     folder = layouts.cifar_python()
     (folder / "data_batch_4").unlink()
     with pytest.raises(UserError, match="data_batch_4 is missing; fetch the set again"):
-        cifar.find(folder.parent, NAMES)
+        cifar.find(folder.parent, DATASETS["cifar10"])
 
 
 def test_gray_is_luma(layouts: Layouts) -> None:

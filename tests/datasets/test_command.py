@@ -179,7 +179,7 @@ def test_check_reports_copies_and_missing_poses(layouts: Layouts) -> None:
 def test_check_of_a_set_that_is_counted_in_all(
     layouts: Layouts, monkeypatch: pytest.MonkeyPatch, objects: list[int], whole: bool
 ) -> None:
-    monkeypatch.setitem(DATASETS, "coil100", dataclasses.replace(DATASETS["coil100"], expected={"all": 144}))
+    monkeypatch.setitem(DATASETS._found, "coil100", dataclasses.replace(DATASETS["coil100"], expected={"all": 144}))
     folder = layouts.coil(objects=objects)
     result = run("check", "coil100", "--root", str(layouts.root))
     assert f"coil100: {72 * len(objects)} images in {folder}\n" in result.output
@@ -192,7 +192,7 @@ def test_a_set_whose_files_have_the_same_names_is_refused(
 ) -> None:
     folder = layouts.mnist("downloads")
     published = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    monkeypatch.setitem(DATASETS, other, dataclasses.replace(DATASETS[other], checksums=published))
+    monkeypatch.setitem(DATASETS._found, other, dataclasses.replace(DATASETS[other], checksums=published))
     title, others = DATASETS[asked].title, DATASETS[other].title
     sentence = (
         f"{folder}/train-images-idx3-ubyte.gz is the file of {others}, not of {title}; name the folder of {title} in "

@@ -88,7 +88,7 @@ def md5(content: bytes) -> str:
 def offer(monkeypatch: pytest.MonkeyPatch, name: str, *downloads: catalogue.Download) -> None:
     """Let a set come from elsewhere."""
     info = dataclasses.replace(catalogue.DATASETS[name], downloads=downloads, checksums={}, expected={})
-    monkeypatch.setitem(catalogue.DATASETS, name, info)
+    monkeypatch.setitem(catalogue.DATASETS._found, name, info)
 
 
 CONTENT = bytes(range(256)) * 4000

@@ -114,7 +114,7 @@ def test_the_names_of_the_real_coil(tmp_path: Path) -> None:
     names = [Path(name).name for name in names if name.endswith(".png")]
     for name in names:
         (tmp_path / name).touch()
-    coil = unit(folders.find_coil(tmp_path))
+    coil = unit(folders.find_coil(tmp_path, DATASETS["coil100"]))
     assert len(coil.images) == 7200
     assert coil.missing == ()
     assert Counter(image.class_name for image in coil.images) == {f"obj{number}": 72 for number in range(1, 101)}

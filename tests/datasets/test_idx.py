@@ -9,19 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from puzzle_study.datasets import idx
+from puzzle_study.datasets import DATASETS, idx
 from puzzle_study.datasets.records import Sizing
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts, idx_bytes, pixels
 
-DIGITS = tuple("0123456789")
-
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_reads_images_labels_and_names(layouts: Layouts, zipped: bool) -> None:
     folder = layouts.mnist(zipped=zipped)
-    units = idx.find(folder, DIGITS)
+    units = idx.find(folder, DATASETS["mnist"])
     assert units is not None
     decoded = units[""].decode(Sizing(size=28, channels=1), {})
     assert decoded.images_NCHW.shape == (90, 1, 28, 28)
@@ -35,7 +33,7 @@ def test_reads_images_labels_and_names(layouts: Layouts, zipped: bool) -> None:
 def test_dots_in_the_names_are_understood(layouts: Layouts) -> None:
     folder = layouts.mnist(zipped=False)
     (folder / "train-images-idx3-ubyte").rename(folder / "train-images.idx3-ubyte")
-    units = idx.find(folder, DIGITS)
+    units = idx.find(folder, DATASETS["mnist"])
     assert units is not None
     assert "train-images.idx3-ubyte" in units[""].files
 
@@ -44,11 +42,11 @@ def test_one_of_four_files_missing(layouts: Layouts) -> None:
     folder = layouts.mnist()
     (folder / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte\.gz is missing; fetch the set again"):
-        idx.find(folder, DIGITS)
+        idx.find(folder, DATASETS["mnist"])
 
 
 def test_nothing_there_is_no_error(tmp_path: Path) -> None:
-    assert idx.find(tmp_path, DIGITS) is None
+    assert idx.find(tmp_path, DATASETS["mnist"]) is None
 
 
 GOOD = idx_bytes(pixels(0, 5, 4, 4))
@@ -84,7 +82,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
 def test_labels_must_fit_the_images(layouts: Layouts) -> None:
     folder = layouts.mnist()
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.zeros(59, dtype=np.uint8)))
-    units = idx.find(folder, DIGITS)
+    units = idx.find(folder, DATASETS["mnist"])
     assert units is not None
     with pytest.raises(UserError, match="has 59 labels for the 60 images of train-images"):
         units[""].decode(Sizing(size=28, channels=1), {})
@@ -93,7 +91,7 @@ def test_labels_must_fit_the_images(layouts: Layouts) -> None:
 def test_labels_beyond_the_classes(layouts: Layouts) -> None:
     folder = layouts.mnist()
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(idx_bytes(np.full(60, 10, dtype=np.uint8)))
-    units = idx.find(folder, DIGITS)
+    units = idx.find(folder, DATASETS["mnist"])
     assert units is not None
     with pytest.raises(UserError, match="holds the label 10, beyond the 10 classes"):
         units[""].decode(Sizing(size=28, channels=1), {})
@@ -103,7 +101,7 @@ def test_labels_beyond_the_classes(layouts: Layouts) -> None:
 def test_images_of_two_sizes(layouts: Layouts) -> None:
     folder = layouts.mnist()
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(idx_bytes(pixels(0, 30, 8, 8)))
-    units = idx.find(folder, DIGITS)
+    units = idx.find(folder, DATASETS["mnist"])
     assert units is not None
     with pytest.raises(UserError, match="holds images of another size than train-images"):
         units[""].decode(Sizing(size=28, channels=1), {})

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from puzzle_study import config
-from puzzle_study.datasets import DATASETS, Task, TaskSpec, fingerprint, load_task, task_specs
+from puzzle_study.datasets import Task, TaskSpec, fingerprint, load_task, task_specs
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts, png, section
@@ -32,10 +32,6 @@ def test_the_package_is_light() -> None:
     code = f"import sys, puzzle_study.datasets; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def test_every_set_of_the_configuration_is_known() -> None:
-    assert set(DATASETS) == set(config.DatasetName.__args__)  # type: ignore[attr-defined]
 
 
 def test_digits() -> None:

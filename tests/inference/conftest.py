@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study.puzzles import PuzzleSet, transpositions
+from puzzle_study.detectors import files
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, transpositions
 
 from ..core import tiny
 from .pictures import write_many
@@ -50,4 +51,4 @@ def save_detector(folder: Path, *, channels: int = 1, side: int = tiny.SIDE, nor
     folder.mkdir(parents=True)
     task = {"dataset": "digits", "normal_class": normal_class, "repeat": 0}
     content = {"task": task, "settings": tiny.settings().model_dump(mode="json", by_alias=True), "seed": 0}
-    detector.save(folder, content)
+    files.save(detector, folder, content)

@@ -18,18 +18,19 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from puzzle_study import config
-from puzzle_study.config import Aggregation, ErrorNorm
-from puzzle_study.detectors.puzzle_ae import DESCRIPTION, PuzzleDetector
+from puzzle_study.detectors.base import Context, Detector, Run, Shape
+from puzzle_study.detectors.files import DESCRIPTION
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, all_permutations, drawn_permutations, transpositions
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.export import write_onnx
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.puzzles import PuzzleSet, all_permutations, drawn_permutations, transpositions
+from puzzle_study.inference.export import write_onnx
 from puzzle_study.score import main
 
 from ..core import tiny
 
 NINE = PuzzleSet("jigsaw", 3, drawn_permutations(4, 0))
-CASES: dict[str, tuple[PuzzleSet, int, int, ErrorNorm, Aggregation]] = {
+CASES: dict[str, tuple[PuzzleSet, int, int, str, str]] = {
     "grid 2": (PuzzleSet("jigsaw", 2, all_permutations()), 1, 16, "l2", "min"),
     "grid 2, odd pieces in the network": (PuzzleSet("jigsaw", 2, transpositions(4)), 1, 46, "l2", "avg"),
     "grid 2, padded, colour": (PuzzleSet("jigsaw", 2, transpositions(4)), 3, 21, "l2", "max"),
@@ -44,12 +45,12 @@ def calibrated(
     in_play: PuzzleSet,
     channels: int = 1,
     side: int = 16,
-    error: ErrorNorm = "l2",
-    aggregation: Aggregation = "max",
-) -> PuzzleDetector:
+    error: str = "l2",
+    aggregation: str = "max",
+) -> Detector:
     """A detector with validation errors."""
-    score = config.Score(error=error, aggregation=aggregation)
-    detector = tiny.detector(in_play, channels=channels, side=side, score=score).eval()
+    reading = config.Reading(error, aggregation)
+    detector = tiny.detector(in_play, channels=channels, side=side, reading=reading).eval()
     detector.calibrate(tiny.images(4, channels=channels, side=side, seed=1))
     return detector
 
@@ -64,6 +65,21 @@ def session(path: Path) -> Any:
 def run(model: Any, x_NCHW: Tensor) -> Tensor:
     """Scores by the runtime."""
     return torch.from_numpy(model.run(["score"], {"image": x_NCHW.numpy()})[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_model_of_every_detector_gives_its_scores(name: str, tmp_path: Path) -> None:
+    kind = DETECTORS[name]
+    context = Context(Shape(3, 17, 20), 0, tiny.CPU, "float32", "folder")
+    detector = kind.build(kind.Settings.model_validate(kind.Settings.SMALL), context)
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 3, 17, 20), dtype=np.uint8))
+    detector.fit(images[:10], Run())
+    detector.calibrate(images[10:14])
+    write_onnx(detector, tmp_path / "model.onnx")
+    found = run(session(tmp_path / "model.onnx"), images[14:] / 255)
+    torch.testing.assert_close(found, detector.scores(detector.error_matrix(images[14:])), rtol=1e-4, atol=1e-5)
+    assert found.std() > 1e-3
 
 
 @pytest.mark.parametrize("case", CASES)

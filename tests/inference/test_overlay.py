@@ -12,9 +12,9 @@ from PIL import Image
 
 from puzzle_study import config
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, drawn_permutations, transpositions
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay
-from puzzle_study.puzzles import PuzzleSet, drawn_permutations, transpositions
 
 from ..core import tiny
 from .pictures import write_many
@@ -30,11 +30,11 @@ SETS = {
 def test_the_mean_of_a_map_is_the_score(name: str) -> None:
     in_play, side = SETS[name]
     images = tiny.images(5, channels=3, side=side)
-    for error, aggregation in itertools.product(scoring.ERROR_NORMS, scoring.AGGREGATIONS):
+    for error, aggregation in itertools.product(scoring.NORMS, scoring.AGGREGATIONS):
         detector = tiny.detector(in_play, channels=3, side=side)
         detector.calibrate(tiny.images(3, channels=3, side=side, seed=1))
-        detector = detector.with_score(config.Score(error=error, aggregation=aggregation))
-        errors, maps = overlay.errors_and_maps(detector, images)
+        detector = detector.read_by(config.Reading(error, aggregation))
+        errors, maps = detector.maps(images)
         torch.testing.assert_close(errors, detector.error_matrix(images))
         assert maps.shape == (5, side, side)
         if error == "mse":
@@ -45,12 +45,12 @@ def test_the_mean_of_a_map_is_the_score(name: str) -> None:
 
 def test_a_map_has_the_size_of_the_image_without_its_padding() -> None:
     detector = tiny.detector(SETS["nine_pieces"][0])
-    _, maps = overlay.errors_and_maps(detector, tiny.images(2))
+    _, maps = detector.maps(tiny.images(2))
     assert maps.shape == (2, 16, 16)
 
 
 def test_no_images_have_no_maps() -> None:
-    errors, maps = overlay.errors_and_maps(tiny.detector(SETS["four_pieces"][0]), tiny.images(0))
+    errors, maps = tiny.detector(SETS["four_pieces"][0]).maps(tiny.images(0))
     assert (errors.shape, maps.shape) == ((0, 6), (0, 16, 16))
 
 

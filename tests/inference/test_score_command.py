@@ -18,7 +18,8 @@ from rich.console import Console
 
 from puzzle_study.datasets.images import decode
 from puzzle_study.datasets.records import Sizing
-from puzzle_study.detectors import puzzle_ae
+from puzzle_study.detectors.files import load_detector
+from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.score import main
 
@@ -41,7 +42,7 @@ def test_images_of_every_kind_get_the_score_of_their_decoded_pixels(best: Path, 
     paths = write_all_kinds(tmp_path / "images")
     result = score(best / "3", tmp_path / "images", "--fpr", "0.2")
     assert result.exit_code == 0, result.output
-    detector = puzzle_ae.load(best / "3", device=tiny.CPU)
+    detector = load_detector(best / "3", device=tiny.CPU)
     images = torch.stack([torch.from_numpy(decode(path, Sizing(16, 1)).copy()) for path in paths])
     expected = detector.scores(detector.error_matrix(images)).double().numpy()
     calibration = Calibration.of(detector)
@@ -136,7 +137,7 @@ def test_a_table_that_cannot_be_finished_leaves_the_one_before(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(puzzle_ae.PuzzleDetector, "error_matrix", interrupted)
+    monkeypatch.setattr(PuzzleDetector, "error_matrix", interrupted)
     result = score(best, tmp_path / "images", "--output", target)
     assert result.exit_code == 130
     assert target.read_text() == "before\n"

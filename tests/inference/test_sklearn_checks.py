@@ -18,12 +18,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from puzzle_study import PuzzleAE
 
 TINY: dict[str, Any] = {
-    "base_channels": 1,
-    "epochs": 1,
-    "lambda_": 0.0,
-    "permutations": "two_swapped",
-    "initialisation": "he",
-    "precision": "float32",
+    "model": {"base_channels": 1, "initialisation": "he"},
+    "train": {"epochs": 1, "lambda": 0.0, "precision": "float32"},
+    "puzzle.permutations": "two_swapped",
 }
 NO_IMAGES = "its data are no images: too few features, or values outside [0, 1]; TiledFeatures runs this check"
 OF_TRAINING = "contamination is a share of new normal images, by held-out validation images, not of the training images"
@@ -75,7 +72,7 @@ def run(estimator: PuzzleAE, expected: dict[str, str]) -> dict[str, set[str]]:
 
 
 def test_the_checks_that_need_no_images_pass() -> None:
-    found = run(PuzzleAE(**TINY), dict.fromkeys((*NEED_IMAGES, *CONTAMINATION), NO_IMAGES))
+    found = run(PuzzleAE(settings=TINY), dict.fromkeys((*NEED_IMAGES, *CONTAMINATION), NO_IMAGES))
     assert found["xfail"] == {*NEED_IMAGES, *CONTAMINATION}
     assert len(found["passed"]) > 20
     assert found.get("skipped", set()) <= {"check_array_api_input"}
@@ -83,7 +80,7 @@ def test_the_checks_that_need_no_images_pass() -> None:
 
 @pytest.mark.slow
 def test_all_checks_but_that_of_contamination_pass_where_features_become_pixels() -> None:
-    found = run(TiledFeatures(**TINY), dict.fromkeys(CONTAMINATION, OF_TRAINING))
+    found = run(TiledFeatures(settings=TINY), dict.fromkeys(CONTAMINATION, OF_TRAINING))
     assert found["xfail"] == set(CONTAMINATION)
     assert found["passed"] > set(NEED_IMAGES)
     assert found.get("skipped", set()) <= {"check_array_api_input"}

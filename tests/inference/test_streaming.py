@@ -11,7 +11,7 @@ import torch
 from puzzle_study import config, datasets
 from puzzle_study.datasets import images
 from puzzle_study.datasets.records import Bytes, Sizing
-from puzzle_study.detectors import puzzle_ae
+from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import streaming
 
@@ -34,7 +34,7 @@ def test_files_become_the_pixels_that_the_dataset_reader_makes_of_them(
     task = datasets.load_task(data, spec)
     _, channels, side, _ = task.test.shape
     save_detector(tmp_path / "detector", channels=channels, side=side)
-    how = streaming.sizing(puzzle_ae.load(tmp_path / "detector", device=CPU))
+    how = streaming.sizing(load_detector(tmp_path / "detector", device=CPU))
     (chunk,) = streaming.chunks([root / name for name in task.test_names], how)
     assert torch.equal(chunk.images_NCHW, task.test)
 
@@ -82,4 +82,4 @@ def test_large_images_make_small_chunks(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_detector_of_arrays_that_no_image_file_has_says_so(tmp_path: Path) -> None:
     save_detector(tmp_path / "detector", channels=2)
     with pytest.raises(UserError, match="reads 2×16×16 arrays, image files become squares of 1 or 3 channels; score"):
-        streaming.sizing(puzzle_ae.load(tmp_path / "detector", device=CPU))
+        streaming.sizing(load_detector(tmp_path / "detector", device=CPU))

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from puzzle_study import config, metrics, studyfile
+from puzzle_study import config
+from puzzle_study.config import forms, read
 from puzzle_study.detectors import scoring
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
+from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
 
-AGGREGATIONS = ("min", "avg", "max")
+OWN = "puzzle_ae"
 PERMUTATIONS, IMAGES, EPOCHS = 6, 60, 30
 
 
@@ -52,7 +56,7 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
     generator = np.random.default_rng(0)
     study = _study(recipe)
     results.root.mkdir(parents=True, exist_ok=True)
-    results.study_file.write_text(studyfile.dump(study), encoding="utf-8")
+    results.study_file.write_text(read.dump(study), encoding="utf-8")
     results.environment_file.write_text(json.dumps(_environment(recipe)), encoding="utf-8")
     settings = _settings(recipe, generator)
     rows: list[dict[str, Any]] = []
@@ -71,7 +75,8 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
                     {
                         "trial": trial,
                         "configuration": configuration,
-                        "detector": "puzzle_ae",
+                        "role": "configuration",
+                        "detector": OWN,
                         "normal_class": normal_class,
                         "seed": seed,
                         **values,
@@ -86,7 +91,8 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
                 rows.append(
                     {
                         "trial": trial,
-                        "configuration": name,
+                        "configuration": _digits(f"reference {name}", 8),
+                        "role": "reference",
                         "detector": name,
                         "normal_class": normal_class,
                         "seed": seed,
@@ -95,7 +101,18 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
     trials = pd.DataFrame([row | _numbers(row, matrices[row["trial"]], study, generator) for row in rows])
     trials["dataset"], trials["repeat"], trials["status"], trials["error"] = recipe.dataset, 0, "finished", ""
     last = trials.index[trials["configuration"] == list(settings)[-1]][: recipe.failed]
-    kept = ["trial", "configuration", "detector", "dataset", "normal_class", "repeat", "seed", "status", "error"]
+    kept = [
+        "trial",
+        "configuration",
+        "role",
+        "detector",
+        "dataset",
+        "normal_class",
+        "repeat",
+        "seed",
+        "status",
+        "error",
+    ]
     for index in last:
         trials.loc[index, "status"] = "failed"
         trials.loc[index, "error"] = "<script>alert('loss')</script> became NaN in epoch 3 & the trial stopped"
@@ -139,10 +156,12 @@ def _study(recipe: Recipe) -> config.Study:
             "space": {name: space[name] for name in dict.fromkeys(named)},
             "objectives": recipe.objectives,
         }
+    own = {name: recipe.settings[name] for name in forms.section_keys(PuzzleSettings) if name in recipe.settings}
     return config.Study.model_validate(
         {
             "name": recipe.name,
-            **recipe.settings,
+            **{name: value for name, value in recipe.settings.items() if name not in own},
+            forms.SEVERAL: {OWN: PuzzleSettings.model_validate(own)},
             "data": {"name": recipe.dataset, **recipe.settings.get("data", {})},
             "seeds": recipe.seeds,
             "selection": recipe.selection,
@@ -207,15 +226,16 @@ def _errors(generator: np.random.Generator, separation: float, k: int, normal_cl
 
 
 def _scores(arrays: dict[str, np.ndarray], part: str, aggregation: str, error: str) -> np.ndarray:
-    tensors = [torch.from_numpy(arrays[name]) for name in (part, "validation")]
-    scored = scoring.scores(*tensors, error=error, aggregation=aggregation)  # type: ignore[arg-type]
-    return np.array(scored.tolist())
+    error_NK, validation_NK = (torch.from_numpy(arrays[name]) for name in (part, "validation"))
+    return np.array(scoring.scores(error_NK, validation_NK, config.Reading(error, aggregation)).tolist())
 
 
 def _numbers(
     row: dict[str, Any], arrays: dict[str, np.ndarray], study: config.Study, generator: np.random.Generator
 ) -> dict[str, Any]:
+    error = _reading(row["role"], study).error
     numbers: dict[str, Any] = {
+        "norm": error,
         "epochs": EPOCHS,
         "seconds": 12.0,
         "train_seconds": 8 + float(generator.random()),
@@ -224,13 +244,13 @@ def _numbers(
         "images_seen": 50_000,
         "precision": "float32",
         "k": PERMUTATIONS,
-        "permutations": "aabbccdd",
+        "described": "aabbccdd",
         "val_error": float(arrays["validation"].mean()),
         "n_test": IMAGES,
         "n_anomalies": int(arrays["labels"].sum()),
     }
     for aggregation in AGGREGATIONS:
-        scores = _scores(arrays, "test", aggregation, study.score.error)
+        scores = _scores(arrays, "test", aggregation, error)
         found = metrics.evaluate(scores, arrays["labels"], resamples=100)
         assert found is not None
         evaluation = asdict(found)
@@ -238,12 +258,17 @@ def _numbers(
             numbers[f"{name}_{aggregation}"] = evaluation[name]
         numbers[f"auroc_{aggregation}_low"] = evaluation["auroc_low"]
         numbers[f"auroc_{aggregation}_high"] = evaluation["auroc_high"]
-        numbers[f"selection_{aggregation}"] = _selection(arrays, aggregation, study.score.error)
+        numbers[f"selection_{aggregation}"] = _selection(arrays, aggregation, error)
         numbers[f"last20_{aggregation}_mean"] = evaluation["auroc"] - 0.01
         numbers[f"last20_{aggregation}_std"] = 0.004
-    if row["detector"] != "puzzle_ae":
+    if row["role"] == "reference":
         numbers |= {"epochs": 0, "k": 1} | {name: np.nan for name in numbers if name.startswith("last20")}
     return numbers
+
+
+def _reading(role: str, study: config.Study) -> config.Reading:
+    """Return how trials of a role are read by themselves."""
+    return study.settings().own.reading if role == "configuration" else config.Reading()
 
 
 def _selection(arrays: dict[str, np.ndarray], aggregation: str, error: str) -> float:
@@ -261,19 +286,20 @@ def _summary(
     rows = []
     expected = len(recipe.classes) * len(recipe.seeds)
     for configuration, group in trials.groupby("configuration", sort=False):
-        detector = group["detector"].iloc[0]
+        role, detector = group[["role", "detector"]].iloc[0]
         done = group[group["status"] == "finished"]
-        for aggregation in AGGREGATIONS if detector == "puzzle_ae" else ("",):
-            for error in recipe.errors if detector == "puzzle_ae" else ("",):
-                used = aggregation or "avg"
+        single = _reading(role, study)
+        for aggregation in AGGREGATIONS if role == "configuration" else (single.aggregation,):
+            for error in recipe.errors if role == "configuration" else (single.error,):
                 values = [
-                    metrics.auroc(_scores(matrices[t], "test", used, error or "mse"), matrices[t]["labels"])
+                    metrics.auroc(_scores(matrices[t], "test", aggregation, error), matrices[t]["labels"])
                     for t in done["trial"]
                 ]
-                selection = [_selection(matrices[t], used, error or "mse") for t in done["trial"]]
+                selection = [_selection(matrices[t], aggregation, error) for t in done["trial"]]
                 rows.append(
                     {
                         "configuration": configuration,
+                        "role": role,
                         "detector": detector,
                         "aggregation": aggregation,
                         "error": error,
@@ -290,7 +316,7 @@ def _summary(
                     }
                 )
     summary = pd.DataFrame(rows)
-    ranked = summary[(summary["detector"] == "puzzle_ae") & summary["complete"]]
+    ranked = summary[(summary["role"] == "configuration") & summary["complete"]]
     by = "auroc_mean" if recipe.selection == "oracle" else "selection_mean"
     summary["rank"] = ranked[by].rank(ascending=False, method="first")
     summary["label"] = ""
@@ -299,8 +325,7 @@ def _summary(
         words = []
         if row["rank"] == 1:
             words.append("winner")
-        own = row["aggregation"] == study.score.aggregation and row["error"] == study.score.error
-        if row["configuration"] == first and own:
+        if row["configuration"] == first:
             words.append("default")
         summary.loc[index, "label"] = ";".join(words)
     return summary
@@ -308,7 +333,7 @@ def _summary(
 
 def _epochs(trials: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
     rows = []
-    for _, trial in trials[(trials["detector"] == "puzzle_ae") & (trials["status"] == "finished")].iterrows():
+    for _, trial in trials[(trials["role"] == "configuration") & (trials["status"] == "finished")].iterrows():
         for epoch in range(1, EPOCHS + 1):
             progress = 1 - np.exp(-epoch / 8)
             row = {

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from puzzle_study.config import Aggregation
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 
@@ -24,7 +22,7 @@ from puzzle_study.reporting.paper_values import Conditions
 def test_values_by_class(
     dataset: str,
     variant: str,
-    aggregation: Aggregation,
+    aggregation: str,
     grid: int,
     source: str,
     normal_class: str,
@@ -70,10 +68,12 @@ def test_table_4_has_its_spread_and_an_fpr_whose_tpr_it_does_not_state(
 
 
 def test_fewer_images_epochs_channels_or_pixels_are_a_fraction_of_the_budget() -> None:
-    whole: dict[str, Any] = {"epochs": 600, "base_channels": 64, "size": None, "max_train_images": None}
-    assert paper_values.fraction_of_budget("mnist", **whole) == ""
-    less: dict[str, Any] = {"epochs": 6, "base_channels": 8, "size": 16, "max_train_images": 1200}
-    assert paper_values.fraction_of_budget("mnist", **less) == (
+    def short(own: dict[str, int], **images: int | None) -> str:
+        return paper_values.fraction_of_budget(PuzzleSettings, "mnist", own.get, **images)
+
+    whole = {"train.epochs": 600, "model.base_channels": 64}
+    assert short(whole, size=None, max_train_images=None) == ""
+    assert short({"train.epochs": 6, "model.base_channels": 8}, size=16, max_train_images=1200) == (
         "6 of 600 epochs, 8 of 64 base channels, 16 of 28 pixels a side, at most 1200 training images"
     )
     assert paper_values.auroc("mnist", Conditions(max_train_images=1200)) == paper_values.auroc("mnist")

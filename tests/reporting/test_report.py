@@ -277,7 +277,7 @@ def test_error_norms_are_recomputed_from_the_matrices(tmp_path: Path) -> None:
     results = write_study(
         tmp_path / "x", replace(SMALL, errors=("l2", "mse"), configurations=2, attacks=False, epochs=False)
     )
-    summary = pd.read_csv(results.summary_file).query("detector == 'puzzle_ae'").sort_values("rank")
+    summary = pd.read_csv(results.summary_file).query("role == 'configuration'").sort_values("rank")
     rows = [row for row in table(build_report(results), "ranking") if row["rank"]]
     assert [row["error"] for row in rows] == list(summary["error"])
     assert [float(row["auroc"]) for row in rows] == pytest.approx(list(summary["auroc_mean"]))
@@ -505,14 +505,16 @@ def test_a_trials_table_without_its_numbers_is_one_sentence(tmp_path: Path) -> N
 
 def test_a_study_whose_trials_all_failed_is_reported(tmp_path: Path) -> None:
     results = write_study(tmp_path / "x", replace(SMALL, references=(), epochs=False))
-    trials = pd.read_csv(results.trials_file)[["trial", "configuration", "detector", "dataset", "normal_class", "seed"]]
-    trials.assign(repeat=0, status="failed", error="why").to_csv(results.trials_file, index=False)
+    kept = ["trial", "configuration", "role", "detector", "dataset", "normal_class", "seed"]
+    pd.read_csv(results.trials_file)[kept].assign(repeat=0, status="failed", error="why").to_csv(
+        results.trials_file, index=False
+    )
     summary = pd.read_csv(results.summary_file).assign(complete=False, rank=None, label="default")
     summary.drop(columns=["auroc_mean", "selection_mean"]).to_csv(results.summary_file, index=False)
     page = build_report(results)
     assert "1 of 1 trials failed" in paragraphs(page, "summary")[1]
     for anchor in ("classes", "training"):
-        assert paragraphs(page, anchor) == ["No Puzzle-AE configuration finished."]
+        assert paragraphs(page, anchor) == ["No configuration finished."]
 
 
 def test_attacked_configurations_that_are_neither_winner_nor_default_are_named_by_what_was_searched(

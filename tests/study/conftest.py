@@ -7,14 +7,19 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from puzzle_study.config import Reading, read
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
 
 TINY = """
 name: tiny
@@ -91,7 +96,46 @@ def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, s
         time.sleep(0.02)
 
 
-def carry_out(plan: Plan, trial: Callable[[TrialSpec], dict[str, Any]], *, workers: int, seed: int) -> int:
+DIGITS = tuple(TaskSpec("digits", str(digit)) for digit in range(10))
+
+
+def plan_of(folder: Path, text: str, tasks: Sequence[TaskSpec] = DIGITS[3:4], *, journal: Path | None = None) -> Plan:
+    """The plan of a study file with this text, whose results lie beside it."""
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"), journal=journal)
+
+
+Values = Mapping[str, float]
+HALF: Values = {"selection": 0.5, "auroc": 0.5}
+
+
+def finished(spec: TrialSpec, values: Values | Callable[[Reading], Values] = HALF, **measured: Any) -> Record:
+    """The record of a finished trial that has these values, by reading or under each."""
+    metrics: dict[str, dict[str, Values]] = {}
+    for reading in READINGS:
+        found = values(reading) if callable(values) else values
+        metrics.setdefault(reading.error, {})[reading.aggregation] = found
+    counted = {"epochs": spec.settings.own.epochs_wanted, "n_test": 60, "n_anomalies": 30}
+    return Record(spec, "finished", measured=counted | measured, metrics=metrics)
+
+
+def stopped(spec: TrialSpec, plan: Plan) -> Record:
+    """The record of a trial that the plan's rule stopped."""
+    assert plan.stopping is not None
+    rule = plan.stopping.model_dump(mode="json")
+    return Record(spec, "stopped", "asha stopped it", stopping={"rule": rule, "selection": 0.5})
+
+
+def finish(plan: Plan, record: Record) -> None:
+    """Let a trial that was taken end with this record, which is written."""
+    plan.results.write_record(record.spec.key, record.to_json())
+    plan.done(record.spec.key, record)
+
+
+def carry_out(
+    plan: Plan, trial: Callable[[TrialSpec], Record], *, workers: int = 1, seed: int = 0, write: bool = False
+) -> int:
     """Run a plan with workers that finish in a random order; returns how many trials were run."""
     rng, running, count = random.Random(seed), list[TrialSpec](), 0
     while True:
@@ -99,8 +143,8 @@ def carry_out(plan: Plan, trial: Callable[[TrialSpec], dict[str, Any]], *, worke
             running.append(spec)
         if not running:
             break
-        spec = running.pop(rng.randrange(len(running)))
-        plan.done(spec.key, trial(spec))
+        record = trial(running.pop(rng.randrange(len(running))))
+        finish(plan, record) if write else plan.done(record.spec.key, record)
         count += 1
-    assert plan.complete
+    assert plan.ended()
     return count

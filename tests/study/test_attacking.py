@@ -15,18 +15,25 @@ import pandas as pd
 import pytest
 import torch
 
-from puzzle_study import config, datasets, metrics, studyfile, trial
-from puzzle_study.attacks import attack_spec, attack_specs, run_attacks
+from puzzle_study import config, datasets
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec, attack_specs
+from puzzle_study.config import Reading, read
 from puzzle_study.datasets.subset import chosen_images
-from puzzle_study.detectors import puzzle_ae, scoring
+from puzzle_study.detectors import files, scoring
+from puzzle_study.detectors.base import Traits
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
+from puzzle_study.io import write_json
+from puzzle_study.results import RECORD_FORMAT, Results
+from puzzle_study.statistics import metrics
 from puzzle_study.study import attack_units, attacking
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
 from puzzle_study.study.storage import Place
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.run import run as run_trial
 from tests.study.conftest import wait_until
 
 CPU = torch.device("cpu")
@@ -51,7 +58,7 @@ def plan_of(folder: Path, results: Path, **changes: Any) -> Plan:
     """The plan of the study, with changes in its section attacks."""
     path = folder / "robust.yaml"
     path.write_text(STUDY, encoding="utf-8")
-    file = studyfile.load(path)
+    file = read.load(path)
     assert file.study.attacks is not None
     attacks = type(file.study.attacks).model_validate(file.study.attacks.model_dump() | changes)
     return make_plan(replace(file, study=file.study.model_copy(update={"attacks": attacks})), Results(results))
@@ -61,14 +68,13 @@ def complete(plan: Plan, worth: dict[int, dict[str, float]] | None = None) -> Pl
     """Run a plan's trials, or pretend that each configuration, by number, is worth what is given."""
     while (spec := plan.take()) is not None:
         if worth is None:
-            record = trial.run(spec, plan.results, device=CPU)
+            record = run_trial(spec, plan.results, device=CPU)
         else:
             number = next(one.number for one in plan.configurations if spec in one.trials)
-            reading = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
-            status = "finished" if number in worth else "failed"
-            record = {"format": RECORD_FORMAT, "status": status, "error": "", "metrics": {"l2": reading}}
+            metrics = {name: {"selection": value, "auroc": value} for name, value in worth.get(number, {}).items()}
+            record = Record(spec, "finished" if number in worth else "failed", metrics={"l2": metrics})
         plan.done(spec.key, record)
-    assert plan.complete
+    assert plan.ended()
     return plan
 
 
@@ -151,12 +157,32 @@ def test_a_unit_is_one_method_and_random_signs_are_drawn_once(tmp_path: Path) ->
         assert all([spec.epsilon for spec in unit.specs] == [0.05, 0.1] for unit in found)
 
 
+def test_a_detector_without_gradients_meets_only_what_needs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DETECTORS["pca"], "traits", Traits(differentiable=False))
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "detectors: {puzzle_ae: {}, pca: {}}\ndata: {name: digits, normal_classes: [3]}\nreferences: []\n"
+        "attacks: {configurations: [default], methods: [fgsm, square, noise], transfer: true}\n",
+        encoding="utf-8",
+    )
+    plan = make_plan(read.load(path), Results(tmp_path / "results"))
+    while (spec := plan.take()) is not None:
+        own = spec.settings.own.reading
+        plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
+    units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
+    assert [unit.spec.method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
+    found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
+    assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
+
+
 @pytest.mark.parametrize("name", ["matrix", "transfer"])
 def test_noise_alone_makes_no_matrix_and_no_transfer(tmp_path: Path, name: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: digits}}\nattacks: {{methods: [noise], {name}: true}}\n", encoding="utf-8")
     with pytest.raises(UserError, match="matrix and transfer need a method besides noise"):
-        studyfile.load(path)
+        read.load(path)
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +217,7 @@ def test_every_configuration_is_attacked_by_every_method(attacked: Plan) -> None
     own = attacks["label"].str.contains("winner")
     assert set(attacks.loc[own, "configuration"]) == {winner[0].configuration}
     assert set(attacks.loc[own, "aggregation"]) == {winner[1].aggregation}
-    assert set(attacks.loc[~own, "aggregation"]) <= {attacked.study.score.aggregation}
+    assert set(attacks.loc[~own, "aggregation"]) <= {attacked.study.settings().own.reading.aggregation}
     assert (attacks["max_perturbation"] <= attacks["epsilon"] + 1e-6).all()
 
 
@@ -212,8 +238,7 @@ def test_all_configurations_are_attacked_on_the_same_images_and_compared_with_th
         scores = scoring.scores(
             torch.from_numpy(arrays["test"][index]),
             torch.from_numpy(arrays["validation"]),
-            error="l2",
-            aggregation="max" if aggregation == "max" else "min" if aggregation == "min" else "avg",
+            Reading("l2", str(aggregation)),
         )
         clean = metrics.auroc(scores.numpy(), labels.numpy())
         np.testing.assert_allclose(rows["auroc_clean"], clean, rtol=0, atol=1e-9)
@@ -233,11 +258,11 @@ def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan)
     spec = attacked.configurations[0].trials[0]
     task = datasets.load_task(spec.settings.data, spec.task)
     images, labels = chosen_images(task, attacks.max_images)
-    detector = puzzle_ae.load(attacked.results.detector(spec.key), device=CPU).with_score(spec.settings.score)
+    detector = files.load_detector(attacked.results.detector(spec.key), device=CPU)
     validation = detector.scores(detector.validation_NK)
     whole = run_attacks(detector, images, labels, validation, attack_specs(attacks))
     rows = table(attacked)
-    rows = rows[(rows["trial"] == spec.key) & (rows["aggregation"] == detector.score.aggregation)]
+    rows = rows[(rows["trial"] == spec.key) & (rows["aggregation"] == detector.reading.aggregation)]
     assert list(rows["flags"]) == [";".join(result.flags) for result in whole]
     assert list(rows["strength"]) == [result.strength for result in whole]
     assert rows["flags"].str.contains("not_monotone|weaker_than_noise").any(), "no flag that takes a comparison"
@@ -285,7 +310,7 @@ def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None
     shutil.copytree(attacked.results.root, results.root)
     again = Plan(attacked.file, attacked.tasks, attacked.fingerprint, results)
     again.records = dict(attacked.records)
-    assert again.complete
+    assert again.ended()
     units = attacking.attack_units(again)
     assert run(units, results) == 0
     before = {path: path.stat().st_mtime_ns for path in (results.root / "attacks").glob("*.json")}
@@ -353,7 +378,7 @@ def test_transfer_pairs_each_attacked_configuration_with_each_other(attacked: Pl
 
 def test_one_configuration_transfers_to_nobody(attacked: Plan, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, attacked.results.root, configurations=["default"])
-    assert plan.complete
+    assert plan.ended()
     assert not any(isinstance(unit, TransferUnit) for unit in attacking.attack_units(plan))
 
 
@@ -377,7 +402,7 @@ def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(at
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root)
     fewer = plan_of(tmp_path, results.root, matrix=False, transfer=False, methods=("fgsm",))
-    assert fewer.complete
+    assert fewer.ended()
     assert run(attacking.attack_units(fewer), results) == 0
     attacking.write_attack_tables(fewer, results)
     assert set(table(fewer)["method"]) == {"fgsm"}
@@ -425,16 +450,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import attacking
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
 
-plan = make_plan(studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
-assert plan.complete
+plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
+assert plan.ended()
 units, resources = attacking.attack_units(plan), plan.study.resources
 try:
     with local_ray(resources):
@@ -461,7 +486,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
     again = plan_of(tmp_path, results.root)
-    assert again.complete
+    assert again.ended()
     process = start_stage(tmp_path / "robust.yaml", results.root)
     wait_until(lambda: any(results.root.glob("attacks/*.json")), process)
     process.kill()
@@ -480,7 +505,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
 def test_what_stops_an_attack_in_a_worker_is_one_sentence(attacked: Plan, tmp_path: Path) -> None:
     results = Results(tmp_path / "results")
     shutil.copytree(attacked.results.root, results.root, ignore=shutil.ignore_patterns("attacks*"))
-    for weights in results.root.glob("detectors/*/weights.pt"):
+    for weights in results.root.glob("detectors/*/weights.safetensors"):
         weights.write_bytes(b"nothing")
     plan_of(tmp_path, results.root)
     process = start_stage(tmp_path / "robust.yaml", results.root)

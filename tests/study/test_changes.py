@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from puzzle_study import defaults, studyfile
+from puzzle_study.config import layers, read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import Results, write_json, write_text
-from puzzle_study.study.changes import Changes, can_use, compare
+from puzzle_study.io import write_text
+from puzzle_study.results import Results
+from puzzle_study.study.changes import Changes, compare
 from puzzle_study.study.plan import Plan
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.trials.record import Record, records
+from tests.study.conftest import carry_out, finished
 
 STUDY: dict[str, Any] = {
     "name": "one",
@@ -31,36 +33,29 @@ STUDY: dict[str, Any] = {
 FINGERPRINT = "0" * 16
 
 
-def load(folder: Path, changes: Mapping[str, Any] | None = None) -> studyfile.StudyFile:
-    layers = [defaults.nested(name, value) for name, value in (changes or {}).items()]
+def load(folder: Path, changes: Mapping[str, Any] | None = None) -> read.StudyFile:
     path = folder / "one.yaml"
-    path.write_text(yaml.safe_dump(defaults.merge(STUDY, *layers)), encoding="utf-8")
-    return studyfile.load(path)
+    changed = layers.merge(STUDY, *(layers.nested(name, value) for name, value in (changes or {}).items()))
+    path.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    return read.load(path)
 
 
-def tasks(file: studyfile.StudyFile) -> list[TaskSpec]:
+def tasks(file: read.StudyFile) -> list[TaskSpec]:
     return [TaskSpec(file.study.data.name, str(name)) for name in file.study.data.normal_classes or ()]
 
 
-def finish(spec: TrialSpec, results: Results) -> None:
-    values = {"selection": 0.5, "auroc": 0.5}
-    by_aggregation = dict.fromkeys(("min", "avg", "max"), values)
-    metrics = dict.fromkeys(("l2", "mse"), by_aggregation)
-    write_json(results.record_file(spec.key), describe(spec) | {"status": "finished", "error": "", "metrics": metrics})
+def make_done(folder: Path) -> Results:
+    """Finish the study."""
+    results, file = Results(folder / "results"), load(folder)
+    carry_out(Plan(file, tasks(file), FINGERPRINT, results), finished, write=True)
+    write_text(results.study_file, read.dump(file.study))
+    return results
 
 
 @pytest.fixture
 def done(tmp_path: Path) -> Results:
     """A finished study: a reference, the default and two configurations."""
-    results, file = Results(tmp_path / "results"), load(tmp_path)
-    plan = Plan(file, tasks(file), FINGERPRINT, results)
-    while (spec := plan.take()) is not None:
-        finish(spec, results)
-        record = results.record(spec.key)
-        assert record is not None
-        plan.done(spec.key, record)
-    write_text(results.study_file, studyfile.dump(file.study))
-    return results
+    return make_done(tmp_path)
 
 
 def compared(folder: Path, results: Results, changes: Mapping[str, Any], *, fingerprint: str = FINGERPRINT) -> Changes:
@@ -110,16 +105,22 @@ def test_what_a_change_does_not_touch_is_kept(name: str, done: Results, tmp_path
     assert f"keep what is equal ({usable} of 3 trained detectors) and train the rest with --resume" in refused
 
 
+def test_what_is_trained_is_kept_if_another_detector_is_added(done: Results, tmp_path: Path) -> None:
+    several = {name: value for name, value in STUDY.items() if name not in ("train", "search")}
+    space = {f"puzzle_ae.{name}": axis for name, axis in STUDY["search"]["space"].items()}
+    detectors = {"nearest_neighbour": {}, "puzzle_ae": {"train": STUDY["train"]}}
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump(several | {"detectors": detectors, "search": {"space": space}}), encoding="utf-8")
+    file = read.load(path)
+    found = compare(done, file, tasks(file), FINGERPRINT)
+    assert found is not None
+    assert (found.finished, found.usable) == (3, 3)
+
+
 def test_points_of_an_axis_in_parts_of_255_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = {"train.adversary.epsilon": {"grid": ["2/255", "4/255", "8/255"]}}
     monkeypatch.setitem(STUDY, "search", {"algorithm": "grid", "space": space})
-    results, file = Results(tmp_path / "results"), load(tmp_path)
-    plan = Plan(file, tasks(file), FINGERPRINT, results)
-    for spec in iter(plan.take, None):
-        finish(spec, results)
-        plan.done(spec.key, results.record(spec.key) or {})
-    write_text(results.study_file, studyfile.dump(file.study))
-    found = compared(tmp_path, results, {"train.adversary.epsilon": 0.2})
+    found = compared(tmp_path, make_done(tmp_path), {"train.adversary.epsilon": 0.2})
     assert (found.finished, found.usable) == (4, 3)
 
 
@@ -158,9 +159,9 @@ def test_other_images_below_the_same_data_section_are_refused(
 
 @pytest.mark.parametrize("name", LOST)
 def test_nothing_is_refused_where_nothing_was_trained_yet(name: str, done: Results, tmp_path: Path) -> None:
-    for record in list(done.records()):
-        if record["detector"] != "pca":
-            done.record_file(record["trial"]).unlink()
+    for record in records(done):
+        if record.spec.detector != "pca":
+            done.remove_record(record.spec.key)
     assert compared(tmp_path, done, LOST[name]).refusal("results/one", resume=True) is None
 
 
@@ -186,8 +187,8 @@ def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results
 def test_a_study_of_which_nothing_but_failures_is_left_is_begun_anew(
     changes: dict[str, Any], done: Results, tmp_path: Path
 ) -> None:
-    for record in list(done.records()):
-        write_json(done.record_file(record["trial"]), record | {"status": "failed"})
+    for record in records(done):
+        done.write_record(record.spec.key, Record(record.spec, "failed", "diverged").to_json())
     file = load(tmp_path, changes)
     assert compare(done, file, tasks(file), FINGERPRINT) is None
     write_text(done.checkpoints("key") / "epoch-000001.pt", "there is something to go on with")
@@ -210,10 +211,8 @@ def test_changes_are_told_by_name_with_both_values_and_many_are_counted(done: Re
 
 
 def test_a_record_of_another_version_is_of_no_use_and_breaks_nothing(done: Results, tmp_path: Path) -> None:
-    file = load(tmp_path)
-    record = next(record for record in done.records() if record["detector"] == "puzzle_ae")
-    assert can_use(record, file, tasks(file), FINGERPRINT)
-    record["settings"]["train"]["a_setting_of_tomorrow"] = 1
-    assert not can_use(record, file, tasks(file), FINGERPRINT)
-    del record["settings"]
-    assert not can_use(record, file, tasks(file), FINGERPRINT)
+    content = next(content for content in done.records() if content["detector"] == "puzzle_ae")
+    content["settings"]["own"]["train"]["a_setting_of_tomorrow"] = 1
+    done.write_record(content["trial"], content)
+    found = compared(tmp_path, done, {})
+    assert (found.finished, found.usable) == (2, 2)

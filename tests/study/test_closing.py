@@ -11,27 +11,32 @@ import pytest
 import torch
 from rich.console import Console
 
-from puzzle_study import reporting, studyfile, trial
+from puzzle_study import reporting
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import engine
 from puzzle_study.study.engine import make_plan, run_study
 from puzzle_study.study.storage import Place
+from puzzle_study.trials import run as trials
 
 STUDY = """
 name: closing
 data: {name: digits, normal_classes: [3], max_train_images: 40, max_test_images: 40}
-model: {base_channels: 2}
-train: {epochs: 1, batch_size: 16, precision: float32}
+detectors:
+  puzzle_ae:
+    model: {base_channels: 2}
+    train: {epochs: 1, batch_size: 16, precision: float32}
+  nearest_neighbour: {}
 evaluate: {max_images: 20}
 references: []
 """
 
 
-def load(folder: Path) -> studyfile.StudyFile:
+def load(folder: Path) -> read.StudyFile:
     path = folder / "closing.yaml"
     path.write_text(STUDY, encoding="utf-8")
-    return studyfile.load(path)
+    return read.load(path)
 
 
 def run(folder: Path, *, resume: bool) -> str:
@@ -47,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     plan = make_plan(load(folder), Results(folder / "closing"))
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, trial.run(spec, plan.results, device=torch.device("cpu")))
+        plan.done(spec.key, trials.run(spec, plan.results, device=torch.device("cpu")))
     return folder
 
 
@@ -69,7 +74,7 @@ def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "attacks.csv",
         "gallery.npz",
         "best",
-        "best/3/weights.pt",
+        "best/3/weights.safetensors",
         "report",
     ],
 )
@@ -92,16 +97,28 @@ def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, clo
 def test_a_study_that_is_killed_while_its_report_is_drawn_is_not_finished(
     closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def killed(*arguments: object, **named: object) -> Path:
+        raise SystemExit
+
     folder = tmp_path / "results"
     shutil.copytree(closed, folder)
     (folder / "closing" / "trials.csv").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(reporting, "build_report", lambda results: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(reporting, "build_report", killed)
         with pytest.raises(SystemExit):
             run(folder, resume=True)
     with pytest.raises(UserError, match="go on with --resume"):
         run(folder, resume=False)
     assert "report: " in run(folder, resume=True)
+
+
+def test_a_detector_that_is_fitted_at_once_can_win(closed: Path) -> None:
+    results = Results(closed / "closing")
+    summary = results.table(results.summary_file)
+    assert summary.loc[summary["label"].str.contains("winner"), "detector"].tolist() == ["nearest_neighbour"]
+    assert json.loads((results.best / "3" / "detector.json").read_text(encoding="utf-8"))["detector"] == (
+        "nearest_neighbour"
+    )
 
 
 def test_the_report_says_when_the_study_ended(closed: Path) -> None:
@@ -130,7 +147,7 @@ def test_an_interrupted_study_in_a_store_keeps_its_time(
     folder, results = tmp_path / "results", Results(tmp_path / "results" / "closing")
     shutil.copytree(trained, folder)
     (tmp_path / "closing.yaml").write_text(f"{STUDY}storage: file://{tmp_path}/store\n", encoding="utf-8")
-    file = studyfile.load(tmp_path / "closing.yaml")
+    file = read.load(tmp_path / "closing.yaml")
     monkeypatch.setattr(engine, "write_tables", interrupt)
     assert run_study(file, folder, resume=False, console=Console(file=StringIO())) == engine.INTERRUPTED
     before = results.environment()

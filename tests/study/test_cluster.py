@@ -17,9 +17,10 @@ import pytest
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import cluster, nodes
-from puzzle_study.study.cluster import check_nodes, check_resources, package_digest
+from puzzle_study.study import nodes
 from puzzle_study.study.nodes import check_gpus, places
+from puzzle_study.study.ray import cluster
+from puzzle_study.study.ray.cluster import check_nodes, check_resources, package_digest
 from puzzle_study.study.storage import Place
 from tests.study.conftest import tune_command, tune_environment
 
@@ -27,7 +28,7 @@ SESSION = """
 import json, os, stat, sys
 from pathlib import Path
 from puzzle_study import config
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.ray.cluster import local_ray
 with local_ray(config.Resources()):
     import ray
     ray.get(ray.remote(lambda: 0).remote())

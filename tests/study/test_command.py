@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.tune import main
 
 BAD = [
@@ -112,7 +112,7 @@ def test_a_verbose_dry_run_prints_the_resolved_study_as_yaml(tmp_path: Path, mon
     result = CliRunner().invoke(main, ["one.yaml", "--dry-run", "--verbose"])
     assert result.exit_code == 0, result.output
     Path("again.yaml").write_text(result.output, encoding="utf-8")
-    assert studyfile.load(Path("again.yaml")).study == studyfile.load(Path("one.yaml")).study
+    assert read.load(Path("again.yaml")).study == read.load(Path("one.yaml")).study
     assert "# 20 trainings: " in result.output
 
 

@@ -27,7 +27,7 @@ FILES = (
     "summary.csv",
     "gallery.npz",
     "report/index.html",
-    "best/3/weights.pt",
+    "best/3/weights.safetensors",
     "best/3/detector.json",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
@@ -222,4 +222,4 @@ def test_a_study_without_search_trains_its_one_configuration_on_every_class_and_
     assert done.returncode == 0, done.stdout + done.stderr
     trials = pd.read_csv(tmp_path / "results" / "plain" / "trials.csv")
     assert sorted(zip(trials.normal_class, trials.seed, strict=True)) == [(3, 0), (3, 1), (8, 0), (8, 1)]
-    assert (tmp_path / "results" / "plain" / "best" / "3-seed1" / "weights.pt").exists()
+    assert (tmp_path / "results" / "plain" / "best" / "3-seed1" / "weights.safetensors").exists()

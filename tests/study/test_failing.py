@@ -25,19 +25,24 @@ from ray._common.utils import get_system_memory
 from ray._private.utils import get_used_memory
 from rich.console import Console
 
-from puzzle_study import config, studyfile, trial
+from puzzle_study import config
+from puzzle_study.config import read
 from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, replace_folder, write_json, write_text
-from puzzle_study.study import attacking, runner
-from puzzle_study.study.cluster import check_resources
+from puzzle_study.io import replace_folder, write_json, write_text
+from puzzle_study.results import RECORD_FORMAT, Results
+from puzzle_study.study import attacking
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import make_plan, run_study
-from puzzle_study.study.following import LogFollower
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.searcher import REFUSED, PlanSearcher
+from puzzle_study.study.ray import runner
+from puzzle_study.study.ray.cluster import check_resources
+from puzzle_study.study.ray.following import LogFollower
+from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
-from puzzle_study.trial_spec import TrialSpec, failed_record
+from puzzle_study.trials.record import Record, read_record, records
+from puzzle_study.trials.run import run
+from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.tune import main
 from tests.study.conftest import Tune, start, wait_until
 
@@ -63,11 +68,11 @@ seeds: [0, 1]
 """
 
 
-def assert_as_undisturbed(record: dict[str, Any], results: Results, elsewhere: Path) -> None:
+def assert_as_undisturbed(spec: TrialSpec, results: Results, elsewhere: Path) -> None:
     """Run a trial once more, alone and in this process, and compare its error matrices to the bit."""
     again = Results(elsewhere)
-    trial.run(TrialSpec.from_json(record), again, device=torch.device("cpu"))
-    expected, found = again.errors(record["trial"]), results.errors(record["trial"])
+    run(spec, again, device=torch.device("cpu"))
+    expected, found = again.errors(spec.key), results.errors(spec.key)
     assert expected.keys() == found.keys()
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
 
@@ -126,9 +131,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
     assert went_on is not None
     assert int(went_on[1]) >= 3
     assert len(re.findall(r"INFO epoch \d+,", log)) == 12, "no epoch is run twice but the one that was cut short"
-    record = results.record(running.name)
+    record = read_record(results, running.name)
     assert record is not None
-    assert_as_undisturbed(record, results, tmp_path / "alone")
+    assert_as_undisturbed(record.spec, results, tmp_path / "alone")
 
 
 @pytest.mark.slow
@@ -143,14 +148,14 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_
         lambda: list(results.records()) and any(results.root.glob("checkpoints/*/epoch-*.pt")), process, seconds=180
     )
     ballast = fill(small_disk)
-    (first,) = results.records()
-    written = results.record_file(first["trial"]).stat().st_mtime_ns
+    (first,) = (record.spec.key for record in records(results))
+    written = results.record_file(first).stat().st_mtime_ns
     out, err = process.communicate(timeout=120)
     assert process.returncode == 2, out + err
     assert "Traceback" not in out + err
     assert f"error: the disk of {results.root} is full" in err
     assert "go on with --resume" in err
-    assert [record["trial"] for record in results.records()] == [first["trial"]]
+    assert [record.spec.key for record in records(results)] == [first]
     assert not list(results.root.rglob(".*.part"))
 
     started = time.monotonic()
@@ -163,9 +168,9 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_
     ballast.unlink()
     resumed = tune(study, "--results", small_disk, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert results.record_file(first["trial"]).stat().st_mtime_ns == written
+    assert results.record_file(first).stat().st_mtime_ns == written
     assert list(pd.read_csv(results.trials_file).status) == ["finished", "finished"]
-    (second,) = (record for record in results.records() if record["trial"] != first["trial"])
+    (second,) = (record.spec for record in records(results) if record.spec.key != first)
     assert_as_undisturbed(second, results, tmp_path / "alone")
 
 
@@ -174,7 +179,7 @@ def refused_in_process(results: Path, tmp_path: Path) -> str:
     study = tmp_path / "room.yaml"
     study.write_text(ROOM, encoding="utf-8")
     with pytest.raises(UserError) as refused:
-        run_study(studyfile.load(study), results, resume=False, console=Console(file=StringIO()))
+        run_study(read.load(study), results, resume=False, console=Console(file=StringIO()))
     return str(refused.value)
 
 
@@ -217,7 +222,7 @@ def test_errors_of_other_files_are_not_taken_for_the_results_folder(tmp_path: Pa
 
 
 def test_a_full_disk_is_found_behind_what_pytorch_makes_of_it(tmp_path: Path) -> None:
-    full = tmp_path / "weights.pt"
+    full = tmp_path / "weights.safetensors"
     full.symlink_to("/dev/full")
     with pytest.raises((RuntimeError, OSError)) as failed:
         checkpoint.write({"weights": torch.zeros(100_000)}, full)
@@ -236,15 +241,15 @@ def test_a_folder_that_cannot_be_copied_leaves_the_old_one_and_nothing_half_made
 
     source, target = tmp_path / "source", tmp_path / "results" / "best"
     source.mkdir()
-    (source / "weights.pt").write_text("new", encoding="utf-8")
+    (source / "weights.safetensors").write_text("new", encoding="utf-8")
     if there:
         replace_folder(source, target)
-        (source / "weights.pt").write_text("newer", encoding="utf-8")
+        (source / "weights.safetensors").write_text("newer", encoding="utf-8")
     monkeypatch.setattr("shutil.copytree", full)
     with pytest.raises(OSError, match="No space left"):
         replace_folder(source, target)
     assert [path.name for path in target.parent.iterdir()] == (["best"] if there else [])
-    assert not there or (target / "weights.pt").read_text(encoding="utf-8") == "new"
+    assert not there or (target / "weights.safetensors").read_text(encoding="utf-8") == "new"
 
 
 HOG = "import sys, time; held = b'x' * int(sys.argv[1]); print('held', flush=True); time.sleep(600)"
@@ -291,26 +296,27 @@ REFUSING = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
-from puzzle_study.results import RECORD_FORMAT, Results, write_text
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.io import write_text
+from puzzle_study.results import Results
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.storage import Place
 
-file, results = studyfile.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
-write_text(results.study_file, studyfile.dump(file.study))
+file, results = read.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
+write_text(results.study_file, read.dump(file.study))
 plan = make_plan(file, results)
 with local_ray(file.study.resources):
-    from puzzle_study.study.runner import run_trials
+    from puzzle_study.study.ray.runner import run_trials
 
     progress = StageProgress("trials", plan.total, console=Console(stderr=True))
     try:
         run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
     except UserError as error:
         print(error, file=sys.stderr)
-print(json.dumps([[record["status"], record["error"]] for record in plan.records.values()]))
+print(json.dumps([[record.status, record.error] for record in plan.records.values()]))
 """
 
 
@@ -325,9 +331,9 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)
-    assert [status for status, _ in records] == ["failed"] * 2
-    for _, error in records:
+    ended = json.loads(done.stdout)
+    assert [status for status, _ in ended] == ["failed"] * 2
+    for _, error in ended:
         assert re.fullmatch(r"node .* has puzzle_study .*, the study runs 9\.9\.9; install that .*", error)
     assert "the trial goes on" not in done.stderr, "what can only end the same is not tried again"
     assert done.stderr.rstrip().endswith("(the first 2 trials failed like this, so no more were run)")
@@ -336,13 +342,13 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
 def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(plan, results, {})
     keys = [TrialSpec.from_json(searcher.suggest(name)["spec"]).key for name in ("one", "other")]
     write_text(results.log_file(keys[1]), "going on\n")
     for name in ("one", "other"):
         searcher.on_trial_complete(name, None, error=True)
-    assert [plan.records[key]["error"] for key in keys] == [
+    assert [plan.records[key].error for key in keys] == [
         "its worker died again and again",
         f"its worker died again and again, see logs/{keys[1]}.log",
     ]
@@ -351,16 +357,16 @@ def test_no_log_is_named_that_is_not_there(tmp_path: Path) -> None:
 def test_a_failure_of_an_earlier_run_is_not_taken_for_that_of_the_retry(tmp_path: Path) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(plan, results, {})
     specs = [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")]
     for spec in specs:
-        write_json(results.record_file(spec.key), failed_record(spec, "long ago"))
-    again = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+        results.write_record(spec.key, Record(spec, "failed", "long ago").to_json())
+    again = make_plan(read.load(tmp_path / "room.yaml"), results)
     searcher = PlanSearcher(again, results, {})
     assert [TrialSpec.from_json(searcher.suggest(name)["spec"]) for name in ("one", "other")] == specs
     searcher.on_trial_complete("one", None, error=True)
-    assert again.records[specs[0].key]["error"] == "its worker died again and again"
+    assert again.records[specs[0].key].error == "its worker died again and again"
     searcher.abandon()
     assert again.next() == specs[1]
 
@@ -369,7 +375,7 @@ def test_memory_that_runs_out_again_and_again_is_a_sentence(tmp_path: Path, monk
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     results = Results(tmp_path / "room")
     place = Place.of(results, None)
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), results)
+    plan = make_plan(read.load(tmp_path / "room.yaml"), results)
     tried: list[int] = []
 
     def run_out(*arguments: object) -> bool:
@@ -389,18 +395,18 @@ def test_a_trial_that_holds_no_gpu_is_trained_on_the_cpu_and_one_whose_gpu_canno
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
-    plan = make_plan(studyfile.load(tmp_path / "room.yaml"), Results(tmp_path / "room"))
+    plan = make_plan(read.load(tmp_path / "room.yaml"), Results(tmp_path / "room"))
     write_text(plan.results.study_file, "here\n")
     spec = plan.next()
     assert spec is not None
     devices: list[torch.device] = []
     reported: list[dict[str, Any]] = []
 
-    def run(*_: Any, device: torch.device, **__: Any) -> dict[str, Any]:
+    def trained(*_: Any, device: torch.device, **__: Any) -> Record:
         devices.append(device)
-        return {}
+        return Record(spec, "finished")
 
-    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(runner, "run", trained)
     monkeypatch.setattr(runner, "claim_cpus", lambda cpus: None)
     monkeypatch.setattr("ray.tune.report", reported.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

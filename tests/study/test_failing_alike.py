@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study import studyfile
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
 from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.runner import EndsTheStudy
-from puzzle_study.trial_spec import TrialSpec, failed_record
-from tests.study.test_searcher import finished_record
+from puzzle_study.study.ray.runner import EndsTheStudy
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from tests.core import tiny
+from tests.core.tiny import own
+from tests.study.conftest import DIGITS, finish, finished, plan_of
 
 SENTENCE = "data.root /nowhere: no such folder; name another"
 ALONE = "data: {name: digits}\nreferences: []\n"
@@ -23,8 +24,9 @@ SEEDS = ALONE + "seeds: [0, 1, 2, 3, 4]\n"
 SWEEP = ALONE + "search: {algorithm: grid, space: {train.batch_size: {grid: [1, 2, 3, 4, 5, 6]}}}\n"
 LONG_SWEEP = ALONE + "search: {algorithm: random, configurations: 30, space: {train.lambda: {uniform: [0, 1]}}}\n"
 WITH_REFERENCES = SWEEP.replace("references: []", "references: [pca, nearest_neighbour]")
+SEVERAL = WITH_REFERENCES.replace("train.", "puzzle_ae.train.") + "detectors: {puzzle_ae: {}, untrained: {}}\n"
 DATA_SWEEP = WITH_REFERENCES.replace("train.batch_size", "data.augment_to")
-ONE, FOUR = [TaskSpec("digits", "3")], [TaskSpec("digits", name) for name in "0123"]
+ONE, FOUR = DIGITS[3:4], DIGITS[:4]
 Failing = Callable[[TrialSpec], str | None]
 
 
@@ -36,10 +38,8 @@ def naming_the_class(spec: TrialSpec) -> str:
     return f"class {spec.task.normal_class} has too few images"
 
 
-def make_plan(text: str, tasks: list[TaskSpec], folder: Path) -> Plan:
-    path = folder / "alike.yaml"
-    path.write_text(text, encoding="utf-8")
-    return Plan(studyfile.load(path), tasks, "0" * 16, Results(folder / "results"))
+def failed(spec: TrialSpec, sentence: str = SENTENCE) -> Record:
+    return Record(spec, "failed", sentence or "diverged", user_error=sentence)
 
 
 def outcome(plan: Plan, failing: Failing, *, workers: int = 1, user_error: bool = True) -> tuple[str | None, int]:
@@ -51,11 +51,8 @@ def outcome(plan: Plan, failing: Failing, *, workers: int = 1, user_error: bool 
         if not running:
             return None, count
         spec = running.pop(rng.randrange(len(running)))
-        if (sentence := failing(spec)) is None:
-            record = finished_record(spec)
-        else:
-            record = failed_record(spec, sentence) | ({"user_error": sentence} if user_error else {})
-        plan.done(spec.key, record)
+        sentence = failing(spec)
+        plan.done(spec.key, failed(spec, sentence if user_error else "") if sentence else finished(spec))
         plan.next()
         if (reason := common_failure(plan)) is not None:
             return reason, count + 1
@@ -71,22 +68,23 @@ def outcome(plan: Plan, failing: Failing, *, workers: int = 1, user_error: bool 
         (SWEEP, ONE, 7),
         (LONG_SWEEP, ONE, 10),
         (WITH_REFERENCES, ONE, 3),
+        (SEVERAL, ONE, 3),
         (WITH_REFERENCES, FOUR, 12),
     ],
 )
 def test_trials_that_all_fail_alike_end_the_study_early(
-    text: str, tasks: list[TaskSpec], trials: int, failing: Failing, tmp_path: Path
+    text: str, tasks: tuple[TaskSpec, ...], trials: int, failing: Failing, tmp_path: Path
 ) -> None:
-    reason, count = outcome(make_plan(text, tasks, tmp_path), failing)
+    reason, count = outcome(plan_of(tmp_path, text, tasks), failing)
     assert reason is not None
-    assert reason.startswith(failing(TrialSpec("", None, tasks[0], 0, "")))  # type: ignore[arg-type]
+    assert reason.startswith(failing(TrialSpec(tiny.settings(), tasks[0], 0, "")) or "")
     assert count <= trials
     assert f"the first {count} trials" in reason
 
 
 @pytest.mark.parametrize("workers", [2, 7])
 def test_workers_that_finish_in_any_order_end_it_too(workers: int, tmp_path: Path) -> None:
-    plan = make_plan(WITH_REFERENCES, FOUR, tmp_path)
+    plan = plan_of(tmp_path, WITH_REFERENCES, FOUR)
     reason, count = outcome(plan, always, workers=workers)
     assert reason is not None
     assert count <= 9 + workers
@@ -97,8 +95,8 @@ def test_workers_that_finish_in_any_order_end_it_too(workers: int, tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "failing"),
     [
-        (SWEEP, lambda spec: None if spec.settings.train.batch_size == 6 else SENTENCE),
-        (SWEEP, lambda spec: f"train.batch_size {spec.settings.train.batch_size} is too large"),
+        (SWEEP, lambda spec: None if own(spec.settings).train.batch_size == 6 else SENTENCE),
+        (SWEEP, lambda spec: f"train.batch_size {own(spec.settings).train.batch_size} is too large"),
         (DATA_SWEEP, lambda spec: None if spec.settings.data.augment_to == 6 else SENTENCE),
         (ALONE, lambda spec: None if spec.task.normal_class == "2" else SENTENCE),
         (ALONE, lambda spec: None if spec.task.normal_class == "3" else naming_the_class(spec)),
@@ -109,30 +107,30 @@ def test_workers_that_finish_in_any_order_end_it_too(workers: int, tmp_path: Pat
 def test_a_study_in_which_only_some_trials_fail_goes_on(
     text: str, failing: Failing, workers: int, tmp_path: Path
 ) -> None:
-    plan = make_plan(text, FOUR, tmp_path)
+    plan = plan_of(tmp_path, text, FOUR)
     assert outcome(plan, failing, workers=workers) == (None, plan.total)
 
 
 def test_trainings_that_diverge_or_die_are_not_the_users_error(tmp_path: Path) -> None:
-    plan = make_plan(SWEEP, ONE, tmp_path)
+    plan = plan_of(tmp_path, SWEEP, ONE)
     assert outcome(plan, always, user_error=False) == (None, plan.total)
 
 
 def test_failures_beside_a_long_training_wait_for_its_end(tmp_path: Path) -> None:
-    plan = make_plan(WITH_REFERENCES, ONE, tmp_path)
+    plan = plan_of(tmp_path, WITH_REFERENCES, ONE)
     first = plan.take()
     assert first is not None
     assert outcome(plan, always)[0] is None
-    plan.done(first.key, failed_record(first, SENTENCE) | {"user_error": SENTENCE})
+    plan.done(first.key, failed(first))
     assert common_failure(plan) is not None
 
 
 def test_a_run_in_which_something_trains_or_an_earlier_one_finished_something_goes_on(tmp_path: Path) -> None:
-    plan = make_plan(SWEEP, ONE, tmp_path)
+    plan = plan_of(tmp_path, SWEEP, ONE)
     assert outcome(plan, always)[0] is not None
     ended = EndsTheStudy(plan, plan.results)
     for result, ends in (({"epoch": 1}, False), ({"epoch": 0}, True)):
         ended("one", result)
         assert ended.stop_all() is ends
-    write_json(plan.results.record_file("earlier"), {"format": RECORD_FORMAT, "status": "finished"})
+    finish(plan, finished(tiny.trial()))
     assert not EndsTheStudy(plan, plan.results).stop_all()

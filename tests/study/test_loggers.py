@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from puzzle_study import studyfile
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.study.engine import run_study
 from tests.study.conftest import tune_command, tune_environment
@@ -38,7 +38,7 @@ def logged(tmp_path: Path) -> Path:
 def refused(study: Path, results: Path) -> str:
     """The sentence with which a study is refused; nothing of it has begun."""
     with pytest.raises(UserError) as caught:
-        run_study(studyfile.load(study), results, resume=False, console=Console(file=StringIO()))
+        run_study(read.load(study), results, resume=False, console=Console(file=StringIO()))
     assert not (results / "logged" / "study.yaml").exists()
     return str(caught.value)
 
@@ -90,6 +90,6 @@ def test_mlflow_and_wandb_follow_the_trials(logged: Path, tmp_path: Path) -> Non
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'logged' / 'ray' / 'mlflow.db'}")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
-    assert run.data.params["spec/settings/model/base_channels"] == "2"
+    assert run.data.params["spec/settings/own/model/base_channels"] == "2"
     assert run.data.metrics["loss_rec"] > 0
     assert list((tmp_path / "logged" / "ray").glob("*/*/wandb/offline-run-*/run-*.wandb"))

@@ -15,6 +15,8 @@ from puzzle_study.results import Results
 from tests.datasets.conftest import Layouts
 from tests.study.conftest import tune_environment
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 data: {name: folder, root: ../images/parts, size: 16, validation_count: 2}
 model: {base_channels: 2}

@@ -12,15 +12,15 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from puzzle_study import studyfile
+from puzzle_study.config import Reading
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import RECORD_FORMAT, Results, write_json
-from puzzle_study.study.engine import best_names
+from puzzle_study.study.best import names as best_names
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.selection import Reading
 from puzzle_study.study.space import inert_axes, make_asker
-from puzzle_study.trial_spec import PUZZLE_AE, TrialSpec, describe
-from tests.study.conftest import carry_out
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from tests.core.tiny import own
+from tests.study.conftest import DIGITS, carry_out, finish, finished, plan_of, stopped
 
 STUDY = """
 data: {{name: digits}}
@@ -35,7 +35,7 @@ search:
     train.adversary.alpha: {{choice: [0.01, 0.05], when: {{train.adversary.method: [fgsm]}}}}
     score.aggregation: {{choice: [min, avg, max]}}
 """
-TASKS = [TaskSpec("digits", "3"), TaskSpec("digits", "8")]
+TASKS = [DIGITS[3], DIGITS[8]]
 
 
 def make_plan(
@@ -45,38 +45,26 @@ def make_plan(
     configurations: int | str = 8,
     axis: str = "log_uniform",
     values: str = "[0.001, 1.0]",
+    journal: Path | None = None,
 ) -> Plan:
-    path = folder / "plan.yaml"
-    path.write_text(
-        STUDY.format(algorithm=algorithm, configurations=configurations, axis=axis, values=values), encoding="utf-8"
-    )
-    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"))
+    text = STUDY.format(algorithm=algorithm, configurations=configurations, axis=axis, values=values)
+    return plan_of(folder, text, TASKS, journal=journal)
 
 
-def record_of(spec: TrialSpec, *, status: str = "finished") -> dict[str, Any]:
+def record_of(spec: TrialSpec) -> Record:
     """A record whose worth peaks at λ = 0.03 and is best for `avg`."""
-    distance = abs(spec.settings.train.lambda_ - 0.03)
+    distance = abs(own(spec.settings).train.lambda_ - 0.03) if spec.detector == "puzzle_ae" else 0.0
     worth = {"min": 0.7, "avg": 0.9, "max": 0.8}
-    reading = {
-        name: {"selection": value - distance / 10, "auroc": value - distance / 10} for name, value in worth.items()
-    }
-    return {
-        "format": RECORD_FORMAT,
-        "status": status,
-        "error": "" if status == "finished" else "diverged",
-        "metrics": {"l2": reading, "mse": reading},
-    }
+
+    def values(reading: Reading) -> dict[str, float]:
+        return dict.fromkeys(("selection", "auroc"), worth[reading.aggregation] - distance / 10)
+
+    return finished(spec, values)
 
 
-def run_out(plan: Plan, *, workers: int, seed: int, write: bool = False) -> list[str]:
+def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, write: bool = False) -> list[str]:
     """Run a plan; returns the configurations' values in order."""
-
-    def trial(spec: TrialSpec) -> dict[str, Any]:
-        if write:
-            write_json(plan.results.record_file(spec.key), record_of(spec))
-        return record_of(spec)
-
-    carry_out(plan, trial, workers=workers, seed=seed)
+    carry_out(plan, record_of, workers=workers, seed=seed, write=write)
     return [repr(planned.values) for planned in plan.configurations]
 
 
@@ -94,7 +82,7 @@ def test_a_plan_built_again_from_records_asks_for_the_same_and_runs_nothing(tmp_
     asked = run_out(make_plan(tmp_path), workers=2, seed=0, write=True)
     again = make_plan(tmp_path)
     assert again.take() is None
-    assert again.complete
+    assert again.ended()
     assert [repr(planned.values) for planned in again.configurations] == asked
 
 
@@ -104,8 +92,7 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations(tmp_path: Path
     for _ in range(9):
         spec = part.take()
         assert spec is not None
-        write_json(part.results.record_file(spec.key), record_of(spec))
-        part.done(spec.key, record_of(spec))
+        finish(part, record_of(spec))
     rest = make_plan(tmp_path)
     assert run_out(rest, workers=3, seed=5) == whole
 
@@ -114,16 +101,14 @@ def test_the_search_is_kept_for_optuna_dashboard_and_written_anew_by_a_resumed_s
     journal = tmp_path / "optuna.journal"
     kept = []
     for _ in range(2):
-        plan = make_plan(tmp_path)
-        plan = Plan(plan.file, TASKS, "0" * 16, plan.results, journal=journal)
-        run_out(plan, workers=2, seed=0, write=True)
-        study = optuna.load_study(study_name="plan", storage=JournalStorage(JournalFileBackend(str(journal))))
-        kept.append([(trial.params, trial.value, trial.state.name) for trial in study.trials])
+        plan = make_plan(tmp_path, journal=journal)
+        run_out(plan, workers=2, write=True)
+        kept.append(told(journal))
     assert kept[0] == kept[1]
     assert {state for _, _, state in kept[0]} == {"COMPLETE"}
     winner = plan.winner()
     assert winner is not None
-    assert study.best_value == pytest.approx(winner[2][0])
+    assert max(value for _, value, _ in kept[0]) == pytest.approx(winner[2][0])
 
 
 def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:
@@ -146,16 +131,15 @@ def test_a_grid_tries_every_combination_once_and_aggregation_multiplies_no_trial
 
 
 def test_configurations_that_train_the_same_are_trained_once(tmp_path: Path) -> None:
-    path = tmp_path / "same.yaml"
-    path.write_text(
+    plan = plan_of(
+        tmp_path,
         "data: {name: digits}\nreferences: []\nsearch:\n  algorithm: grid\n  space:\n"
         "    train.adversary.alpha: {grid: [0.5, 1.0, 2.0]}\n    train.lambda: {grid: [0.02, 0.1]}\n",
-        encoding="utf-8",
+        TASKS,
     )
-    plan = Plan(studyfile.load(path), TASKS, "0" * 16, Results(tmp_path / "results"))
     # FGSM with α ≥ 2ε is ε·sign whatever α is: two values of λ are left, one of them the default's.
     assert plan.wanted == 2
-    assert len(run_out(plan, workers=1, seed=0)) == 2
+    assert len(run_out(plan)) == 2
 
 
 def test_a_space_that_is_exhausted_ends_the_search(tmp_path: Path) -> None:
@@ -166,57 +150,38 @@ def test_a_space_that_is_exhausted_ends_the_search(tmp_path: Path) -> None:
 
 def test_the_winner_is_the_best_mean_over_tasks_under_the_best_reading(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
-    run_out(plan, workers=1, seed=0)
+    run_out(plan)
     winner = plan.winner()
     assert winner is not None
     planned, reading, _ = winner
     assert reading == Reading("l2", "avg")
-    assert abs(planned.settings.train.lambda_ - 0.03) == min(
-        abs(other.settings.train.lambda_ - 0.03) for other in plan.configurations
+    assert abs(own(planned.settings).train.lambda_ - 0.03) == min(
+        abs(own(other.settings).train.lambda_ - 0.03) for other in plan.configurations
     )
 
 
 def test_a_failed_trial_makes_its_configuration_incomplete_and_never_the_winner(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     while (spec := plan.take()) is not None:
-        default = spec.detector == PUZZLE_AE and spec.settings == plan.configurations[0].settings
-        failed = default and spec.task.normal_class == "8"
-        plan.done(spec.key, record_of(spec, status="failed" if failed else "finished"))
+        failed = spec.settings == plan.configurations[0].settings and spec.task.normal_class == "8"
+        plan.done(spec.key, Record(spec, "failed", "diverged") if failed else record_of(spec))
     assert plan.worth(plan.configurations[0]) is None
     winner = plan.winner()
     assert winner is not None
     assert winner[0].number != 0
 
 
-def test_an_axis_that_cannot_matter_is_named_with_its_reason(tmp_path: Path) -> None:
-    path = tmp_path / "inert.yaml"
-    path.write_text(
-        "data: {name: digits}\nsearch:\n  space:\n    train.adversary.alpha: {uniform: [0.5, 2.0]}\n"
-        "    train.lambda: {uniform: [0.0, 1.0]}\n",
-        encoding="utf-8",
-    )
-    file = studyfile.load(path)
-    assert file.study.search is not None
-    assert inert_axes(file, file.study.search) == {
-        "train.adversary.alpha": "FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is"
-    }
-
-
 def test_classes_whose_names_are_alike_get_folders_of_their_own_below_best(tmp_path: Path) -> None:
     classes = ["part 1", "part_1", "part/1", "part_1-2", "Ünit.3"]
-    path = tmp_path / "alike.yaml"
-    path.write_text("data: {name: folder}\nreferences: []\nseeds: [0, 1]\n", encoding="utf-8")
     tasks = [TaskSpec("folder", name) for name in classes]
-    plan = Plan(studyfile.load(path), tasks, "0" * 16, Results(tmp_path / "results"))
+    plan = plan_of(tmp_path, "data: {name: folder}\nreferences: []\nseeds: [0, 1]\n", tasks)
     names = best_names(plan, plan.configurations[0].trials)
     assert names[::2] == ["part_1-3-seed0", "part_1-seed0", "part_1-4-seed0", "part_1-2-seed0", "Ünit.3-seed0"]
     assert len(set(names)) == 10
 
 
 def test_a_trial_that_is_running_is_not_handed_out_again(tmp_path: Path) -> None:
-    path = tmp_path / "again.yaml"
-    path.write_text("data: {name: digits}\nreferences: []\n", encoding="utf-8")
-    plan = Plan(studyfile.load(path), [TASKS[0], TASKS[0]], "0" * 16, Results(tmp_path / "results"))
+    plan = plan_of(tmp_path, "data: {name: digits}\nreferences: []\n", [TASKS[0], TASKS[0]])
     assert plan.take() is not None
     assert plan.take() is None
 
@@ -233,13 +198,8 @@ CHAIN = {
 def test_conditions_hold_in_whatever_order_the_axes_are_written(
     order: tuple[str, ...], algorithm: str, tmp_path: Path
 ) -> None:
-    path = tmp_path / "chain.yaml"
     space = "".join(f"    {name}: {CHAIN[name]}\n" for name in order)
-    path.write_text(
-        f"data: {{name: digits}}\nreferences: []\nsearch:\n  algorithm: {algorithm}\n  space:\n{space}",
-        encoding="utf-8",
-    )
-    file = studyfile.load(path)
+    file = plan_of(tmp_path, f"data: {{name: digits}}\nsearch:\n  algorithm: {algorithm}\n  space:\n{space}").file
     assert file.study.search is not None
     asker = make_asker(file, file.study.search)
     asked = [suggestion.values for _ in range(40) if (suggestion := asker.ask()) is not None]
@@ -252,12 +212,13 @@ def test_conditions_hold_in_whatever_order_the_axes_are_written(
 
 
 def inert_in(tmp_path: Path, *axes: str) -> dict[str, str]:
-    path = tmp_path / "inert.yaml"
     space = "".join(f"    {axis}\n" for axis in axes)
-    path.write_text(f"data: {{name: digits}}\nsearch:\n  space:\n{space}", encoding="utf-8")
-    file = studyfile.load(path)
-    assert file.study.search is not None
-    return inert_axes(file, file.study.search)
+    return inert_axes(plan_of(tmp_path, f"data: {{name: digits}}\nsearch:\n  space:\n{space}").file)
+
+
+def test_an_axis_that_cannot_matter_is_named_with_its_reason(tmp_path: Path) -> None:
+    found = inert_in(tmp_path, "train.adversary.alpha: {uniform: [0.5, 2.0]}", "train.lambda: {uniform: [0.0, 1.0]}")
+    assert found == {"train.adversary.alpha": "FGSM with α ≥ 2ε is ε·sign of the gradient whatever α is"}
 
 
 def test_no_axis_is_called_inert_that_matters_somewhere_however_many_there_are(tmp_path: Path) -> None:
@@ -302,45 +263,25 @@ search:
 """
 
 
-def stopping_plan(folder: Path, text: str = STOPPING, *, journal: Path | None = None) -> Plan:
-    path = folder / "stopping.yaml"
-    path.write_text(text, encoding="utf-8")
-    return Plan(studyfile.load(path), TASKS, "0" * 16, Results(folder / "results"), journal=journal)
-
-
-def stopped_record(spec: TrialSpec, plan: Plan) -> dict[str, Any]:
-    """The record of a trial that the plan's rule stopped."""
-    assert plan.stopping is not None
-    rule = plan.stopping.model_dump(mode="json")
-    return describe(spec) | {"status": "stopped", "error": "asha stopped it", "selection": 0.5, "stopping": rule}
-
-
-def finish(plan: Plan, spec: TrialSpec, record: dict[str, Any]) -> None:
-    write_json(plan.results.record_file(spec.key), record)
-    plan.done(spec.key, record)
-
-
 def told(journal: Path) -> list[tuple[Any, ...]]:
     """What Optuna was asked for and told."""
-    study = optuna.load_study(study_name="stopping", storage=JournalStorage(JournalFileBackend(str(journal))))
+    study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(journal))))
     return [(trial.params, trial.value, trial.state.name) for trial in study.trials]
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_complete_study_with_stopped_trials_is_complete_again_and_tells_the_same(tmp_path: Path, seed: int) -> None:
-    plan = stopping_plan(tmp_path, journal=tmp_path / "first.journal")
+    plan = plan_of(tmp_path, STOPPING, TASKS, journal=tmp_path / "first.journal")
 
-    def trial(spec: TrialSpec) -> dict[str, Any]:
+    def trial(spec: TrialSpec) -> Record:
         # Not of the key, which every new setting changes.
-        rng = random.Random(f"{spec.settings.train.lambda_} {spec.task} {spec.seed}")
-        record = stopped_record(spec, plan) if plan.stoppable(spec.key) and rng.random() < 0.3 else record_of(spec)
-        write_json(plan.results.record_file(spec.key), record)
-        return record
+        rng = random.Random(f"{own(spec.settings).train.lambda_} {spec.task} {spec.seed}")
+        return stopped(spec, plan) if plan.stoppable(spec.key) and rng.random() < 0.3 else record_of(spec)
 
-    carry_out(plan, trial, workers=3, seed=seed)
-    again = stopping_plan(tmp_path, journal=tmp_path / "second.journal")
+    carry_out(plan, trial, workers=3, seed=seed, write=True)
+    again = plan_of(tmp_path, STOPPING, TASKS, journal=tmp_path / "second.journal")
     assert again.take() is None
-    assert again.complete
+    assert again.ended()
     assert again.records == plan.records
     assert again.total == plan.total == len(plan.records)
     assert told(tmp_path / "second.journal") == told(tmp_path / "first.journal")
@@ -359,16 +300,16 @@ def test_what_a_given_up_configuration_is_told_does_not_depend_on_the_trials_aft
         folder = tmp_path / name
         folder.mkdir()
         one_by_one = STOPPING.replace("startup: 3", "lookahead: 1")
-        plan = stopping_plan(folder, one_by_one, journal=folder / "journal")
+        plan = plan_of(folder, one_by_one, TASKS, journal=folder / "journal")
         for spec in taken(plan, 4):
-            finish(plan, spec, record_of(spec))
+            finish(plan, record_of(spec))
         trials = [*plan.configurations[0].trials, *taken(plan, 4)]
-        finish(plan, trials[5], stopped_record(trials[5], plan))
+        finish(plan, stopped(trials[5], plan))
         for spec in trials[6 : 6 + later]:
-            finish(plan, spec, record_of(spec))
+            finish(plan, record_of(spec))
         assert plan.next() is None
         assert told(folder / "journal")[-1][2] == "RUNNING", "the trial before it has not ended"
-        finish(plan, trials[4], record_of(trials[4]))
+        finish(plan, record_of(trials[4]))
         assert plan.next() is not None
         values.append([value for _, value, state in told(folder / "journal") if state == "COMPLETE"])
     assert values[0] == values[1]
@@ -377,13 +318,13 @@ def test_what_a_given_up_configuration_is_told_does_not_depend_on_the_trials_aft
 def test_a_trial_before_the_stopped_one_is_run_again_where_it_was_interrupted_and_a_later_one_is_not(
     tmp_path: Path,
 ) -> None:
-    plan = stopping_plan(tmp_path)
+    plan = plan_of(tmp_path, STOPPING, TASKS)
     trials = taken(plan, 8)
-    finish(plan, trials[5], stopped_record(trials[5], plan))
+    finish(plan, stopped(trials[5], plan))
     for spec in (trials[6], trials[4]):
         plan.abandon(spec.key)
     assert [spec.key for spec in taken(plan, 1)] == [trials[4].key]
-    again = stopping_plan(tmp_path)
+    again = plan_of(tmp_path, STOPPING, TASKS)
     keys = [spec.key for spec in taken(again, 8)]
     assert trials[4].key in keys
     assert not {spec.key for spec in trials[5:]} & set(keys)
@@ -392,24 +333,24 @@ def test_a_trial_before_the_stopped_one_is_run_again_where_it_was_interrupted_an
 @pytest.mark.parametrize("now", ["stopping: {grace_epochs: 3}", ""])
 def test_a_trial_that_another_rule_stopped_is_run_again(tmp_path: Path, now: str) -> None:
     text = STOPPING.replace("seeds: [0, 1]", "seeds: [0]").replace("configurations: 14", "configurations: 1")
-    plan = stopping_plan(tmp_path, text)
-    stopped: list[str] = []
+    plan = plan_of(tmp_path, text, TASKS)
+    key = ""
     while (spec := plan.take()) is not None:
-        stop = plan.stoppable(spec.key) and not stopped
-        stopped += [spec.key] if stop else []
-        finish(plan, spec, stopped_record(spec, plan) if stop else record_of(spec))
-    assert stopping_plan(tmp_path, text).complete
-    again = stopping_plan(tmp_path, text.replace("stopping: {grace_epochs: 2}", now or "lookahead: 4"))
-    assert stopped[0] in [spec.key for spec in taken(again, 8)]
+        stop = plan.stoppable(spec.key) and not key
+        key = spec.key if stop else key
+        finish(plan, stopped(spec, plan) if stop else record_of(spec))
+    assert plan_of(tmp_path, text, TASKS).ended()
+    again = plan_of(tmp_path, text.replace("stopping: {grace_epochs: 2}", now or "lookahead: 4"), TASKS)
+    assert key in [spec.key for spec in taken(again, 8)]
 
 
 def test_the_default_is_run_to_its_end_though_it_was_stopped_as_another_configuration(tmp_path: Path) -> None:
     text = STOPPING.split("search:", maxsplit=1)[0] + "search: {algorithm: grid, stopping: {}, space: AXES}\n"
     text = text.replace("AXES", "{train.lambda: {grid: [0.02, 0.5]}}")
-    plan = stopping_plan(tmp_path, text)
+    plan = plan_of(tmp_path, text, TASKS)
     while (spec := plan.take()) is not None:
-        finish(plan, spec, stopped_record(spec, plan) if plan.stoppable(spec.key) else record_of(spec))
-    again = stopping_plan(tmp_path, text + "train: {lambda: 0.5}\n")
+        finish(plan, stopped(spec, plan) if plan.stoppable(spec.key) else record_of(spec))
+    again = plan_of(tmp_path, text + "train: {lambda: 0.5}\n", TASKS)
     default = again.configurations[0]
     assert [spec.key for spec in taken(again, 4)] == [spec.key for spec in default.trials]
     assert not default.given_up

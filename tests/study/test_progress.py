@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from puzzle_study import studyfile
-from puzzle_study.datasets import SplitSizes, TaskSpec
-from puzzle_study.results import Results
+from puzzle_study.config import read
+from puzzle_study.datasets import SplitSizes
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress, TimeLeft, until_done
-from puzzle_study.study.work import Costs, TrialsLeft, planned_work, trial_work
-from puzzle_study.trial_spec import TrialSpec, describe
+from puzzle_study.study.work import TrialsLeft, costs_of, planned_work, trial_work
+from puzzle_study.trials.spec import TrialSpec
+from tests.study.conftest import DIGITS, finished, plan_of
 
 PIECES = st.lists(st.floats(0.0, 1e6), max_size=8)
 
@@ -71,20 +70,12 @@ seeds: [0, 1]
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Two trainings of 50 epochs and four references."""
-    path = tmp_path / "study.yaml"
-    path.write_text(STUDY, encoding="utf-8")
-    return Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+    return plan_of(tmp_path, STUDY)
 
 
 def finish(plan: Plan, left: TrialsLeft, spec: TrialSpec, now: float) -> None:
-    record = describe(spec) | {"status": "finished", "error": "", "epochs": spec.settings.train.epochs}
-    plan.done(spec.key, record | {"metrics": metrics()})
+    plan.done(spec.key, finished(spec))
     left.ended(spec.key, plan.records[spec.key], now)
-
-
-def metrics() -> dict[str, Any]:
-    values = {"selection": 0.5, "auroc": 0.5}
-    return dict.fromkeys(("l2", "mse"), dict.fromkeys(("min", "avg", "max"), values))
 
 
 def test_references_count_little_and_epochs_within_a_training_count(plan: Plan) -> None:
@@ -134,7 +125,7 @@ def test_references_that_are_left_add_little(plan: Plan) -> None:
     with_all = left_of(time_left, 2.0)
     for reference in plan.references:
         if reference != untrained:
-            plan.done(reference.key, describe(reference) | {"status": "finished", "error": ""})
+            plan.done(reference.key, finished(reference))
     left.reported("training", 2, 2.0)
     assert 0.99 * with_all < left_of(time_left, 2.0) < with_all
 
@@ -153,13 +144,14 @@ def test_a_training_that_goes_on_is_not_taken_for_one_that_was_fast(plan: Plan) 
 
 def test_work_grows_with_images_epochs_puzzles_and_width(plan: Plan, tmp_path: Path) -> None:
     def work(images: SplitSizes, **assignments: object) -> float:
-        file = studyfile.load(
+        file = read.load(
             tmp_path / "study.yaml",
             assignments=[f"{name.replace('__', '.')}={value}" for name, value in assignments.items()],
         )
-        settings = file.configuration({})
-        spec = TrialSpec("puzzle_ae", settings, TaskSpec("digits", "3"), 0, "")
-        return trial_work(spec, images, Costs.of(settings)).after(0)
+        return after(TrialSpec(file.study.settings(), DIGITS[3], 0, ""), images)
+
+    def after(spec: TrialSpec, images: SplitSizes) -> float:
+        return trial_work(spec, images, costs_of(spec, images)).after(0)
 
     few = SplitSizes(train=1000, validation=100, normal=100, anomalous=900)
     base = work(few)
@@ -171,10 +163,8 @@ def test_work_grows_with_images_epochs_puzzles_and_width(plan: Plan, tmp_path: P
     assert work(few, evaluate__robust="{}") > base
     assert work(few, evaluate__every=5) > base
     (reference, *_, untrained) = plan.references
-    assert trial_work(reference, few, Costs.of(reference.settings)).after(0) < 0.01 * base
-    assert trial_work(untrained, few, Costs.of(untrained.settings)).after(0) == pytest.approx(
-        work(few, train__epochs=0)
-    )
+    assert after(reference, few) < 0.01 * base
+    assert after(untrained, few) == pytest.approx(work(few, train__epochs=0))
 
 
 def test_a_pipe_is_given_a_line_when_there_was_none_for_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -13,37 +13,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import studyfile
+from puzzle_study.config import Reading, read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
+from puzzle_study.io import write_text
 from puzzle_study.reporting import build_report
-from puzzle_study.results import RECORD_FORMAT, Results, write_text
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.racing import compare
-from puzzle_study.study.selection import Reading, pareto_front
 from puzzle_study.study.tables import summary_rows, training_axes, write_tables
-from puzzle_study.trial_spec import TrialSpec, failed_record
-from tests.study.conftest import carry_out
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import pareto_front, trial_value
+from tests.core import tiny
+from tests.core.tiny import own
+from tests.study.conftest import DIGITS, carry_out, finish, finished, plan_of, stopped
 
-TASKS = [TaskSpec("digits", str(number)) for number in range(5)]
 READING = Reading("l2", "max")
 
 
-def plan_of(folder: Path, *, search: str, more: str = "", tasks: list[TaskSpec] = TASKS) -> Plan:
-    path = folder / "searching.yaml"
-    path.write_text(
+def searching(folder: Path, *, search: str, more: str = "", tasks: Sequence[TaskSpec] = DIGITS[:5]) -> Plan:
+    text = (
         f"data: {{name: digits}}\nreferences: []\n{more}search:\n  space:\n"
-        "    train.lambda: {log_uniform: [0.001, 1]}\n"
-        f"    train.adversary.epsilon: {{uniform: [0.01, 0.2]}}\n"
-        + "".join(f"  {line}\n" for line in search.split("\n")),
-        encoding="utf-8",
+        "    train.lambda: {log_uniform: [0.001, 1]}\n    train.adversary.epsilon: {uniform: [0.01, 0.2]}\n"
     )
-    return Plan(studyfile.load(path), tasks, "0" * 16, Results(folder / "results"))
+    return plan_of(folder, text + "".join(f"  {line}\n" for line in search.split("\n")), tasks)
 
 
-def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
+def record_of(spec: TrialSpec, *, noise: float = 0.01) -> Record:
     """Clean AUROC is best at a small ε and robust AUROC at a large one; both are best at λ = 0.03."""
-    train = spec.settings.train
+    train = own(spec.settings).train
     # Not of the key, which every new setting changes.
     rng = random.Random(f"{train.lambda_} {train.adversary.epsilon} {spec.task} {spec.seed}")
     base = 0.95 - 0.02 * abs(np.log10(train.lambda_ / 0.03)) - 0.01 * int(spec.task.normal_class)
@@ -56,17 +54,7 @@ def record_of(spec: TrialSpec, *, noise: float = 0.01) -> dict[str, Any]:
         "inverted": False,
         "average_precision": base,
     } | dict.fromkeys(("fpr_at_tpr95", "fpr_at_tpr99", "fpr_at_tpr995"), 1 - base)
-    reading = dict.fromkeys(("min", "avg", "max"), values)
-    return {
-        "format": RECORD_FORMAT,
-        "status": "finished",
-        "error": "",
-        "seconds": 1.0,
-        "task": {"normal_class": spec.task.normal_class, "repeat": spec.task.repeat},
-        "metrics": {"l2": reading, "mse": reading},
-        "n_test": 10,
-        "n_anomalies": 5,
-    }
+    return finished(spec, values, val_error=train.lambda_)
 
 
 def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, noise: float = 0.01) -> int:
@@ -80,7 +68,7 @@ def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, noise: float = 0.01)
 def test_every_algorithm_is_repeatable_whatever_finishes_first(tmp_path: Path, algorithm: str) -> None:
     asked = []
     for workers in (1, 7):
-        plan = plan_of(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 14")
+        plan = searching(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 14")
         run_out(plan, workers=workers, seed=workers)
         asked.append([planned.values for planned in plan.configurations])
     assert asked[0] == asked[1]
@@ -89,7 +77,7 @@ def test_every_algorithm_is_repeatable_whatever_finishes_first(tmp_path: Path, a
 
 @pytest.mark.parametrize("algorithm", ["optuna", "cmaes"])
 def test_a_model_finds_better_values_than_its_random_start(tmp_path: Path, algorithm: str) -> None:
-    plan = plan_of(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 40\nstartup: 8")
+    plan = searching(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 40\nstartup: 8")
     run_out(plan, noise=0.0)
     worth = [plan.worth(planned) for planned in plan.configurations]
     values = [found[READING][0] for found in worth if found is not None]
@@ -98,7 +86,7 @@ def test_a_model_finds_better_values_than_its_random_start(tmp_path: Path, algor
 
 @pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "random"])
 def test_two_objectives_give_a_front_of_both_ends(tmp_path: Path, algorithm: str) -> None:
-    plan = plan_of(
+    plan = searching(
         tmp_path,
         more="evaluate: {robust: {epsilon: 0.1}}\n",
         search=f"algorithm: {algorithm}\nconfigurations: 30\nobjectives: [selection, robust_selection]",
@@ -118,13 +106,11 @@ def test_two_objectives_give_a_front_of_both_ends(tmp_path: Path, algorithm: str
 
 
 def test_the_mean_of_an_incomplete_row_is_the_one_that_its_interval_is_of(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, more="seeds: [0, 1, 2]\n", search="configurations: 1", tasks=TASKS[:2])
+    plan = searching(tmp_path, more="seeds: [0, 1, 2]\n", search="configurations: 1", tasks=DIGITS[:2])
     auroc = {("0", 0): 0.90, ("0", 1): 0.92, ("0", 2): 0.94, ("1", 0): 0.60}
     for spec in iter(plan.take, None):
         if (value := auroc.get((spec.task.normal_class, spec.seed))) is not None:
-            record = record_of(spec)
-            record["metrics"]["l2"]["max"]["auroc"] = value
-            plan.done(spec.key, record)
+            plan.done(spec.key, finished(spec, {"selection": 0.5, "auroc": value}))
     row = next(row for row in summary_rows(plan, []) if row["aggregation"] == "max")
     assert (row["trials"], row["complete"]) == (4, False)
     assert row["auroc_mean"] == pytest.approx((0.92 + 0.60) / 2)
@@ -133,11 +119,10 @@ def test_the_mean_of_an_incomplete_row_is_the_one_that_its_interval_is_of(tmp_pa
 
 def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
     more = "evaluate: {robust: {epsilon: 0.1}}\n"
-    plan = plan_of(tmp_path, more=more, search="configurations: 6\nobjectives: [robust_selection, selection]")
-    for spec in iter(plan.take, None):
-        plan.done(spec.key, record_of(spec))
+    plan = searching(tmp_path, more=more, search="configurations: 6\nobjectives: [robust_selection, selection]")
+    run_out(plan)
     results = plan.results
-    write_text(results.study_file, studyfile.dump(plan.study))
+    write_text(results.study_file, read.dump(plan.study))
     write_tables(plan, results)
     page = build_report(results).read_text(encoding="utf-8")
     assert "rows are on the Pareto front of robust_selection, selection" in page
@@ -148,12 +133,12 @@ def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_is_a_cost_is_made_small(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, search="algorithm: random\nconfigurations: 6\nobjectives: [val_error]")
-    while (spec := plan.take()) is not None:
-        plan.done(spec.key, record_of(spec) | {"val_error": spec.settings.train.lambda_})
+    plan = searching(tmp_path, search="algorithm: random\nconfigurations: 6\nobjectives: [val_error]")
+    run_out(plan)
     winner = plan.winner()
     assert winner is not None
-    assert winner[0].settings.train.lambda_ == min(other.settings.train.lambda_ for other in plan.configurations)
+    lambdas = [own(planned.settings).train.lambda_ for planned in plan.configurations]
+    assert own(winner[0].settings).train.lambda_ == min(lambdas)
 
 
 POINT = st.tuples(st.integers(0, 5), st.integers(0, 5))
@@ -172,7 +157,7 @@ def test_a_race_saves_trials_and_does_not_depend_on_what_finishes_first(tmp_path
     more = "seeds: [0, 1]\n"
     counts, asked = [], []
     for workers in (1, 5):
-        plan = plan_of(tmp_path, search=search, more=more)
+        plan = searching(tmp_path, search=search, more=more)
         counts.append(run_out(plan, workers=workers, seed=workers))
         asked.append([(planned.values, planned.given_up) for planned in plan.configurations])
     assert asked[0] == asked[1]
@@ -193,13 +178,13 @@ def test_a_race_finds_what_is_as_good_but_for_the_noise(tmp_path: Path, seed: in
     noise = 0.01
     winners = []
     for racing in ("", "\nracing: {}"):
-        plan = plan_of(
+        plan = searching(
             tmp_path, search=f"algorithm: random\nconfigurations: 20\nseed: {seed}{racing}", more="seeds: [0, 1]\n"
         )
         run_out(plan, noise=noise)
         winners.append(plan.winner())
     truth = [
-        np.mean([record_of(spec, noise=0)["metrics"]["l2"]["max"]["selection"] for spec in winner[0].trials])
+        fmean(trial_value(record_of(spec, noise=0), READING, "selection") for spec in winner[0].trials)
         for winner in winners
         if winner is not None
     ]
@@ -208,12 +193,12 @@ def test_a_race_finds_what_is_as_good_but_for_the_noise(tmp_path: Path, seed: in
 
 def test_a_race_that_can_never_be_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="after 4 trials, but this study gives it 2"):
-        plan_of(tmp_path, search="racing: {}", tasks=TASKS[:2])
+        searching(tmp_path, search="racing: {}", tasks=DIGITS[:2])
 
 
 def test_a_configuration_that_is_better_on_average_never_loses() -> None:
-    def records(values: list[float]) -> list[dict[str, Any]]:
-        return [{"metrics": {"l2": {"max": {"selection": value}}}} for value in values]
+    def records(values: list[float]) -> list[Record]:
+        return [finished(tiny.trial(), {"selection": value}) for value in values]
 
     rival = records([0.9] * 6)
 
@@ -226,31 +211,24 @@ def test_a_configuration_that_is_better_on_average_never_loses() -> None:
 
 
 def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resumed_study(tmp_path: Path) -> None:
-    plan = plan_of(
+    plan = searching(
         tmp_path,
         search="algorithm: optuna\nconfigurations: 6\nstopping: {}",
         more="evaluate: {selection: true}\n",
     )
-    assert plan.stopping is not None
-    rule = plan.stopping.model_dump(mode="json")
     victims = set[str]()
     while (spec := plan.take()) is not None:
-        if plan.stoppable(spec.key) and spec.settings.train.lambda_ > 0.1:
-            victims.add(spec.configuration)
-            record = failed_record(spec, "asha stopped it") | {"status": "stopped", "selection": 0.5, "stopping": rule}
-        else:
-            record = record_of(spec)
-        plan.results.record_file(spec.key).parent.mkdir(parents=True, exist_ok=True)
-        plan.results.record_file(spec.key).write_text(json.dumps(record), encoding="utf-8")
-        plan.done(spec.key, record)
+        bad = plan.stoppable(spec.key) and own(spec.settings).train.lambda_ > 0.1
+        victims |= {spec.configuration} if bad else set()
+        finish(plan, stopped(spec, plan) if bad else record_of(spec))
     assert victims
     for planned in plan.configurations:
         assert bool(planned.given_up) == (planned.configuration in victims)
         if planned.given_up:
             assert plan.worth(planned) is None
             assert sum(spec.key in plan.records for spec in planned.trials) == 1
-    again = Plan(plan.file, TASKS, "0" * 16, plan.results)
-    assert again.complete
+    again = Plan(plan.file, plan.tasks, "0" * 16, plan.results)
+    assert again.ended()
     assert [p.values for p in again.configurations] == [p.values for p in plan.configurations]
 
 
@@ -268,4 +246,4 @@ def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resum
 )
 def test_a_search_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, search: str, more: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        plan_of(tmp_path, search=search, more=more)
+        searching(tmp_path, search=search, more=more)

@@ -5,29 +5,25 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from puzzle_study import studyfile
-from puzzle_study.datasets import TaskSpec
-from puzzle_study.results import Results, write_json
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.runner import ENDED, ProgressCallback
-from puzzle_study.study.searcher import PlanSearcher
-from puzzle_study.trial_spec import TrialSpec, describe, failed_record
+from puzzle_study.study.ray.runner import ENDED, ProgressCallback
+from puzzle_study.study.ray.searcher import PlanSearcher
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from tests.study.conftest import finish, finished, plan_of
 
 
 @pytest.fixture
 def failed(tmp_path: Path) -> Plan:
     """The plan of a study both of whose trials failed in an earlier run."""
-    path = tmp_path / "failed.yaml"
-    path.write_text("data: {name: digits}\nreferences: []\nseeds: [0, 1]\n", encoding="utf-8")
-    plan = Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+    plan = plan_of(tmp_path, "data: {name: digits}\nreferences: []\nseeds: [0, 1]\n")
     for spec in plan.configurations[0].trials:
-        write_json(plan.results.record_file(spec.key), failed_record(spec, "diverged in an earlier run"))
+        plan.results.write_record(spec.key, Record(spec, "failed", "diverged in an earlier run").to_json())
     return plan
 
 
@@ -36,7 +32,7 @@ def test_trials_that_are_run_again_are_not_done_by_their_old_records_when_ray_br
     for name in ("a", "b"):
         searcher.suggest(name)
     searcher.abandon()
-    assert not failed.complete
+    assert not failed.ended()
     assert failed.finished() == 0
 
 
@@ -53,7 +49,7 @@ def test_a_trial_that_is_run_again_and_whose_worker_dies_says_so(failed: Plan) -
     searcher.suggest("a")
     searcher.on_trial_complete("a", error=True)
     (record,) = failed.records.values()
-    assert record["error"].startswith("its worker died again and again")
+    assert record.error.startswith("its worker died again and again")
 
 
 SEARCHED = """
@@ -66,45 +62,26 @@ search:
 """
 
 
-def finished_record(spec: TrialSpec) -> dict[str, Any]:
-    values = {"selection": 0.5, "auroc": 0.5}
-    by_aggregation = dict.fromkeys(("min", "avg", "max"), values)
-    return describe(spec) | {
-        "status": "finished",
-        "error": "",
-        "epochs": spec.settings.train.epochs,
-        "metrics": dict.fromkeys(("l2", "mse"), by_aggregation),
-    }
-
-
 def test_the_time_left_follows_from_what_this_run_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of forty trials failed in an earlier run and twenty finished; each of this run takes ten minutes."""
-    path = tmp_path / "searched.yaml"
-    path.write_text(SEARCHED, encoding="utf-8")
-
-    def make() -> Plan:
-        return Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
-
-    plan = make()
+    plan = plan_of(tmp_path, SEARCHED)
     for number in range(21):
         spec = plan.take()
         assert spec is not None
-        record = finished_record(spec) if number else failed_record(spec, "diverged")
-        write_json(plan.results.record_file(spec.key), record)
-        plan.done(spec.key, record)
+        finish(plan, finished(spec) if number else Record(spec, "failed", "diverged"))
 
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
-    plan, said = make(), StringIO()
+    plan, said = plan_of(tmp_path, SEARCHED), StringIO()
     assert plan.next() is not None
     progress = StageProgress("trials", plan.total, done=plan.finished(), console=Console(file=said, width=200))
     searcher, callback = PlanSearcher(plan, plan.results, {}), ProgressCallback(plan, progress, None)
     for name in ("a", "b", "c"):
         trial = SimpleNamespace(trial_id=name, config=searcher.suggest(name))
         callback.on_trial_start(0, [], trial)
-        write = TrialSpec.from_json(trial.config["spec"])
         now += 600
-        write_json(plan.results.record_file(write.key), finished_record(write))
+        record = finished(TrialSpec.from_json(trial.config["spec"]))
+        plan.results.write_record(record.spec.key, record.to_json())
         searcher.on_trial_complete(name)
         callback.on_trial_complete(0, [], trial)
     lines = [tuple(line.split(" · ")[:2]) for line in said.getvalue().splitlines()]
@@ -118,9 +95,7 @@ def test_the_time_left_follows_from_what_this_run_did(tmp_path: Path, monkeypatc
 def test_epochs_are_followed_and_a_trial_that_never_began_is_only_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "searched.yaml"
-    path.write_text(SEARCHED, encoding="utf-8")
-    plan = Plan(studyfile.load(path), [TaskSpec("digits", "3")], "0" * 16, Results(tmp_path / "results"))
+    plan = plan_of(tmp_path, SEARCHED)
     now, said = 0.0, StringIO()
     monkeypatch.setattr("time.monotonic", lambda: now)
     progress = StageProgress("trials", plan.total, console=Console(file=said, width=200))

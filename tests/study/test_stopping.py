@@ -11,8 +11,12 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from puzzle_study import config
+from puzzle_study.datasets import TaskSpec
 from puzzle_study.results import Results
-from puzzle_study.study.stopping import TaskwiseScheduler
+from puzzle_study.study.ray.stopping import TaskwiseScheduler
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+from tests.core import tiny
 from tests.study.conftest import Tune
 
 STUDY = """
@@ -61,13 +65,13 @@ class Trial:
 
 
 def trial(name: str, normal_class: str, *, stoppable: bool = True) -> Trial:
-    spec = {"task": {"dataset": "digits", "normal_class": normal_class, "repeat": 0}}
-    return Trial(name, {"spec": spec, "stoppable": stoppable})
+    spec = TrialSpec(tiny.settings(), TaskSpec("digits", normal_class), 0, "0" * 16)
+    return Trial(name, {"spec": spec.to_json(), "stoppable": stoppable})
 
 
 @pytest.mark.parametrize("rule", ["asha", "median"])
 def test_trials_are_compared_within_their_task_only(rule: str) -> None:
-    stopped: dict[str, dict[str, Any]] = {}
+    stopped: dict[str, Record] = {}
     settings = config.Stopping(rule=rule, grace_epochs=2, reduction=2)  # type: ignore[arg-type]
     scheduler = TaskwiseScheduler(settings, stopped)
     controller = SimpleNamespace(get_live_trials=list)
@@ -89,4 +93,4 @@ def test_trials_are_compared_within_their_task_only(rule: str) -> None:
     assert follow(trial("bad", "0"), 0.7) == TrialScheduler.STOP
     assert follow(trial("default", "0", stoppable=False), 0.1) == TrialScheduler.CONTINUE
     assert list(stopped) == ["bad"]
-    assert stopped["bad"]["selection"] == 0.7
+    assert stopped["bad"].stopping["selection"] == 0.7

@@ -28,7 +28,7 @@ WAITING = """
 import time
 from rich.console import Console
 from puzzle_study import config
-from puzzle_study.study.cluster import local_ray
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.watching import watched_ray
 with local_ray(config.Resources()), watched_ray(Console()):
     print("watched", flush=True)

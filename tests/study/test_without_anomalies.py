@@ -14,12 +14,11 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from puzzle_study import attack, score, studyfile, trial, tune
-from puzzle_study.reporting import build_report
+from puzzle_study import attack, score, tune
+from puzzle_study.config import read
 from puzzle_study.results import Results
 from puzzle_study.study import attacking, engine
-from puzzle_study.study.gallery import write_gallery
-from puzzle_study.study.tables import write_tables
+from puzzle_study.trials.run import run
 from tests.study.conftest import Tune
 
 CPU = torch.device("cpu")
@@ -54,21 +53,14 @@ def write_study(folder: Path, kinds: list[str]) -> Path:
 
 
 def finish(path: Path) -> tuple[Results, str]:
-    """Do in this process what a study does with Ray; returns the results and the closing lines."""
-    results, said = Results(path.parent / "mine"), StringIO()
-    plan = engine.make_plan(studyfile.load(path), results)
+    """Run trials and attacks in this process, and let the study end itself, which then needs no Ray."""
+    file, results, said = read.load(path), Results(path.parent / "mine"), StringIO()
+    plan = engine.make_plan(file, results)
     while (spec := plan.take()) is not None:
-        plan.done(spec.key, trial.run(spec, results, device=CPU))
-    write_tables(plan, results)
+        plan.done(spec.key, run(spec, results, device=CPU))
     for unit in attacking.attack_units(plan):
         unit.run(results, CPU)
-    attacking.write_attack_tables(plan, results)
-    winner = plan.winner()
-    assert winner is not None
-    engine._write_best(plan, results)
-    write_gallery(winner[0].trials, winner[1], attacking.example_keys(plan), results)
-    page = build_report(results)
-    assert engine._close(plan, results, page, Console(file=said, width=400), 1.0) == 0
+    assert engine.run_study(file, path.parent, resume=False, console=Console(file=said, width=400)) == 0
     return results, said.getvalue()
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from puzzle_study import statistics
 from puzzle_study.reporting import drawing, importance
 from puzzle_study.reporting.blocks import (
     Block,
@@ -27,6 +26,7 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.study_data import Choice
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -196,7 +196,7 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     varied = {name: levels for name, levels in factors.items() if len(set(levels)) > 1}
     if len(varied) < 2 or len(values) < 8:
         return None
-    shares = statistics.variance_shares(values.to_numpy(), varied)
+    shares = intervals.variance_shares(values.to_numpy(), varied)
     titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
     titles["rest"] = "interactions and noise"
     rows = tuple(

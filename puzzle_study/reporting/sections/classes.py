@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.config import Aggregation
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import (
@@ -23,9 +22,11 @@ from puzzle_study.reporting.blocks import (
     share,
     word,
 )
-from puzzle_study.reporting.study_data import AGGREGATIONS, TITLES, Choice, natural
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from puzzle_study.reporting.study_data import StudyData
@@ -39,13 +40,13 @@ IMAGE_INTERVAL = (
 FLAGGED = (("flagged_normal", "normal"), ("flagged_anomalous", "anomalous"))
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Classes and aggregations"
     winner, default = data.winner, data.default
     chosen = data.described
     if chosen is None:
-        return section("classes", title, [absent("No Puzzle-AE configuration finished.")])
+        return section("classes", title, [absent("No configuration finished.")])
     name = "winner" if winner else "default"
     tables: list[Block | None] = [
         build_table(data, chosen, name) for build_table in (auroc_table, fpr_table, flagged_table)
@@ -67,7 +68,7 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
     for variant in variants:
         mark = " (selected)" if variant.aggregation == choice.aggregation else ""
         columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
-    columns += [Column(f"auroc_{one.detector}", f"{TITLES.get(one.detector, one.detector)} %") for one in references]
+    columns += [Column(f"auroc_{one.detector}", f"{one.title} %") for one in references]
     alike = [one for one in variants if any(paper.last20 and way == one.aggregation for paper, way in shown)]
     alike = [one for one in alike if len(data.metric(one, "last20", "_mean"))]
     columns += [Column(f"last20_{one.aggregation}", f"{one.aggregation} %, last 20 evaluations") for one in alike]
@@ -235,9 +236,7 @@ def spread_cell(values: pd.Series[float], *, digits: int = 1, otherwise: str = N
     return Cell(text, float(values.mean()))
 
 
-def _paper_means(
-    data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, Aggregation]]
-) -> list[Cell]:
+def _paper_means(data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, str]]) -> list[Cell]:
     classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
     return [
         percent(

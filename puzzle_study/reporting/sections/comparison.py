@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from puzzle_study import statistics
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Block,
@@ -24,7 +23,8 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
-from puzzle_study.reporting.study_data import TITLES, Choice, natural, paired, tasks_of
+from puzzle_study.reporting.study_data import Choice, natural, paired, tasks_of, title_of
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -42,6 +42,12 @@ def build(studies: Sequence[StudyData], figures: Path) -> Section:
     return section("comparison", "Comparison of studies", blocks)
 
 
+def _presets(data: StudyData) -> str:
+    """Return the presets of a study's detectors."""
+    own = data.study.detectors.values() if data.study else ()
+    return ", ".join(str(preset) for settings in own if (preset := getattr(settings, "preset", None)))
+
+
 def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
     rows, methods = [], set()
     for data, title in zip(studies, titles, strict=True):
@@ -52,12 +58,12 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             (
                 word(title),
                 word(data.dataset),
-                word(data.study.preset if data.study else ""),
+                word(_presets(data)),
                 percent(winner.value, winner.low, winner.high) if winner else Cell(data.lacking() or "–"),
                 word(data.winner.aggregation if data.winner else ""),
                 percent(default.value, default.low, default.high) if default else Cell(data.lacking() or "–"),
                 percent(reference[1]) if reference else Cell("–"),
-                word(TITLES.get(reference[0], reference[0]) if reference else ""),
+                word(title_of(reference[0]) if reference else ""),
                 word(data.selected_by),
                 count(len(data.classes)),
                 count(data.finished["seed"].nunique()),
@@ -84,7 +90,7 @@ def _overview(studies: Sequence[StudyData], titles: Sequence[str]) -> Table:
             Column("commit", "Commit", numeric=False),
         ),
         tuple(rows),
-        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} Studies of other classes, images "
+        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} Studies of other classes, images "
         "or budgets are not comparable by their means; see Settings of each.",
     )
 
@@ -126,11 +132,11 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             continue
         mine, theirs = paired(first.metric(first.winner), data.metric(data.winner))
         if len(mine):
-            difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
+            difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
             found.append((title, difference, image_difference((first, first.winner), (data, data.winner), mine.index)))
     if not found:
         return None
-    corrected = statistics.holm([difference.p_value for _, difference, _ in found])
+    corrected = intervals.holm([difference.p_value for _, difference, _ in found])
     return Table(
         "studies_differences",
         f"The winner of {own_title} against the winners of the others",
@@ -156,8 +162,8 @@ def _differences(alike: Sequence[tuple[StudyData, str]]) -> Table | None:
             for (title, one, images), p_value in zip(found, corrected, strict=True)
         ),
         f"{own_title} minus the other, on the tasks and seeds that both ran. "
-        f"{statistics.method_note(one.mean.method for _, one, _ in found)} "
-        f"{IMAGES_NOTE} {statistics.p_note([one for _, one, _ in found])}",
+        f"{intervals.method_note(one.mean.method for _, one, _ in found)} "
+        f"{IMAGES_NOTE} {intervals.p_note([one for _, one, _ in found])}",
     )
 
 
@@ -214,7 +220,7 @@ def _titles(studies: Sequence[StudyData]) -> list[str]:
     ]
 
 
-def _mean(data: StudyData, choice: Choice | None) -> statistics.Mean | None:
+def _mean(data: StudyData, choice: Choice | None) -> intervals.Mean | None:
     return data.mean(choice) if choice else None
 
 

@@ -22,7 +22,7 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
-from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice
+from puzzle_study.reporting.study_data import Choice, title_of
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -46,8 +46,8 @@ def cost_table(data: StudyData) -> Table:
     for name, choice in (("winner", data.winner), ("default", data.default)):
         if choice is not None:
             groups.append((f"{name} ({choice.configuration})", data.of(choice)))
-    groups.append(("all configurations", data.finished[data.finished["detector"] == PUZZLE_AE]))
-    groups += [(TITLES.get(name, name), data.finished[data.finished["detector"] == name]) for name in data.references]
+    groups.append(("all configurations", data.finished[data.finished["role"] == "configuration"]))
+    groups += [(title_of(name), data.finished[data.finished["detector"] == name]) for name in data.references]
     rows = []
     for title, trials in groups:
         precision = sorted(set(trials["precision"].dropna().astype(str))) if "precision" in trials else []
@@ -88,9 +88,9 @@ def _figure(data: StudyData, figures: Path) -> Figure | None:
     if winner is None:
         return None
     for configuration in data.configurations["configuration"].unique():
-        choice = Choice(str(configuration), PUZZLE_AE, winner.aggregation, winner.error)
+        choice = data.read_by(str(configuration), winner.aggregation, winner.error)
         points.append(_point(data, choice, "winner" if configuration == winner.configuration else "configuration"))
-    points += [_point(data, data.reference(name), TITLES.get(name, name)) for name in data.references]
+    points += [_point(data, data.reference(name), title_of(name)) for name in data.references]
     points = [point for point in points if point[1] > 0 and not pd.isna(point[2])]
     if len(points) < 2:
         return None

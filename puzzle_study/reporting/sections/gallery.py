@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ KINDS = {
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
     "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
 }
-COLUMNS = ("original", "puzzle", "reconstruction", "squared error")
+COLUMNS = {"original": "original", "puzzle": "view", "reconstruction": "reconstruction", "error_map": "anomaly map"}
+"""What a gallery may show of an image, in this order; what the detector has not is left out."""
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -37,10 +39,11 @@ def build(data: StudyData, figures: Path) -> Section:
     blocks: list[Block | None] = [
         Paragraph(
             "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
-            "where it fails, not what is typical. The error map has one scale for all pictures of a figure."
+            "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
         )
     ]
-    limit = float(np.quantile(gallery["error_map"], 0.995)) or 1.0
+    maps = gallery.get("error_map")
+    limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
     blocks += [_examples(gallery, kind, limit, figures) for kind in KINDS]
     blocks.append(_attacked(gallery, figures))
     return section("gallery", "Gallery", blocks)
@@ -52,8 +55,11 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
     if not chosen:
         return None
     shown = chosen[:MOST]
-    pictures = [[_rgb(gallery[name][index]) for index in shown] for name in ("original", "puzzle", "reconstruction")]
-    pictures.append([_heat(gallery["error_map"][index], limit) for index in shown])
+    rows = [name for name in COLUMNS if name in gallery]
+    pictures = [
+        [_heat(gallery[name][index], limit) if name == "error_map" else _rgb(gallery[name][index]) for index in shown]
+        for name in rows
+    ]
     labels = [
         f"{gallery['normal_class'][index]}"
         + (f" ← {gallery['true_class'][index]}" if "anomalous" in kind else "")
@@ -70,11 +76,11 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
     below = "the normal class, the image's own class after the arrow, and" if "anomalous" in kind else "the class and"
     return _montage(
         pictures,
-        COLUMNS,
+        [COLUMNS[name] for name in rows],
         labels,
         figures,
         name=f"gallery_{kind}",
-        alt=f"Pictures of {title}, rows original, puzzle, reconstruction and squared error: {described}.",
+        alt=f"Pictures of {title}, rows {', '.join(COLUMNS[name] for name in rows)}: {described}.",
         caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
         f"typical).{more}",
     )
@@ -119,7 +125,7 @@ def _spread(kinds: list[tuple[str, str]]) -> list[int]:
 
 def _montage(
     pictures: list[list[NDArray[np.uint8]]],
-    rows: tuple[str, ...],
+    rows: Sequence[str],
     labels: list[str],
     figures: Path,
     *,

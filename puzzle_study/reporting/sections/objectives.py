@@ -11,7 +11,7 @@ import seaborn as sns
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Cell, Column, Figure, Paragraph, Section, Table, absent, count, section, word
 from puzzle_study.reporting.sections.ranking import axis_cell
-from puzzle_study.study.selection import LOWER_IS_BETTER, SHARES, shown
+from puzzle_study.trials.worth import LOWER_IS_BETTER, SHARES, shown
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData

@@ -1,82 +1,23 @@
-"""The settings, and where the numbers come from: software, hardware, seeds, what failed."""
+"""Where the numbers come from: software, hardware, seeds, what failed."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from puzzle_study.reporting.blocks import (
-    NOTHING,
-    Block,
-    Cell,
-    Column,
-    Listing,
-    Paragraph,
-    Section,
-    Table,
-    absent,
-    count,
-    section,
-    significant,
-    word,
-)
-from puzzle_study.reporting.sections.ranking import axis_cell
+from puzzle_study.reporting.blocks import Block, Column, Paragraph, Section, Table, absent, count, section, word
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.study_data import StudyData
 
 
-def build_settings(data: StudyData) -> Section:
-    """Return the section on the study's settings."""
-    blocks: list[Block | None] = [_searched(data)]
-    if data.results.study_file.exists():
-        text = data.results.study_file.read_text(encoding="utf-8")
-        blocks.append(Listing("study.yaml, the resolved study: it can be run again as it is", text))
-    else:
-        blocks.append(absent("study.yaml is not in the folder."))
-    return section("settings", "Settings", blocks)
-
-
-def build_provenance(data: StudyData) -> Section:
-    """Return the section on software, hardware, seeds and failures."""
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section."""
     if not data.environment:
         return section("provenance", "Provenance", [absent("environment.json is missing or damaged."), _failed(data)])
     return section("provenance", "Provenance", [_environment(data), _versions(data), _failed(data)])
-
-
-def _searched(data: StudyData) -> Table | None:
-    winner, default = data.winner, data.default
-    if not data.axes or winner is None:
-        return None
-    ours = data.values_of(winner.configuration)
-    theirs = data.values_of(default.configuration) if default else {}
-    axes = data.study.search.space if data.study and data.study.search else {}
-    rows = []
-    for name in data.axes:
-        axis = axes.get(name)
-        values = " – ".join(map(_short, axis.values)) if axis and "uniform" in axis.kind else ""
-        values = values or (", ".join(map(_short, axis.values)) if axis else "")
-        rows.append(
-            (
-                word(name),
-                word(f"{axis.kind} {values}" if axis else ""),
-                axis_cell(theirs.get(name)),
-                axis_cell(ours.get(name)),
-            )
-        )
-    rows.append((word("score.aggregation"), word("min, avg, max"), _way(default), _way(winner)))
-    return Table(
-        "searched_settings",
-        "Searched settings",
-        (
-            Column("setting", "Setting", numeric=False),
-            Column("range", "Range", numeric=False),
-            Column("default", "Default"),
-            Column("winner", "Winner"),
-        ),
-        tuple(rows),
-        f"Winner: chosen by {data.selected_by}. {NOTHING}: not in play under the other settings.",
-    )
 
 
 def _environment(data: StudyData) -> Table:
@@ -165,11 +106,3 @@ def _seeds(content: object) -> str:
     if isinstance(content, dict):
         return "; ".join(f"{name} {_seeds(value)}" for name, value in content.items())
     return ", ".join(map(str, content)) if isinstance(content, list) else str(content)
-
-
-def _way(choice: Any) -> Cell:
-    return word(choice.aggregation) if choice else Cell(NOTHING)
-
-
-def _short(value: object) -> str:
-    return significant(float(value), 3) if isinstance(value, float) else str(value)

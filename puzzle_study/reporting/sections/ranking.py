@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.config import NEED_TEST_LABELS
 from puzzle_study.reporting.blocks import (
     NOTHING,
@@ -27,14 +26,17 @@ from puzzle_study.reporting.blocks import (
     word,
 )
 from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
-from puzzle_study.reporting.study_data import PUZZLE_AE, TITLES, Choice, paired, tasks_of
-from puzzle_study.study.selection import gain, shown
+from puzzle_study.reporting.study_data import Choice, paired, tasks_of
+from puzzle_study.statistics import intervals
+from puzzle_study.trials.worth import gain, shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.study_data import StudyData
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     blocks: list[Block | None] = [Paragraph(how_selected(data)), _given_up(data), ranking_table(data)]
     if data.searched:
@@ -85,13 +87,14 @@ def _given_up(data: StudyData) -> Paragraph | None:
 
 def ranking_table(data: StudyData) -> Table:
     """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
-    is_own = data.summary["detector"] == PUZZLE_AE
+    is_own = data.summary["role"] == "configuration"
     group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
     rows = data.summary.assign(_group=group)
     rows = rows.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
     columns = [
         Column("rank", "Rank"),
         Column("configuration", "Configuration", numeric=False),
+        *([Column("detector", "Detector", numeric=False)] if data.compares_detectors else []),
         Column("auroc", "AUROC % [95 %]"),
         Column("aggregation", "Aggregation", numeric=False),
         *([Column("error", "Error norm", numeric=False)] if data.searches_error else []),
@@ -111,7 +114,8 @@ def ranking_table(data: StudyData) -> Table:
         cells.append(
             (
                 count(row["rank"]),
-                word(TITLES.get(choice.detector, choice.detector) if choice.is_reference else choice.configuration),
+                word(choice.title if choice.is_reference else choice.configuration),
+                *([word("" if choice.is_reference else choice.title)] if data.compares_detectors else []),
                 percent(mean.value, mean.low, mean.high, strong=strong)
                 if mean
                 else Cell(data.lacking(data.of(choice)) or NOTHING),
@@ -128,7 +132,7 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         tuple(columns),
         tuple(cells),
-        f"AUROC: mean over classes and seeds. {statistics.method_note(methods)} {_lacks(data)}"
+        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} {_lacks(data)}"
         f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
         "Selection: "
         + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
@@ -152,15 +156,15 @@ def differences_table(data: StudyData) -> Table | None:
         mine, theirs = paired(own, data.metric(choice), reference=choice.is_reference)
         if len(mine):
             strata = tasks_of(mine)
-            difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
-            chance = statistics.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
+            difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
+            chance = intervals.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
             compared.append((choice, difference, chance))
     if not compared:
         return None
-    corrected = statistics.holm([difference.p_value for _, difference, _ in compared])
+    corrected = intervals.holm([difference.p_value for _, difference, _ in compared])
     rows = tuple(
         (
-            word(TITLES.get(choice.detector) if choice.is_reference else choice.configuration),
+            word(choice.title if choice.is_reference else choice.configuration),
             word("" if choice.is_reference else choice.aggregation),
             percent(difference.mean.value, difference.mean.low, difference.mean.high, signed=True, digits=2),
             count(difference.pairs),
@@ -193,8 +197,8 @@ def differences_table(data: StudyData) -> Table | None:
             Column("probability", "P(winner better) % [95 %]"),
         ),
         rows,
-        f"Difference: winner minus other. {statistics.method_note(methods)} P(winner better): the chance that it wins "
-        f"a trial on the same task. {statistics.method_note(chances)} {statistics.p_note(differences)}",
+        f"Difference: winner minus other. {intervals.method_note(methods)} P(winner better): the chance that it wins "
+        f"a trial on the same task. {intervals.method_note(chances)} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 
@@ -212,7 +216,7 @@ def image_differences_table(data: StudyData) -> Table | None:
         if found is not None:
             rows.append(
                 (
-                    word(TITLES.get(choice.detector) if choice.is_reference else "the default"),
+                    word(choice.title if choice.is_reference else "the default"),
                     percent(found.value, found.low, found.high, signed=True, digits=2),
                     count(found.images),
                     count(len(set(tasks_of(mine)))),
@@ -267,7 +271,7 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
             candidates.append((choice, mean, float(seconds)))
     if len(candidates) < 2:
         return None
-    index = statistics.one_standard_error(
+    index = intervals.one_standard_error(
         [gain(metric, mean.value) for _, mean, _ in candidates],
         [mean.standard_error for _, mean, _ in candidates],
         [seconds for _, _, seconds in candidates],

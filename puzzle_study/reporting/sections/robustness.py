@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Column,
@@ -26,10 +25,11 @@ from puzzle_study.reporting.blocks import (
     significant,
     word,
 )
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
-    from puzzle_study.statistics import Mean
+    from puzzle_study.statistics.intervals import Mean
 
 VICTIM = ["configuration", "aggregation", "error"]
 GROUP = [*VICTIM, "target", "attack", "method", "epsilon"]
@@ -91,9 +91,9 @@ def cells(data: StudyData) -> list[AttackCell]:
         if not len(rows):
             continue
         strata = list(rows[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
-        mean = statistics.mean_interval(rows["auroc"].to_numpy(), strata, bounds=(0, 1))
+        mean = intervals.mean_interval(rows["auroc"].to_numpy(), strata, bounds=(0, 1))
         lows, highs = rows["auroc_low"].to_numpy(), rows["auroc_high"].to_numpy()
-        mean = statistics.with_image_interval(mean, rows["auroc"].to_numpy(), lows, highs, strata)
+        mean = intervals.with_image_interval(mean, rows["auroc"].to_numpy(), lows, highs, strata)
         configuration, aggregation, error, target, attack, method, _ = key
         found.append(
             AttackCell(
@@ -255,7 +255,7 @@ def attack_table(found: list[AttackCell]) -> Table:
         )
         for cell in found
     )
-    methods = statistics.method_note(cell.auroc.method for cell in found)
+    methods = intervals.method_note(cell.auroc.method for cell in found)
     target = f" Attacked: {found[0].target} images." if not several_targets else ""
     return Table(
         "robustness",

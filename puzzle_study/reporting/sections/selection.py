@@ -11,7 +11,8 @@ import seaborn as sns
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Figure, Paragraph, Section, absent, section, share
-from puzzle_study.statistics import TAIL
+from puzzle_study.reporting.study_data import AGGREGATIONS
+from puzzle_study.statistics.intervals import TAIL
 
 if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
@@ -31,7 +32,7 @@ def build(data: StudyData, figures: Path) -> Section:
 
 
 def scored(data: StudyData) -> pd.DataFrame:
-    """Return the complete rows of Puzzle-AE that have a selection score and a test AUROC."""
+    """Return the complete rows of configurations that have a selection score and a test AUROC."""
     return data.complete.dropna(subset=["selection_mean", "auroc_mean"])
 
 
@@ -94,8 +95,8 @@ def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
             style="aggregation",
             ax=axes,
             palette=drawing.AGGREGATION_COLOURS,
-            hue_order=["min", "avg", "max"],
-            style_order=["min", "avg", "max"],
+            hue_order=list(AGGREGATIONS),
+            style_order=list(AGGREGATIONS),
         )
         marked = rows[rows["label"].str.contains("winner")]
         axes.scatter(

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study import statistics
 from puzzle_study.reporting import scores
 from puzzle_study.reporting.blocks import Column, Section, Table, absent, count, percent, section, word
 from puzzle_study.reporting.study_data import TASK
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from puzzle_study.reporting.study_data import Choice, StudyData
@@ -20,7 +22,7 @@ FEWEST = 2
 """Images that have an order."""
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section."""
     title = "Stability over seeds"
     choice = data.described
@@ -42,7 +44,7 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
         score_SN, labels = np.stack([one.test for one in alike]), alike[0].labels
         if len(labels) < FEWEST:
             continue
-        whole = statistics.rank_stability(score_SN)
+        whole = intervals.rank_stability(score_SN)
         normal, anomalous = (_correlation(score_SN[:, labels == one]) for one in (False, True))
         rows.append(
             (
@@ -79,4 +81,4 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
 
 
 def _correlation(score_SN: NDArray[np.float64]) -> float | None:
-    return statistics.rank_stability(score_SN).spearman if score_SN.shape[1] >= FEWEST else None
+    return intervals.rank_stability(score_SN).spearman if score_SN.shape[1] >= FEWEST else None

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
 from puzzle_study.reporting.scores import image_difference
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.sections.classes import flagged_sentence
-from puzzle_study.reporting.study_data import TITLES, paired, tasks_of
+from puzzle_study.reporting.study_data import paired, tasks_of, title_of
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
-    from puzzle_study.delong import ImageDifference
+    from pathlib import Path
+
     from puzzle_study.reporting.study_data import Choice, StudyData
-    from puzzle_study.statistics import Mean
+    from puzzle_study.statistics.delong import ImageDifference
+    from puzzle_study.statistics.intervals import Mean
 
 
-def build(data: StudyData) -> Section:
+def build(data: StudyData, figures: Path) -> Section:
     """Return the section; its first sentence is the one that hurts most."""
     if data.winner is None:
         text = "No configuration finished all of its trials, so that none was selected."
@@ -46,7 +48,8 @@ def build(data: StudyData) -> Section:
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a detector that costs nothing is better than the winner, with numbers."""
     own = data.metric(winner)
-    what = f"the winner (configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
+    of = f"{winner.title}, " if data.compares_detectors else ""
+    what = f"the winner ({of}configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
         lacks = data.lacking(data.of(winner))
@@ -57,7 +60,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
     for name in data.references:
         mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)
         if len(mine):
-            difference = statistics.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
+            difference = intervals.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
             per_class = (theirs - mine).groupby(level="normal_class").mean()
             better = int((per_class > 0).sum())
             compared.append((name, float(theirs.mean()), difference, better, len(per_class), mine.index))
@@ -68,7 +71,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         return Paragraph(text, kind="finding")
     compared.sort(key=lambda entry: -entry[2].mean.value)
     name, value, difference, better, classes, pairs = compared[0]
-    title = TITLES.get(name, name)
+    title = title_of(name)
     gap = _points(difference.mean)
     images = image_difference((data, data.reference(name)), (data, winner), pairs)
     sure = _doubt(difference.mean, images)
@@ -78,9 +81,7 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
             f"{_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}; it is better on {better} of "
             f"{_plural(classes, 'class', 'classes')}."
         )
-        also = [
-            f"{TITLES.get(other, other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0
-        ]
+        also = [f"{title_of(other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0]
         text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
         return Paragraph(text, kind="finding")
     lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
@@ -115,11 +116,11 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     mine, theirs = paired(data.metric(winner), data.metric(default))
     if not len(mine):
         return None
-    difference = statistics.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
+    difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
     verdict = _doubt(difference.mean, image_difference((data, winner), (data, default), mine.index))
     tasks = difference.mean.strata
-    least = statistics.smallest_p(tasks)
-    bound = f", at least {significant(least, 2)} whatever the trials" if least > statistics.LEVEL else ""
+    least = intervals.smallest_p(tasks)
+    bound = f", at least {significant(least, 2)} whatever the trials" if least > intervals.LEVEL else ""
     return Paragraph(
         f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
         f"differs by {_points(difference.mean)} on {_plural(difference.pairs, 'paired trial', 'paired trials')} "
@@ -207,7 +208,7 @@ def _points(mean: Mean) -> str:
 def _doubt(mean: Mean, images: ImageDifference | None) -> str:
     """Return what forbids to read a difference as one, if anything does, and what the test images say of it."""
     said = []
-    if mean.method == statistics.NO_INTERVAL:
+    if mean.method == intervals.NO_INTERVAL:
         said.append("too few trainings to say what others would give")
     elif mean.low <= 0 <= mean.high:
         said.append("the interval holds zero: this may be chance")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
 
 LAST = 20
+LOSSES = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
 NO_LAST = "The trials have no statistics over their last evaluations"
 
 
@@ -38,7 +39,7 @@ def build(data: StudyData, figures: Path) -> Section:
     title = "Training"
     choice = data.described
     if choice is None:
-        return section("training", title, [absent("No Puzzle-AE configuration finished.")])
+        return section("training", title, [absent("No configuration finished.")])
     blocks: list[Block | None] = []
     curves = _curves(data, choice)
     if curves is None:
@@ -207,7 +208,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
             figure,
             figures,
             name="auroc_by_epoch",
-            alt=f"Lines of AUROC against epoch for min, avg and max aggregation (left) and by normal class (right); "
+            alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
             f"with {choice.aggregation} the mean goes from "
             f"{own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % in epoch {own['epoch'].min()} to "
             f"{last:.1f} % in epoch {own['epoch'].max()}.",
@@ -218,10 +219,11 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
 
 
 def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
-    losses = [name for name in ("loss_rec", "loss_adv", "loss_d") if name in curves and curves[name].notna().any()]
+    names = map(str, curves.columns)
+    losses = [name for name in names if name.startswith("loss") and curves[name].notna().any()]
     if not losses:
         return None
-    titles = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
+    titles = {name: LOSSES.get(name, name.removeprefix("loss_")) for name in losses}
     with drawing.drawing(3.2 * len(losses), 2.8, columns=len(losses)) as (figure, axes):
         for place, name in zip(axes, losses, strict=True):
             sns.lineplot(curves, x="epoch", y=name, errorbar="sd", color=drawing.PALETTE[0], ax=place)

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from puzzle_study import statistics
 from puzzle_study.reporting.blocks import Cell, Column, Table, count, percent, section, significant, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
+from puzzle_study.statistics import intervals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from puzzle_study.reporting.blocks import Section
     from puzzle_study.reporting.study_data import StudyData
 
 AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
 
 
-def build(data: StudyData) -> Section | None:
-    """Return the section, or None where the study asked for neither table or could measure no AUROC."""
+def build(data: StudyData, figures: Path) -> Section:
+    """Return the section, empty if the study asked for neither table or could measure no AUROC."""
     tables = [_matrix(data.aggregation_matrix, data), _transfer(data.transfer, data)]
-    return section("transfer", "Whose score an attack breaks", tables) if any(tables) else None
+    return section("transfer", "Whose score an attack breaks", tables)
 
 
 def _matrix(cells: pd.DataFrame | None, data: StudyData) -> Table | None:
@@ -91,8 +93,8 @@ def _table(
         first = group.iloc[0]
         strata = list(group[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
         values = group["auroc"].to_numpy()
-        mean = statistics.with_image_interval(
-            statistics.mean_interval(values, strata, bounds=(0, 1)),
+        mean = intervals.with_image_interval(
+            intervals.mean_interval(values, strata, bounds=(0, 1)),
             *(values, group["auroc_low"].to_numpy(), group["auroc_high"].to_numpy(), strata),
         )
         methods.append(mean.method)
@@ -122,7 +124,7 @@ def _table(
         ),
         tuple(found),
         f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
-        f"{statistics.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
+        f"{intervals.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
         f"attack saw the very score that is reported; a higher AUROC in the other rows is the attacker's ignorance and "
         f"no robustness.",
     )

@@ -1,0 +1,1 @@
+"""Where each attack gets at a detector, one module each."""

@@ -1,0 +1,32 @@
+"""attack2_averaged: the image is perturbed by the average of the K gradients, taken before the sign.
+
+The stronger attack that the wording of attack2 suggests.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from puzzle_study.attacks.adapter import Centre
+from puzzle_study.attacks.objectives import Objective, ThroughViews, normalised
+from puzzle_study.attacks.places.base import Place
+from puzzle_study.detectors.base import Viewed
+
+
+class Attack2Averaged(Place):
+    """Pushes the mean of the normalised errors against the true image."""
+
+    name = "attack2_averaged"
+    needs_views = True
+
+    @classmethod
+    def centred(cls, detector: nn.Module, validation_scores: Tensor) -> Centre:
+        """Return threshold and scale of the mean normalised error."""
+        viewed = cast(Viewed, detector)
+        return Centre.of(normalised(viewed, viewed.validation_NK).mean(1))
+
+    def objective(self, x_NCHW: Tensor) -> Objective:
+        """Return the mean error over the views."""
+        return ThroughViews(cast(Viewed, self.detector), rows=len(x_NCHW), at_once=self.at_once, true_NCHW=x_NCHW)

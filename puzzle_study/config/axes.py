@@ -1,0 +1,147 @@
+"""Search axes: in which order they are asked, where their conditions hold, and what they can be together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from puzzle_study import config
+from puzzle_study.config import forms
+from puzzle_study.config.forms import Form
+from puzzle_study.config.types import Layer
+from puzzle_study.detectors.registry import DETECTORS
+
+MOST_COMBINATIONS = 10_000
+Values = dict[str, config.Scalar]
+
+
+class Resolved(Protocol):
+    """What is asked of a study file here."""
+
+    @property
+    def study(self) -> config.Study:
+        """The study with every default filled in."""
+
+
+def setting_of(settings: config.Settings, dotted: str) -> Any:
+    """Return a setting by its dotted name; None in a section that is left out, or if it is another detector's."""
+    head, _, rest = dotted.partition(".")
+    if head == settings.detector:
+        return _below(settings.own, rest)
+    if head in (*forms.SHARED, forms.ONE):
+        return _below(settings, dotted)
+    return None if head in DETECTORS else _below(settings.own, dotted)
+
+
+def _below(section: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        if section is not None:
+            fields = type(section).model_fields
+            name = next((name for name, entry in fields.items() if part in (name, entry.alias)), part)
+            section = getattr(section, name, None)
+    return section
+
+
+def with_detector_axis(space: Layer, form: Form) -> Layer:
+    """Return axes to which the detector is added, by which those of one detector are conditional.
+
+    A detector without any axis has nothing to be searched beside its default, and is none of the axis' values.
+    """
+    owners = {form.detector_of(name) for name in space if name != forms.ONE}
+    searched = [name for name in form.names if name in owners or None in owners]
+    found: Layer = {forms.ONE: space.get(forms.ONE, {"choice": searched or list(form.names)})}
+    for name, axis in space.items():
+        if isinstance(axis, dict) and (detector := form.detector_of(name)):
+            when = axis.get("when") or {}
+            # Another detector's condition stays as it is, and is refused.
+            if isinstance(when, dict) and when.get(forms.ONE, [detector]) == [detector]:
+                axis = axis | {"when": {forms.ONE: [detector], **when}}
+        found.setdefault(name, axis)
+    return found
+
+
+def value_at(values: Values, name: str, study: config.Study) -> Any:
+    """Return the value of a setting if the axes have these values, otherwise that of the detector's default."""
+    if name in values:
+        return values[name]
+    return setting_of(study.settings(str(values.get(forms.ONE, study.first))), name)
+
+
+def applies(axis: config.Axis, values: Values, study: config.Study) -> bool:
+    """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
+    return all(value_at(values, name, study) in allowed for name, allowed in (axis.when or {}).items())
+
+
+def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
+    """Return the axes, each behind those that its condition names; those without a condition come first."""
+    placed, waiting = _placed(search)
+    assert not waiting, "a study file with such axes is refused when it is loaded"
+    return placed
+
+
+def cycle(search: config.Search) -> list[str]:
+    """Return axes each of which waits for the next one and the last for the first, or nothing."""
+    _, waiting = _placed(search)
+    path = list(waiting)[:1]
+    while path:
+        following = next(name for name in waiting[path[-1]].when or {} if name in waiting)
+        if following in path:
+            return path[path.index(following) :]
+        path.append(following)
+    return []
+
+
+def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
+    """Return what the axes among some settings can be together, with the axes that their conditions depend on.
+
+    Of many numbers only the least, the greatest and those that a condition names are tried. None: there are too many
+    combinations to say anything of all of them.
+    """
+    search = file.study.search
+    assert search is not None
+    wanted, picked = set(names), list[tuple[str, config.Axis, list[Any]]]()
+    for name, axis in reversed(ordered_axes(search)):
+        if name in wanted:
+            wanted |= (axis.when or {}).keys()
+            picked.insert(0, (name, axis, _tried(name, axis, search.space)))
+
+    def walk(at: int, values: Values) -> Iterator[Values]:
+        if at == len(picked):
+            yield values
+            return
+        name, axis, tried = picked[at]
+        if applies(axis, values, file.study):
+            for value in tried:
+                yield from walk(at + 1, values | {name: value})
+        else:
+            yield from walk(at + 1, values)
+
+    found = list(itertools.islice(walk(0, {}), MOST_COMBINATIONS + 1))
+    return found if len(found) <= MOST_COMBINATIONS else None
+
+
+def _placed(search: config.Search) -> tuple[list[tuple[str, config.Axis]], dict[str, config.Axis]]:
+    """Return the axes in order, and those that wait for one another for ever."""
+    placed = []
+    waiting = dict(sorted(search.space.items(), key=lambda item: item[1].when is not None))
+    while (
+        ready := next((n for n, axis in waiting.items() if not waiting.keys() & (axis.when or {})), None)
+    ) is not None:
+        placed.append((ready, waiting.pop(ready)))
+    return placed, waiting
+
+
+def _tried(name: str, axis: config.Axis, space: Mapping[str, config.Axis]) -> list[Any]:
+    named = [value for other in space.values() for value in (other.when or {}).get(name, ())]
+    values = list(axis.values)
+    if axis.kind not in ("choice", "grid"):
+        low, high = values
+        values += [value for value in named if _is_number(value) and low < value < high]
+    numbers = [value for value in values if _is_number(value)]
+    kept = [*named, *([min(numbers), max(numbers)] if numbers else [])]
+    return [value for value in values if not _is_number(value) or value in kept]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

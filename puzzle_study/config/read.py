@@ -1,0 +1,378 @@
+"""Reading a study file: layers of defaults, both forms, and errors that name the line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from puzzle_study import config
+from puzzle_study.config import forms, layers, text
+from puzzle_study.config.axes import with_detector_axis
+from puzzle_study.config.check import check_rules, check_search
+from puzzle_study.config.forms import Form, Tree
+from puzzle_study.config.paths import with_absolute_paths
+from puzzle_study.config.text import Place, dotted
+from puzzle_study.config.types import Layer
+from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file as read, from which the study and its configurations are resolved.
+
+    Attributes:
+        source: name of the file, for errors.
+        study: the study with every default filled in.
+        form: one detector or several.
+    """
+
+    source: str
+    study: config.Study
+    form: Form
+    _document: Layer = field(repr=False)
+    _lines: Mapping[Place, int] = field(repr=False)
+    _given: Sequence[Place] = field(repr=False)
+
+    def configuration(self, values: Mapping[str, config.Scalar]) -> config.Settings:
+        """Return the configuration that has these values, by dotted name, and the study's otherwise.
+
+        Raises:
+            UserError: a value is not allowed there; the axis in the study file is named.
+        """
+        detector = str(values.get(forms.ONE, self.form.names[0]))
+        document = self._document
+        for name, value in values.items():
+            if name != forms.ONE and self.form.detector_of(name) in (None, detector):
+                place = f"{forms.SEVERAL}.{name}" if self.form.detector_of(name) and self.form.several else name
+                document = layers.merge(document, layers.nested(place, value))
+        chosen = f"{self.form.prefix(detector)}variant" in values
+        try:
+            shared, own = _resolved(document, self.form, detector, chosen=chosen)
+            return config.Settings(
+                detector=detector,
+                data=config.Data.model_validate(shared.get("data")),
+                evaluate=config.Evaluate.model_validate(shared.get("evaluate", {})),
+                own=self.form.settings_class(detector).model_validate(own),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            loc = ".".join(str(part) for part in first["loc"])
+            axis = next((name for name in values if loc and name.endswith(loc)), next(iter(values), ""))
+            raise UserError(
+                f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} ({self.where(axis)})"
+            ) from error
+        except UserError as error:  # the study's variant, against the first and only axis
+            raise UserError(f"{error} ({self.where(next(iter(values), ''))})") from error
+
+    def where(self, axis: str) -> str:
+        """Return the file and line in which a search axis stands."""
+        return _where(("search", "space", axis), self.source, self._lines, (), self._given)
+
+    def where_set(self, settings: Iterable[str]) -> str:
+        """Return the file and line, or the assignment, of the first of these settings that the user has set."""
+        places = [tuple(name.split(".")) for name in settings]
+        if self.form.several:
+            places = [(forms.SEVERAL, *place) if self.form.detector_of(place[0]) else place for place in places]
+        of_user = [
+            place
+            for place in places
+            if place in self._lines or any(given == place[: len(given)] for given in self._given)
+        ]
+        return _where((of_user or places)[0], self.source, self._lines, (), self._given)
+
+
+def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
+    """Read a study file.
+
+    Args:
+        path: a YAML file.
+        quick: apply the file's own ``quick:`` section.
+        assignments: ``dotted.name=value``, stronger than the file; values are YAML.
+
+    Raises:
+        UserError: one sentence with the file, the line, the key, what is allowed and the nearest right key.
+    """
+    file = _read_file(path, quick=quick, assignments=assignments)
+    check_search(file)
+    check_rules(file)
+    return file
+
+
+def load_dumped(path: Path) -> config.Study:
+    """Return a study as :func:`dump` wrote it. Results of axes that are refused by now stay readable.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    return _read_file(path, quick=False, assignments=()).study
+
+
+def dump(study: config.Study) -> str:
+    """Return a resolved study as YAML that :func:`load` reads back to the same study."""
+    content = study.model_dump(mode="json", by_alias=True)
+    if study.search is not None:
+        content["search"] = study.search.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if not Form.of_study(study).several:
+        own = content.pop(forms.SEVERAL)[study.first]
+        content = {"name": content.pop("name"), forms.ONE: study.first, "data": content.pop("data"), **own, **content}
+    return yaml.dump(content, Dumper=text.StudyDumper, sort_keys=False, allow_unicode=True)
+
+
+def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFile:
+    document, lines = text.read(path)
+    source = str(path)
+    shortened = document.pop("quick", None)
+    if shortened is not None or ("quick",) in lines:
+        if not isinstance(shortened, dict):
+            raise UserError(f"`quick` must be a section of settings ({source}, line {lines[('quick',)]})")
+        both = layers.merge(document, shortened)
+        own = {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
+        _check_unknown(shortened, _form(both, source, lines | own), source, lines, prefix=("quick",))
+        if quick:
+            document, lines = both, lines | own
+    elif quick:
+        raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
+    document.setdefault("name", path.stem)
+    given = []
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
+            raise UserError(
+                f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
+            )
+        place = tuple(name.split("."))
+        document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
+        given.append(place)
+    form = _form(document, source, lines, given)
+    _check_unknown(document, form, source, lines, given=given)
+    document = with_absolute_paths(document)
+    study = _validated(document, form, source, lines, given)
+    return StudyFile(source, study, form, document, lines, given)
+
+
+def _form(document: Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place] = ()) -> Form:
+    """Return the form of a document whose detectors exist."""
+    try:
+        form = Form.of(document)
+    except UserError as error:
+        key = forms.SEVERAL if forms.SEVERAL in document else forms.ONE
+        raise UserError(f"{error} ({_where((key,), source, lines, (), given)})") from error
+    for name in form.names:
+        if name not in DETECTORS:
+            place = (forms.SEVERAL, name) if form.several else (forms.ONE,)
+            raise UserError(
+                f"there is no detector {name!r}{suggestion(name, DETECTORS)}; there are {', '.join(DETECTORS)} "
+                f"({_where(place, source, lines, (), given)})"
+            )
+    return form
+
+
+def _resolved(document: Layer, form: Form, detector: str, *, chosen: bool = False) -> tuple[Layer, Any]:
+    """Return what all detectors share and a detector's own settings, each over its layers of defaults."""
+    own, shared = form.own(document, detector), form.shared(document)
+    if not isinstance(own, dict):
+        return shared, own
+    data = document.get("data")
+    dataset = data.get("name") if isinstance(data, dict) else None
+    settings = form.settings_class(detector)
+    merged = layers.resolved(settings, own, str(dataset), variant_is_chosen=chosen)
+    common = {name: merged.pop(name) for name in list(merged) if name not in forms.section_keys(settings)}
+    # What one detector's paper says of the images is not for the others to bear.
+    return (shared if form.several else layers.merge(common, shared)), merged
+
+
+def _validated(
+    document: Layer, form: Form, source: str, lines: Mapping[Place, int], given: Iterable[Place]
+) -> config.Study:
+    """Return the study of a document."""
+    detectors: dict[str, config.DetectorSettings] = {}
+    shared: Layer = {}
+    for name in form.names:
+        shared, detectors[name] = _validated_own(document, form, name, source, lines, given)
+    search = shared.get("search")
+    if isinstance(search, dict) and isinstance(space := search.get("space"), dict):
+        space = {name: _axis_as_read(form, name, axis) for name, axis in space.items()}
+        shared["search"] = search | {"space": with_detector_axis(space, form) if form.several else space}
+    try:
+        return config.Study.model_validate({**shared, forms.SEVERAL: detectors})
+    except ValidationError as error:
+        raise UserError(_sentence(error, shared, (), source, lines, given)) from error
+
+
+def _validated_own(
+    document: Layer, form: Form, detector: str, source: str, lines: Mapping[Place, int], given: Iterable[Place]
+) -> tuple[Layer, config.DetectorSettings]:
+    """Return what all detectors share, over a detector's defaults, and its own settings."""
+    try:
+        shared, own = _resolved(document, form, detector)
+        return shared, form.settings_class(detector).model_validate(own)
+    except ValidationError as error:
+        raise UserError(_sentence(error, own, form.place(detector), source, lines, given)) from error
+    except UserError as error:
+        place = (*form.place(detector), "variant")
+        raise UserError(f"{error} ({_where(place, source, lines, (), given)})") from error
+
+
+def _axis_as_read(form: Form, name: str, axis: Any) -> Any:
+    """Return an axis with values as their setting reads them, 8/255 as a number; what does not fit stays as it is."""
+    if not isinstance(axis, dict):
+        return axis
+    listed = [kind for kind in config.AXIS_KINDS if kind != "int_uniform" and kind in axis]
+    axis = axis | {kind: _as_read(form, name, axis[kind]) for kind in listed}
+    if isinstance(when := axis.get("when"), dict):
+        axis["when"] = {other: _as_read(form, other, values) for other, values in when.items()}
+    return axis
+
+
+def _as_read(form: Form, name: str, values: Any) -> Any:
+    found = form.resolve(str(name))
+    adapter = _reader(*found) if found else None
+    if adapter is None or not isinstance(values, list):
+        return values
+    read = []
+    for value in values:
+        try:
+            fitting = adapter.validate_python(value)
+        except ValidationError:
+            fitting = value
+        read.append(fitting if isinstance(fitting, (bool, int, float, str)) else value)
+    return read
+
+
+@cache
+def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any] | None:
+    """Return what reads the values of a setting, None if there is no such setting."""
+    section: type[BaseModel] | None = model
+    *sections, last = name.split(".")
+    for key in sections:
+        section = forms.section_keys(section).get(key) if section is not None else None
+    if section is None:
+        return None
+    for key, entry in section.model_fields.items():
+        if (entry.alias or key) == last and forms.section_keys(section)[last] is None:
+            # Not the field itself, whose alias means something in its section only.
+            read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
+            return TypeAdapter(read, config=section.model_config)
+    return None
+
+
+def _check_unknown(
+    document: Layer,
+    form: Form,
+    source: str,
+    lines: Mapping[Place, int],
+    *,
+    prefix: Place = (),
+    given: Iterable[Place] = (),
+) -> None:
+    """Refuse unknown keys with the nearest right one, wherever in the tree it lives."""
+    tree = form.tree()
+
+    def walk(layer: Layer, keys: Tree, place: Place) -> None:
+        for key, value in layer.items():
+            here = (*place, key)
+            if key not in keys:
+                near = _nearest(here, keys, tree, form)
+                raise UserError(
+                    f"`{dotted(here)}` is not a setting{near} ({_where(here, source, lines, prefix, given)})"
+                )
+            below = keys[key]
+            if below is not None and isinstance(value, dict):
+                walk(value, below, here)
+
+    walk(document, tree, ())
+
+
+def _nearest(here: Place, keys: Tree, tree: Tree, form: Form) -> str:
+    """Return which key may be meant, or which ones are allowed."""
+    key, place = str(here[-1]), here[:-1]
+    owners = () if place else form.names if form.several else (DETECTORS.default,)
+    for name in owners:
+        if key in forms.section_keys(form.settings_class(name)):
+            if form.several:
+                return f"; with `detectors` it stands below one of them: detectors.{name}.{key}"
+            return f" of {form.names[0]}, but of {name}; take it out or set `detector: {name}`"
+    near = nearest_setting(dotted(here), [dotted((*place, other)) for other in keys], forms.leaf_names(tree))
+    return near or f"; allowed here: {', '.join(keys) or 'nothing'}"
+
+
+def _sentence(
+    error: ValidationError,
+    document: Any,
+    above: Place,
+    source: str,
+    lines: Mapping[Place, int],
+    given: Iterable[Place],
+) -> str:
+    """Return one sentence for the first problem that pydantic found; ``above`` is where the document stands."""
+    first = error.errors()[0]
+    place = (*above, *_place(first["loc"], document, missing=first["type"] == "missing"))
+    if first["type"] == "missing":
+        return f"`{dotted(place)}` is missing{_annotation(place)} ({_where(place[:-1], source, lines, (), given)})"
+    if first["type"] == "extra_forbidden":  # only axes are not walked by _check_unknown
+        near = suggestion(str(first["loc"][-1]), config.Axis.model_fields)
+        near = near or f"; allowed here: {', '.join(config.Axis.model_fields)}"
+        return f"`{dotted(place)}` is not a setting{near} ({_where(place, source, lines, (), given)})"
+    allowed = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        allowed = suggestion(first["input"], re.findall(r"'([^']+)'", str(first["ctx"]["expected"])))
+    return f"`{dotted(place)}` {_reason(first)}{allowed} ({_where(place, source, lines, (), given)})"
+
+
+def _annotation(place: Place) -> str:
+    if place in (("data",), ("data", "name")):
+        return f"; it is one of {', '.join(DATASETS)}"
+    return ""
+
+
+def _reason(first: Any) -> str:
+    """Return what is wrong and what was given, in the words of the study file."""
+    message = re.sub(r"^(Input should be|Value error,)\s*", "", first["msg"])
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a section")
+    message = re.sub(r"^(Tuple|Dictionary|String) should", "should", message).replace(" after validation", "")
+    if first["type"] == "value_error":
+        return f"is not right: {message}"
+    if first["type"] in ("tuple_type", "list_type"):
+        message = "a list"
+    if re.search(r"valid dictionary or instance of", first["msg"]):
+        message = "a section of settings"
+    value = first["input"]
+    shown = text.kind_of(value) if isinstance(value, (dict, list)) else cut(repr(value))
+    verb = "" if message.startswith(("should", "must")) else "must be "
+    return f"{verb}{message}, got {shown}"
+
+
+def _place(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> Place:
+    """Return the part of a pydantic location that exists in the document (it adds names of union members)."""
+    place: list[str | int] = []
+    here = document
+    for part in loc:
+        inside = isinstance(here, dict) and part in here
+        if isinstance(here, (list, tuple)) and isinstance(part, int):
+            inside = part < len(here)
+        if inside:
+            here = here[part]
+        elif not (missing and part == loc[-1]):
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _where(place: Place, source: str, lines: Mapping[Place, int], prefix: Place, given: Iterable[Place]) -> str:
+    """Return the file and line of a place, or the command line that set it."""
+    for assigned in given:
+        if assigned == place[: len(assigned)]:
+            return f"--set {dotted(assigned)}"
+    here = (*prefix, *place)
+    while here and here not in lines:
+        here = here[:-1]
+    return f"{source}, line {lines[here]}" if here in lines else source

@@ -1,0 +1,345 @@
+"""The typed study file: every setting with its meaning, unit and range.
+
+The classes are frozen, refuse unknown keys and are validated once, where a study file enters
+(:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help`` and the generated
+documentation stay instant. What belongs to one detector stands in that detector's own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
+
+from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
+from puzzle_study.attacks.registry import PLACES
+from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
+from puzzle_study.config.types import (
+    DetectorSettings,
+    EachOnce,
+    Fraction,
+    Many,
+    OneOf,
+    Perturbation,
+    Section,
+    Seed,
+    unit,
+)
+from puzzle_study.criteria.registry import CRITERIA
+from puzzle_study.datasets.catalogue import DATASETS
+from puzzle_study.detectors.registry import DETECTORS
+
+DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
+DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]
+Selection = Annotated[str, OneOf(lambda: CRITERIA)]
+AttackName = Annotated[str, OneOf(lambda: PLACES)]
+
+
+def _not_refused(method: str) -> str:
+    """Say why an attack of torchattacks is not run; what is unknown is left to the list of names."""
+    if method.lower() in {name.lower() for name in REFUSED}:
+        raise ValueError(refusal(method))
+    return method
+
+
+AttackMethod = Annotated[str, AfterValidator(_not_refused), OneOf(lambda: METHODS)]
+CHEAP = ("nearest_neighbour", "pca", "one_class_svm", "untrained")
+
+
+class Data(Section):
+    """Which images, and how they are split into tasks."""
+
+    name: DatasetName = Field(description="Data set. `folder`: your own images, in MVTec AD's layout.")
+    root: str | None = Field(
+        None,
+        description="Folder with the original files, or with a folder named like the data set; null: `data`. A "
+        "relative path starts from the folder in which the command runs.",
+    )
+    size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        json_schema_extra=unit("pixels"),
+        description="Side of the square image in pixels; null: the data set's own.",
+    )
+    normal_classes: Annotated[Many[int | str] | None, EachOnce] = Field(
+        None, min_length=1, description="Classes by number or name; each is the normal class of one task; null: all."
+    )
+    validation_fraction: float = Field(
+        0.15,
+        gt=0,
+        lt=1,
+        json_schema_extra=unit("share"),
+        description="Share of the normal training images kept for validation (paper, section 4.1).",
+    )
+    validation_count: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("images"),
+        description="Images kept for validation as a fixed count (authors' code); null, or if it does not fit, or "
+        "with a train_fraction below 1: validation_fraction.",
+    )
+    train_fraction: Fraction = Field(
+        1.0,
+        json_schema_extra=unit("share"),
+        description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written.",
+    )
+    grayscale: bool = Field(False, description="Convert to one channel by ITU-R 601 luma (colour ablation, Fig. 5).")
+    max_train_images: int | None = Field(
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most normal images for training and validation together; null: all.",
+    )
+    max_test_images: int | None = Field(
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images, drawn in proportion from each class; null: all.",
+    )
+    augment_to: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("images"),
+        description="Zoom augmentation: number of training images after it, originals included; null: none.",
+    )
+    repeats: int = Field(
+        30,
+        ge=1,
+        json_schema_extra=unit("draws"),
+        description="Protocol 1 (COIL-100): number of random draws of a normal object.",
+    )
+    split_seed: Seed = Field(0, description="Seed of every random split and draw of the data.")
+
+
+class Evaluate(Section):
+    """The test AUROC during training; it never influences training or selection."""
+
+    every: int = Field(
+        5,
+        ge=1,
+        json_schema_extra=unit("epochs"),
+        description="Epochs between evaluations; the last epoch is always evaluated.",
+    )
+    max_images: int | None = Field(
+        500,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images per evaluation, drawn in proportion from each class; null: all.",
+    )
+    selection: bool = Field(
+        False,
+        description="Also compute the label-free selection criterion during training; `search.stopping` needs it.",
+    )
+    robust: Robust | None = Field(
+        None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
+    )
+
+
+class Robust(Section):
+    """A small attack at the end of every training, so that a search can optimise robustness."""
+
+    method: Literal["fgsm", "pgd"] = Field(
+        "fgsm", description="attack1 in one step (`fgsm`) or in `steps` steps (`pgd`)."
+    )
+    epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1].")
+    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of PGD.")
+    max_images: int = Field(
+        64,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most normal test images attacked, and most validation images; at most as many anomalous test "
+        "images are scored without attack.",
+    )
+
+
+class Attacks(Section):
+    """The test-time attacks of a study (paper, section 4.3)."""
+
+    configurations: Many[Literal["winner", "default", "all"]] = Field(
+        ("winner", "default"),
+        min_length=1,
+        description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
+        "default, or every complete one (`all`), with those of the study file.",
+    )
+    top: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("configurations"),
+        description="Also attack the n best by selection, each with the norm and aggregation of its rank; null: none.",
+    )
+    attacks: Many[AttackName] = Field(
+        ("attack1", "attack2"),
+        min_length=1,
+        description="The paper's two attacks; `attack2_averaged` averages attack2's gradients before the sign.",
+    )
+    methods: Many[AttackMethod] = Field(
+        ("fgsm", "pgd", "noise"),
+        min_length=1,
+        description="How the perturbation is found; `noise` (random signs) is the control.",
+    )
+    epsilons: Many[Perturbation] = Field(
+        (0.05, 0.1, 0.2), min_length=1, description="Bounds of the perturbation, pixels in [0, 1]."
+    )
+    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of iterated methods.")
+    step_size: float = Field(
+        0.25,
+        gt=0,
+        le=2,
+        json_schema_extra=unit("share of ε"),
+        description="Step of iterated methods as a fraction of ε.",
+    )
+    restarts: int = Field(
+        1,
+        ge=1,
+        le=100,
+        json_schema_extra=unit("runs"),
+        description="Runs of methods with a random start; the best one is kept for each image.",
+    )
+    queries: int = Field(
+        200,
+        ge=1,
+        le=100_000,
+        json_schema_extra=unit("scores"),
+        description="Scores per image that `square` and `spsa` may use.",
+    )
+    target: Literal["normal", "anomalous", "both"] = Field(
+        "normal",
+        description="Images attacked: normal ones to higher scores (paper), anomalous ones to lower scores, or both.",
+    )
+    max_images: int | None = Field(
+        None,
+        ge=2,
+        json_schema_extra=unit("images"),
+        description="Most test images attacked, drawn in proportion from each class; null: all.",
+    )
+    seed: Seed = Field(0, description="Seed of random starts and noise.")
+    matrix: bool = Field(
+        False,
+        description="Also attack each aggregation and score by each (aggregation_matrix.csv), with attack1, the "
+        "first of `methods` except noise, and the largest ε.",
+    )
+    transfer: bool = Field(
+        False,
+        description="Also score images attacked against one configuration by the others, for the same task and seed "
+        "(transfer.csv), with the same attack as `matrix`.",
+    )
+
+    @model_validator(mode="after")
+    def _something_to_transfer(self) -> Attacks:
+        if (self.matrix or self.transfer) and set(self.methods) == {"noise"}:
+            raise ValueError("matrix and transfer need a method besides noise")
+        return self
+
+
+class Resources(Section):
+    """What one trial uses."""
+
+    cpu: float = Field(
+        1.0,
+        gt=0,
+        json_schema_extra=unit("cores"),
+        description="CPU cores per trial; also the number of PyTorch's threads.",
+    )
+    gpu: float = Field(
+        0.0,
+        ge=0,
+        json_schema_extra=unit("GPUs"),
+        description="GPUs per trial; with 0.25, four trials share one; 0 trains on the CPU.",
+    )
+
+
+class Settings(Section):
+    """A configuration: a detector and all settings that are fixed before training."""
+
+    detector: DetectorName = Field(description="Name of the detector.")
+    data: Data = Field(description="Which images, and how they are split into tasks.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    own: SerializeAsAny[DetectorSettings] = Field(description="The detector's own settings.")
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Settings:
+        """Return what ``model_dump(mode="json", by_alias=True)`` described.
+
+        Raises:
+            UserError: there is no such detector.
+            ValueError: a setting is missing, unknown or out of its range.
+        """
+        own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
+        return cls.model_validate({**content, "own": own})
+
+
+class Study(Section):
+    """A study file with every default filled in."""
+
+    name: str = Field(
+        max_length=200,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="The study's name; its results go to results/NAME.",
+    )
+    data: Data = Field(description="Which images, and how they are split into tasks.")
+    detectors: dict[DetectorName, SerializeAsAny[DetectorSettings]] = Field(
+        min_length=1,
+        description="The detectors, each with its own settings; or `detector: NAME`, whose sections stand at the top.",
+    )
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    seeds: Annotated[Many[Seed], EachOnce] = Field(
+        (0,), min_length=1, description="Training seeds; every configuration is trained with each."
+    )
+    search: Search | None = Field(
+        None, description="What is searched; left out: only the default of each detector is trained."
+    )
+    selection: Selection = Field(
+        "pseudo_anomalies",
+        description="How the winner is chosen: by the AUROC of validation images against pseudo-anomalies made from "
+        "them, or by the test AUROC (`oracle`; all results then say so).",
+    )
+    references: Annotated[Many[DetectorName], EachOnce] = Field(
+        CHEAP,
+        description="Detectors to compare with: default settings, trained once per task, reported beside every AUROC.",
+    )
+    attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
+    resources: Resources = Field(Resources(), description="What one trial uses.")
+    max_concurrent: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("trials"),
+        description="Most trials or attacks at once; null: as many as the resources allow.",
+    )
+    loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        (), description="Ray's loggers for every trial; each needs its own package."
+    )
+    storage: str | None = Field(
+        None,
+        description="On a cluster: a folder that every node sees, or an s3:// or gs:// URL; null: the results folder. "
+        "A relative path starts from the folder in which the command runs.",
+    )
+
+    @property
+    def first(self) -> str:
+        """Name of the first detector, whose default settings are the study's own."""
+        return next(iter(self.detectors))
+
+    def settings(self, detector: str | None = None) -> Settings:
+        """Return a detector's default configuration; None: the first one's."""
+        name = detector or self.first
+        return Settings(detector=name, data=self.data, evaluate=self.evaluate, own=self.detectors[name])
+
+    @model_validator(mode="after")
+    def _measured(self) -> Study:
+        search = self.search
+        if search is None:
+            return self
+        objectives = search.objectives or ()
+        labelled = [name for name in objectives if name in NEED_TEST_LABELS]
+        if labelled and not CRITERIA[self.selection].uses_labels:
+            raise ValueError(
+                f"search.objectives {labelled[0]} uses test labels; say selection: oracle, or use "
+                f"{LABEL_FREE.get(labelled[0], 'selection')}"
+            )
+        if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:
+            raise ValueError("robust objectives need evaluate.robust, for example {epsilon: 0.1}")
+        if search.stopping is not None and not self.evaluate.selection:
+            raise ValueError("search.stopping needs evaluate.selection: true, which it compares")
+        return self

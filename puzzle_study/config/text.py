@@ -1,0 +1,166 @@
+"""YAML as data: loading with the line of every key, bounds on size and depth, dumping that reads back the same.
+
+PyYAML's safe loader with YAML 1.2's booleans and numbers: round-trip libraries give line numbers too, but build objects
+of their own for tags, anchors and numbers, which a study file must not hold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from puzzle_study.config.types import Layer
+from puzzle_study.errors import UserError, cut, suggestion
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 20
+BOOLEANS = {"true": True, "false": False}
+Place = tuple[str | int, ...]
+
+
+class StudyLoader(yaml.SafeLoader):
+    """YAML as data, with the booleans and numbers of YAML 1.2.
+
+    YAML 1.1 reads the class name ``no`` as false and the learning rate ``1e-3`` as a string.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+for tag, pattern, first in (
+    ("tag:yaml.org,2002:bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("tag:yaml.org,2002:int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("tag:yaml.org,2002:float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
+    ("tag:yaml.org,2002:null", r"^(?:~|null|Null|NULL|)$", "~nN\0"),
+):
+    StudyLoader.add_implicit_resolver(tag, re.compile(pattern), [*first, *([""] if tag.endswith("null") else [])])
+
+
+def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.ScalarNode], Any]:
+    """Return a constructor of values: 010 is ten, as in YAML 1.2; what does not fit its tag is an error."""
+
+    def construct(loader: StudyLoader, node: yaml.ScalarNode) -> Any:
+        text = str(loader.construct_scalar(node))
+        try:
+            return parse(text)
+        except (ValueError, KeyError) as error:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{cut(repr(text))} does not fit its tag", node.start_mark
+            ) from error
+
+    return construct
+
+
+# Of the types of YAML only those of JSON: dates, sets and bytes are no settings.
+StudyLoader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rsplit(":", 1)[-1] in ("map", "seq", "str", "null")
+}
+StudyLoader.add_constructor("tag:yaml.org,2002:int", _strictly(int))
+StudyLoader.add_constructor("tag:yaml.org,2002:float", _strictly(float))
+StudyLoader.add_constructor("tag:yaml.org,2002:bool", _strictly(lambda text: BOOLEANS[text.lower()]))
+
+
+class StudyDumper(yaml.SafeDumper):
+    """Quotes text that YAML 1.1 or 1.2 would read as something else, such as the class names no, 08 and 1e3."""
+
+
+for first, resolvers in StudyLoader.yaml_implicit_resolvers.items():
+    for tag, pattern in resolvers:
+        StudyDumper.add_implicit_resolver(tag, pattern, [first])
+
+
+def read(path: Path) -> tuple[Layer, dict[Place, int]]:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError as error:
+        near = (
+            suggestion(path.name, (other.name for other in path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
+        )
+        raise UserError(f"study file {path} does not exist{near}") from error
+    except OSError as error:
+        raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"study file {path} is larger than 1 MiB; that is no study file")
+    try:
+        text = raw.decode("utf-8")
+        _check_depth(text, str(path))
+        root = yaml.compose(text, Loader=StudyLoader)
+        lines = {(): 1} | dict(_lines(root, (), lambda line: f"{path}, line {line}")) if root is not None else {}
+        document = yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a YAML text file in UTF-8 (byte {error.start})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        if "could not determine a constructor" in problem:
+            tag = problem.rsplit(" ", 1)[-1]
+            raise UserError(
+                f"YAML tag {cut(tag)} is not allowed: a study file is plain data ({path}{where})"
+            ) from error
+        raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
+    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
+        raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")
+    return document, lines
+
+
+def _check_depth(text: str, source: str) -> None:
+    """Refuse deep nesting by the parser's events, one at a time: composing it takes time and stack without bound."""
+    depth = 0
+    for event in yaml.parse(text, Loader=StudyLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise UserError(f"{source} is nested too deeply to be a study file")
+
+
+def _lines(node: yaml.Node, place: Place, where: Callable[[int], str]) -> Iterable[tuple[Place, int]]:
+    """Yield the line of every key and item; a key given twice is an error, and so is an alias that nests itself."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            name = str(key.value)
+            if name in seen:
+                raise UserError(f"`{dotted((*place, name))}` is given twice ({where(line)})")
+            seen.add(name)
+            if value.start_mark.index < key.start_mark.index:
+                raise UserError(f"`{dotted((*place, name))}` is a YAML alias; write the value out ({where(line)})")
+            yield (*place, name), line
+            yield from _lines(value, (*place, name), where)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            line = item.start_mark.line + 1
+            if item.start_mark.index <= node.start_mark.index:
+                raise UserError(f"`{dotted(place)}` holds a YAML alias; write the value out ({where(line)})")
+            yield (*place, index), line
+            yield from _lines(item, (*place, index), where)
+
+
+def assigned(text: str, place: Place, assignment: str) -> Any:
+    """Return the value of an assignment, which may hold no more than a file."""
+    try:
+        _check_depth(text, f"--set {dotted(place)}")
+        if (root := yaml.compose(text, Loader=StudyLoader)) is not None:
+            list(_lines(root, place, lambda line: f"--set {dotted(place)}"))  # for what it refuses
+        return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {cut(assignment)}: the value is not valid YAML") from error
+
+
+def dotted(place: Place) -> str:
+    return cut(".".join(f"[{part}]" if isinstance(part, int) else str(part) for part in place).replace(".[", "["))
+
+
+def kind_of(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    return {dict: "a section", list: "a list", str: "text", bool: "a boolean"}.get(type(value), "a number")

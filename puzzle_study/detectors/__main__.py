@@ -1,0 +1,62 @@
+"""``python -m puzzle_study.detectors``: every detector that a study can name, and what it can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from puzzle_study.cli import command
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.errors import UserError
+
+EXAMPLE = """\b
+Examples:
+  python -m puzzle_study.detectors
+  python -m puzzle_study.detectors --json
+"""
+
+
+@command(epilog=EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print name, title, source, traits and settings as JSON.")
+def main(as_json: bool) -> None:
+    """List the detectors: those of this package, and those that other packages add.
+
+    A name stands in a study file as `detector: NAME`, or below `detectors:`.
+    """
+    found = [entry for name in DETECTORS if (entry := _described(name)) is not None]
+    if as_json:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None)
+    for title in ("name", "detector", "can", "source"):
+        table.add_column(title)
+    for entry in found:
+        can = ", ".join(trait for trait, there in entry["traits"].items() if there)
+        table.add_row(entry["name"], entry["title"], can, entry["source"])
+    Console().print(table)
+
+
+def _described(name: str) -> dict[str, Any] | None:
+    """Return what is told of a detector, None if another package's cannot be imported, which is said."""
+    try:
+        kind = DETECTORS[name]
+    except UserError as error:
+        click.echo(f"left out: {error}", err=True)
+        return None
+    return {
+        "name": name,
+        "title": kind.title,
+        "source": kind.source,
+        "traits": dataclasses.asdict(kind.traits),
+        "settings": list(kind.Settings.model_fields),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""The protocol of a detector: what each provides, and what all share.
+
+A detector owns everything that is special about it: settings, training, errors, what it saves. The base calibrates,
+reads error matrices, works in chunks that fit the memory, and saves weights as data.
+
+Shape legend: N images, V validation images, K views, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from puzzle_study.config.types import DetectorSettings, Reading
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.devices import Precision
+from puzzle_study.detectors.memory import AtOnce, halving
+from puzzle_study.errors import UserError
+
+MOST_CHANNELS = 1024
+"""Channels of an image, for arrays of many bands; image files have 1 or 3."""
+LEAST_SIDE = 16
+"""Pixels a side, of every image that a study trains on."""
+MOST_IMAGES_AT_ONCE = {"cpu": 192, "cuda": 8192}
+
+
+class TrainingDiverged(Exception):
+    """A loss that is not finite or beyond all pixels: the trial fails with its epoch and loss."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of an image: what a detector must know to read it."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.channels <= MOST_CHANNELS:
+            raise ValueError(f"images have 1 to {MOST_CHANNELS} channels, not {self.channels}")
+        if min(self.height, self.width) < LEAST_SIDE:
+            raise ValueError(f"{self.height}×{self.width} pixels are too few, a side has at least {LEAST_SIDE}")
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a detector can do.
+
+    Attributes:
+        epochs: trained in epochs, or fitted at once.
+        differentiable: gradients of its scores reach the image.
+        views: looks at an image in K ways that can be made and undone (:class:`Viewed`).
+        maps: has anomaly maps.
+        features: needs a feature network.
+        random: draws at random when it scores.
+    """
+
+    epochs: bool = False
+    differentiable: bool = True
+    views: bool = False
+    maps: bool = False
+    features: bool = False
+    random: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a detector is built for.
+
+    Attributes:
+        shape: of the images.
+        seed: of weights, order of images and noise.
+        device: where it computes.
+        precision: arithmetic of its convolutions.
+        dataset: name of the data set; empty if the images are an array.
+        normal_class: name of the task's normal class.
+    """
+
+    shape: Shape
+    seed: int
+    device: torch.device
+    precision: Precision
+    dataset: str = ""
+    normal_class: str = ""
+
+
+class Run:
+    """What a training reports to; this one keeps nothing. A trial's keeps checkpoints and follows the AUROC."""
+
+    def resumed(self) -> dict[str, Any] | None:
+        """Return the state that :meth:`epoch` was given last by an earlier process, or None."""
+        return None
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        """Take in an epoch.
+
+        Args:
+            row: its number (``epoch``), losses and learning rate, by name.
+            state: returns everything that the next epoch depends on, as tensors and plain values.
+            last: whether no epoch follows.
+        """
+
+
+def to_float(images_NCHW: Tensor) -> Tensor:
+    """Return images in [0, 1]: uint8 divided by 255, floats as they are."""
+    return images_NCHW.float().div_(255) if images_NCHW.dtype == torch.uint8 else images_NCHW
+
+
+class Detector(nn.Module, ABC):
+    """A model that is fitted on normal images and gives each image an anomaly score.
+
+    As a module it maps images [N, C, H, W] in [0, 1] to calibrated scores [N]. Every tensor that it needs is a
+    parameter or a buffer, so that ``.to(device)`` moves all of it.
+
+    Args:
+        shape: of the images.
+        reading: how error matrices are read.
+        precision: arithmetic of the convolutions.
+        views: K, columns of an error matrix.
+
+    Attributes:
+        name: in the registry and in study files.
+        title: for people.
+        source: paper or textbook.
+        Settings: the class of its settings.
+        traits: what it can do.
+        validation_NK: error matrix of the validation images, by which eq. 6 divides.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
+    traits: ClassVar[Traits] = Traits()
+
+    validation_NK: Tensor
+
+    def __init__(
+        self, *, shape: Shape, reading: Reading | None = None, precision: Precision = "float32", views: int = 1
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.reading = reading or Reading()
+        self.precision: Precision = precision
+        self.at_once: AtOnce | None = None
+        self.register_buffer("validation_NK", torch.ones(1, views))
+
+    # What each detector provides.
+
+    @classmethod
+    @abstractmethod
+    def build(cls, settings: Any, context: Context) -> Self:
+        """Return a detector that is not fitted yet.
+
+        Args:
+            settings: of the class :attr:`Settings`.
+            context: what it is for.
+        """
+
+    @abstractmethod
+    def fit(self, images_NCHW: Tensor, run: Run) -> None:
+        """Fit on uint8 images, all normal, on the context's device.
+
+        Raises:
+            TrainingDiverged: a loss was not finite, or too large to come back.
+        """
+
+    @abstractmethod
+    def errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return the error matrix of images in [0, 1], float32 [N, K], at least 0, larger for anomalies.
+
+        Differentiable if the trait says so. All images are in memory together; :meth:`error_matrix` does chunks.
+        """
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values that :meth:`restore` needs besides the tensors of ``state_dict``."""
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
+        """Return a detector whose tensors can be loaded, from what :meth:`describe` returned.
+
+        It is called twice: first with PyTorch's meta device as the default, where tensors have sizes and no memory, so
+        that a file which asks for more than it holds is refused.
+
+        Raises:
+            ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
+        """
+
+    def views_at_once(self) -> int:
+        """Return how many views of images fit the cache or the GPU together, without gradients."""
+        return MOST_IMAGES_AT_ONCE[self.device.type] * self.views
+
+    def differentiable_views_at_once(self) -> int:
+        """Return how many views fit the memory together with their gradients."""
+        return self.views_at_once()
+
+    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the error matrix [N, K] of uint8 or [0, 1] images, and their anomaly maps, float32 [N, H, W].
+
+        A map is in units of the score: 1 is the error of a pixel of a typical normal image.
+
+        Raises:
+            UserError: the detector has no maps.
+        """
+        raise UserError(f"{self.title} has no anomaly maps; score without --overlay, or choose another detector")
+
+    # What all share.
+
+    @property
+    def device(self) -> torch.device:
+        """Where the detector is."""
+        return self.validation_NK.device
+
+    @property
+    def views(self) -> int:
+        """K, columns of an error matrix."""
+        return self.validation_NK.shape[1]
+
+    def read_by(self, reading: Reading) -> Self:
+        """Return a detector that shares this one's tensors and reads error matrices differently."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.reading = reading
+        return other
+
+    def scores(self, error_NK: Tensor) -> Tensor:
+        """Return the scores of images from their error matrix, shape [N]; 1 is a typical normal image."""
+        return scoring.scores(error_NK, self.validation_NK, self.reading)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """Return the score of each image, shape [N]; differentiable if the trait says so."""
+        return self.scores(self.errors(x_NCHW))
+
+    @torch.no_grad()
+    def error_matrix(self, images_NCHW: Tensor) -> Tensor:
+        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device.
+
+        If memory runs out it goes on with half as many images at once.
+
+        Raises:
+            UserError: memory is too small for one image.
+        """
+        self.eval()
+        error_NK = torch.empty(len(images_NCHW), self.views, device=self.device)
+
+        def work(part: slice, x_NCHW: Tensor) -> None:
+            error_NK[part] = self.errors(x_NCHW)
+
+        self.by_chunks(images_NCHW, work)
+        return error_NK
+
+    def by_chunks(self, images_NCHW: Tensor, work: Callable[[slice, Tensor], None]) -> None:
+        """Do a piece of work on images that fit the memory, chunk after chunk, half as many if they do not.
+
+        Args:
+            images_NCHW: uint8, or floats in [0, 1].
+            work: takes which images these are and the images in [0, 1] on the detector's device; may be tried again.
+
+        Raises:
+            UserError: memory is too small for one view of an image.
+        """
+        self.at_once = at_once = self.at_once or AtOnce(self.views_at_once())
+        done = 0
+
+        def some() -> int:
+            part = slice(done, min(done + max(1, at_once.count // self.views), len(images_NCHW)))
+            work(part, to_float(images_NCHW[part].to(self.device)))
+            return int(part.stop)
+
+        while done < len(images_NCHW):
+            done = halving(at_once, some)
+
+    def placed(self, device: torch.device) -> Self:
+        """Return the detector moved to a device."""
+        return self.to(device)
+
+    def calibrate(self, validation_NCHW: Tensor) -> None:
+        """Measure the validation errors that eq. 6 divides by."""
+        self.validation_NK = self.error_matrix(validation_NCHW).clone()
+
+
+class Viewed(Detector):
+    """A detector that looks at an image in K ways which can be made and undone: attack2 and the gallery need that.
+
+    Shape legend: P pairs of image and view.
+    """
+
+    traits = Traits(views=True)
+
+    @abstractmethod
+    def prepare(self, x_NCHW: Tensor) -> Tensor:
+        """Return images as views are made of them, padding included."""
+
+    @abstractmethod
+    def view(self, prepared_PCHW: Tensor, k_P: Tensor) -> Tensor:
+        """Return view k of each prepared image."""
+
+    @abstractmethod
+    def every_view(self, prepared_NCHW: Tensor) -> Tensor:
+        """Return all views of each prepared image, [N, K, C, H, W]."""
+
+    @abstractmethod
+    def undo(self, view_NKCHW: Tensor) -> Tensor:
+        """Return all K views of each image turned back, [N, K, C, H, W]."""
+
+    @abstractmethod
+    def answer(self, view_PCHW: Tensor) -> Tensor:
+        """Return what the network makes of views."""
+
+    @abstractmethod
+    def compare(self, answer: Tensor, true_PCHW: Tensor, k_P: Tensor) -> Tensor:
+        """Return the error of answers to view k of the true prepared images, [P]."""
+
+    def picture(self, answer: Tensor) -> Tensor | None:
+        """Return answers as images like the prepared ones, or None if they are none."""
+        return None

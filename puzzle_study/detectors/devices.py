@@ -1,0 +1,129 @@
+"""Which device and arithmetic a detector uses here."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+
+from puzzle_study.config.types import WantedPrecision
+from puzzle_study.detectors.memory import first_line, is_out_of_memory
+from puzzle_study.errors import UserError
+
+Precision = Literal["float32", "bfloat16"]
+# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no block of its own mapping, none of the heap given back below 2 GiB.
+MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
+
+
+def default_device() -> torch.device:
+    """Return the first GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def granted_device(gpus: float) -> torch.device:
+    """Return where a worker computes that holds so many GPUs (``resources.gpu``): a GPU, or the CPU for 0.
+
+    Raises:
+        UserError: PyTorch cannot use the GPU.
+    """
+    if gpus == 0:
+        return torch.device("cpu")
+    if (fault := gpu_fault(1)) is not None:
+        raise UserError(cannot_use_gpu(socket.gethostname(), fault))
+    return torch.device("cuda")
+
+
+def gpu_fault(count: int) -> str | None:
+    """Return why PyTorch cannot use the first so many GPUs that this process sees; None if it can.
+
+    To be called in a process that may keep some memory of each GPU until it ends. A GPU that is full is not at fault.
+    """
+    if (seen := torch.cuda.device_count()) < count:
+        return f"PyTorch {torch.__version__} sees {seen} of {count} GPUs"
+    try:
+        for index in range(count):
+            torch.ones(1, device=f"cuda:{index}").add_(1).item()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            return f"PyTorch {torch.__version__}: {first_line(error)}"
+    return None
+
+
+def cannot_use_gpu(where: str, fault: str) -> str:
+    """Return the sentence on a GPU that was asked for and that PyTorch cannot use."""
+    return (
+        f"resources.gpu asks for a GPU that cannot be used on {where} ({fault}); install a PyTorch for its GPU and "
+        f"driver there, or train on the CPU with --set resources.gpu=0"
+    )
+
+
+def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
+    """Resolve ``auto``: bfloat16 where the hardware multiplies it natively, else float32."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return "bfloat16" if native else "float32"
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which convolutions run in ``precision``; weights and losses stay float32."""
+    if precision == "float32":
+        return whole_float32(device)
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which a GPU convolves float32 without rounding it to the 10 bits of TF32.
+
+    PyTorch allows TF32 unless told otherwise, and asks anew on the way back: gradients need the context too.
+    """
+    return _without_tf32() if device.type == "cuda" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Set this one flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
+    cudnn: Any = torch.backends.cudnn
+    # Since 2.9 convolutions have a flag of their own; the older one cannot be read once a program has set that.
+    flags, name, whole = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
+    before = getattr(flags, name)
+    setattr(flags, name, whole)
+    try:
+        yield
+    finally:
+        setattr(flags, name, before)
+
+
+def claim_cpus(cpus: float) -> None:
+    """Let PyTorch use so many CPUs of this process, one at least, and keep its memory."""
+    torch.set_num_threads(threads(cpus))
+    keep_freed_memory()
+
+
+def threads(cpus: float) -> int:
+    """Return how many threads a trial with so many CPUs computes in; the last bits of its sums depend on it."""
+    return max(1, int(cpus))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what this process frees, for the next feature map.
+
+    Blocks of 32 MB and more it otherwise gives back and asks for anew each time, and the kernel fills their pages
+    with zeros: an eighth of the time of scoring at base 64. Where there is another C library, nothing is done.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    for option, value in MALLOC_OPTIONS.items():
+        set_option(option, value)

@@ -1,0 +1,145 @@
+"""A detector in a folder: weights as data (safetensors) and one JSON that says what they are of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from puzzle_study.config.types import Reading
+from puzzle_study.detectors.base import Detector, Shape
+from puzzle_study.detectors.memory import first_line, is_out_of_memory
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
+from puzzle_study.errors import UserError
+from puzzle_study.io import replacing, write_text
+
+FORMAT = 2
+WEIGHTS, DESCRIPTION = "weights.safetensors", "detector.json"
+
+
+def save(detector: Detector, folder: Path, description: Mapping[str, Any]) -> None:
+    """Write a detector's two files into an existing folder.
+
+    Args:
+        detector: fitted and calibrated.
+        folder: where to; its two files are replaced.
+        description: what else to record (settings, task, seed).
+    """
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in detector.state_dict().items()}
+    with replacing(folder / WEIGHTS, lasting=True) as temporary:
+        save_file(tensors, temporary)
+        digest = _digest(temporary.read_bytes())
+    shape, reading = detector.shape, detector.reading
+    content = {
+        **description,
+        "format": FORMAT,
+        "detector": detector.name,
+        "image": {"channels": shape.channels, "height": shape.height, "width": shape.width},
+        "reading": {"error": reading.error, "aggregation": reading.aggregation},
+        "precision": detector.precision,
+        "described": detector.describe(),
+        "weights": digest,
+    }
+    write_text(folder / DESCRIPTION, json.dumps(content, indent=2) + "\n")
+
+
+def load_detector(folder: Path, *, device: torch.device) -> Detector:
+    """Load a saved detector; weights are read as data, never as code.
+
+    Raises:
+        UserError: the folder is not a detector's, it is one of a package that is not installed, a file is damaged, or
+            the detector does not fit the memory.
+    """
+    try:
+        return _restored(folder).placed(device).eval()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the detector in {folder} does not fit the memory ({first_line(error)}); end what else uses it, or "
+            f"compute on the CPU"
+        ) from error
+
+
+def _restored(folder: Path) -> Detector:
+    content = read_description(folder)
+    kind = DETECTORS[str(content.get("detector"))]
+    try:
+        image, reading = content["image"], Reading(content["reading"]["error"], content["reading"]["aggregation"])
+        shape = Shape(*(int(image[name]) for name in ("channels", "height", "width")))
+        if content["precision"] not in ("float32", "bfloat16"):
+            raise ValueError(f"precision {content['precision']} is unknown")
+        if reading.error not in NORMS or reading.aggregation not in AGGREGATIONS:
+            raise ValueError(f"there is no reading {reading.error}, {reading.aggregation}")
+        raw = (folder / WEIGHTS).read_bytes()
+        if _digest(raw) != content["weights"]:
+            raise ValueError(f"{WEIGHTS} has changed since it was written")
+        tensors, described = load(raw), (content["described"], shape, reading, content["precision"])
+        # No description gets memory that the weights do not fill.
+        with torch.device("meta"):
+            _check_sizes(kind.restore(*described), tensors)
+        detector = kind.restore(*described)
+        detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
+        detector.load_state_dict(tensors)
+        return detector
+    except (
+        SafetensorError,
+        UserError,
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+        MemoryError,
+    ) as error:
+        if is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{folder} holds a damaged detector ({first_line(error)}); train it again or restore {WEIGHTS} and "
+            f"{DESCRIPTION}"
+        ) from error
+
+
+def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Compare what a description asks for with what was read; validation errors may be of any number of images."""
+    validation_NK = tensors["validation_NK"]
+    if len(validation_NK) == 0 or not validation_NK.isfinite().all():
+        raise ValueError("its validation errors are missing or not finite")
+    wanted = {name: tuple(tensor.shape) for name, tensor in described.state_dict().items()}
+    wanted["validation_NK"] = (len(validation_NK), described.views)
+    read = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if wrong := [name for name in {**wanted, **read} if wanted.get(name) != read.get(name)]:
+        raise ValueError(f"{DESCRIPTION} wants {wrong[0]} of size {wanted.get(wrong[0])}, not {read.get(wrong[0])}")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what ``detector.json`` says.
+
+    Raises:
+        UserError: there is no such file, it is not JSON, or another version wrote it.
+    """
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no detector ({DESCRIPTION} is missing); give a folder like best/CLASS"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}); restore it or train again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} was written by another version of puzzle_study; this one reads format {FORMAT}")
+    return content
+
+
+def _digest(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()

@@ -1,0 +1,45 @@
+"""The training adversary: perturbations of puzzles within a ball (paper, eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from puzzle_study.detectors.puzzle_ae.settings import Adversary
+
+
+def perturb(
+    puzzle_NCHW: Tensor,
+    reconstruct: Callable[[Tensor], Tensor],
+    adversary: Adversary,
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the network's training input: the puzzle plus δ of eq. 1, kept in [0, 1].
+
+    With ``noise: once`` (paper) the result differs from the puzzle by at most ε; with ``noise: twice`` (the
+    authors' code) the start noise stays in the input and the bound is 2ε.
+
+    Args:
+        puzzle_NCHW: clean puzzles f(x̃) in [0, 1].
+        reconstruct: the network; its weights should not require gradients meanwhile, only its input's are used.
+        adversary: method, ε, α, steps, and where the authors' code differs.
+        generator: source of the start noise, on the puzzles' device.
+    """
+    if adversary.method == "none" or adversary.epsilon == 0:
+        return puzzle_NCHW
+    epsilon = adversary.epsilon
+    delta = torch.empty_like(puzzle_NCHW).uniform_(-epsilon, epsilon, generator=generator)
+    noisy = puzzle_NCHW + delta
+    start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
+    # As in the authors' code the target is what the noise made of the puzzle, and may leave [0, 1].
+    target = noisy if adversary.target == "noisy" else puzzle_NCHW
+    for step in range(adversary.steps if adversary.method == "pgd" else 1):
+        attacked = start if step == 0 and adversary.noise == "twice" else start + delta
+        attacked = attacked.detach().requires_grad_()
+        loss = (reconstruct(attacked) - target).square().sum()
+        (gradient,) = torch.autograd.grad(loss, attacked)
+        delta = (delta + adversary.alpha * gradient.sign()).clamp_(-epsilon, epsilon)
+    return (start + delta).clamp_(0, 1)

@@ -1,0 +1,287 @@
+"""The fitted Puzzle-AE: images in, error matrix and anomaly scores out (paper, section 3.2).
+
+Shape legend: N images, K permutations, P pairs of image and permutation, C channels, H and W pixels (of the image,
+before padding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from puzzle_study.config.types import Reading
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed
+from puzzle_study.detectors.devices import Precision, autocast
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.networks import UNet, place
+from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
+from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.training import Trainer
+
+# Numbers of the U-Net's widest feature map for one chunk of puzzles: about 8 MNIST images × 23 at base 64 on a CPU.
+CHUNK_NUMBERS = {"cpu": 10_000_000, "cuda": 400_000_000}
+# Share of the free memory that activations may take, and how many numbers a U-Net keeps per pixel and base channel.
+MEMORY_SHARE = 0.5
+CPU_BYTES = 2**30
+ACTIVATIONS = 14
+
+
+class PuzzleDetector(Viewed):
+    """A U-Net with its scoring puzzle set and validation errors.
+
+    Args:
+        network: the U-Net.
+        puzzle_set: permutations in scoring.
+        shape: of the images.
+        base_channels: of the U-Net.
+        reading: error norm and aggregation of :meth:`forward`.
+        precision: arithmetic of the convolutions.
+    """
+
+    name = "puzzle_ae"
+    title = "Puzzle-AE"
+    source = "Salehi, Eftekhar, Sadjadi, Rohban, Rabiee 2020: Puzzle-AE: Novelty Detection in Images through Puzzles"
+    Settings = PuzzleSettings
+    traits = Traits(epochs=True, views=True, maps=True)
+
+    def __init__(
+        self,
+        network: UNet,
+        puzzle_set: puzzles.PuzzleSet,
+        *,
+        shape: Shape,
+        base_channels: int,
+        reading: Reading | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(shape=shape, reading=reading, precision=precision, views=len(puzzle_set))
+        self.network = network
+        self.puzzle_set = puzzle_set
+        self.base_channels = base_channels
+        self.grid = puzzle_set.grid
+        self._puzzler: puzzles.Puzzler | None = None
+        self._trainer: Trainer | None = None
+
+    @classmethod
+    def build(cls, settings: PuzzleSettings, context: Context) -> Self:
+        """Return a detector with the weights that its training starts from."""
+        training_set = puzzles.puzzle_set(settings.puzzle, normal_class=context.normal_class, dataset=context.dataset)
+        shape = context.shape
+        trainer = Trainer(
+            settings,
+            training_set,
+            channels=shape.channels,
+            height=shape.height,
+            width=shape.width,
+            seed=context.seed,
+            device=context.device,
+            precision=context.precision,
+        )
+        detector = cls(
+            trainer.solver,
+            scoring_set(settings, training_set),
+            shape=shape,
+            base_channels=settings.model.base_channels,
+            reading=settings.reading,
+            precision=context.precision,
+        ).to(context.device)
+        detector._trainer = trainer
+        return detector
+
+    def fit(self, images_NCHW: Tensor, run: Run) -> None:
+        """Train the U-Net epoch by epoch; what only training needs is let go of afterwards."""
+        trainer, self._trainer = self._trainer, None
+        if trainer is None:
+            raise RuntimeError("a detector is fitted once, after build")
+        if (state := run.resumed()) is not None:
+            trainer.restore(state)
+        while not trainer.finished:
+            row = asdict(trainer.epoch(images_NCHW))
+            run.epoch(row, trainer.state, last=trainer.finished)
+
+    @property
+    def puzzler(self) -> puzzles.Puzzler:
+        """Index tables of the scoring puzzles on the network's device."""
+        if self._puzzler is None or self._puzzler.source_KL.device != self.device:
+            self._puzzler = puzzles.Puzzler(
+                self.puzzle_set,
+                height=puzzles.padded_side(self.shape.height, self.grid),
+                width=puzzles.padded_side(self.shape.width, self.grid),
+                device=self.device,
+            )
+        return self._puzzler
+
+    def prepare(self, x_NCHW: Tensor) -> Tensor:
+        """Return images padded to multiples of the grid."""
+        return puzzles.pad(x_NCHW, self.grid)
+
+    def view(self, prepared_PCHW: Tensor, k_P: Tensor) -> Tensor:
+        """Return puzzle k of each padded image."""
+        return self.puzzler.shuffle(prepared_PCHW, k_P)
+
+    def every_view(self, prepared_NCHW: Tensor) -> Tensor:
+        """Return all puzzles of each padded image, [N, K, C, H, W]."""
+        return self.puzzler.shuffle_all(prepared_NCHW)
+
+    def undo(self, view_NKCHW: Tensor) -> Tensor:
+        """Return all K puzzles of each image put back in order."""
+        return self.puzzler.unshuffle_all(view_NKCHW)
+
+    def answer(self, view_PCHW: Tensor) -> Tensor:
+        """Return the network's reconstructions from puzzles already made and padded, float32, same shape."""
+        with autocast(self.device, self.precision):
+            reconstruction: Tensor = self.network(view_PCHW.contiguous(memory_format=torch.channels_last))
+        return reconstruction.float()
+
+    def compare(self, answer: Tensor, true_PCHW: Tensor, k_P: Tensor) -> Tensor:
+        """Return the mean square error of reconstructions, [P]."""
+        return (answer - true_PCHW).square().mean((1, 2, 3))
+
+    def picture(self, answer: Tensor) -> Tensor:
+        """Return reconstructions as they are."""
+        return answer
+
+    def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
+        """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
+
+        Args:
+            x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
+            permutations: which of the K permutations.
+        """
+        return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
+
+    def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
+        """Return the differentiable square error of every pixel, padding included, shape [N, K, C, H, W]."""
+        padded = self.prepare(x_NCHW)
+        puzzle_NKCHW = self.puzzler.shuffle_all(padded, permutations)
+        solved = self.answer(puzzle_NKCHW.flatten(0, 1)).reshape(puzzle_NKCHW.shape)
+        return (solved - padded[:, None]).square()
+
+    def views_at_once(self) -> int:
+        """Return how many puzzles are reconstructed together without their maps outgrowing the cache or the GPU."""
+        numbers = self.puzzler.height * self.puzzler.width * self.base_channels
+        return max(1, CHUNK_NUMBERS[self.device.type] // numbers)
+
+    def differentiable_views_at_once(self) -> int:
+        """Return how many puzzles are in memory together with their gradients."""
+        sides = self.shape.height * self.shape.width
+        puzzle_bytes = ACTIVATIONS * 4 * sides * max(self.base_channels, self.shape.channels)
+        cuda = self.device.type == "cuda"
+        free = torch.cuda.mem_get_info(self.device)[0] if cuda else CPU_BYTES / MEMORY_SHARE
+        most = self.at_once.count if self.at_once else self.views_at_once()
+        return max(1, min(most, int(MEMORY_SHARE * free) // puzzle_bytes))
+
+    @torch.no_grad()
+    def error_matrix(self, images_NCHW: Tensor) -> Tensor:
+        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device.
+
+        If memory runs out it goes on with half as many puzzles at once.
+
+        Raises:
+            UserError: memory is too small for one puzzle.
+        """
+        self.network.eval()
+        error_NK = torch.empty(len(images_NCHW), self.views, device=self.device)
+
+        def work(part: slice, x_NCHW: Tensor) -> None:
+            for permutations in self._permutation_chunks():
+                error_NK[part, permutations] = self.errors(x_NCHW, permutations)
+
+        self.by_chunks(images_NCHW, work)
+        return error_NK
+
+    @torch.no_grad()
+    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the error matrix [N, K] and, for each image, the error map that makes up its score, [N, H, W].
+
+        A map is the sum over permutations of their maps, weighted as the aggregation weighs their errors: that of the
+        permutation that was the minimum or maximum, or the mean. Its mean over all pixels (of the padded image) is the
+        score, for the norm ``l2`` the root of the mean of its squares; 1 is the error of a typical pixel of the
+        validation images.
+
+        Raises:
+            UserError: memory is too small for one puzzle.
+        """
+        self.network.eval()
+        height, width, error = self.shape.height, self.shape.width, self.reading.error
+        divisor_K = scoring.normalisation(self.validation_NK, error)
+        error_NK = torch.empty(len(images_NCHW), self.views, device=self.device)
+        map_NHW = torch.empty(len(images_NCHW), height, width, device=self.device)
+
+        def work(part: slice, x_NCHW: Tensor) -> None:
+            squared_nKHW = torch.empty(len(x_NCHW), self.views, height, width, device=self.device)
+            for permutations in self._permutation_chunks():
+                squared_nkCHW = self.squared_errors(x_NCHW, permutations)
+                error_NK[part, permutations] = squared_nkCHW.mean((2, 3, 4))
+                squared_nKHW[:, permutations] = squared_nkCHW.mean(2)[..., :height, :width]
+            map_nKHW = scoring.normed(squared_nKHW, error) / divisor_K[:, None, None]
+            weight_nK = scoring.weights(
+                scoring.normalised(error_NK[part], self.validation_NK, error), self.reading.aggregation
+            )
+            map_NHW[part] = torch.einsum("nk,nkhw->nhw", weight_nK, map_nKHW)
+
+        self.by_chunks(images_NCHW, work)
+        return error_NK, map_NHW
+
+    def _permutation_chunks(self) -> Iterator[slice]:
+        """Yield slices of the permutations: all at once unless memory is short."""
+        assert self.at_once is not None
+        for start in range(0, self.views, self.at_once.count):
+            yield slice(start, min(start + self.at_once.count, self.views))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the width of the network and the puzzles."""
+        puzzle_set = self.puzzle_set
+        return {
+            "base_channels": self.base_channels,
+            "puzzles": {"kind": puzzle_set.kind, "grid": self.grid, "permutations": puzzle_set.permutations},
+        }
+
+    @classmethod
+    def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
+        """Return a detector with the described network and puzzles, whose sizes are bounded."""
+        base = int(described["base_channels"])
+        if not 1 <= base <= MOST_BASE_CHANNELS:
+            raise ValueError(f"base_channels is 1 to {MOST_BASE_CHANNELS}, not {base}")
+        puzzle_set = _read_puzzle_set(described["puzzles"])
+        puzzles.check_memory(puzzle_set, shape.height, shape.width)
+        network = UNet(channels=shape.channels, base_channels=base)
+        return cls(network, puzzle_set, shape=shape, base_channels=base, reading=reading, precision=precision)
+
+    def placed(self, device: torch.device) -> Self:
+        """Move to a device, the network's weights in the layouts that are fastest there."""
+        side = puzzles.padded_side(max(self.shape.height, self.shape.width), self.grid)
+        place(self.network, device, side=side)
+        return self.to(device)
+
+
+def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:
+    """Return the puzzle set of scoring: that of training, all 23, or the first n of either."""
+    chosen = training_set
+    if scored_by_all(settings):
+        chosen = puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
+    if settings.score.permutations != "all":
+        chosen = chosen.first(settings.score.permutations, seed=settings.puzzle.seed)
+    return chosen
+
+
+def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
+    """Return the puzzle set of a description; ValueError if it is none."""
+    kind, grid = content["kind"], int(content["grid"])
+    permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
+    if kind == "rotation":
+        possible = grid == 1 and all(order in {(turns,) for turns in ROTATIONS} for order in permutations)
+    else:
+        pieces = list(range(grid * grid)) if grid in (2, 3) else None
+        possible = kind == "jigsaw" and all(sorted(order) == pieces for order in permutations)
+    if len(permutations) > MOST_PERMUTATIONS:
+        raise ValueError(f"its {len(permutations)} permutations are more than {MOST_PERMUTATIONS}")
+    if not possible or not permutations:
+        raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
+    return puzzles.PuzzleSet(kind, grid, permutations)

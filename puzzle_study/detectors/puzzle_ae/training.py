@@ -1,0 +1,298 @@
+"""Training of the U-Net and its discriminator (paper, section 3.1 and 4.1), resumable at any epoch.
+
+Shape legend: N images of a batch, C channels, H and W padded pixels, K permutations.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import swa_utils
+
+from puzzle_study.detectors.base import TrainingDiverged, to_float
+from puzzle_study.detectors.devices import Precision, autocast, whole_float32
+from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.networks import (
+    Discriminator,
+    UNet,
+    initialise_discriminator,
+    initialise_unet,
+    place,
+)
+from puzzle_study.detectors.puzzle_ae.rules import hidden_style
+from puzzle_study.detectors.puzzle_ae.settings import Model, PuzzleSettings
+
+# Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
+DIVERGED = 1e6
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """Means over the images of an epoch; ``loss_adv`` and ``loss_d`` are 0 without a discriminator."""
+
+    epoch: int
+    loss_rec: float
+    loss_adv: float
+    loss_d: float
+    lr: float
+
+
+class Trainer:
+    """One training: networks, optimisers, schedule and random state.
+
+    Args:
+        settings: of Puzzle-AE.
+        puzzle_set: permutations in training.
+        channels: channels of the images.
+        height: image height before padding, in pixels.
+        width: image width before padding.
+        seed: seed of initialisation, order of images, puzzles and noise.
+        device: where everything lives.
+        precision: arithmetic of the convolutions.
+    """
+
+    def __init__(
+        self,
+        settings: PuzzleSettings,
+        puzzle_set: puzzles.PuzzleSet,
+        *,
+        channels: int,
+        height: int,
+        width: int,
+        seed: int,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        train, model = settings.train, settings.model
+        self.settings = train
+        self.device = device
+        self.precision: Precision = precision
+        self.per_batch = settings.puzzle.per_batch
+        self.hide = hidden_style(settings.puzzle.hide, channels)
+        self.grid = puzzle_set.grid
+        height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
+        self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)
+        self.network, self.discriminator = _networks(
+            model, channels=channels, height=height, width=width, seed=seed, with_discriminator=train.lambda_ > 0
+        )
+        side = max(height, width)
+        place(self.network, device, side=side)
+        self.averaged: swa_utils.AveragedModel | None = None
+        if train.averaging > 0:
+            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=self._average)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
+        )
+        self.discriminator_optimiser: torch.optim.Adam | None = None
+        if self.discriminator is not None:
+            place(self.discriminator, device, side=side)
+            self.discriminator_optimiser = torch.optim.Adam(
+                self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
+            )
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
+        )
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.epochs_done = 0
+        self.lowest_loss, self.epochs_since_lowest = math.inf, 0
+
+    @property
+    def solver(self) -> UNet:
+        """The network that scores: the one that is trained, or the average of its weights (``train.averaging``)."""
+        return self.network if self.averaged is None else cast(UNet, self.averaged.module)
+
+    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
+        # Not the argument, which is the same count on the device: reading it would wait for that.
+        assert self.averaged is not None
+        decay = averaging_decay(self.settings.averaging, int(self.averaged.n_averaged))
+        swa_utils.get_ema_multi_avg_fn(decay)(averaged, current, 0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is done, or the loss has converged (``train.convergence_epochs``)."""
+        patience = self.settings.convergence_epochs
+        converged = patience is not None and self.epochs_since_lowest >= patience
+        return converged or self.epochs_done >= self.settings.epochs
+
+    def epoch(self, images_NCHW: Tensor) -> EpochLosses:
+        """Train one epoch on uint8 images that are already on the device.
+
+        Raises:
+            TrainingDiverged: a loss was not finite, or too large to come back.
+        """
+        self.network.train()
+        order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
+        sums = torch.zeros(3, device=self.device)
+        batches = order.split(self.settings.batch_size)
+        learning_rate = self.optimiser.param_groups[0]["lr"]
+        for number, index in enumerate(batches):
+            if self.settings.schedule == "one_cycle":
+                done = self.epochs_done + number / len(batches)
+                learning_rate = self.settings.learning_rate * one_cycle(
+                    done / self.settings.epochs, warm_up=self.settings.warm_up
+                )
+                self.optimiser.param_groups[0]["lr"] = learning_rate
+            with whole_float32(self.device):
+                sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.network)
+        loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
+        self.epochs_done += 1
+        losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
+        finite = all(map(math.isfinite, (loss_rec, loss_adv, loss_d)))
+        if not finite or loss_rec > DIVERGED:
+            raise TrainingDiverged(
+                f"the loss {'diverges' if finite else 'is not finite'} after epoch {self.epochs_done} "
+                f"(reconstruction {loss_rec}, feature matching {loss_adv}, discriminator {loss_d}); "
+                f"lower train.learning_rate or train.lambda"
+            )
+        if self.settings.schedule == "plateau":
+            self.plateau.step(loss_rec)
+        if loss_rec < self.lowest_loss:
+            self.lowest_loss, self.epochs_since_lowest = loss_rec, 0
+        else:
+            self.epochs_since_lowest += 1
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next epoch depends on, as tensors and plain values."""
+        return {
+            "epochs_done": self.epochs_done,
+            "lowest_loss": self.lowest_loss,
+            "epochs_since_lowest": self.epochs_since_lowest,
+            "network": self.network.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "discriminator_optimiser": (
+                None if self.discriminator_optimiser is None else self.discriminator_optimiser.state_dict()
+            ),
+            "plateau": self.plateau.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.epochs_done = state["epochs_done"]
+        self.lowest_loss, self.epochs_since_lowest = state["lowest_loss"], state["epochs_since_lowest"]
+        self.network.load_state_dict(state["network"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.discriminator is not None and self.discriminator_optimiser is not None:
+            self.discriminator.load_state_dict(state["discriminator"])
+            self.discriminator_optimiser.load_state_dict(state["discriminator_optimiser"])
+        self.plateau.load_state_dict(state["plateau"])
+        self.generator.set_state(state["generator"].cpu())
+
+    def _step(self, x_NCHW: Tensor) -> Tensor:
+        """One optimiser step; returns the three losses, still on the device."""
+        puzzle_NCHW = self._make_puzzles(x_NCHW)
+        self.network.requires_grad_(False)
+        input_NCHW = perturb(puzzle_NCHW, self._reconstruct, self.settings.adversary, generator=self.generator)
+        self.network.requires_grad_(True)
+        solved_NCHW = self._reconstruct(input_NCHW)
+        loss_rec = F.mse_loss(solved_NCHW, x_NCHW)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.discriminator is None:
+            loss_rec.backward()
+            self.optimiser.step()
+            return torch.stack((loss_rec.detach(), loss_rec.new_zeros(()), loss_rec.new_zeros(())))
+        loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, solved_NCHW.detach())
+        torch.autograd.backward([loss_rec, solved_NCHW], [None, self.settings.lambda_ * gradient_NCHW])
+        self.optimiser.step()
+        return torch.stack((loss_rec.detach(), loss_adv, loss_d))
+
+    def _discriminate(
+        self, discriminator: Discriminator, x_NCHW: Tensor, solved_NCHW: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Step the discriminator; return L_adv, its gradient for the reconstruction, and the discriminator's loss.
+
+        Both losses share one forward pass of the real and one of the reconstructed images.
+        """
+        solved_NCHW = solved_NCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
+        with autocast(self.device, self.precision):
+            real_features, real_N = discriminator(x_NCHW.contiguous(memory_format=torch.channels_last))
+            solved_features, solved_N = discriminator(solved_NCHW)
+        logits = torch.cat((real_N, solved_N)).float()
+        truth = torch.cat((torch.ones_like(real_N), torch.zeros_like(solved_N))).float()
+        loss_d = 2 * F.binary_cross_entropy_with_logits(logits, truth)
+        loss_adv = feature_matching(real_features.detach().float(), solved_features.float(), self.settings.feature_loss)
+        (gradient_NCHW,) = torch.autograd.grad(loss_adv, solved_NCHW, retain_graph=True)
+        weights = list(discriminator.parameters())
+        for weight, gradient in zip(weights, torch.autograd.grad(loss_d, weights), strict=True):
+            weight.grad = gradient
+        if self.discriminator_optimiser is not None:
+            self.discriminator_optimiser.step()
+        return loss_adv.detach(), gradient_NCHW, loss_d.detach()
+
+    def _make_puzzles(self, x_NCHW: Tensor) -> Tensor:
+        """Hide a random piece and shuffle by a random permutation, drawn per image or per batch."""
+        draws = 1 if self.per_batch else len(x_NCHW)
+        k_N = self._draw(len(self.puzzler), draws).expand(len(x_NCHW))
+        hidden = x_NCHW
+        if self.hide is not None:
+            hidden = self.puzzler.hide(x_NCHW, self._draw(self.puzzler.pieces, draws).expand(len(x_NCHW)), self.hide)
+        return self.puzzler.shuffle(hidden, k_N)
+
+    def _draw(self, below: int, count: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self.generator, device=self.device)
+
+    def _reconstruct(self, input_NCHW: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            reconstruction: Tensor = self.network(input_NCHW.contiguous(memory_format=torch.channels_last))
+        return reconstruction.float()
+
+
+def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
+    """Return L_adv, mean square: against the batch mean of the reconstructions (eq. 3) or element by element."""
+    if how == "batch_mean":
+        solved = solved.mean(0, keepdim=True).expand_as(real)
+    return F.mse_loss(solved, real)
+
+
+def one_cycle(progress: float, *, warm_up: float) -> float:
+    """Return the factor of the learning rate: linear from 0.05 to 1 while it warms up, then a cosine to 0.
+
+    Args:
+        progress: share of the training that is done, in [0, 1].
+        warm_up: share of the training that warms up, in [0, 1).
+    """
+    if progress < warm_up:
+        return 0.05 + 0.95 * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def averaging_decay(limit: float, step: int) -> float:
+    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most its limit.
+
+    It spans about the last ninth of the steps at first, so that a training too short for the limit scores with no
+    average that still holds its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
+
+    Args:
+        limit: ``train.averaging``, in [0, 1).
+        step: how many steps were averaged before, ≥ 1.
+    """
+    return min(limit, (1 + step) / (10 + step))
+
+
+def _networks(
+    model: Model, *, channels: int, height: int, width: int, seed: int, with_discriminator: bool
+) -> tuple[UNet, Discriminator | None]:
+    """Build both networks from the seed alone, on the CPU, so that every device starts from the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = UNet(channels=channels, base_channels=model.base_channels)
+        initialise_unet(network, model.initialisation)
+        if not with_discriminator:
+            return network, None
+        base = model.discriminator_channels or model.base_channels
+        discriminator = Discriminator(channels=channels, base_channels=base, height=height, width=width)
+        initialise_discriminator(discriminator)
+        return network, discriminator

@@ -1,0 +1,25 @@
+"""Every detector by name. To add one: a module with a :class:`~puzzle_study.detectors.base.Detector`, and a line here.
+
+Other packages add theirs by the entry point group ``puzzle_study.detectors``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from puzzle_study.registry import Registry
+
+if TYPE_CHECKING:
+    from puzzle_study.detectors.base import Detector
+
+DETECTORS: Registry[type[Detector]] = Registry(
+    "detector",
+    {
+        "puzzle_ae": "puzzle_study.detectors.puzzle_ae.detector:PuzzleDetector",
+        "untrained": "puzzle_study.detectors.puzzle_ae.untrained:Untrained",
+        "nearest_neighbour": "puzzle_study.detectors.nearest_neighbour:NearestNeighbour",
+        "pca": "puzzle_study.detectors.pca:PCA",
+        "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
+    },
+    group="puzzle_study.detectors",
+)

@@ -1,0 +1,58 @@
+"""Files and folders that are written whole or not at all: under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure.
+
+    Args:
+        path: the file.
+        lasting: have the disk itself hold it first, for what a machine that loses its power must not lose.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        if lasting:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path, lasting=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all; NaN is refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder into place whole: an existing target is moved aside first and then removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shutil.copytree(source, staged / "new")
+        if target.exists():
+            target.replace(staged / "old")
+        (staged / "new").replace(target)
+    finally:
+        # A full disk gets its room back; what was moved aside is kept where nothing took its place.
+        if target.exists() or not (staged / "old").exists():
+            shutil.rmtree(staged, ignore_errors=True)

@@ -1,0 +1,95 @@
+"""AUROCs compared over the test images that they share, by DeLong's method: it speaks of images, not of trainings.
+
+DeLong, DeLong and Clarke-Pearson (1988) write the error of an AUROC as a sum with one term for each image. The terms
+of one image add up over all AUROCs that it takes part in, so that nothing is taken as independent but the images:
+detectors, seeds and classes may share them. It needs no resampling and equals the paired bootstrap over the images
+but for the latter's own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from puzzle_study.statistics.intervals import TAIL
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """The AUROC of one training and each test image's part of its error; the squares add up to DeLong's variance."""
+
+    auroc: float
+    part_N: NDArray[np.float64]
+    names: NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class ImageDifference:
+    """A difference of mean AUROCs with its 95 % interval over the test images; NaN ends where there is none."""
+
+    value: float
+    low: float
+    high: float
+    images: int
+
+
+def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Placed:
+    """Return an AUROC with each image's part of its error.
+
+    Args:
+        scores: anomaly scores [N], no NaN.
+        labels: True or 1 for anomalies [N], both present.
+        names: name of each image [N]; the same image has the same name in every training.
+    """
+    from scipy.stats import rankdata
+
+    score_N, label_N = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+    rank_N, part_N = rankdata(score_N), np.empty(len(score_N))
+    auroc = np.nan
+    for side, sign in ((~label_N, -1), (label_N, 1)):
+        count, others = int(side.sum()), int((~side).sum())
+        # How many of the other side lie below, as a share, ties counting one half.
+        below = (rank_N[side] - rankdata(score_N[side])) / others
+        placement = below if sign > 0 else 1 - below
+        auroc = float(placement.mean())
+        # One image of a side says nothing of how others would differ.
+        part_N[side] = (placement - auroc) / np.sqrt(count * (count - 1)) if count > 1 else np.nan
+    return Placed(auroc, part_N, names)
+
+
+def image_difference(first: Sequence[Sequence[Placed]], second: Sequence[Sequence[Placed]]) -> ImageDifference:
+    """Compare two detectors, as they are trained, over the images of their tests.
+
+    Each side is the mean over tasks of the mean over the task's trainings. The interval says what other test images
+    of this kind would give, and nothing of what other trainings would. There is none where it would be a point: no
+    image is placed otherwise by one detector than by the other, or a side has a single image.
+
+    Args:
+        first: detector A's trainings of each task.
+        second: detector B's of the same tasks; a task may have another number of them. Empty: A alone.
+    """
+    import pandas as pd
+    from scipy.stats import norm
+
+    value, parts, names = 0.0, [], []
+    for sign, side in ((1, first), (-1, second)):
+        for trainings in side:
+            weight = sign / (len(side) * len(trainings))
+            for placed in trainings:
+                value += weight * placed.auroc
+                parts.append(weight * placed.part_N)
+                names.append(placed.names.astype(object))
+    image_N, distinct = pd.factorize(np.concatenate(names))
+    error = float(np.linalg.norm(np.bincount(image_N, np.concatenate(parts))))
+    reach = float(norm.ppf(1 - TAIL)) * error if error > ROUNDING else np.nan
+    low, high = np.clip([value - reach, value + reach], -1, 1)
+    return ImageDifference(value, float(low), float(high), len(distinct))

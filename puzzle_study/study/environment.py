@@ -1,0 +1,113 @@
+"""What a study ran on: versions, git commit, hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import puzzle_study
+from puzzle_study import config, datasets
+from puzzle_study.detectors.devices import default_device, resolve_precision, threads
+from puzzle_study.results import Results
+
+PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "pandas", "scikit-learn", "seaborn")
+
+
+class Account:
+    """What environment.json says of a study: what it runs on, since when, and how long its runs took together.
+
+    Args:
+        study: the study, which begins or goes on now.
+        results: its folder.
+    """
+
+    def __init__(self, study: config.Study, results: Results) -> None:
+        self._started = time.monotonic()
+        before = results.environment()
+        self._before = before.get("wall_seconds", 0.0)
+        self.notes = list(datasets.notes(study.data))
+        described = describe()
+        hardware = described["hardware"]
+        device = default_device() if study.resources.gpu else torch.device("cpu")
+        if device.type == "cpu":  # a GPU that the study leaves alone has no part in its numbers
+            hardware["gpu"] = None
+        hardware["precision"] = {
+            name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+        }
+        hardware["threads"] = threads(study.resources.cpu)
+        self._described = described | {
+            "seeds": {"search": study.search.seed if study.search else None, "training": list(study.seeds)},
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": before.get("started") or _now(),
+            "finished": None,
+            "wall_seconds": self._before,
+            "notes": self.notes,
+        }
+
+    def seconds(self) -> float:
+        """Return how long this run has taken."""
+        return time.monotonic() - self._started
+
+    def begun(self) -> dict[str, Any]:
+        """Return what is known before the first trial."""
+        return self._described
+
+    def so_far(self) -> dict[str, Any]:
+        """Return the same with the time that all runs took."""
+        return self._described | {"wall_seconds": self._before + self.seconds()}
+
+    def finished(self) -> dict[str, Any]:
+        """Return what a finished study says."""
+        return self.so_far() | {"finished": _now()}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def describe() -> dict[str, Any]:
+    """Return versions, platform, git commit (null outside a checkout) and hardware, as plain values."""
+    return {
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_commit": git_commit(),
+        "hardware": {
+            "cpu": _cpu_name(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        },
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the package's checkout, marked where files differ from it."""
+    here = Path(puzzle_study.__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
+    return str(name or platform.processor() or platform.machine())

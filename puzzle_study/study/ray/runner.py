@@ -1,0 +1,270 @@
+"""Runs the trials of a plan on Ray Tune. Nothing outside this folder imports Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.exceptions import OutOfMemoryError
+
+from puzzle_study import config
+from puzzle_study.detectors.devices import claim_cpus, granted_device
+from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study.disk import cannot_write
+from puzzle_study.study.failing import common_failure, has_worked
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.ray.following import LogFollower
+from puzzle_study.study.ray.loggers import make_loggers
+from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
+from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
+from puzzle_study.study.storage import Place
+from puzzle_study.study.work import TrialsLeft
+from puzzle_study.trials.record import Record, records
+from puzzle_study.trials.run import run
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import shown
+
+REPORT_SECONDS = 1.0
+WORKER_RESTARTS = 3
+CANNOT_WRITE = "cannot_write"
+ENDED = "trial"
+"""Column of a worker's last report: the key of the trial that has ended."""
+
+
+class ProgressCallback(tune.Callback):
+    """Shows on the live line what the plan knows."""
+
+    def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
+        self._plan, self._progress, self._follower = plan, progress, follower
+        self._left = TrialsLeft(plan, progress.time_left)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave plan and screen out of Ray's snapshots."""
+        return {}
+
+    def setup(self, *arguments: Any, **info: Any) -> None:
+        """Begin to run what is left: nothing of it runs yet."""
+        self._left.clear()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial as running."""
+        self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Count the epochs of a running trial."""
+        if "epoch" in result and ENDED not in result:
+            self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that ended."""
+        self._show(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Count a trial that failed."""
+        self._show(trial)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that a worker is gone and its trial is not."""
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Show the epochs and keep the time left moving."""
+        self._progress.follow(self._left.epochs)
+        self._progress.tick()
+        if self._follower is not None:
+            self._follower.print_new()
+
+    def _show(self, trial: Any) -> None:
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
+        self._progress.follow(self._left.epochs)
+        best = self._plan.winner()
+        worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
+        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
+
+
+class EndsTheStudy(tune.Stopper):
+    """Ends the run if more trials could only fail: one could not write, or the first ones all met the same user error.
+
+    Attributes:
+        sentence: what the trials said, or None.
+    """
+
+    def __init__(self, plan: Plan, results: Results) -> None:
+        self.sentence: str | None = None
+        self._plan = plan
+        # On --resume what failed is tried first; what finished then may not have been asked for yet.
+        self._worked_before = any(has_worked(record) for record in records(results))
+        self._training: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the plan out of Ray's snapshots."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return whether this trial could not write."""
+        self.sentence = self.sentence or result.get(CANNOT_WRITE)
+        (self._training.add if result.get("epoch") else self._training.discard)(trial_id)
+        return CANNOT_WRITE in result
+
+    def stop_all(self) -> bool:
+        """Return whether there is a reason to end the run."""
+        if self.sentence is None and not self._worked_before and not self._training:
+            self.sentence = common_failure(self._plan)
+        return self.sentence is not None
+
+
+def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Place, *, verbose: bool = False) -> None:
+    """Run every trial of a plan that has no record yet.
+
+    When interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
+
+    Args:
+        plan: what to train.
+        results: where records, checkpoints and Ray's own files go.
+        progress: the live line.
+        place: where workers find and leave files.
+        verbose: whether the logs of trials and Ray's messages are printed.
+
+    Raises:
+        UserError: a worker could not write into the results folder, the store is not reached any more, or the first
+            trials all failed with one user error, which is said.
+    """
+    # A worker that dies is told of in a line; Ray would print its own traceback with it.
+    logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    # At the end it looks for Ray's own result files, which nothing here writes or reads, and complains of each.
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
+    follower = LogFollower(results.logs, progress.say) if verbose else None
+    callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
+    short, finished = 0, plan.finished()
+    while not _fit(plan, results, place, callbacks):
+        short, finished = (short + 1 if plan.finished() == finished else 1), plan.finished()
+        if short > WORKER_RESTARTS:
+            raise UserError(
+                f"memory ran out {short} times before one more trial was done; run fewer at once (max_concurrent, "
+                f"resources) or free memory, then go on with --resume"
+            )
+        progress.say("memory ran out and Ray stopped workers for it; their trials go on from their last epoch")
+    if follower is not None:
+        follower.print_new()
+
+
+def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
+    """Run what is left of a plan; returns False where Ray stopped workers because memory ran out, and trials are left.
+
+    Raises:
+        UserError: see :func:`run_trials`.
+    """
+    study = plan.study
+    failure = EndsTheStudy(plan, results)
+    trainable = tune.with_resources(
+        tune.with_parameters(_trainable, place=place, resources=study.resources, images=study.data),
+        {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
+    )
+    storage = results.ray.resolve()
+    storage.mkdir(parents=True, exist_ok=True)
+    stopped: dict[str, Record] = {}
+    stopping = study.search.stopping if study.search else None
+    searcher = PlanSearcher(plan, place.arriving(results), stopped)
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=TaskwiseScheduler(stopping, stopped) if stopping else None,
+            num_samples=-1,
+            max_concurrent_trials=study.max_concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(storage),
+            verbose=0,
+            callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=WORKER_RESTARTS),
+            stop=failure,
+        ),
+    )
+    try:
+        tuner.fit()
+    except tune.TuneError as error:
+        # Ray Tune puts an error of its own around what the searcher says of a store that is not reached any more.
+        if isinstance(error.__context__, UserError):
+            raise error.__context__ from None
+        raise
+    except RuntimeError as error:
+        # A worker that Ray kills before memory runs out is a worker that died to everybody but Ray Tune (2.60).
+        if not isinstance(error.__cause__, OutOfMemoryError):
+            raise
+        searcher.abandon()
+        return False
+    if failure.stop_all():
+        raise UserError(failure.sentence)
+    return True
+
+
+def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
+    """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    claim_cpus(resources.cpu)
+    spec = TrialSpec.from_json(tune_config["spec"])
+    last = time.monotonic()
+
+    def on_epoch(row: dict[str, float]) -> None:
+        nonlocal last
+        saved()
+        reading = spec.settings.own.reading
+        criterion = row.get(f"selection_{reading.aggregation}_{reading.error}")
+        if criterion is not None:
+            row = row | {METRIC: criterion}
+        if criterion is not None or time.monotonic() - last >= REPORT_SECONDS:
+            last = time.monotonic()
+            tune.report(row)
+
+    try:
+        device = granted_device(resources.gpu)
+        with place.trial(spec.key) as (results, saved):
+            record = run(spec, results, device=device, on_epoch=on_epoch, images=images)
+    except Exception as error:
+        if (sentence := cannot_write(error, Path(place.root))) is not None:
+            tune.report({CANNOT_WRITE: sentence})
+        elif isinstance(error, UserError):  # of this machine; Ray would try again what can only end the same
+            tune.report({REFUSED: str(error)})
+        else:
+            raise
+        return
+    tune.report({"epoch": record.column("epochs") or 0, ENDED: spec.key})
+
+
+@contextlib.contextmanager
+def sigterm_as_sigint() -> Iterator[list[int]]:
+    """Let SIGTERM stop Ray Tune the way Ctrl-C does; yields a list that receives the number of the signal.
+
+    Ray Tune handles SIGINT itself while it runs: it stops its trials and returns as if all were well. SIGTERM would
+    abort it. Must be entered after Ray has started, which installs a handler of its own.
+    """
+    received: list[int] = []
+
+    def forward(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.raise_signal(signal.SIGINT)
+
+    interrupt, terminate = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, forward)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGINT, interrupt)

@@ -1,0 +1,175 @@
+"""A training as its trial follows it: checkpoints, the AUROC along the epochs, the time that it takes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from puzzle_study import config
+from puzzle_study.datasets import Task
+from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.detectors import checkpoint, scoring
+from puzzle_study.detectors.base import Detector, Run
+from puzzle_study.statistics import metrics
+
+log = logging.getLogger("puzzle_study.trials")
+
+EpochCallback = Callable[[dict[str, float]], None]
+FOLLOWED = ("auroc", "selection")
+"""What is measured along the training, each by norm and aggregation: ``auroc_max_l2``."""
+
+
+class Clock:
+    """Wall time of a trial over all the processes that worked on it."""
+
+    def __init__(self) -> None:
+        self.earlier, self._started = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """What earlier processes took up to the checkpoint that this one went on from, and this one until now."""
+        return self.earlier + time.perf_counter() - self._started
+
+
+class Following(Run):
+    """What a detector's training reports to.
+
+    Args:
+        detector: that is trained.
+        evaluate: how it is followed.
+        followed: the images that it is followed on.
+        folder: of the checkpoints.
+        clock: of the trial.
+        on_epoch: called after every epoch with its row of epochs.parquet.
+
+    Attributes:
+        history: the rows so far.
+        train_seconds: spent in training, over all processes.
+        evaluation_seconds: spent in following it.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        evaluate: config.Evaluate,
+        followed: FollowedImages,
+        *,
+        folder: Path,
+        clock: Clock,
+        on_epoch: EpochCallback | None,
+    ) -> None:
+        self.detector, self.evaluate, self.followed = detector, evaluate, followed
+        self.folder, self.clock, self.on_epoch = folder, clock, on_epoch
+        self.history: list[dict[str, float]] = []
+        self.train_seconds = self.evaluation_seconds = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+    def resumed(self) -> dict[str, Any] | None:
+        """Return the state of the newest checkpoint that can be read."""
+        state = checkpoint.load_newest(self.folder)
+        self._started = time.perf_counter()
+        if state is None:
+            return None
+        self.history = list(state["history"])
+        self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
+        self.clock.earlier = state["seconds"]
+        log.info("going on after epoch %d", self.epochs)
+        trained: dict[str, Any] = state["trained"]
+        return trained
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        """Follow an epoch and keep its checkpoint."""
+        now = time.perf_counter()
+        self.train_seconds += now - self._started
+        if (self.epochs + 1) % self.evaluate.every == 0 or last:
+            row = row | self.followed.measure(self.detector)
+            self.evaluation_seconds += time.perf_counter() - now
+        self.history.append(row)
+        content = {
+            "trained": state(),
+            "history": self.history,
+            "train_seconds": self.train_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "seconds": self.clock.seconds,
+        }
+        checkpoint.save(self.folder, self.epochs, content)
+        plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
+        log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
+        if self.on_epoch is not None:
+            self.on_epoch(row)
+        self._started = time.perf_counter()
+
+    def columns(self) -> dict[str, list[float | None]]:
+        """Return the history as columns for JSON; what an epoch has not is None."""
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        return {
+            name: [None if math.isnan(value := row.get(name, math.nan)) else value for row in self.history]
+            for name in names
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class FollowedImages:
+    """The images on which a training is followed.
+
+    Attributes:
+        validation: normal images that were not trained on.
+        test: test images, with their labels.
+        pseudo: pseudo-anomalies, for the label-free criterion; None: it is not followed.
+    """
+
+    validation: Tensor
+    test: Tensor
+    labels: np.ndarray
+    pseudo: Tensor | None
+
+    @staticmethod
+    def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: Tensor) -> FollowedImages:
+        """Choose the images of a task.
+
+        Args:
+            task: images and labels.
+            evaluate: how many, and whether the criterion is followed.
+            validation: the task's, on the device.
+            pseudo: its pseudo-anomalies.
+        """
+        device = validation.device
+        images, labels = chosen_images(task, evaluate.max_images)
+        followed = pseudo.to(device) if evaluate.selection else None
+        return FollowedImages(validation, images.to(device), labels.numpy(), followed)
+
+    def measure(self, detector: Detector) -> dict[str, float]:
+        """Return the AUROC by norm and aggregation, NaN if errors are not finite or the test lacks a side.
+
+        With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
+        """
+        validation_NK = detector.error_matrix(self.validation)
+        followed = {}
+        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
+            followed["auroc"] = detector.error_matrix(self.test), self.labels
+        if self.pseudo is not None:
+            matrix = torch.cat((validation_NK, detector.error_matrix(self.pseudo)))
+            followed["selection"] = matrix, np.repeat([False, True], [len(self.validation), len(self.pseudo)])
+        values = {f"auroc_{reading.aggregation}_{reading.error}": math.nan for reading in scoring.READINGS}
+        for name, (error_NK, labels) in followed.items():
+            for reading in scoring.READINGS:
+                score_N = scoring.scores(error_NK, validation_NK, reading).cpu()
+                finite = bool(score_N.isfinite().all())
+                values[f"{name}_{reading.aggregation}_{reading.error}"] = (
+                    metrics.auroc(score_N.numpy(), labels) if finite else math.nan
+                )
+        return values

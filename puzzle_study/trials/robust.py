@@ -1,0 +1,57 @@
+"""Robustness at the end of a training, so that a search can have it as an objective.
+
+The attack stage of a study measures attacks in full, on the configurations that it is asked to; this is one small
+attack on every trained detector.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from puzzle_study import config
+from puzzle_study.attacks.running import run_attacks
+from puzzle_study.attacks.specs import attack_spec
+from puzzle_study.config import Reading
+from puzzle_study.datasets import Task
+from puzzle_study.datasets.subset import chosen_of_each_side
+from puzzle_study.detectors import scoring
+from puzzle_study.detectors.base import Detector
+from puzzle_study.statistics import metrics
+
+
+def measure_robustness(
+    detector: Detector, task: Task, errors: dict[str, np.ndarray], robust: config.Robust
+) -> dict[Reading, dict[str, float]]:
+    """Attack normal images upwards by attack1, under every reading.
+
+    Args:
+        detector: calibrated on the validation images.
+        task: images and labels.
+        errors: clean error matrices ``validation``, ``pseudo`` and ``test``.
+        robust: the attack.
+
+    Returns:
+        ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, up to ``robust.max_images``
+        of each, left out if the test lacks one of them; ``robust_selection``: attacked validation images, as many at
+        most, against clean pseudo-anomalies, without labels.
+    """
+    spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
+    tested, test_labels = chosen_of_each_side(task, robust.max_images)
+    held_out = task.validation[: robust.max_images]
+    images = torch.cat((tested, held_out))
+    labels = torch.cat((test_labels.bool(), torch.zeros(len(held_out), dtype=torch.bool)))
+    validation_NK, pseudo_NK = torch.from_numpy(errors["validation"]), torch.from_numpy(errors["pseudo"])
+    found: dict[Reading, dict[str, float]] = {}
+    for reading in scoring.READINGS:
+        clean, pseudo = (scoring.scores(matrix, validation_NK, reading) for matrix in (validation_NK, pseudo_NK))
+        (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
+        test, validation = attacked.scores.split([len(tested), len(held_out)])
+        found[reading] = {
+            "robust_selection": metrics.auroc(
+                torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
+            ),
+        }
+        if not metrics.lacking(len(test_labels), int(test_labels.sum())):
+            found[reading]["robust_auroc"] = metrics.auroc(test.numpy(), test_labels.numpy())
+    return found

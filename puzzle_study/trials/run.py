@@ -1,0 +1,277 @@
+"""One trial, from configuration to record: runs in a plain process, resumes at any epoch, knows nothing of Ray."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import time
+from dataclasses import asdict, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from puzzle_study import config, datasets
+from puzzle_study.criteria.bank import make_pseudo_anomalies
+from puzzle_study.criteria.base import Scored
+from puzzle_study.criteria.registry import CRITERIA
+from puzzle_study.datasets import Task, TaskSpec
+from puzzle_study.detectors import files, scoring
+from puzzle_study.detectors.base import Context, Detector, Shape, TrainingDiverged
+from puzzle_study.detectors.devices import resolve_precision
+from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.errors import UserError
+from puzzle_study.inference.calibration import flagged_shares
+from puzzle_study.results import Results
+from puzzle_study.statistics import metrics
+from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
+from puzzle_study.trials.log import trial_log
+from puzzle_study.trials.record import Record
+from puzzle_study.trials.spec import TrialSpec
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    spec: TrialSpec,
+    results: Results,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None = None,
+    images: config.Data | None = None,
+) -> Record:
+    """Run a trial, from its last checkpoint if there is one, and write its record.
+
+    Error matrices and the detector are written before the record, which makes the trial count as finished. What
+    happens on the way is written to the trial's log.
+
+    Args:
+        spec: the trial.
+        results: folder of the study.
+        device: where to train.
+        on_epoch: called after every epoch with its row of epochs.parquet.
+        images: the study's data section, whose images must be those of the specification's fingerprint; None: they
+            are not looked at. A trial's own section may be another one, in a search over `data.size`.
+
+    Returns:
+        The record. A training that diverged, a setting that does not fit the images, other images or too little memory
+        gives a record of a failed trial; other exceptions are not the trial's and go on to the caller.
+    """
+    with trial_log(results.log_file(spec.key)):
+        try:
+            return _run_logged(spec, results, device=device, on_epoch=on_epoch, images=images)
+        except Exception:
+            log.exception("trial %s stopped", spec.key)
+            raise
+
+
+def check_images(images: config.Data, fingerprint: str) -> None:
+    """Refuse to work on a node whose images are not the study's: what it made would lie under the key of theirs.
+
+    Raises:
+        UserError: they are not.
+    """
+    if _fingerprint(images) != fingerprint:
+        raise UserError(
+            f"the images in data.root on {socket.gethostname()} are not those that the study was started with; "
+            f"copy the same there and go on with --resume"
+        )
+
+
+@lru_cache(maxsize=1)
+def _fingerprint(images: config.Data) -> str:
+    """Look at the files once per worker process."""
+    return datasets.fingerprint(images)
+
+
+def _run_logged(
+    spec: TrialSpec,
+    results: Results,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None,
+    images: config.Data | None,
+) -> Record:
+    clock = Clock()
+    log.info(
+        "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
+        *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
+        *(spec.seed, device),
+    )
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        if images is not None:
+            check_images(images, spec.fingerprint)
+        task = _load(spec.settings.data, spec.task, spec.fingerprint)
+        record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
+    except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
+            raise
+        sentence = failure_sentence(error, spec, device)
+        log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
+        mended = sentence if isinstance(error, UserError) else ""
+        record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
+    results.write_record(spec.key, record.to_json())
+    log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
+    shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
+    return record
+
+
+@lru_cache(maxsize=4)
+def _load(data: config.Data, task: TaskSpec, fingerprint: str) -> Task:
+    """Load a task once per worker process; the fingerprint makes changed files another task."""
+    return datasets.load_task(data, task)
+
+
+def _fit_and_score(
+    spec: TrialSpec,
+    task: Task,
+    results: Results,
+    clock: Clock,
+    *,
+    device: torch.device,
+    on_epoch: EpochCallback | None,
+) -> Record:
+    settings = spec.settings
+    detector = build(spec, task, device)
+    kind = type(detector)
+    train, validation = task.train.to(device), task.validation.to(device)
+    pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
+    followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
+    following = Following(
+        detector,
+        settings.evaluate,
+        followed,
+        folder=results.checkpoints(spec.key),
+        clock=clock,
+        on_epoch=on_epoch,
+    )
+    started = time.perf_counter()
+    detector.fit(train, following)
+    train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
+    started = time.perf_counter()
+    detector.calibrate(validation)
+    arrays = _error_matrices(detector, pseudo.images, task)
+    score_seconds = time.perf_counter() - started
+    _check(arrays, task, following.epochs)
+    results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
+    by_norm = _metrics(arrays, pseudo.kinds, task)
+    if settings.evaluate.robust is not None:
+        # torchattacks is imported only if a trial attacks.
+        from puzzle_study.trials.robust import measure_robustness
+
+        for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
+            by_norm[reading.error][reading.aggregation] |= values
+    _save(detector, spec, results.detector(spec.key))
+    epochs = following.epochs
+    measured = {
+        "epochs": epochs,
+        "images_seen": len(train) * (epochs if kind.traits.epochs else 1),
+        "train_seconds": train_seconds,
+        "evaluation_seconds": following.evaluation_seconds,
+        "score_seconds": score_seconds,
+        "images_per_second": epochs * len(train) / train_seconds if epochs and train_seconds else None,
+        "precision": detector.precision,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "k": detector.views,
+        "described": detector.describe(),
+        "val_error": float(arrays["validation"].mean()),
+        "n_train": len(task.train),
+        "n_validation": len(task.validation),
+        "n_test": len(task.labels),
+        "n_anomalies": int(task.labels.sum()),
+    }
+    return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
+
+
+def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str, np.ndarray]:
+    matrices = {
+        "validation": detector.validation_NK,
+        "pseudo": detector.error_matrix(pseudo),
+        "test": detector.error_matrix(task.test),
+    }
+    return {name: error_NK.cpu().numpy() for name, error_NK in matrices.items()}
+
+
+def _save(detector: Detector, spec: TrialSpec, folder: Path) -> None:
+    """Write a detector with what it was trained on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = datasets.training_sizes(spec.settings.data, spec.task)
+    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
+    files.save(detector, folder, spec.to_json() | about)
+
+
+def build(spec: TrialSpec, task: Task, device: torch.device) -> Detector:
+    """Return the detector of a trial, not fitted yet."""
+    own = spec.settings.own
+    context = Context(
+        Shape(*task.train.shape[1:]),
+        seed=spec.training_seed,
+        device=device,
+        precision=resolve_precision(own.precision_wanted, device),
+        dataset=spec.task.dataset,
+        normal_class=spec.task.normal_class,
+    )
+    return DETECTORS[spec.detector].build(own, context)
+
+
+def _check(arrays: dict[str, np.ndarray], task: Task, epochs: int) -> None:
+    """Refuse errors that are not finite, and a detector to which all images are the same.
+
+    Raises:
+        TrainingDiverged: one of these.
+    """
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise TrainingDiverged(f"errors are not finite after epoch {epochs}; lower the learning rate")
+    validation_NK = arrays["validation"]
+    differ = bool((task.validation != task.validation[:1]).any())
+    if differ and (validation_NK == validation_NK[:1]).all():
+        raise TrainingDiverged(
+            f"the detector has collapsed: {len(validation_NK)} different validation images have the same errors"
+        )
+
+
+def _about(task: Task, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return what the rows of the error matrices are."""
+    return {
+        "pseudo_kind": np.array(kinds),
+        "labels": task.labels.numpy(),
+        "classes": np.array(task.test_classes, dtype=np.str_),
+        "names": np.array(task.test_names, dtype=np.str_),
+    }
+
+
+def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return test metrics and criteria by norm and aggregation."""
+    labels = task.labels.numpy()
+    validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
+    by_norm: dict[str, dict[str, dict[str, Any]]] = {}
+    for reading in scoring.READINGS:
+        validation_N, pseudo_N, test_N = (
+            scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
+        )
+        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels)
+        values: dict[str, Any] = {criterion.column: criterion.value(scored) for criterion in CRITERIA.values()}
+        evaluation = metrics.evaluate(test_N, labels, seed=0)
+        values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
+        values |= flagged_shares(validation_N, test_N, labels)
+        by_norm.setdefault(reading.error, {})[reading.aggregation] = values
+    return by_norm
+
+
+def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
+    """Return why a training failed, in one sentence."""
+    if is_out_of_memory(error):
+        large = DETECTORS[spec.detector].Settings.LARGE
+        lower = f"lower {' or '.join(large)}" if large else "lower data.size"
+        return (
+            f"fitting {spec.detector} does not fit the memory: it needed at least {needed_gib(error, device):.1f} GiB "
+            f"({first_line(error)}); {lower}, or run fewer trials at once"
+        )
+    return str(error)

@@ -1,0 +1,139 @@
+"""What a trial is, before it runs: its specification, its name, and which settings can matter to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from puzzle_study import config
+from puzzle_study.config import layers
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.results import RECORD_FORMAT, content_key
+
+NAMES = ("preset", "variant")
+"""Settings that stand for others, which say all there is."""
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What determines a trial: configuration, task, seed and the images themselves.
+
+    Attributes:
+        settings: the configuration; settings that need no training do not count.
+        task: which one-class problem.
+        seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
+        fingerprint: content of the data set.
+    """
+
+    settings: config.Settings
+    task: TaskSpec
+    seed: int
+    fingerprint: str
+
+    @property
+    def detector(self) -> str:
+        """Name of the detector."""
+        return self.settings.detector
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the specification as plain values, to be sent to a worker."""
+        return {
+            "detector": self.detector,
+            "settings": self.settings.model_dump(mode="json", by_alias=True),
+            "task": asdict(self.task),
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> TrialSpec:
+        """Return what :meth:`to_json` described."""
+        settings = config.Settings.from_json(content["settings"])
+        return TrialSpec(settings, TaskSpec(**content["task"]), content["seed"], content["fingerprint"])
+
+    @cached_property
+    def configuration(self) -> str:
+        """Name of the configuration: the hash of what determines training."""
+        return content_key(trained_settings(self.settings), length=8)
+
+    @cached_property
+    def training_seed(self) -> int:
+        """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
+
+        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
+        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
+        Configurations share it, so that they are compared on the same draws.
+        """
+        return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
+
+    @cached_property
+    def key(self) -> str:
+        """Name of the trial, under which everything it leaves is kept."""
+        return content_key(
+            {
+                "format": RECORD_FORMAT,
+                "settings": trained_settings(self.settings),
+                "task": asdict(self.task),
+                "seed": self.seed,
+                "data": self.fingerprint,
+            }
+        )
+
+
+def trained_settings(settings: config.Settings) -> dict[str, Any]:
+    """Return the settings that training and error matrices depend on, in one form for equal trainings.
+
+    What cannot matter is left out: how error matrices are read, where the files are, what other settings switch off.
+    """
+    own: dict[str, Any] = settings.own.model_dump(mode="json", by_alias=True)
+    content: dict[str, Any] = settings.model_dump(mode="json", by_alias=True, exclude={"own"})
+    for name in ("root", "normal_classes", "repeats"):
+        del content["data"][name]
+    if not settings.own.epochs_wanted:
+        # Nothing is followed along a training that has no epochs.
+        content["evaluate"] = {"robust": content["evaluate"]["robust"]}
+    for name in (*NAMES, *settings.own.FREE, *settings.own.inert()):
+        _remove(own, name)
+    if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":
+        del content["evaluate"]["robust"]["steps"]
+    return content | {"own": own}
+
+
+def inert_settings(settings: config.Settings) -> dict[str, str]:
+    """Return the settings that cannot change this configuration's training, each with the reason."""
+    inert = dict(settings.own.inert())
+    if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":
+        inert["evaluate.robust.steps"] = "one step has no number of steps"
+    return inert
+
+
+def _remove(content: dict[str, Any], dotted: str) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        content = content.get(section, {})
+    content.pop(last, None)
+
+
+def reference_settings(name: str, *beside: config.Settings) -> config.Settings:
+    """Return the configuration of a reference that stands beside others.
+
+    Args:
+        name: of the reference's detector.
+        beside: the default configurations of the study's own detectors, whose images it gets.
+    """
+    kind = DETECTORS[name].Settings
+    data, evaluate = beside[0].data, beside[0].evaluate
+    merged = layers.resolved(kind, {}, data.name)
+    own: config.DetectorSettings = kind.model_validate(
+        {key: value for key, value in merged.items() if key in _keys(kind)}
+    )
+    for other in beside:
+        own = kind.beside(other.own, own)
+    return config.Settings(detector=name, data=data, evaluate=evaluate, own=own)
+
+
+def _keys(kind: type[config.DetectorSettings]) -> set[str]:
+    return {entry.alias or name for name, entry in kind.model_fields.items()}
