@@ -13,7 +13,7 @@ JOBS := $(VENV)/job-server
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: study test check-fast lint types check check-slow check-rest quick-numbers quick-rest clean
+.PHONY: study test check-fast lint types check check-ray check-slow check-rest quick-numbers quick-rest clean
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
@@ -31,16 +31,21 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# Two at a time, for two cores.
+# Two at a time, for two cores; Ray's clusters, which take longest, one after the other.
 check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
-	@$(MAKE) --no-print-directory --jobs=2 check-slow check-rest
+	@$(MAKE) --no-print-directory --jobs=2 check-ray check-rest check-slow
+
+RAY = tests/cluster tests/detectors tests/study
+
+check-ray:
+	$(BIN)/pytest -m slow $(RAY)
 
 check-slow:
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow $(RAY:%=--ignore=%)
+	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
 check-rest:
 	$(BIN)/pytest -m "not slow"
-	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
 
 # What takes long among these wants the marker `slow`: pytest names it.
 QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
