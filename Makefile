@@ -1,4 +1,4 @@
-# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it in three.
+# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in three minutes.
 # Each sets up .venv first.
 PYTHON ?= python3
 VENV := .venv
