@@ -54,8 +54,7 @@ def with_detector_axis(space: Layer, form: Form) -> Layer:
     for name, axis in space.items():
         if isinstance(axis, dict) and (detector := form.detector_of(name)):
             when = axis.get("when") or {}
-            # Another detector's condition stays as it is, and is refused.
-            if isinstance(when, dict) and when.get(forms.ONE, [detector]) == [detector]:
+            if isinstance(when, dict):  # a condition on the detector that the file has stays, and is refused
                 axis = axis | {"when": {forms.ONE: [detector], **when}}
         found.setdefault(name, axis)
     return found

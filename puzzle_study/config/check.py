@@ -167,8 +167,8 @@ def _check_value(file: StudyFile, axis: str, name: str, value: config.Scalar) ->
 
 def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
     """Refuse a condition that holds nowhere in the space."""
-    points, detector = combinations(file, [name]), file.form.detector_of(name)
-    if points is None or any(name in values and values.get(forms.ONE, detector) == detector for values in points):
+    points = combinations(file, [name])
+    if points is None or any(name in values for values in points):
         return
     wanted = " and ".join(f"{other} {_any_of(values)}" for other, values in (axis.when or {}).items())
     found = "; ".join(f"{other} is {_any_of(_values_of(file, other, points))}" for other in axis.when or {})

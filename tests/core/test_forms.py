@@ -336,3 +336,11 @@ def test_a_wrong_form_is_refused_in_one_sentence_with_file_and_line(case: str, t
 def test_a_wrong_assignment_is_named(assignment: str, pattern: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=pattern):
         load(tmp_path, DATA, assignments=[assignment])
+
+
+def test_a_shared_axis_may_be_searched_under_one_detector_alone(tmp_path: Path) -> None:
+    content = SPACE + "    data.train_fraction: {grid: [0.5, 1.0], when: {detector: [pca]}}\n"
+    found = {
+        (one.settings.detector, one.settings.data.train_fraction) for one in planned(tmp_path, content).configurations
+    }
+    assert found == {("pca", 0.5), ("pca", 1.0), ("puzzle_ae", 1.0)}
