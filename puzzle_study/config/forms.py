@@ -76,8 +76,7 @@ class Form:
         if self.several:
             own = document[SEVERAL][detector]
             return {} if own is None else own
-        keys = section_keys(self.settings_class(detector))
-        return {name: value for name, value in document.items() if name in keys}
+        return own_part(self.settings_class(detector), document)
 
     def shared(self, document: Mapping[str, Any]) -> Layer:
         """Return what a document says beside the detectors."""
@@ -134,6 +133,12 @@ def section_keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
         (entry.alias or name): (None if name in ("space", SEVERAL) else _model(entry.annotation))
         for name, entry in model.model_fields.items()
     }
+
+
+def own_part(model: type[BaseModel], layer: Mapping[str, Any]) -> Layer:
+    """Return what of a layer has a key of a section."""
+    keys = section_keys(model)
+    return {name: value for name, value in layer.items() if name in keys}
 
 
 def key_tree(model: type[BaseModel]) -> Tree:

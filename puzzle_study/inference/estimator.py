@@ -202,8 +202,8 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         }
         try:
             # The defaults hold sections of a study besides, which an estimator has not.
-            own = kind.model_validate({name: merged[name] for name in forms.section_keys(kind) if name in merged})
-            data = config.Data.model_validate(images | {"validation_fraction": _plain(self.validation_fraction)})
+            own = kind.model_validate(forms.own_part(kind, merged))
+            data = config.Data.model_validate(images)
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(map(str, first["loc"]))

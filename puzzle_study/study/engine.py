@@ -166,7 +166,8 @@ class _Run:
             write_json(self.results.environment_file, account.begun())
             self.place.publish(finished=False)
             try:
-                ended = self._train() and self._attack()
+                if ended := self._train():
+                    self._attack()
             except KeyboardInterrupt:
                 ended = False
             if not ended:
@@ -187,8 +188,8 @@ class _Run:
         write_tables(self.plan, self.results)
         return self.plan.ended()
 
-    def _attack(self) -> bool:
-        """Run what is left of the attack stage; returns True."""
+    def _attack(self) -> None:
+        """Run what is left of the attack stage."""
         units, left = attacking.attack_units(self.plan), self._attacks_left()
         if left:
             with StageProgress("attacks", len(units), done=len(units) - left, console=self.console) as progress:
@@ -202,14 +203,11 @@ class _Run:
                     max_concurrent=self.file.study.max_concurrent,
                 )
             self.place.collect()
-        return True
 
     def _interrupted(self, account: Account) -> None:
         write_json(self.results.environment_file, account.so_far())
         self.console.quiet = False  # what to do next is said to everybody
-        self.say(
-            f"interrupted with {self.plan.finished()} of {self.plan.total} trials done; go on with --resume",
-        )
+        self.say(f"interrupted with {self.plan.finished()} of {self.plan.total} trials done; go on with --resume")
         # What the store holds comes back with --resume, and must not forget this run's time.
         self.place.bring(self.results.environment_file)
 

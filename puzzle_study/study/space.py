@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,26 +105,19 @@ class OptunaAsker:
         self.sampler = make_sampler(search, startup=search.startup * most)
         self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
-        self._journal = journal
-
-    @cached_property
-    def study(self) -> optuna.Study:
-        """Optuna's study; its journal is written anew as soon as something is asked or told, not before."""
         storage = None
-        if self._journal is not None:
-            self._journal.parent.mkdir(parents=True, exist_ok=True)
-            self._journal.unlink(missing_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(self._journal)))
-        study = optuna.create_study(
-            study_name=self.file.study.name,
+        if journal is not None:
+            journal.unlink(missing_ok=True)
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+        self.study = optuna.create_study(
+            study_name=file.study.name,
             storage=storage,
-            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(self.file.study)],
+            directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
             sampler=self.sampler,
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names(list(objectives(self.file.study)))
-        return study
+            self.study.set_metric_names(list(objectives(file.study)))
 
     def ask(self, *, at_random: bool = False) -> OptunaSuggestion:
         """Return Optuna's next suggestion; conditional axes are asked only if their condition holds."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from puzzle_study import config
-from puzzle_study.config import layers
+from puzzle_study.config import forms, layers
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.results import RECORD_FORMAT, content_key
@@ -126,14 +126,7 @@ def reference_settings(name: str, *beside: config.Settings) -> config.Settings:
     """
     kind = DETECTORS[name].Settings
     data, evaluate = beside[0].data, beside[0].evaluate
-    merged = layers.resolved(kind, {}, data.name)
-    own: config.DetectorSettings = kind.model_validate(
-        {key: value for key, value in merged.items() if key in _keys(kind)}
-    )
+    own = kind.model_validate(forms.own_part(kind, layers.resolved(kind, {}, data.name)))
     for other in beside:
         own = kind.beside(other.own, own)
     return config.Settings(detector=name, data=data, evaluate=evaluate, own=own)
-
-
-def _keys(kind: type[config.DetectorSettings]) -> set[str]:
-    return {entry.alias or name for name, entry in kind.model_fields.items()}
