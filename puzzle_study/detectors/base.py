@@ -195,6 +195,10 @@ class Detector(nn.Module, ABC):
             ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
         """
 
+    def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return what :meth:`errors` does; for detectors whose views of one image may not fit the memory together."""
+        return self.errors(x_NCHW)
+
     def views_at_once(self) -> int:
         """Return how many views of images fit the cache or the GPU together, without gradients."""
         return MOST_IMAGES_AT_ONCE[self.device.type] * self.views
@@ -253,7 +257,7 @@ class Detector(nn.Module, ABC):
         error_NK = torch.empty(len(images_NCHW), self.views, device=self.device)
 
         def work(part: slice, x_NCHW: Tensor) -> None:
-            error_NK[part] = self.errors(x_NCHW)
+            error_NK[part] = self.chunk_errors(x_NCHW)
 
         self.by_chunks(images_NCHW, work)
         return error_NK

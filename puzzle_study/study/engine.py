@@ -259,7 +259,7 @@ def winner_line(plan: Plan, seconds: float) -> str | None:
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:
     """Return what a configuration reaches on the test images, and what they lack."""
-    lacks = lacking([(record.measured["n_test"], record.measured["n_anomalies"]) for record in records])
+    lacks = lacking([record.tested for record in records])
     aurocs = [value for record in records if (value := record.value(reading, "auroc")) is not None]
     parts = [f"mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}"] if aurocs else []
     parts += [lacks] if lacks else []

@@ -129,7 +129,7 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
     if (described := record.column("described")) is not None:
         row["described"] = content_key({"described": described}, length=8)
     if record.finished:
-        row["note"] = lacking([_tested(record)])
+        row["note"] = lacking([record.tested])
         for aggregation in AGGREGATIONS:
             values = record.read(Reading(error, aggregation))
             for name in METRICS:
@@ -221,8 +221,8 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
     }
     if not records:
         return row
-    row["note"] = lacking([_tested(record) for record in records])
-    measured = [record for record in records if not metrics.lacking(*_tested(record))]
+    row["note"] = lacking([record.tested for record in records])
+    measured = [record for record in records if not metrics.lacking(*record.tested)]
     row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
     row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
     if role == CONFIGURATION:
@@ -241,11 +241,6 @@ def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
     mean = mean_interval(values, strata, bounds=(0, 1))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
-
-
-def _tested(record: Record) -> tuple[int, int]:
-    """Return the number of test images and of anomalies among them."""
-    return record.measured["n_test"], record.measured["n_anomalies"]
 
 
 def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:

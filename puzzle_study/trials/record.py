@@ -47,6 +47,11 @@ class Record:
         """Whether it has numbers."""
         return self.status == "finished"
 
+    @property
+    def tested(self) -> tuple[int, int]:
+        """Test images of a finished trial, and anomalies among them."""
+        return self.measured["n_test"], self.measured["n_anomalies"]
+
     def read(self, reading: Reading) -> Metrics:
         """Return the metrics under a reading of the error matrices."""
         return self.metrics[reading.error][reading.aggregation]

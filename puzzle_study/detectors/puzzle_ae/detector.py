@@ -177,24 +177,9 @@ class PuzzleDetector(Viewed):
         most = self.at_once.count if self.at_once else self.views_at_once()
         return max(1, min(most, int(MEMORY_SHARE * free) // puzzle_bytes))
 
-    @torch.no_grad()
-    def error_matrix(self, images_NCHW: Tensor) -> Tensor:
-        """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device.
-
-        If memory runs out it goes on with half as many puzzles at once.
-
-        Raises:
-            UserError: memory is too small for one puzzle.
-        """
-        self.network.eval()
-        error_NK = torch.empty(len(images_NCHW), self.views, device=self.device)
-
-        def work(part: slice, x_NCHW: Tensor) -> None:
-            for permutations in self._permutation_chunks():
-                error_NK[part, permutations] = self.errors(x_NCHW, permutations)
-
-        self.by_chunks(images_NCHW, work)
-        return error_NK
+    def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return the error matrix, as many permutations together as fit the memory."""
+        return torch.cat([self.errors(x_NCHW, permutations) for permutations in self._permutation_chunks()], dim=1)
 
     @torch.no_grad()
     def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
