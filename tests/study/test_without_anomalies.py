@@ -73,7 +73,10 @@ def through_ray(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> tuple[R
     return Results(folder / "mine"), done.stdout
 
 
-@pytest.fixture(scope="module", params=PARTS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(lacks, marks=[] if places else pytest.mark.slow) for lacks, places in PARTS.items()],
+)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Results, str]:
     """What the test lacks, the results, and what was said."""
     lacks: str = request.param
@@ -142,6 +145,7 @@ def test_the_detector_is_in_best_scores_and_has_a_gallery(finished: tuple[str, R
     assert "nan" not in attacked.output
 
 
+@pytest.mark.slow
 def test_what_is_unusual_about_the_images_is_said_at_the_start_and_in_the_report(
     through_ray: tuple[Results, str],
 ) -> None:
