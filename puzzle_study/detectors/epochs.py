@@ -1,0 +1,120 @@
+"""Training in epochs for any detector: shuffled batches, mean losses, resumable after every epoch.
+
+Shape legend: N images, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from puzzle_study.config.types import MOST_EPOCHS, Section, unit
+from puzzle_study.detectors.base import Run, TrainingDiverged, to_float
+
+Step = Callable[[Tensor], Mapping[str, Tensor]]
+
+
+class Train(Section):
+    """The training; a detector derives its own section with the numbers of its paper."""
+
+    epochs: int = Field(
+        100, ge=0, le=MOST_EPOCHS, json_schema_extra=unit("epochs"), description="Passes over the images."
+    )
+    batch_size: int = Field(128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images in a step.")
+    learning_rate: float = Field(1e-3, gt=0, le=1, json_schema_extra=unit("–"), description="Adam's learning rate.")
+    weight_decay: float = Field(0.0, ge=0, le=1, json_schema_extra=unit("–"), description="L2 penalty on the weights.")
+
+
+class Stateful(Protocol):
+    """A network, an optimiser or a schedule: what a training must go on from."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Go on from a state."""
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Build networks on the CPU from a seed alone; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    images_NCHW: Tensor,
+    run: Run,
+    step: Step,
+    *,
+    epochs: int,
+    batch_size: int,
+    parts: Mapping[str, Stateful],
+    generator: torch.Generator,
+    before: Callable[[int], None] | None = None,
+) -> None:
+    """Train epoch by epoch; a run that was interrupted goes on after its last epoch, with the same bits.
+
+    Args:
+        images_NCHW: uint8, all normal, on the device of the networks.
+        run: what is told of each epoch.
+        step: takes images in [0, 1], steps the optimisers and returns the mean losses of the batch, by name, detached
+            and on the device.
+        epochs: how many.
+        batch_size: images in a step. The last batch of an epoch is smaller; a single image left over joins the batch
+            before it, because batch norm cannot work on it alone.
+        parts: everything with a state, by name.
+        generator: of the order and of what ``step`` draws, on the device.
+        before: called with the number of epochs done before each one: it puts networks in training mode, changes
+            learning rates, or begins another phase.
+
+    Raises:
+        TrainingDiverged: a mean loss is not finite.
+    """
+    done = 0
+    if (state := run.resumed()) is not None:
+        done = state["done"]
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        generator.set_state(state["generator"].cpu())
+    for epoch in range(done + 1, epochs + 1):
+        if before is not None:
+            before(epoch - 1)
+        losses = _epoch(images_NCHW, step, batch_size, generator)
+        if not all(map(math.isfinite, losses.values())):
+            raise TrainingDiverged(
+                f"the loss is not finite after epoch {epoch} ({_listed(losses)}); lower train.learning_rate"
+            )
+        run.epoch({"epoch": epoch} | losses, partial(_state, epoch, parts, generator), last=epoch == epochs)
+
+
+def _epoch(images_NCHW: Tensor, step: Step, batch_size: int, generator: torch.Generator) -> dict[str, float]:
+    """Train one epoch; return its mean losses, read from the device once."""
+    order = torch.randperm(len(images_NCHW), generator=generator, device=images_NCHW.device)
+    batches = list(order.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        last = batches.pop()
+        batches[-1] = torch.cat((batches[-1], last))
+    sums: dict[str, Tensor] = {}
+    for index in batches:
+        for name, loss in step(to_float(images_NCHW[index])).items():
+            sums[name] = sums.get(name, torch.zeros_like(loss)) + loss * len(index)
+    return dict(zip(sums, (torch.stack(list(sums.values())) / len(order)).tolist(), strict=True))
+
+
+def _state(done: int, parts: Mapping[str, Stateful], generator: torch.Generator) -> dict[str, Any]:
+    """Return all that the next epoch depends on."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    return {"done": done, "parts": states, "generator": generator.get_state()}
+
+
+def _listed(losses: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())
