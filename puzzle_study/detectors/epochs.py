@@ -9,13 +9,13 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from puzzle_study.config.types import MOST_EPOCHS, Section, unit
+from puzzle_study.config.types import MOST_EPOCHS, DetectorSettings, Section, unit
 from puzzle_study.detectors.base import Run, TrainingDiverged, to_float
 
 Step = Callable[[Tensor], Mapping[str, Tensor]]
@@ -30,6 +30,23 @@ class Train(Section):
     batch_size: int = Field(128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images in a step.")
     learning_rate: float = Field(1e-3, gt=0, le=1, json_schema_extra=unit("–"), description="Adam's learning rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, json_schema_extra=unit("–"), description="L2 penalty on the weights.")
+
+
+class TrainedSettings(DetectorSettings):
+    """What the settings of all detectors have in common that are trained by :func:`train`."""
+
+    BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs",)
+    LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size",)
+
+    preset: Literal["paper", "fast"] = Field(
+        "paper", description="Defaults: `paper`, the detector's own paper; `fast`, minutes on a CPU."
+    )
+    train: Train = Field(Train(), description="The training.")
+
+    @property
+    def epochs_wanted(self) -> int:
+        """Epochs at most."""
+        return self.train.epochs
 
 
 class Stateful(Protocol):
