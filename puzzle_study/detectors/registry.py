@@ -20,6 +20,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "nearest_neighbour": "puzzle_study.detectors.nearest_neighbour:NearestNeighbour",
         "pca": "puzzle_study.detectors.pca:PCA",
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
+        "gt": "puzzle_study.detectors.gt:GT",
+        "jigsaw": "puzzle_study.detectors.jigsaw:Jigsaw",
+        "rotnet": "puzzle_study.detectors.rotnet:RotNet",
     },
     group="puzzle_study.detectors",
 )
