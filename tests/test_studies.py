@@ -453,6 +453,7 @@ TINY: Mapping[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(images: Path, tmp_path: Path) -> None:
     seen = set()
     for path in OURS:

@@ -73,6 +73,7 @@ def test_brain_mri(real: Path, seed: int) -> None:
     assert not (parts[0] | parts[1]) & parts[2]
 
 
+@pytest.mark.slow
 def test_magnetic_tile(real: Path) -> None:
     data = section("mvtec", root=str(real), augment_to=800)
     (spec,) = task_specs(data)
@@ -84,6 +85,7 @@ def test_magnetic_tile(real: Path) -> None:
     assert torch.equal(load_task(own, task_specs(own)[0]).test, task.test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "brain_mri", "mvtec"])
 def test_the_check_finds_nothing_wrong(real: Path, name: str) -> None:
     result = CliRunner().invoke(command.main, ["check", name, "--root", str(real)])

@@ -182,6 +182,7 @@ def test_the_winner_is_scored_attacked_and_exported_whichever_detector_it_is(res
     np.testing.assert_allclose(answer, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_the_others_and_one_that_cannot_be_imported_is_named(environment: dict[str, str]) -> None:
     listed = call(environment, "puzzle_study.detectors", "--json")
     assert listed.returncode == 0

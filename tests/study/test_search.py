@@ -117,6 +117,7 @@ def test_the_mean_of_an_incomplete_row_is_the_one_that_its_interval_is_of(tmp_pa
     assert row["auroc_low"] < row["auroc_mean"] < row["auroc_high"]
 
 
+@pytest.mark.slow
 def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
     more = "evaluate: {robust: {epsilon: 0.1}}\n"
     plan = searching(tmp_path, more=more, search="configurations: 6\nobjectives: [robust_selection, selection]")

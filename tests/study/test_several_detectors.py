@@ -42,6 +42,7 @@ def record_of(best: str, spec: TrialSpec) -> Record:
     return finished(spec, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["optuna", "random"])
 @pytest.mark.parametrize("best", ["nearest_neighbour", "untrained", "puzzle_ae", "pca"])
 def test_a_search_tries_every_detector_and_the_best_one_wins_but_no_reference(

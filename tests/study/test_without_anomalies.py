@@ -73,10 +73,7 @@ def through_ray(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> tuple[R
     return Results(folder / "mine"), done.stdout
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(lacks, marks=[] if places else pytest.mark.slow) for lacks, places in PARTS.items()],
-)
+@pytest.fixture(scope="module", params=PARTS)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Results, str]:
     """What the test lacks, the results, and what was said."""
     lacks: str = request.param
