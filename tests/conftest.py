@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-
-SLOW_FIXTURES = {"attacked", "closed", "finished", "trained", "tune"}
+SLOW_FIXTURES = {"attacked", "closed", "finished", "rivals", "trained", "tune"}
 """Fixtures that train a study or start Ray: what uses one is slow."""
 
 

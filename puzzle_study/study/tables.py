@@ -49,6 +49,7 @@ METRICS = (
 PLAIN = (
     "epochs",
     "images_seen",
+    "images_scored",
     "seconds",
     "train_seconds",
     "evaluation_seconds",

@@ -172,6 +172,7 @@ def _fit_and_score(
     epochs = following.epochs
     measured = {
         "epochs": epochs,
+        "images_scored": sum(map(len, arrays.values())),
         "images_seen": len(train) * (epochs if kind.traits.epochs else 1),
         "train_seconds": train_seconds,
         "evaluation_seconds": following.evaluation_seconds,
