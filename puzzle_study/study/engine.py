@@ -193,15 +193,7 @@ class _Run:
         units, left = attacking.attack_units(self.plan), self._attacks_left()
         if left:
             with StageProgress("attacks", len(units), done=len(units) - left, console=self.console) as progress:
-                attacking.run_attack_stage(
-                    units,
-                    self.results,
-                    self.file.study.resources,
-                    progress,
-                    place=self.place,
-                    images=self.file.study.data,
-                    max_concurrent=self.file.study.max_concurrent,
-                )
+                attacking.run_attack_stage(units, self.file.study, self.results, self.place, progress)
             self.place.collect()
 
     def _interrupted(self, account: Account) -> None:

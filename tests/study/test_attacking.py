@@ -172,7 +172,7 @@ def test_a_detector_without_gradients_meets_only_what_needs_none(
         own = spec.settings.own.reading
         plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
     units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
-    assert [unit.spec.method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
+    assert [unit.specs[0].method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
     found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
     assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
 
@@ -390,7 +390,7 @@ def test_detectors_of_other_images_are_left_out_of_transfer(attacked: Plan, tmp_
     other = replace(source, settings=source.settings.model_copy(update={"data": data}))
     reading = Reading("l2", "avg")
     targets = ((source, reading), (other, reading))
-    unit = TransferUnit(source, reading, attack_spec("attack1", "fgsm", epsilon=0.1), None, targets)
+    unit = TransferUnit(source, reading, (attack_spec("attack1", "fgsm", epsilon=0.1),), None, targets)
     unit.run(results, CPU)
     record = results.attack_record(unit.key)
     assert record is not None
@@ -439,8 +439,11 @@ def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(attacking, "claim_cpus", lambda cpus: None)
     devices: list[torch.device] = []
-    unit: Any = types.SimpleNamespace(run=lambda results, device: devices.append(device))
-    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), None).run(unit)
+    monkeypatch.setattr(attacking, "check_images", lambda images, fingerprint: None)
+    trial = types.SimpleNamespace(fingerprint="")
+    unit: Any = types.SimpleNamespace(trial=trial, run=lambda results, device: devices.append(device))
+    images = config.Data(name="digits")
+    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), images).run(unit)
     assert devices == [CPU]
 
 
@@ -457,14 +460,15 @@ from puzzle_study.study import attacking
 from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.storage import Place
 
 plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
 assert plan.ended()
-units, resources = attacking.attack_units(plan), plan.study.resources
+units = attacking.attack_units(plan)
 try:
-    with local_ray(resources):
+    with local_ray(plan.study.resources):
         progress = StageProgress("attacks", len(units), console=Console())
-        attacking.run_attack_stage(units, plan.results, resources, progress)
+        attacking.run_attack_stage(units, plan.study, plan.results, Place.of(plan.results, None), progress)
 except UserError as error:
     sys.exit(f"error: {error}")
 """

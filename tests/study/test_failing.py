@@ -463,7 +463,8 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
     write_json(Results(tmp_path).attack_file("unit0"), {"format": RECORD_FORMAT, "rows": []})
     output = StringIO()
     progress = StageProgress("attacks", 8, done=1, console=Console(file=output))
-    attacking.run_attack_stage(units, Results(tmp_path), config.Resources(), progress, max_concurrent=max_concurrent)
+    study: Any = types.SimpleNamespace(resources=config.Resources(), max_concurrent=max_concurrent, data=None)
+    attacking.run_attack_stage(units, study, Results(tmp_path), Place.of(Results(tmp_path), None), progress)
     assert [line.split(" · ")[0] for line in output.getvalue().splitlines()] == [
         f"attacks {count}/8" for count in range(2, 9)
     ], "each once, and not what has a record"
