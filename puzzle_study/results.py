@@ -55,6 +55,7 @@ class Results:
         self.gallery_file = root / "gallery.npz"
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
+        self._attacks: dict[str, dict[str, Any]] = {}
 
     def record_file(self, trial: str) -> Path:
         """Return where the record of a trial is."""
@@ -99,8 +100,13 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a unit of the attack stage, or None where there is none that can be read whole."""
-        return _read_record(self.attack_file(key))
+        """Return the record of a unit of the attack stage, or None if there is none that can be read whole.
+
+        It is read once: what lies under a key is determined by that key.
+        """
+        if key not in self._attacks and (record := _read_record(self.attack_file(key))) is not None:
+            self._attacks[key] = record
+        return self._attacks.get(key)
 
     def environment(self) -> dict[str, Any]:
         """Return what environment.json says, or nothing where it cannot be read whole."""

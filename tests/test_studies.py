@@ -350,10 +350,9 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
     figure = read.load(STUDIES / "paper" / "figure10_mnist.yaml").study
     made = plan(STUDIES / "robustness_mnist.yaml", tmp_path, quick=False)
     assert file.study.search
-    asker = space.GridAsker(file, file.study.search)
     found = set()
-    while (suggestion := asker.ask()) is not None:
-        adversary = own(file.configuration(suggestion.values)).train.adversary
+    for values in space.grid(file, file.study.search):
+        adversary = own(file.configuration(values)).train.adversary
         found.add((adversary.method, adversary.epsilon if adversary.method != "none" else 0, adversary.alpha))
     assert found == {
         ("none", 0, 2.0),

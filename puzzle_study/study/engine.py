@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -90,9 +90,9 @@ def run_study(
                     raise UserError(refusal)
                 if changes.settings:
                     run.say(f"the study file changed: {changes}")
-            # The same plan again, which writes down for optuna-dashboard what it asks and tells: until now nothing was.
-            plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
-            return replace(run, plan=plan).go(address)
+            # Only now: a study that is finished or refused changes no file.
+            plan.keep_search(results.optuna_file)
+            return run.go(address)
     except UserError:
         raise
     except Exception as error:

@@ -87,18 +87,9 @@ class Plan:
         tasks: its one-class problems.
         fingerprint: content of its data set.
         results: where records are; finished trials are taken from there.
-        journal: file in which Optuna's study is kept for `optuna-dashboard`.
     """
 
-    def __init__(
-        self,
-        file: StudyFile,
-        tasks: Sequence[TaskSpec],
-        fingerprint: str,
-        results: Results,
-        *,
-        journal: Path | None = None,
-    ) -> None:
+    def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
         self.objectives = objectives(file.study)
@@ -122,7 +113,7 @@ class Plan:
         self._told = 0
         self._unreleased: list[Planned] = []
         self.exhausted = self.study.search is None
-        self._asker = space.make_asker(file, self.study.search, journal) if self.study.search else None
+        self._asker = space.make_asker(file, self.study.search) if self.study.search else None
         self._queue: deque[TrialSpec] = deque(self.references)
         self._running: dict[str, TrialSpec] = {}
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
@@ -133,6 +124,11 @@ class Plan:
             )
         for detector in file.form.names:
             self._append({forms.ONE: detector} if file.form.several else {}, None, default=True)
+
+    def keep_search(self, journal: Path) -> None:
+        """Write down for `optuna-dashboard` what the search asks and is told, from its beginning."""
+        if self._asker is not None:
+            self._asker.keep(journal)
 
     @cached_property
     def wanted(self) -> int:
@@ -406,13 +402,9 @@ class Plan:
 
 def grid_size(file: StudyFile, search: config.Search) -> int:
     """Return how many configurations a grid has that do not train the same as the default or one another."""
-    asker = space.GridAsker(file, search)
 
     def name(settings: config.Settings) -> str:
         return TrialSpec(settings, TaskSpec("", ""), 0, "").configuration
 
     defaults = {name(file.study.settings(detector)) for detector in file.form.names}
-    names = set(defaults)
-    while (suggestion := asker.ask()) is not None:
-        names.add(name(file.configuration(suggestion.values)))
-    return len(names - defaults)
+    return len({name(file.configuration(values)) for values in space.grid(file, search)} - defaults)

@@ -103,7 +103,10 @@ def plan_of(folder: Path, text: str, tasks: Sequence[TaskSpec] = DIGITS[3:4], *,
     """The plan of a study file with this text, whose results lie beside it."""
     path = folder / "study.yaml"
     path.write_text(text, encoding="utf-8")
-    return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"), journal=journal)
+    plan = Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"))
+    if journal is not None:
+        plan.keep_search(journal)
+    return plan
 
 
 Values = Mapping[str, float]

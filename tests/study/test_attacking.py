@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 import types
+from collections import Counter
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks.running import run_attacks
@@ -27,7 +30,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.io import write_json
 from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.statistics import metrics
-from puzzle_study.study import attack_units, attacking
+from puzzle_study.study import attack_units, attacking, engine
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
@@ -322,6 +325,7 @@ def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None
     results.attack_file(lost[0].key).unlink()
     results.attack_file(lost[1].key).write_text('{"format": 1, "rows": [', encoding="utf-8")
     results.attack_file(lost[2].key).unlink()
+    results = Results(results.root)
     attacking.write_attack_tables(again, results)
     assert len(table(again)) == len(table(attacked)) - 2
     assert run(units, results) == 3
@@ -430,6 +434,29 @@ def test_images_of_one_kind_have_no_auroc(attacked: Plan, tmp_path: Path, monkey
     (row,) = record["rows"]
     assert row["auroc"] is None
     assert row["images"] == 3
+
+
+def test_a_study_that_goes_on_builds_one_plan_and_reads_each_attack_record_once(
+    attacked: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(attacked.results.root, tmp_path / "robust")
+    plans, read_text, reads = list[Plan](), Path.read_text, Counter[str]()
+
+    def plan_built(*arguments: Any) -> Plan:
+        plans.append(Plan(*arguments))
+        return plans[-1]
+
+    def text_read(self: Path, *arguments: Any, **named: Any) -> str:
+        reads[self.name] += self.parent.name == "attacks"
+        return read_text(self, *arguments, **named)
+
+    monkeypatch.setattr(engine, "Plan", plan_built)
+    monkeypatch.setattr(Path, "read_text", text_read)
+    assert engine.run_study(attacked.file, tmp_path, resume=False, console=Console(file=StringIO())) == 0
+    assert len(plans) == 1
+    assert {name: count for name, count in reads.items() if count} == {
+        f"{unit.key}.json": 1 for unit in attacking.attack_units(attacked)
+    }
 
 
 def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(

@@ -97,18 +97,26 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations(tmp_path: Path
     assert run_out(rest, workers=3, seed=5) == whole
 
 
-def test_the_search_is_kept_for_optuna_dashboard_and_written_anew_by_a_resumed_study(tmp_path: Path) -> None:
-    journal = tmp_path / "optuna.journal"
-    kept = []
-    for _ in range(2):
-        plan = make_plan(tmp_path, journal=journal)
-        run_out(plan, workers=2, write=True)
-        kept.append(told(journal))
-    assert kept[0] == kept[1]
-    assert {state for _, _, state in kept[0]} == {"COMPLETE"}
-    winner = plan.winner()
+@pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "cmaes"])
+def test_optuna_dashboard_sees_the_same_search_whether_or_not_it_was_interrupted(
+    tmp_path: Path, algorithm: str
+) -> None:
+    whole = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "whole")
+    run_out(whole)
+    winner = whole.winner()
     assert winner is not None
-    assert max(value for _, value, _ in kept[0]) == pytest.approx(winner[2][0])
+    assert max(value for _, value, _ in told(tmp_path / "whole")) == pytest.approx(winner[2][0])
+    part = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "part")
+    for _ in range(9):
+        spec = part.take()
+        assert spec is not None
+        finish(part, record_of(spec))
+    rest = make_plan(tmp_path, algorithm=algorithm)
+    assert rest.next() is not None
+    rest.keep_search(tmp_path / "part")
+    assert "RUNNING" in {state for _, _, state in told(tmp_path / "part")}
+    run_out(rest)
+    assert told(tmp_path / "part") == told(tmp_path / "whole")
 
 
 def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:
