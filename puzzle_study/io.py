@@ -14,12 +14,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure.
-
-    Args:
-        path: the file.
-        lasting: have the disk itself hold it first, for what a machine that loses its power must not lose.
-    """
+    """Give a temporary path that replaces ``path`` on success; ``lasting``: it is on the disk itself before that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -31,11 +31,7 @@ def content_key(content: Mapping[str, Any], length: int = 12) -> str:
 
 
 class Results:
-    """Paths, readers and writers of one study's folder.
-
-    Args:
-        root: ``results/<name>``; nothing is created before something is written.
-    """
+    """Paths, readers and writers of the folder ``results/<name>``; nothing is created before something is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,7 +70,7 @@ class Results:
         return self.root / "detectors" / trial
 
     def log_file(self, trial: str) -> Path:
-        """Return where what happened to a trial is told; it stays when the trial has ended."""
+        """Return the path of a trial's log; it stays when the trial has ended."""
         return self.logs / f"{trial}.log"
 
     def attack_file(self, key: str) -> Path:
@@ -82,7 +78,7 @@ class Results:
         return self.root / "attacks" / f"{key}.json"
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record, or None where there is none that can be read whole."""
+        """Return a trial's record, or None if there is none that can be read whole."""
         return _read_record(self.record_file(trial))
 
     def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
@@ -109,7 +105,7 @@ class Results:
         return self._attacks.get(key)
 
     def environment(self) -> dict[str, Any]:
-        """Return what environment.json says, or nothing where it cannot be read whole."""
+        """Return the content of environment.json, or nothing if it cannot be read whole."""
         return _read_json(self.environment_file) or {}
 
     def errors(self, trial: str) -> dict[str, np.ndarray]:
@@ -178,7 +174,7 @@ class Results:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None: what is damaged counts as not done."""
+    """Return a record, or None: what is damaged or of another format counts as not done."""
     content = _read_json(path)
     return content if content is not None and content.get("format") == RECORD_FORMAT else None
 

@@ -25,7 +25,7 @@ def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Pat
 
 
 def write(plan: Plan, winner: tuple[Planned, Reading, Worth], results: Results) -> None:
-    """Copy the winner's detectors to best/<normal class>, with the reading that won.
+    """Copy the winner's detectors to best/<name>, with the reading that won.
 
     Raises:
         UserError: a detector is missing or damaged.
@@ -50,7 +50,7 @@ def write(plan: Plan, winner: tuple[Planned, Reading, Worth], results: Results) 
 
 
 def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
-    """Return the name below best/ of each trial's detector: its class, and repeat and seed where there are several."""
+    """Return the name of each trial's folder below best/: its class, with repeat and seed if there are several."""
     classes = _class_names(spec.task.normal_class for spec in trials)
     repeats, seeds = len({task.repeat for task in plan.tasks}) > 1, len(plan.study.seeds) > 1
     return [

@@ -1,6 +1,6 @@
-"""A study file, or images, that are not those of the results: what changed, and what of the results is of use still.
+"""A study file, or images, that are not those of the results: what changed, and what of the results is still of use.
 
-Nothing is compared but the file, the results' own study file and the records: no trial is run and nothing written.
+Only the study files and the records are compared: no trial is run and nothing is written.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ class Changes:
 
     Attributes:
         settings: what changed, a phrase for each setting.
-        images: whether the trained detectors are all of other images than the same file means now.
-        finished: how many detectors the earlier study has trained to the end; references, which cost nothing, do
-            not count.
+        images: whether all trained detectors are of other images, though the data section is the same.
+        finished: how many detectors the earlier study has trained; references, which cost nothing, do not count.
         usable: how many of them the study file can ask for too.
     """
 
@@ -45,7 +44,7 @@ class Changes:
 
     @property
     def lose_everything(self) -> bool:
-        """Whether there is something to lose and all of it would be."""
+        """Whether something was trained and all of it would be lost."""
         return self.finished > 0 and self.usable == 0
 
     def __str__(self) -> str:
@@ -54,7 +53,7 @@ class Changes:
         return "; ".join(self.settings) + kept
 
     def refusal(self, where: str, *, resume: bool) -> str | None:
-        """Return why the study cannot go on here, as one sentence, or None where it can."""
+        """Return why the study cannot go on here, as one sentence, or None if it can."""
         if self.images and self.lose_everything:
             return (
                 f"{where} was made from other images than are in data.root now, and none of its {self.finished} "
@@ -82,12 +81,6 @@ class Changes:
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
     """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
-
-    Args:
-        results: the folder.
-        file: the study file.
-        tasks: its one-class problems.
-        fingerprint: content of its data set.
 
     Raises:
         UserError: the study file of the results cannot be read.
@@ -120,16 +113,13 @@ def changed_settings(before: config.Study, now: config.Study) -> list[str]:
 
 
 def _named(study: config.Study) -> dict[str, Any]:
-    """Return the settings of a study by the names that they have in its file."""
+    """Return the settings of a study by their names in its file."""
     content: dict[str, Any] = yaml.safe_load(read.dump(study))
     return layers.leaves(content)
 
 
 def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
-    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space.
-
-    Whether a search comes to that point is its own affair; if it does, nothing is trained.
-    """
+    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space."""
     if spec.task not in set(tasks) or spec.seed not in file.study.seeds or spec.detector not in file.form.names:
         return False
     return any(
@@ -139,7 +129,7 @@ def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fi
 
 
 def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
-    """Yield the detector's default, and the point of the study's search space that has the values of other settings."""
+    """Yield the detector's default, and the point of the search space that has the values of these settings."""
     yield file.study.settings(settings.detector)
     search = file.study.search
     if search is None:

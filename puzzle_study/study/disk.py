@@ -11,12 +11,7 @@ UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIS
 
 
 def cannot_write(error: BaseException, folder: Path) -> str | None:
-    """Return why a results folder could not be written, as one sentence, or None where the error is another.
-
-    Args:
-        error: what was raised; PyTorch and Ray hang the cause behind errors of their own.
-        folder: the results folder.
-    """
+    """Return why a results folder could not be written, as one sentence, or None if the error is another one."""
     for one in _chain(error):
         if not isinstance(one, OSError):
             continue
@@ -46,12 +41,12 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_above(error: OSError, folder: Path) -> bool:
-    """Whether an error is about the folder or one that is to hold it: where even root may make none, as in /proc."""
+    """Whether an error is about the folder or one above it: even root can make none in /proc."""
     return error.filename is not None and Path(str(error.filename)).absolute() in (folder, *folder.parents)
 
 
 def _is_below(error: OSError, folder: Path) -> bool:
-    """Whether an error is about the folder, a file below it, or one of the folders above that are to hold it."""
+    """Whether an error is about the folder, a file below it, or a folder above it."""
     if error.filename is None:
         return False
     path = Path(str(error.filename)).absolute()

@@ -38,11 +38,11 @@ FAILED = 1
 
 
 def make_plan(file: read.StudyFile, results: Results) -> Plan:
-    """Return the plan of a study; it takes up what is finished already as it is asked for trials.
+    """Return the plan of a study; it takes in what is finished as it is asked for trials.
 
     Raises:
-        UserError: images are missing or damaged, a class does not exist, or the selection needs labels of test
-            images that are not there.
+        UserError: images are missing or damaged, a class does not exist, or the selection needs test labels that are
+            not there.
     """
     require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
@@ -66,7 +66,7 @@ def run_study(
         resume: go on with an interrupted study.
         console: where progress and the closing lines go.
         address: a running Ray cluster, ``auto`` or HOST:PORT; None: Ray is started on this machine.
-        verbose: whether the logs of trials and Ray's messages go there too.
+        verbose: print the logs of trials and Ray's messages too.
 
     Returns:
         The exit code: 0 all done, 1 trials failed, 130 or 143 interrupted.
@@ -103,7 +103,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of a study whose folder is held."""
+    """One run of a study whose folder is locked."""
 
     file: read.StudyFile
     plan: Plan
@@ -117,7 +117,7 @@ class _Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
     def is_finished(self) -> bool:
-        """Return whether the study was written out to its end, and all that is made of its records is still there."""
+        """Return whether the study ran to its end and every file made from its records is still there."""
         if not self.plan.ended():
             return False
         return (
@@ -127,12 +127,12 @@ class _Run:
         )
 
     def _attacks_left(self) -> int:
-        """Return how many units of the attack stage, of the trials that have ended, have no record."""
+        """Return how many units of the attack stage have no record."""
         units = attacking.attack_units(self.plan)
         return sum(self.results.attack_record(unit.key) is None for unit in units)
 
     def _made(self) -> list[Path]:
-        """Return the files that are made of a study's records."""
+        """Return the files that are made from a study's records."""
         results, attacks, winner = self.results, self.file.study.attacks, self.plan.winner()
         made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
@@ -204,7 +204,7 @@ class _Run:
         self.place.bring(self.results.environment_file)
 
     def _report(self, account: Account) -> Path:
-        """Write what is made of the records, the page last, and return the page."""
+        """Write the files that are made from records, the page last; returns the page."""
         from puzzle_study.reporting import build_report
 
         attacking.write_attack_tables(self.plan, self.results)
@@ -235,7 +235,7 @@ class _Run:
 
 
 def winner_line(plan: Plan, seconds: float) -> str | None:
-    """Return the line that names the winner and what it reaches on the test images; None: no configuration can win."""
+    """Return the line that names the winner and its test results; None: no configuration can win."""
     winner = plan.winner()
     if winner is None:
         return None
@@ -250,7 +250,7 @@ def winner_line(plan: Plan, seconds: float) -> str | None:
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:
-    """Return what a configuration reaches on the test images, and what they lack."""
+    """Return a configuration's test results, and what its test images lack."""
     lacks = lacking([record.tested for record in records])
     aurocs = [value for record in records if (value := record.value(reading, "auroc")) is not None]
     parts = [f"mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}"] if aurocs else []
@@ -277,7 +277,7 @@ def _locked(results: Results) -> Iterator[None]:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as short as it can be from here."""
+    """Return a path, relative to the current folder if it is below that."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

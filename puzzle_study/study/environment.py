@@ -23,12 +23,7 @@ PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "
 
 
 class Account:
-    """What environment.json says of a study: what it runs on, since when, and how long its runs took together.
-
-    Args:
-        study: the study, which begins or goes on now.
-        results: its folder.
-    """
+    """What environment.json says of a study: what it runs on, since when, and how long its runs took together."""
 
     def __init__(self, study: config.Study, results: Results) -> None:
         self._started = time.monotonic()

@@ -19,10 +19,10 @@ ENOUGH_IN_A_SEARCH = 10
 def common_failure(plan: Plan) -> str | None:
     """Return the user error with which the first trials of a plan all failed, if none of its trials has worked.
 
-    A configuration or a class that cannot be trained does not stop a study in which others can: several of each must
-    say the same. More configurations must in a search, unless a reference, which knows no searched setting, says it
-    too. Sentences that name the class differ from class to class; then all classes must have failed. First means in
-    the plan's order, so that failures beside a long training do not count before that has ended.
+    One configuration or class that cannot be trained does not stop a study: several of each must fail alike, and more
+    configurations in a search, unless a reference, which knows no searched setting, fails alike too. If sentences
+    differ from class to class, all classes must have failed. First means in the plan's order, so that failures beside
+    a long training do not count before that has ended.
     """
     failed: list[TrialSpec] = []
     sentences: dict[TaskSpec, str] = {}
@@ -47,7 +47,7 @@ def common_failure(plan: Plan) -> str | None:
 
 
 def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
-    """Whether these trials may have failed for a setting that other configurations have otherwise."""
+    """Whether these trials may have failed because of a setting that is searched."""
     searched = plan.study.search.space if plan.study.search else {}
     owners = tuple(found[0] for name in searched if (found := plan.file.form.resolve(name)))
     return bool(searched) and all(

@@ -46,11 +46,7 @@ DISTANCE_ADDS = 5e9
 
 
 def describe(file: StudyFile, folder: Path) -> Iterator[str]:
-    """Yield line by line what a study would do; what needs images comes last.
-
-    Args:
-        file: the study file.
-        folder: where ``<name>/`` with the results would go.
+    """Yield line by line what a study would do; lines that need images come last.
 
     Raises:
         UserError: images are missing or damaged, or the configuration does not fit them or the memory.
@@ -133,7 +129,7 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
 
 @dataclass(frozen=True)
 class Speed:
-    """What a detector was measured to do: multiply-adds a second in fitting and in scoring, and bytes that it keeps."""
+    """A detector's multiply-adds per second in fitting and in scoring, and the bytes that it keeps."""
 
     fit: float
     score: float
@@ -179,7 +175,7 @@ class _Enough(Exception):
 
 
 class _FirstEpoch(Run):
-    """Times the first epoch of a fit, or a fit that has none, and looks at what would be its checkpoint."""
+    """Times the first epoch of a fit, or a fit without epochs, and looks at what would be its checkpoint."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.state = detector, dict[str, Any]()

@@ -13,22 +13,13 @@ ANSWER_SECONDS = 120
 
 
 def places(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many trials there is room for at once.
-
-    Args:
-        wanted: what a trial occupies.
-        nodes: the resources of each node.
-    """
+    """Return how many trials fit at once on nodes with these resources."""
     asked = [(name, amount) for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)) if amount > 0]
     return sum(min(int(node.get(name, 0) / amount) for name, amount in asked) for node in nodes)
 
 
 def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a study that asks for GPUs if PyTorch cannot use those of a node on which its trials could run.
-
-    Args:
-        wanted: what a trial occupies.
-        nodes: what ``ray.nodes()`` returns.
 
     Raises:
         UserError: names the node and what PyTorch says, or a node does not answer.

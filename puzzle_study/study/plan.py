@@ -37,20 +37,17 @@ DEFAULT_CONFIGURATIONS = 20
 
 @dataclass
 class Planned:
-    """A configuration with its trials.
+    """A configuration with its trials, one for each task and seed.
 
     Attributes:
-        number: its place in the order of asking; those of the detectors' own, untouched settings come first.
-        default: whether it is such a one.
+        number: its place in the order of asking; the detectors' own, untouched settings (``default``) come first.
         values: of the search axes.
-        settings: all of it.
-        trials: one for each task and seed.
         suggestions: where its worth is told.
         released: how many of the trials have been queued; the rest waits for the race.
         rival: the configuration that it races against, with its best reading; None: it does not race.
-        given_up: why it gets no further trials; empty where it gets them all.
+        given_up: why it gets no further trials; empty if it gets them all.
         needed: how many of the trials its worth is told by; no later one is begun.
-        estimate: its worth where it was given up by the race, from its differences to the rival.
+        estimate: its worth if the race gave it up, from its differences to the rival.
     """
 
     number: int
@@ -80,14 +77,7 @@ class Planned:
 
 
 class Plan:
-    """What a study trains.
-
-    Args:
-        file: the study file.
-        tasks: its one-class problems.
-        fingerprint: content of its data set.
-        results: where records are; finished trials are taken from there.
-    """
+    """What a study trains on its tasks; trials that have a record in ``results`` are taken from there."""
 
     def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
@@ -166,7 +156,7 @@ class Plan:
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
-        """Return the next trial to run without taking it, or None where there is none now."""
+        """Return the next trial to run without taking it, or None if there is none now."""
         while True:
             while self._queue:
                 spec = self._queue[0]
@@ -180,7 +170,7 @@ class Plan:
                 return None
 
     def take(self) -> TrialSpec | None:
-        """Return the next trial and count it as running, or None where there is none now."""
+        """Return the next trial and count it as running, or None if there is none now."""
         spec = self.next()
         if spec is not None:
             self._queue.popleft()
@@ -217,14 +207,11 @@ class Plan:
         return self._readings[planned.settings.detector]
 
     def worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return the worth of a configuration under every reading, or None where it is incomplete."""
+        """Return the worth of a configuration under every reading, or None if it is incomplete."""
         return self._worths.get(planned.number)
 
     def ranked(self) -> list[tuple[Planned, Reading, Worth]]:
-        """Return complete configurations, each under the reading that it is best under, the best first.
-
-        The first objective ranks them, earlier ones win ties.
-        """
+        """Return complete configurations under their best readings, best first; earlier ones win ties."""
         found = [self._best_reading(planned) for planned in self.configurations if planned.number in self._worths]
         return sorted(found, key=lambda entry: -self._gain(entry[2]))
 
@@ -241,7 +228,7 @@ class Plan:
         return planned, reading, worth[reading]
 
     def _better(self, planned: Planned, best: tuple[Planned, Reading, Worth] | None) -> tuple[Planned, Reading, Worth]:
-        """Return the better of a complete configuration and the best so far, the earlier one where they are equal."""
+        """Return the better of a complete configuration and the best so far; the earlier one if they are equal."""
         found = self._best_reading(planned)
         if best is None or (-self._gain(found[2]), planned.number) < (-self._gain(best[2]), best[0].number):
             return found
@@ -252,7 +239,7 @@ class Plan:
         return [record for record in records if record is not None and record.finished]
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
-        """Whether a record counts; a trial stays stopped where this study might have stopped it too."""
+        """Whether a record counts; a trial stays stopped if this study might have stopped it too."""
         if record.status == "stopped" and self.stopping is not None and self.stoppable(spec.key):
             return record.stopping.get("rule") == self.stopping.model_dump(mode="json")
         return record.finished
@@ -283,11 +270,8 @@ class Plan:
             self._losers.append(planned)
         planned.given_up, planned.needed = reason, needed
 
-    def _settings(self, values: space.Values) -> config.Settings:
-        return self.file.configuration(values)
-
     def _ask(self) -> bool:
-        """Ask for the next configuration where its turn has come; returns whether the queue may have grown."""
+        """Ask for the next configuration if its turn has come; returns whether the queue may have grown."""
         if self._asker is None:
             return False
         assert self.study.search is not None
@@ -372,7 +356,7 @@ class Plan:
 
     def _append(self, values: space.Values, suggestion: space.Suggestion | None, *, default: bool = False) -> bool:
         """Queue a configuration; one that trains the same as an earlier one shares its trials and is not counted."""
-        settings = self._settings(values)
+        settings = self.file.configuration(values)
         trials = tuple(
             TrialSpec(settings, task, seed, self.fingerprint) for task in self.tasks for seed in self.study.seeds
         )

@@ -19,9 +19,8 @@ class Verdict:
 
     Attributes:
         lost: whether the configuration is worse than its rival under every reading.
-        p: the largest p-value over the readings, one-sided.
-        differences: mean of the configuration's value minus the rival's, by reading.
-        objective: what was compared.
+        p: the largest one-sided p-value over the readings.
+        differences: mean of the configuration's ``objective`` minus the rival's, by reading.
     """
 
     lost: bool
@@ -45,9 +44,9 @@ def compare(
 ) -> Verdict:
     """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival.
 
-    As Optuna's WilcoxonPruner: a configuration that is no worse on average never loses, and zero differences are
-    split between the signs. Every trial is a pair, seeds of one class too: what is asked is whether the
-    configuration is worth less on these very classes, and ``p`` is no error rate for others.
+    As Optuna's WilcoxonPruner: a configuration that is not worse on average never loses, and zero differences are
+    split between the signs. Every trial is a pair, seeds of one class too: the question is whether the configuration is
+    worth less on these very classes, and ``p`` is not an error rate for others.
 
     Args:
         records: finished trials of the configuration.

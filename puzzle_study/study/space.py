@@ -59,7 +59,7 @@ def make_asker(file: StudyFile, search: config.Search) -> Asker:
 
 
 def inert_axes(file: StudyFile) -> dict[str, str]:
-    """Return the axes that cannot matter wherever they are searched, each with the reason."""
+    """Return the axes that have no effect wherever they are searched, each with the reason."""
     inert: dict[str, str] = {}
     for name in file.study.search.space if file.study.search else {}:
         detector = file.form.detector_of(name)
@@ -79,7 +79,7 @@ def inert_axes(file: StudyFile) -> dict[str, str]:
 
 
 def validation_note(study: config.Study) -> str | None:
-    """Return that a fixed number of validation images gives way to a share of them somewhere in a study, if it does."""
+    """Return a note if a fixed number of validation images gives way to a share of them; otherwise None."""
     count, data = study.data.validation_count, study.data
     if count is None:
         return None
@@ -232,7 +232,7 @@ def distribution(axis: config.Axis) -> BaseDistribution:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one of a distribution's."""
+    """Whether a value lies in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, (FloatDistribution, IntDistribution))

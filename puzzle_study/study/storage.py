@@ -1,7 +1,7 @@
-"""Where a study's results are when that is not one node's disk: a folder that every node sees, or a store at a URL.
+"""Where a study's results are: in a folder that every node sees, or in a store at a URL.
 
-With a URL the results folder of the driver is a copy. A worker works in a private folder of its own and brings what a
-trial leaves to the store, the record last; the driver fetches it, and brings tables and the report.
+With a URL the driver's results folder is a copy. A worker works in a private folder and brings what a trial leaves to
+the store, the record last; the driver fetches it, and brings tables and the report.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_in
 
 
 def results_folder(given: Path | None, storage: str | None) -> Path:
-    """Return the folder in which the study's own goes: the command line's, else a shared folder, else results/."""
+    """Return the folder that holds the study's own: the command line's, otherwise a shared folder or results/."""
     if given is not None:
         return given
     return Path(storage) if storage is not None and not is_url(storage) else Path("results")
@@ -49,11 +49,11 @@ class Store:
     """The files of one study at a URL, by their names below it.
 
     Args:
-        url: such as ``s3://bucket/folder`` or ``gs://bucket/folder``; ``file:///folder`` is one, too.
+        url: such as ``s3://bucket/folder`` or ``gs://bucket/folder``, or ``file:///folder``.
         name: the study's own folder there.
 
     Raises:
-        UserError: the URL is none that pyarrow knows, names no bucket, or holds a password.
+        UserError: pyarrow does not know the URL, or it names no bucket, or it holds a password.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -79,12 +79,7 @@ class Store:
         self._selector, self._file = fs.FileSelector, fs.FileType.File
 
     def files(self, folder: str = "", *, half: bool = False) -> dict[str, int]:
-        """Return the names below a folder with their sizes, none where there is no such folder.
-
-        Args:
-            folder: below the study's own.
-            half: give instead what workers that were killed left half brought.
-        """
+        """Return names and sizes of the files below a folder; with ``half``, those that were half brought."""
         selector = self._selector(str(self._root / folder), allow_not_found=True, recursive=True)
         return {
             str(PurePosixPath(info.path).relative_to(self._root)): info.size
@@ -132,7 +127,7 @@ class Store:
         """Write and remove a file.
 
         Raises:
-            UserError: this machine may not, or cannot reach the store.
+            UserError: this machine must not write there, or cannot reach the store.
         """
         # Several nodes may do this at once, and several of one host name.
         name = f".check-{secrets.token_hex(8)}"
@@ -144,7 +139,7 @@ class Store:
 
     @contextlib.contextmanager
     def explained(self, mend: str = MEANWHILE) -> Iterator[None]:
-        """Turn what goes wrong between here and the store into a sentence that ends with how to mend it."""
+        """Turn an error between this machine and the store into a sentence that ends with how to mend it."""
         try:
             yield
         except OSError as error:
@@ -164,7 +159,7 @@ class Place:
 
     Attributes:
         root: the results folder; without a URL every node sees it under this path.
-        url: the store that holds the truth, None where ``root`` does.
+        url: the store that holds the truth; None: ``root`` does.
         name: the study's own folder in the store.
         version: puzzle_study's version on the driver.
     """
@@ -216,15 +211,15 @@ class Place:
                 self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
 
     def arriving(self, results: Results) -> Results:
-        """Return the results as whoever waits for a trial reads them: its record is fetched first.
+        """Return the results for reading trials as they end: a record is fetched before it is read.
 
         Raises:
-            UserError: here and whenever a record is asked for, where the store cannot be reached.
+            UserError: the store cannot be reached, now or whenever a record is asked for.
         """
         return results if self.url is None else _Arriving(results.root, self.store())
 
     def publish(self, *, finished: bool) -> None:
-        """Bring what the driver wrote: the study and records of its own, and at the end everything."""
+        """Bring what the driver wrote: the study and its own records, and at the end everything."""
         if self.url is None:
             return
         store, root = self.store(), Path(self.root)
@@ -268,10 +263,10 @@ class Place:
 
     @contextlib.contextmanager
     def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
-        """Give a worker the results in which it runs a trial, and what it calls after each checkpoint.
+        """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.
 
-        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker
-        that dies loses one finished epoch at most.
+        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker that
+        dies loses at most one finished epoch.
 
         Raises:
             UserError: this node has another version of the package, or does not see the results folder.
@@ -336,7 +331,7 @@ class Place:
                     store.put(path.relative_to(results.root).as_posix(), results.root)
 
     def _check_version(self) -> None:
-        """Refuse to work where another version is: on a node that joined after all others were looked at."""
+        """Refuse to work with another version; a node may have joined after all others were checked."""
         if self.version != __version__:
             raise UserError(
                 f"node {socket.gethostname()} has puzzle_study {__version__}, the study runs {self.version}; "
@@ -345,7 +340,7 @@ class Place:
 
 
 class _Arriving(Results):
-    """Results whose records are fetched, with their logs, when asked for; those written here are brought there."""
+    """Results that fetch a record and its log before reading, and bring the records that are written here."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
@@ -354,7 +349,7 @@ class _Arriving(Results):
             self._there = set(store.files("records"))
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record; what is said of it points at its log."""
+        """Return a trial's record; its log, which the record points to, is fetched too."""
         with self._store.explained():
             for path in sorted((self.root / "records").glob("[!.]*.json")):
                 name = path.relative_to(self.root).as_posix()
@@ -382,7 +377,7 @@ class _Arriving(Results):
 
 
 class _OnDemand(Results):
-    """Results whose detectors are fetched when they are asked for."""
+    """Results that fetch a detector when it is asked for."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)

@@ -90,7 +90,7 @@ def write_tables(plan: Plan, results: Results) -> None:
 
 
 def _never_run(plan: Plan, spec: TrialSpec) -> Record | None:
-    """Return what stands for a trial that was not run because its configuration was given up."""
+    """Return a stand-in for a trial that was not run because its configuration was given up."""
     reason = plan.given_up(spec.key)
     return Record(spec, "stopped", reason) if reason else None
 
@@ -102,14 +102,7 @@ def training_axes(study: config.Study) -> list[str]:
 
 
 def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """Return a trial's row of trials.csv.
-
-    Args:
-        role: ``configuration`` or ``reference``.
-        record: of the trial.
-        searched: values of the axes that need training.
-        error: the norm under which the metrics are.
-    """
+    """Return a trial's row of trials.csv, with the values of searched settings and the metrics under an error norm."""
     spec = record.spec
     row: dict[str, Any] = {
         "trial": spec.key,
@@ -143,7 +136,7 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
 
 
 def epoch_rows(record: Record, error: str) -> pd.DataFrame:
-    """Return a trial's rows of epochs.parquet: what its detector reports of an epoch, and the AUROC along it."""
+    """Return a trial's rows of epochs.parquet: what its detector reports of each epoch, and the AUROC along them."""
     history = record.history
     if not history:
         return pd.DataFrame()
@@ -159,7 +152,7 @@ def epoch_rows(record: Record, error: str) -> pd.DataFrame:
 
 
 def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return summary.csv: every configuration under every aggregation, ranked, and the references."""
+    """Return the rows of summary.csv: every configuration under every aggregation, ranked, and the references."""
     study = plan.study
     winner = plan.winner()
     rows = []
@@ -192,7 +185,7 @@ def _shown(planned: Planned, may_win: Sequence[Reading]) -> list[Reading]:
 
 
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
-    """Write ranks by the first objective, and which rows are on the Pareto front where there are several."""
+    """Write the ranks by the first objective, and with several objectives which rows are on the Pareto front."""
     columns = plan.objectives
     worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
     contenders_in_order = sorted(

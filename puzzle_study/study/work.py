@@ -23,13 +23,7 @@ from puzzle_study.trials.spec import TrialSpec
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one trial, in the unit of its costs.
-
-    Attributes:
-        epochs: at most.
-        epoch: one of them, with its share of the evaluations along training.
-        rest: what does not depend on epochs: a fit at once, calibration, scoring, robustness.
-    """
+    """The work of one trial: an ``epoch`` has its share of the evaluations; ``rest`` does not depend on the epochs."""
 
     epochs: int
     epoch: float
@@ -73,7 +67,7 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
 
 @dataclass
 class _Begun:
-    """A trial that runs: what was last heard of it, and when; ``epoch`` is None before it has reported one."""
+    """A running trial and its last report: when, and at which epoch; None before the first one."""
 
     spec: TrialSpec
     at: float
@@ -81,12 +75,7 @@ class _Begun:
 
 
 class TrialsLeft:
-    """What is left of a plan's trials, told by whoever runs them; times are seconds of one clock.
-
-    Args:
-        plan: what is trained; what it has a record of is done.
-        time_left: what is told of the work done and left.
-    """
+    """What is left of a plan's trials, as their runner tells it; times are seconds of one clock."""
 
     def __init__(self, plan: Plan, time_left: TimeLeft) -> None:
         self._plan, self._time_left = plan, time_left

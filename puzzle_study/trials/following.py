@@ -1,4 +1,4 @@
-"""A training as its trial follows it: checkpoints, the AUROC along the epochs, the time that it takes."""
+"""A training as its trial follows it: checkpoints, the AUROC along the epochs, the time it takes."""
 
 from __future__ import annotations
 
@@ -36,25 +36,17 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """What earlier processes took up to the checkpoint that this one went on from, and this one until now."""
+        """Seconds of this process, and of earlier ones up to the checkpoint from which it went on."""
         return self.earlier + time.perf_counter() - self._started
 
 
 class Following(Run):
-    """What a detector's training reports to.
-
-    Args:
-        detector: that is trained.
-        evaluate: how it is followed.
-        followed: the images that it is followed on.
-        folder: of the checkpoints.
-        clock: of the trial.
-        on_epoch: called after every epoch with its row of epochs.parquet.
+    """Receives the epochs of a detector's training, and keeps checkpoints and the history.
 
     Attributes:
-        history: the rows so far.
+        history: the rows of epochs.parquet so far.
         train_seconds: spent in training, over all processes.
-        evaluation_seconds: spent in following it.
+        evaluation_seconds: spent in evaluating along the training.
     """
 
     def __init__(
@@ -114,7 +106,7 @@ class Following(Run):
         self._started = time.perf_counter()
 
     def columns(self) -> dict[str, list[float | None]]:
-        """Return the history as columns for JSON; what an epoch has not is None."""
+        """Return the history as columns for JSON; None stands for values that an epoch does not have."""
         names = list(dict.fromkeys(name for row in self.history for name in row))
         return {
             name: [None if math.isnan(value := row.get(name, math.nan)) else value for row in self.history]
@@ -124,13 +116,7 @@ class Following(Run):
 
 @dataclass(frozen=True, eq=False)
 class FollowedImages:
-    """The images on which a training is followed.
-
-    Attributes:
-        validation: normal images that were not trained on.
-        test: test images, with their labels.
-        pseudo: pseudo-anomalies, for the label-free criterion; None: it is not followed.
-    """
+    """The images and labels on which a training is followed; without ``pseudo``, so is no criterion."""
 
     validation: Tensor
     test: Tensor
@@ -139,14 +125,7 @@ class FollowedImages:
 
     @staticmethod
     def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: Tensor) -> FollowedImages:
-        """Choose the images of a task.
-
-        Args:
-            task: images and labels.
-            evaluate: how many, and whether the criterion is followed.
-            validation: the task's, on the device.
-            pseudo: its pseudo-anomalies.
-        """
+        """Choose a task's images, on the device of ``validation``."""
         device = validation.device
         images, labels = chosen_images(task, evaluate.max_images)
         followed = pseudo.to(device) if evaluate.selection else None

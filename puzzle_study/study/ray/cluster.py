@@ -1,4 +1,4 @@
-"""Starting Ray on loopback, or joining a running cluster, and saying at once what either cannot give."""
+"""Starting Ray on loopback or joining a running cluster, and refusing at once what either cannot give."""
 
 from __future__ import annotations
 
@@ -62,14 +62,6 @@ def started_ray(
 ) -> Iterator[None]:
     """Have Ray for the time of a study: on this machine, or the cluster at an address.
 
-    Args:
-        study: what will run there.
-        place: where its files are.
-        fingerprint: of its images.
-        address: ``auto`` or HOST:PORT; None: this machine alone.
-        console: where the study's progress is shown.
-        verbose: whether Ray's own messages are printed.
-
     Raises:
         UserError: see :func:`local_ray` and :func:`joined_ray`.
     """
@@ -113,13 +105,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str) -> Iterator[None]:
-    """Join a running cluster for the time of a study, after every node of it has been looked at.
-
-    Args:
-        study: what will run there.
-        place: where its files are.
-        fingerprint: of its images, which every node must have.
-        address: ``auto`` or HOST:PORT.
+    """Join a running cluster for the time of a study, after every node of it has been checked.
 
     Raises:
         UserError: there is no such cluster, or it cannot run this study; the sentence says why.
@@ -162,10 +148,6 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
 def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse a trial that no node could ever run, instead of waiting for it.
 
-    Args:
-        wanted: what a trial occupies.
-        nodes: the resources of each node.
-
     Raises:
         UserError: names the resource.
     """
@@ -185,12 +167,7 @@ def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float
 
 
 def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a cluster whose nodes are not alike, from what each of them said of itself.
-
-    Args:
-        place: where the files of the study are.
-        fingerprint: of the images on the driver.
-        answers: what :func:`_ask` returns.
+    """Refuse a cluster whose nodes are not alike, from the ``answers`` that :func:`_ask` got from them.
 
     Raises:
         UserError: names the nodes and what differs.
@@ -239,10 +216,10 @@ def _set_environment(names: Mapping[str, str]) -> None:
 
 
 def _mend_token() -> str:
-    """Return where the cluster's token comes from; a file of it that others can read is closed to them.
+    """Return where the cluster's token comes from; a file that others can read is closed to them.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no token.
     """
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
@@ -262,10 +239,10 @@ def _mend_token() -> str:
 
 
 def _reachable(address: str) -> str:
-    """Return the HOST:PORT that an address stands for; one at which nothing listens Ray would ask for minutes.
+    """Return the HOST:PORT of an address; Ray itself would wait for minutes if nothing listens there.
 
     Raises:
-        UserError: there is none, or nothing listens there.
+        UserError: there is no such cluster, or nothing listens there.
     """
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -290,10 +267,10 @@ def _reachable(address: str) -> str:
 
 
 def _ask_in(address: str, token: str | None) -> None:
-    """Ask the cluster once whether it lets this machine in, where Ray would ask for 20 s, or for 13 min what is no Ray.
+    """Ask the cluster once whether it lets this machine in; Ray itself would ask for 20 s, or 13 min if it is not Ray.
 
     Raises:
-        UserError: it does not, or it is no Ray cluster.
+        UserError: it does not, or it is not a Ray cluster.
     """
     try:
         # In a process of its own, which can be ended, and whose words on the screen are kept.
@@ -317,7 +294,7 @@ def _ask_in(address: str, token: str | None) -> None:
 
 
 def _claim(place: Place) -> Any:
-    """Return an actor that lives as long as the driver and whose name is that of the results.
+    """Return an actor that lives as long as the driver, under the name of the results.
 
     Raises:
         UserError: another driver has it.

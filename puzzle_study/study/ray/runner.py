@@ -96,11 +96,7 @@ class ProgressCallback(tune.Callback):
 
 
 class EndsTheStudy(tune.Stopper):
-    """Ends the run if more trials could only fail: one could not write, or the first ones all met the same user error.
-
-    Attributes:
-        sentence: what the trials said, or None.
-    """
+    """Ends the run if more trials could only fail: one could not write, or the first all met the same user error."""
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.sentence: str | None = None
@@ -131,16 +127,9 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
 
     When interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
 
-    Args:
-        plan: what to train.
-        results: where records, checkpoints and Ray's own files go.
-        progress: the live line.
-        place: where workers find and leave files.
-        verbose: whether the logs of trials and Ray's messages are printed.
-
     Raises:
-        UserError: a worker could not write into the results folder, the store is not reached any more, or the first
-            trials all failed with one user error, which is said.
+        UserError: a worker could not write into the results folder, the store cannot be reached any more, or the first
+            trials all failed with one user error, which is passed on.
     """
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
@@ -163,11 +152,7 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
 
 
 def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
-    """Run what is left of a plan; returns False where Ray stopped workers because memory ran out, and trials are left.
-
-    Raises:
-        UserError: see :func:`run_trials`.
-    """
+    """Run what is left of a plan; returns False if Ray stopped workers because memory ran out and trials are left."""
     study = plan.study
     failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
@@ -217,7 +202,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
-    """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
+    """Run one trial in a Ray worker, reporting every evaluation, and otherwise at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     claim_cpus(resources.cpu)
     spec = TrialSpec.from_json(tune_config["spec"])

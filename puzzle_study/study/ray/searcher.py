@@ -20,12 +20,8 @@ REFUSED = "refused"
 class PlanSearcher(Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
 
-    The plan's records are the truth: what Ray reports of a trial only says that it is time to read them.
-
-    Args:
-        plan: what to train.
-        results: where records are.
-        stopped: what a stopping rule stopped, by Ray's trial id; such trials get their record here.
+    The plan's records are the truth: Ray's report of a trial only says that it is time to read them. ``stopped`` holds
+    what a stopping rule stopped, by Ray's trial id; such trials get their record here.
     """
 
     def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, Record]) -> None:
@@ -48,7 +44,7 @@ class PlanSearcher(Searcher):
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take in the record that the trial wrote; a worker that refused or died without one leaves a failed record."""
+        """Take in the trial's record; a worker that refused or died without one leaves a failed record."""
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
@@ -82,13 +78,9 @@ class PlanSearcher(Searcher):
         self._specs.clear()
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing of worth: the plan is rebuilt from records."""
+        """Write a note only: the plan is rebuilt from records."""
         Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Studies are never restored from Ray's state.
-
-        Raises:
-            RuntimeError: always.
-        """
+        """Refuse: studies are never restored from Ray's state."""
         raise RuntimeError("a study goes on from its records: python -m puzzle_study.tune STUDY.yaml --resume")

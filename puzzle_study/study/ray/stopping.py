@@ -1,6 +1,6 @@
 """Stopping trials along their training, by Ray Tune's own rules, each among the trials of one task.
 
-Classes differ in difficulty: compared with one another, every trial of the hard ones would be stopped.
+Classes differ in difficulty: if all were compared, every trial of the hard ones would be stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ METRIC = "selection"
 class TaskwiseScheduler(FIFOScheduler):
     """Gives every task a stopping rule of its own, and remembers what it stopped and why.
 
-    Args:
-        stopping: the rule.
-        stopped: receives the record by Ray's trial id, before the searcher hears of the end.
+    ``stopped`` receives the record by Ray's trial id, before the searcher hears of the end.
     """
 
     def __init__(self, stopping: config.Stopping, stopped: dict[str, Record]) -> None:
@@ -70,7 +68,7 @@ class TaskwiseScheduler(FIFOScheduler):
             rule.on_trial_remove(tune_controller, trial)
 
     def _rule(self, trial: Any) -> TrialScheduler | None:
-        """Return the rule of a trial's task; None where the trial must not be stopped."""
+        """Return the rule of a trial's task; None if the trial must not be stopped."""
         if not trial.config["stoppable"]:
             return None
         task = repr(sorted(trial.config["spec"]["task"].items()))
