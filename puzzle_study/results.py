@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puzzle_study.errors import UserError
-from puzzle_study.io import replacing, write_json
+from puzzle_study.io import replacing, write_arrays, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,10 +133,7 @@ class Results:
 
     def write_errors(self, trial: str, arrays: Mapping[str, np.ndarray]) -> None:
         """Write the error matrices of a trial."""
-        import numpy as np
-
-        with replacing(self.errors_file(trial), lasting=True) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_arrays(self.errors_file(trial), arrays, lasting=True)
 
     def table(self, path: Path) -> pd.DataFrame:
         """Return one of the study's tables; ``trial`` and other names are strings, missing values NaN.

@@ -26,7 +26,7 @@ from puzzle_study.config import Reading
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors.base import Detector
 from puzzle_study.detectors.files import load_detector
-from puzzle_study.io import replacing, write_json
+from puzzle_study.io import write_arrays, write_json
 from puzzle_study.results import RECORD_FORMAT, Results, content_key
 from puzzle_study.trials.spec import TrialSpec
 
@@ -93,9 +93,7 @@ class MethodUnit(Unit):
         examples = [one for result in found if result.spec.epsilon == strongest for one in _examples(result, images)]
         if examples:
             arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-            path = results.attack_file(self.key).with_suffix(".npz")
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            write_arrays(results.attack_file(self.key).with_suffix(".npz"), arrays)
         return [row(result, labels, self.reading) for result in found]
 
 

@@ -193,7 +193,9 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
     """Return the rows of attacks.csv of everything that has a record, with the flags that compare records."""
     attacks = plan.study.attacks
     rows: list[dict[str, Any]] = []
-    for victim in victims(plan) if attacks is not None else ():
+    if attacks is None:
+        return rows
+    for victim in victims(plan):
         for trial in victim.trials:
             measured = {
                 spec: row

@@ -19,7 +19,6 @@ from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
-from puzzle_study.study.failing import has_worked
 from puzzle_study.trials.record import records
 from puzzle_study.trials.spec import TrialSpec
 
@@ -56,9 +55,9 @@ class Changes:
         """Return why the study cannot go on here, as one sentence, or None if it can."""
         if self.images and self.lose_everything:
             return (
-                f"{where} was made from other images than are in data.root now, and none of its {self.finished} "
-                f"trained detectors is of use to them; put those back, or choose another place with --results or "
-                f"another `name`"
+                f"the images in data.root have changed since {where} was made, so none of its {self.finished} trained "
+                f"detectors can be kept; put the old images back, or choose another place with --results or another "
+                f"`name`"
             )
         if not self.settings:
             if resume:
@@ -68,8 +67,8 @@ class Changes:
         shown = "; ".join(self.settings[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
         if self.lose_everything:
             return (
-                f"{where} was made from another study file ({shown}) and none of its {self.finished} trained "
-                f"detectors is of use to this one; choose another place with --results or another `name`"
+                f"{where} was made from another study file ({shown}), so none of its {self.finished} trained "
+                f"detectors can be kept; choose another place with --results or another `name`"
             )
         if resume:
             return None
@@ -86,13 +85,13 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
         UserError: the study file of the results cannot be read.
     """
     found = records(results)
-    begun = any(map(has_worked, found)) or any(results.root.glob("checkpoints/*/*"))
+    begun = any(record.worked for record in found) or any(results.root.glob("checkpoints/*/*"))
     if not (results.study_file.exists() and begun):
         return None
     before = read.load_dumped(results.study_file)
-    # Where the images are does not count: whether they are the same, their fingerprint tells.
-    here = {"root": file.study.data.root}
-    before = before.model_copy(update={"data": before.data.model_copy(update=here)})
+    # The place of the images does not count: their fingerprint says whether they are the same.
+    data = before.data.model_copy(update={"root": file.study.data.root})
+    before = before.model_copy(update={"data": data})
     trained = [record for record in found if record.finished and record.spec.detector in before.detectors]
     usable = sum(can_use(record.spec, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
@@ -101,10 +100,10 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that is not the same, and one for another number of threads."""
+    """Return a phrase for every setting that has changed, and one for another number of threads."""
     old, new = _named(before), _named(now)
     then, here = threads(before.resources.cpu), threads(now.resources.cpu)
-    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
+    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of new trainings differ"]
     return (other if then != here else []) + [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])

@@ -12,6 +12,7 @@ import filelock
 from rich.console import Console
 
 from puzzle_study import datasets
+from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
@@ -32,9 +33,7 @@ from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
 
-INTERRUPTED = 130
-TERMINATED = 143
-FAILED = 1
+FAILED, TERMINATED = 1, 143
 
 
 def make_plan(file: read.StudyFile, results: Results) -> Plan:
@@ -118,10 +117,9 @@ class _Run:
 
     def is_finished(self) -> bool:
         """Return whether the study ran to its end and every file made from its records is still there."""
-        if not self.plan.ended():
-            return False
         return (
-            self.results.environment().get("finished") is not None
+            self.plan.ended()
+            and self.results.environment().get("finished") is not None
             and all(path.exists() for path in self._made())
             and not self._attacks_left()
         )
@@ -163,7 +161,7 @@ class _Run:
                 received = stack.enter_context(sigterm_as_sigint())
             # Only now: what the machine or the cluster cannot run leaves no begun study behind.
             write_text(self.results.study_file, read.dump(study))
-            write_json(self.results.environment_file, account.begun())
+            write_json(self.results.environment_file, account.so_far())
             self.place.publish(finished=False)
             try:
                 if ended := self._train():
@@ -171,7 +169,12 @@ class _Run:
             except KeyboardInterrupt:
                 ended = False
             if not ended:
-                self._interrupted(account)
+                write_json(self.results.environment_file, account.so_far())
+                self.console.quiet = False  # what to do next is said to everybody
+                done = f"{self.plan.finished()} of {self.plan.total} trials"
+                self.say(f"interrupted with {done} done; go on with --resume")
+                # What the store holds comes back with --resume, and must not forget this run's time.
+                self.place.bring(self.results.environment_file)
                 return TERMINATED if received else INTERRUPTED
         page = self._report(account)
         return self._close(page, account.seconds())
@@ -195,13 +198,6 @@ class _Run:
             with StageProgress("attacks", len(units), done=len(units) - left, console=self.console) as progress:
                 attacking.run_attack_stage(units, self.file.study, self.results, self.place, progress)
             self.place.collect()
-
-    def _interrupted(self, account: Account) -> None:
-        write_json(self.results.environment_file, account.so_far())
-        self.console.quiet = False  # what to do next is said to everybody
-        self.say(f"interrupted with {self.plan.finished()} of {self.plan.total} trials done; go on with --resume")
-        # What the store holds comes back with --resume, and must not forget this run's time.
-        self.place.bring(self.results.environment_file)
 
     def _report(self, account: Account) -> Path:
         """Write the files that are made from records, the page last; returns the page."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.study.plan import Plan
-from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 ENOUGH = 3
@@ -41,7 +40,7 @@ def common_failure(plan: Plan) -> str | None:
         (len(sentences), min(tasks, len(plan.tasks))),
         (len({spec.configuration for spec in failed}), min(configurations, references + there)),
     )
-    if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
+    if any(found < wanted for found, wanted in counts) or any(record.worked for record in plan.records.values()):
         return None
     return f"{sentences[failed[0].task]} (the first {len(failed)} trials failed like this, so no more were run)"
 
@@ -53,8 +52,3 @@ def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
     return bool(searched) and all(
         isinstance(spec.settings, owners) or isinstance(spec.settings.own, owners) for spec in failed
     )
-
-
-def has_worked(record: Record) -> bool:
-    """Whether a record is that of a trial that did not fail."""
-    return record.status != "failed"

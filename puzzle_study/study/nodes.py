@@ -56,7 +56,7 @@ def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     if silent:
         raise UserError(
-            f"node {named(asked[silent[0]])} does not answer within {ANSWER_SECONDS} s; see that Ray runs there and "
+            f"node {named(asked[silent[0]])} does not answer within {ANSWER_SECONDS} s; check that Ray runs there and "
             f"that its ports are open to the other nodes"
         )
     return list(ray.get(list(asked)))

@@ -88,8 +88,8 @@ def validation_note(study: config.Study) -> str | None:
     if not small and (data.max_train_images or count + 1) > count:
         return None
     return (
-        f"data.validation_count {count} does not fit fewer training images: there {100 * data.validation_fraction:g} % "
-        "validate (data.validation_fraction)"
+        f"data.validation_count {count} is too many for the smaller training sets: of these, "
+        f"{100 * data.validation_fraction:g} % are validation images (data.validation_fraction)"
     )
 
 

@@ -33,7 +33,7 @@ NOT_KEPT = ("ray", "checkpoints")
 # Google's client would try for a quarter of an hour.
 GCS_RETRY_SECONDS = 10
 AT_FIRST = "check the address and the credentials of that machine"
-MEANWHILE = "nothing that is finished is lost: see that it is reached and go on with --resume"
+MEANWHILE = "finished trials are kept: make the store reachable and go on with --resume"
 # What the clients of S3 and GCS put around the cause.
 NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
 
@@ -53,7 +53,7 @@ class Store:
         name: the study's own folder there.
 
     Raises:
-        UserError: pyarrow does not know the URL, or it names no bucket, or it holds a password.
+        UserError: pyarrow does not know the URL, or it names no bucket, or it contains a password.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -64,8 +64,8 @@ class Store:
             parts = urlsplit(url)
             if parts.password is not None:
                 raise UserError(
-                    f"storage {parts.scheme}://…@{parts.hostname}{parts.path} holds a password, which would stay in "
-                    f"every copy of study.yaml; take it out and give each node its credentials"
+                    f"storage {parts.scheme}://…@{parts.hostname}{parts.path} contains a password, which would "
+                    f"stay in every copy of study.yaml; take it out and give each node its credentials"
                 )
             if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
                 url += f"{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
@@ -198,8 +198,8 @@ class Place:
                     store.get("study.yaml", Path(folder))
                     if (Path(folder) / "study.yaml").read_bytes() != results.study_file.read_bytes():
                         raise UserError(
-                            f"{self.root} holds another study than {self.url}/{self.name}, which is the one that "
-                            f"counts; remove that folder, or use another with --results"
+                            f"{self.root} holds another study than {self.url}/{self.name}; remove that folder, or "
+                            f"choose another one with --results"
                         )
             self._get({name: size for name, size in there.items() if _part(name) not in NOT_KEPT}, store)
 

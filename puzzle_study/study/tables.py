@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,7 @@ from puzzle_study.trials.worth import (
 )
 
 METRICS = (
-    "auroc",
-    "auroc_low",
-    "auroc_high",
-    "inverted",
-    "average_precision",
-    "fpr_at_tpr95",
-    "fpr_at_tpr99",
-    "fpr_at_tpr995",
+    *(field.name for field in fields(metrics.Evaluation) if field.name not in ("n", "n_anomalies")),
     "flagged_normal",
     "flagged_anomalous",
     "selection",
@@ -129,7 +123,8 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
                 stem, _, end = name.partition("_") if name in ("auroc_low", "auroc_high") else (name, "", "")
                 if name in values:
                     row[f"{stem}_{aggregation}" + (f"_{end}" if end else "")] = values[name]
-            last = _evaluated(record, aggregation, error)[-LAST:]
+            along = record.history.get(f"auroc_{aggregation}_{error}", [])
+            last = [value for value in along if value is not None][-LAST:]
             row[f"last20_{aggregation}_mean"] = float(np.mean(last)) if last else math.nan
             row[f"last20_{aggregation}_std"] = float(np.std(last, ddof=1)) if len(last) > 1 else math.nan
     return row
@@ -188,11 +183,11 @@ def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
     """Write the ranks by the first objective, and with several objectives which rows are on the Pareto front."""
     columns = plan.objectives
     worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
-    contenders_in_order = sorted(
-        zip(contenders, worths, strict=True), key=lambda pair: (-gain(columns[0], pair[1][0]), pair[0]["number"])
+    order = sorted(
+        range(len(contenders)), key=lambda index: (-gain(columns[0], worths[index][0]), contenders[index]["number"])
     )
-    for rank, (row, _) in enumerate(contenders_in_order, start=1):
-        row["rank"] = rank
+    for rank, index in enumerate(order, start=1):
+        contenders[index]["rank"] = rank
     if len(columns) > 1:
         for row, on_front in zip(contenders, pareto_front(worths, columns), strict=True):
             row["pareto"] = on_front
@@ -242,8 +237,3 @@ def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:
     for planned in plan.configurations:
         for spec in planned.trials:
             yield CONFIGURATION, spec, planned.settings
-
-
-def _evaluated(record: Record, aggregation: str, error: str) -> list[float]:
-    column = record.history.get(f"auroc_{aggregation}_{error}", [])
-    return [value for value in column if value is not None]

@@ -62,7 +62,7 @@ def _end(name: str, logs: Path, console: Console) -> None:
     console.show_cursor()
     sys.stdout.flush()
     print(
-        f"error: Ray on this machine stopped: its {name} ended (see {logs}); nothing that is finished is lost, "
+        f"error: Ray on this machine stopped: its {name} ended (see {logs}); finished trials are kept, "
         f"go on with --resume",
         file=sys.stderr,
         flush=True,

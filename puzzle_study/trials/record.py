@@ -48,6 +48,11 @@ class Record:
         return self.status == "finished"
 
     @property
+    def worked(self) -> bool:
+        """Whether it did not fail."""
+        return self.status != "failed"
+
+    @property
     def tested(self) -> tuple[int, int]:
         """Test images of a finished trial, and anomalies among them."""
         return self.measured["n_test"], self.measured["n_anomalies"]

@@ -78,8 +78,8 @@ def check_images(images: config.Data, fingerprint: str) -> None:
     """
     if _fingerprint(images) != fingerprint:
         raise UserError(
-            f"the images in data.root on {socket.gethostname()} are not those that the study was started with; "
-            f"copy the same there and go on with --resume"
+            f"the images in data.root on {socket.gethostname()} differ from those that the study was started with; "
+            f"copy the study's images there and go on with --resume"
         )
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.study.conftest import tune_command, tune_environment, wait_until
+from tests.study.conftest import start, start_process, tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
 pytestmark = pytest.mark.slow
@@ -101,13 +101,7 @@ class Cluster:
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Start a study that joins, with its environment changed."""
-        return subprocess.Popen(
-            tune_command(*arguments, "--address", self.address),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environment | environment,
-        )
+        return start_process(tune_command(*arguments, "--address", self.address), self.environment | environment)
 
     def _tell(self) -> None:
         assert self._process.stdin is not None
@@ -137,13 +131,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the study without a cluster."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(STUDY, encoding="utf-8")
-    subprocess.run(
-        tune_command(folder / "tiny.yaml", "--results", folder),
-        check=True,
-        capture_output=True,
-        env=tune_environment(),
-        timeout=300,
-    )
+    driver = start(folder / "tiny.yaml", "--results", folder)
+    out, err = driver.communicate(timeout=300)
+    assert driver.returncode == 0, out + err
     return folder / "tiny"
 
 

@@ -46,6 +46,7 @@ def test_a_bad_study_file_is_named_with_its_line_and_nothing_is_written(
         (["one.yaml", "--set", "data.normal_classes=[12]"], "12"),
         (["one.yaml", "--quick"], "one.yaml has no `quick:` section"),
         (["one.yaml", "--set", "train.epochs"], "--set wants name=value"),
+        (["one.yaml", "--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
         (["one.yaml", "--set", "data.name=mnist", "--set", "data.root=nowhere"], "nowhere"),
     ],
 )

@@ -234,7 +234,7 @@ def _mend_token() -> str:
         pass
     raise UserError(
         f"there is no token for the cluster in {path}; copy that file from the cluster's head, "
-        f"or set RAY_AUTH_MODE=disabled where the cluster was started without"
+        f"or set RAY_AUTH_MODE=disabled if the cluster was started without a token"
     )
 
 
@@ -251,7 +251,7 @@ def _reachable(address: str) -> str:
             address = canonicalize_bootstrap_address_or_die("auto")
         except ConnectionError as error:
             raise UserError(
-                "this machine is a node of no running Ray cluster, or of several; give --address HOST:PORT, start one "
+                "this machine belongs to no running Ray cluster, or to several; give --address HOST:PORT, start one "
                 "with `ray start --head`, or leave --address out to run on this machine alone"
             ) from error
     host, _, port = address.rpartition(":")
@@ -288,8 +288,7 @@ def _ask_in(address: str, token: str | None) -> None:
         )
     if refused is not None:
         raise UserError(
-            f"what listens at {address} does not answer as a Ray cluster does; give the address "
-            f"that `ray start --head` printed"
+            f"{address} does not answer like a Ray cluster; give the address that `ray start --head` printed"
         )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
-from puzzle_study.study.failing import common_failure, has_worked
+from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.ray.following import LogFollower
 from puzzle_study.study.ray.loggers import make_loggers
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
@@ -37,6 +36,27 @@ WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
 ENDED = "trial"
 """Column of a worker's last report: the key of the trial that has ended."""
+
+
+class LogFollower:
+    """Prints whole new lines of the logs in a folder, each after the name of its trial."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._shown = {path: path.stat().st_size for path in folder.glob("*.log")}
+
+    def print_new(self) -> None:
+        """Print the lines that were added since the last call."""
+        for path in sorted(self._folder.glob("*.log")):
+            start = self._shown.get(path, 0)
+            if path.stat().st_size <= start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                lines, newline, _ = file.read().rpartition(b"\n")
+            self._shown[path] = start + len(lines) + len(newline)
+            for line in lines.decode(errors="replace").splitlines():
+                self._say(f"{path.stem} {line}")
 
 
 class ProgressCallback(tune.Callback):
@@ -66,12 +86,16 @@ class ProgressCallback(tune.Callback):
             self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that ended."""
-        self._show(trial)
+        """Count a trial that ended or failed."""
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
+        self._progress.follow(self._left.epochs)
+        best = self._plan.winner()
+        worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
+        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that failed."""
-        self._show(trial)
+    on_trial_error = on_trial_complete
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that a worker is gone and its trial is not."""
@@ -85,15 +109,6 @@ class ProgressCallback(tune.Callback):
         if self._follower is not None:
             self._follower.print_new()
 
-    def _show(self, trial: Any) -> None:
-        key = TrialSpec.from_json(trial.config["spec"]).key
-        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
-        self._progress.follow(self._left.epochs)
-        best = self._plan.winner()
-        worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
-        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
-        self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
-
 
 class EndsTheStudy(tune.Stopper):
     """Ends the run if more trials could only fail: one could not write, or the first all met the same user error."""
@@ -102,7 +117,7 @@ class EndsTheStudy(tune.Stopper):
         self.sentence: str | None = None
         self._plan = plan
         # On --resume what failed is tried first; what finished then may not have been asked for yet.
-        self._worked_before = any(has_worked(record) for record in records(results))
+        self._worked_before = any(record.worked for record in records(results))
         self._training: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,10 +158,10 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         short, finished = (short + 1 if plan.finished() == finished else 1), plan.finished()
         if short > WORKER_RESTARTS:
             raise UserError(
-                f"memory ran out {short} times before one more trial was done; run fewer at once (max_concurrent, "
+                f"memory ran out {short} times before another trial was finished; run fewer at once (max_concurrent, "
                 f"resources) or free memory, then go on with --resume"
             )
-        progress.say("memory ran out and Ray stopped workers for it; their trials go on from their last epoch")
+        progress.say("memory ran out, so Ray stopped workers; their trials go on from their last epoch")
     if follower is not None:
         follower.print_new()
 

@@ -61,7 +61,7 @@ class PlanSearcher(Searcher):
             record = Record(spec, "failed", reason, user_error=reason)
         elif record is None:
             log = self._results.log_file(spec.key)
-            died = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
+            died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
             record = Record(spec, "failed", died)
         self._plan.done(spec.key, record)
         # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
