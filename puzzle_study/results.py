@@ -53,6 +53,10 @@ class Results:
         self.lock_file = root / ".lock"
         self._attacks: dict[str, dict[str, Any]] = {}
 
+    def name(self, path: Path) -> str:
+        """Return a path's name below the folder, with slashes."""
+        return path.relative_to(self.root).as_posix()
+
     def record_file(self, trial: str) -> Path:
         """Return where the record of a trial is."""
         return self.root / "records" / f"{trial}.json"
@@ -82,7 +86,6 @@ class Results:
         return _read_record(self.record_file(trial))
 
     def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
-        """Write a trial's record."""
         write_json(self.record_file(trial), record)
 
     def remove_record(self, trial: str) -> None:
@@ -132,7 +135,6 @@ class Results:
             raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
 
     def write_errors(self, trial: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the error matrices of a trial."""
         write_arrays(self.errors_file(trial), arrays, lasting=True)
 
     def table(self, path: Path) -> pd.DataFrame:

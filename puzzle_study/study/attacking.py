@@ -48,7 +48,6 @@ class Victim:
 
     @property
     def configuration(self) -> str:
-        """Name of the configuration."""
         return self.trials[0].configuration
 
 
@@ -68,7 +67,7 @@ def victims(plan: Plan) -> list[Victim]:
             asked += best[:1]
         else:
             those = [planned for planned in plan.configurations if planned.default or name == "all"]
-            asked += [(planned, _own_reading(planned)) for planned in those if plan.worth(planned) is not None]
+            asked += [(planned, _own_reading(planned)) for planned in those if planned.worth is not None]
     asked += best[: attacks.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
@@ -293,7 +292,6 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
 
 
 def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
-    """Return a victim's trial of the same task and seed."""
     return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
 
 

@@ -9,14 +9,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from puzzle_study.config import Reading
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
 from puzzle_study.results import Results
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.plan import Best, Plan
 from puzzle_study.trials.spec import TrialSpec
-from puzzle_study.trials.worth import Worth
 
 
 def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:
@@ -24,7 +22,7 @@ def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Pat
     return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION)]
 
 
-def write(plan: Plan, winner: tuple[Planned, Reading, Worth], results: Results) -> None:
+def write(plan: Plan, winner: Best, results: Results) -> None:
     """Copy the winner's detectors to best/<name>, with the reading that won.
 
     Raises:

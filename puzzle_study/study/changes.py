@@ -47,7 +47,6 @@ class Changes:
         return self.finished > 0 and self.usable == 0
 
     def __str__(self) -> str:
-        """What changed and what is kept, in one line."""
         kept = f"; {self.usable} of {self.finished} trained detectors can be kept" if self.finished else ""
         return "; ".join(self.settings) + kept
 
@@ -79,11 +78,7 @@ class Changes:
 
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
-
-    Raises:
-        UserError: the study file of the results cannot be read.
-    """
+    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures."""
     found = records(results)
     begun = any(record.worked for record in found) or any(results.root.glob("checkpoints/*/*"))
     if not (results.study_file.exists() and begun):

@@ -192,7 +192,6 @@ class _Run:
         return self.plan.ended()
 
     def _attack(self) -> None:
-        """Run what is left of the attack stage."""
         units, left = attacking.attack_units(self.plan), self._attacks_left()
         if left:
             with StageProgress("attacks", len(units), done=len(units) - left, console=self.console) as progress:

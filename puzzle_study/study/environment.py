@@ -56,7 +56,6 @@ class Account:
         }
 
     def seconds(self) -> float:
-        """Return how long this run has taken."""
         return time.monotonic() - self._started
 
     def so_far(self) -> dict[str, Any]:
@@ -64,7 +63,6 @@ class Account:
         return self._described | {"wall_seconds": self._before + self.seconds()}
 
     def finished(self) -> dict[str, Any]:
-        """Return the same for a study that is finished."""
         return self.so_far() | {"finished": _now()}
 
 

@@ -137,7 +137,6 @@ class Speed:
     checkpoint: int = 0
 
     def seconds(self, costs: Costs) -> Costs:
-        """Return costs in seconds."""
         return Costs(costs.fit / self.fit, costs.epoch / self.fit, costs.score / self.score, costs.views)
 
 
@@ -145,11 +144,7 @@ ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
 
 
 def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
-    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some.
-
-    Raises:
-        UserError: the configuration diverges, or does not fit the images or the memory.
-    """
+    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some."""
     costs, images = costs_of(spec, sizes), task.train.to(device)
     try:
         if costs.epoch and spec.settings.own.epochs_wanted:
@@ -182,13 +177,11 @@ class _FirstEpoch(Run):
         self.seconds, self._started = 0.0, time.perf_counter()
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
-        """Stop the clock and the training."""
         self.end()
         self.state = state()
         raise _Enough
 
     def end(self) -> None:
-        """Stop the clock."""
         self.seconds = max(time.perf_counter() - self._started, 1e-6)
 
 

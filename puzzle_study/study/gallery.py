@@ -42,7 +42,6 @@ def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Se
 
 
 def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
-    """Return the rows of one trial."""
     task = datasets.load_task(spec.settings.data, spec.task)
     detector = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
     matrices = results.errors(spec.key)

@@ -39,11 +39,7 @@ def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> 
 
 
 def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Run a task on each node, with arguments of its own, and return what they return.
-
-    Raises:
-        UserError: a node does not answer.
-    """
+    """Run a task on each node, with arguments of its own, and return what they return; UserError if one is silent."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -63,5 +59,4 @@ def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence
 
 
 def named(node: Mapping[str, Any]) -> str:
-    """Return a node's host and address."""
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

@@ -48,6 +48,7 @@ class Planned:
         given_up: why it gets no further trials; empty if it gets them all.
         needed: how many of the trials its worth is told by; no later one is begun.
         estimate: its worth if the race gave it up, from its differences to the rival.
+        worth: under every reading, once all trials are finished.
     """
 
     number: int
@@ -61,19 +62,23 @@ class Planned:
     given_up: str = ""
     needed: int = field(init=False)
     estimate: dict[Reading, Worth] | None = None
+    worth: dict[Reading, Worth] | None = None
 
     def __post_init__(self) -> None:
         self.needed = len(self.trials)
 
     @property
     def configuration(self) -> str:
-        """Name of the configuration."""
         return self.trials[0].configuration
 
     @property
     def never(self) -> tuple[TrialSpec, ...]:
         """The trials that are not begun any more."""
         return self.trials[self.needed :]
+
+
+Best = tuple[Planned, Reading, Worth]
+"""A complete configuration, with the reading that it is best under and its worth."""
 
 
 class Plan:
@@ -96,9 +101,8 @@ class Plan:
         self.configurations: list[Planned] = []
         self._by_name: dict[str, Planned] = {}
         self._of_trial: dict[str, Planned] = {}
-        self._worths: dict[int, dict[Reading, Worth]] = {}
-        self._winner: tuple[Planned, Reading, Worth] | None = None
-        self._best_told: tuple[Planned, Reading, Worth] | None = None
+        self._winner: Best | None = None
+        self._best_told: Best | None = None
         self._losers: list[Planned] = []
         self._told = 0
         self._unreleased: list[Planned] = []
@@ -116,7 +120,8 @@ class Plan:
             self._append({forms.ONE: detector} if file.form.several else {}, None, default=True)
 
     def keep_search(self, journal: Path) -> None:
-        """Write down for `optuna-dashboard` what the search asks and is told, from its beginning."""
+        """Write down for `optuna-dashboard` what the search asks and is told; an older journal goes."""
+        journal.unlink(missing_ok=True)
         if self._asker is not None:
             self._asker.keep(journal)
 
@@ -206,33 +211,26 @@ class Plan:
         """Return the readings under which a configuration may win."""
         return self._readings[planned.settings.detector]
 
-    def worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return the worth of a configuration under every reading, or None if it is incomplete."""
-        return self._worths.get(planned.number)
-
-    def ranked(self) -> list[tuple[Planned, Reading, Worth]]:
+    def ranked(self) -> list[Best]:
         """Return complete configurations under their best readings, best first; earlier ones win ties."""
-        found = [self._best_reading(planned) for planned in self.configurations if planned.number in self._worths]
-        return sorted(found, key=lambda entry: -self._gain(entry[2]))
+        found = [self._best(planned) for planned in self.configurations if planned.worth is not None]
+        return sorted(found, key=self._order)
 
-    def winner(self) -> tuple[Planned, Reading, Worth] | None:
+    def winner(self) -> Best | None:
         """Return the best configuration with its reading and worth; earlier ones win ties."""
         return self._winner
 
-    def _gain(self, worth: Worth) -> float:
-        return gain(self.objectives[0], worth[0])
+    def _order(self, best: Best) -> tuple[float, int]:
+        return -gain(self.objectives[0], best[2][0]), best[0].number
 
-    def _best_reading(self, planned: Planned) -> tuple[Planned, Reading, Worth]:
-        worth = self._worths[planned.number]
-        reading = max(worth, key=lambda name: self._gain(worth[name]))
-        return planned, reading, worth[reading]
+    def _best(self, planned: Planned) -> Best:
+        assert planned.worth is not None
+        return min(((planned, reading, worth) for reading, worth in planned.worth.items()), key=self._order)
 
-    def _better(self, planned: Planned, best: tuple[Planned, Reading, Worth] | None) -> tuple[Planned, Reading, Worth]:
+    def _better(self, planned: Planned, best: Best | None) -> Best:
         """Return the better of a complete configuration and the best so far; the earlier one if they are equal."""
-        found = self._best_reading(planned)
-        if best is None or (-self._gain(found[2]), planned.number) < (-self._gain(best[2]), best[0].number):
-            return found
-        return best
+        found = self._best(planned)
+        return found if best is None else min(best, found, key=self._order)
 
     def _finished(self, trials: Sequence[TrialSpec]) -> list[Record]:
         records = [self.records.get(spec.key) for spec in trials]
@@ -260,7 +258,7 @@ class Plan:
                 self._give_up(planned, f"trial {key} was stopped: {record.error}", needed=needed)
         finished = self._finished(planned.trials) if record.finished else []
         if len(finished) == len(planned.trials):
-            self._worths[planned.number] = {
+            planned.worth = {
                 reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings(planned)
             }
             self._winner = self._better(planned, self._winner)
@@ -294,7 +292,6 @@ class Plan:
 
     def _race(self) -> bool:
         """Test the configurations whose released trials have ended; returns whether the queue has grown."""
-        assert self.racing is not None or not self._unreleased
         grown, waiting = False, []
         for planned in self._unreleased:
             if planned.given_up:
@@ -303,24 +300,8 @@ class Plan:
             if any(spec.key not in self.records for spec in released):
                 waiting.append(planned)
                 continue
-            finished = self._finished(released)
-            if planned.rival is not None and self.racing is not None and len(finished) == len(released):
-                rival, reading = planned.rival
-                verdict = racing.compare(
-                    finished,
-                    self._finished(rival.trials[: planned.released]),
-                    self.readings(planned),
-                    rival_reading=reading,
-                    objective=self.objectives[0],
-                    p=self.racing.p,
-                )
-                if verdict.lost:
-                    reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
-                    self._give_up(planned, reason, needed=planned.released)
-                    worth = self.worth(rival)
-                    assert worth is not None
-                    planned.estimate = {name: (worth[reading][0] + d,) for name, d in verdict.differences.items()}
-                    continue
+            if self._has_lost(planned):
+                continue
             self._queue.append(planned.trials[planned.released])
             planned.released += 1
             grown = True
@@ -329,25 +310,50 @@ class Plan:
         self._unreleased = waiting
         return grown
 
+    def _has_lost(self, planned: Planned) -> bool:
+        """Compare a configuration with its rival on the trials that both have; one that is worse is given up."""
+        finished = self._finished(planned.trials[: planned.released])
+        if planned.rival is None or self.racing is None or len(finished) < planned.released:
+            return False
+        rival, reading = planned.rival
+        verdict = racing.compare(
+            finished,
+            self._finished(rival.trials[: planned.released]),
+            self.readings(planned),
+            rival_reading=reading,
+            objective=self.objectives[0],
+            p=self.racing.p,
+        )
+        if verdict.lost:
+            reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
+            self._give_up(planned, reason, needed=planned.released)
+            assert rival.worth is not None
+            planned.estimate = {name: (rival.worth[reading][0] + d,) for name, d in verdict.differences.items()}
+        return verdict.lost
+
     def _tell(self, planned: Planned) -> bool:
         """Tell a configuration's worth once all trials that it needs have ended; returns whether it has been told."""
         if any(spec.key not in self.records for spec in planned.trials[: planned.needed]):
             return False
-        worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
+        worth = self._told_worth(planned)
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
         if planned.default and worth is not None and self._asker is not None:
             self._asker.tell_default(planned.settings, worth)
-        if planned.number in self._worths:
+        if planned.worth is not None:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
         return True
 
-    def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return what a configuration with a stopped trial had reached, so that the search learns from it."""
+    def _told_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
+        """Return what the search learns: a configuration with a stopped trial counts with what it had reached."""
         last = self.records[planned.trials[planned.needed - 1].key]
-        if self.objectives != ("selection",) or last.status != "stopped":
-            return None
+        if (
+            (found := planned.estimate or planned.worth)
+            or self.objectives != ("selection",)
+            or last.status != "stopped"
+        ):
+            return found
         stopped, finished = float(last.stopping["selection"]), self._finished(planned.trials[: planned.needed])
         return {
             reading: (fmean([stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
@@ -365,7 +371,7 @@ class Plan:
         if earlier is not None:
             if suggestion is not None:
                 if earlier.number < self._told:
-                    suggestion.tell(earlier.estimate or self.worth(earlier) or self._stopped_worth(earlier))
+                    suggestion.tell(self._told_worth(earlier))
                 else:
                     earlier.suggestions.append(suggestion)
             return False

@@ -140,7 +140,6 @@ class OptunaAsker(Asker):
 
     def keep(self, journal: Path) -> None:
         """Copy what was asked and told into the journal, and go on there."""
-        journal.unlink(missing_ok=True)
         kept: Any = JournalStorage(JournalFileBackend(str(journal)))
         name = self.study.study_name
         optuna.copy_study(from_study_name=name, from_storage=self.storage, to_storage=kept)
@@ -181,7 +180,6 @@ class GridAsker(Asker):
         self._left = grid(file, search)
 
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
-        """Return the next combination, or None after the last one."""
         values = next(self._left, None)
         return None if values is None else Suggestion(values)
 
@@ -211,7 +209,6 @@ def chosen_values(
 
 
 def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.Scalar:
-    """Return Optuna's value for an axis."""
     if axis.kind in ("choice", "grid"):
         value: config.Scalar = trial.suggest_categorical(name, axis.values)
         return value
@@ -222,7 +219,6 @@ def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.S
 
 
 def distribution(axis: config.Axis) -> BaseDistribution:
-    """Return Optuna's distribution of an axis."""
     if axis.kind in ("choice", "grid"):
         return CategoricalDistribution(axis.values)
     low, high = axis.values

@@ -117,8 +117,13 @@ class Store:
         if written != path:
             self._fs.move(str(written), str(path))
 
+    def bring(self, paths: Iterable[Path], root: Path) -> None:
+        """Bring those of these paths below ``root`` that are files, in this order."""
+        for path in paths:
+            if path.is_file():
+                self.put(path.relative_to(root).as_posix(), root)
+
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(str(self._root / name))
@@ -175,7 +180,6 @@ class Place:
         return Place(str(results.root), storage if is_url(storage) else None, results.root.name)
 
     def store(self) -> Store:
-        """Return the store."""
         assert self.url is not None
         return Store(self.url, self.name)
 
@@ -211,22 +215,18 @@ class Place:
                 self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
 
     def arriving(self, results: Results) -> Results:
-        """Return the results for reading trials as they end: a record is fetched before it is read.
-
-        Raises:
-            UserError: the store cannot be reached, now or whenever a record is asked for.
-        """
+        """Return the results for reading trials as they end: a record is fetched before it is read."""
         return results if self.url is None else _Arriving(results.root, self.store())
 
     def publish(self, *, finished: bool) -> None:
         """Bring what the driver wrote: the study and its own records, and at the end everything."""
         if self.url is None:
             return
-        store, root = self.store(), Path(self.root)
+        store, results = self.store(), Results(Path(self.root))
         here = {
-            path.relative_to(root).as_posix(): path.stat().st_size
+            results.name(path): path.stat().st_size
             # environment.json says that the study is finished, and goes when all else is there.
-            for path in sorted(root.rglob("*"), key=lambda path: (path == Results(root).environment_file, path))
+            for path in sorted(results.root.rglob("*"), key=lambda path: (path == results.environment_file, path))
             if path.is_file() and not path.name.startswith(".")
         }
         early = ("study.yaml", "environment.json")
@@ -238,7 +238,7 @@ class Place:
                 else:
                     wanted = _part(name) not in NOT_KEPT and (finished or name in early)
                 if wanted:
-                    store.put(name, root)
+                    store.put(name, results.root)
             if finished:
                 outdated = (*REWRITTEN, "checkpoints")
                 store.remove(name for name in there if _part(name) in outdated and name not in here)
@@ -247,9 +247,9 @@ class Place:
     def bring(self, path: Path) -> None:
         """Bring one file that the driver wrote."""
         if self.url is not None:
-            store, root = self.store(), Path(self.root)
+            store = self.store()
             with store.explained():
-                store.put(path.relative_to(root).as_posix(), root)
+                store.bring([path], Path(self.root))
 
     def _get(self, wanted: dict[str, int], store: Store) -> None:
         root = Path(self.root)
@@ -284,7 +284,7 @@ class Place:
             ThreadPoolExecutor(1) as uploader,
         ):
             results = Results(Path(folder))
-            log = results.log_file(key).relative_to(results.root).as_posix()
+            log = results.name(results.log_file(key))
             for name in [*store.files(f"checkpoints/{key}"), *(name for name in store.files("logs") if name == log)]:
                 store.get(name, results.root)
             travelling: list[Future[None]] = []
@@ -292,31 +292,22 @@ class Place:
             def saved() -> None:
                 while travelling:
                     travelling.pop().result()
-                names = [
-                    path.relative_to(results.root).as_posix() for path in sorted(results.checkpoints(key).glob("[!.]*"))
-                ]
+                names = [results.name(path) for path in sorted(results.checkpoints(key).glob("[!.]*"))]
                 travelling.append(uploader.submit(_renew, store, names, f"checkpoints/{key}", results.root))
 
             try:
                 yield results, saved
             finally:
-                if results.log_file(key).exists():
-                    store.put(log, results.root)
+                store.bring([results.log_file(key)], results.root)
             while travelling:
                 travelling.pop().result()
             for part in ("errors", "detectors", "records"):
-                for path in sorted((results.root / part).rglob("[!.]*")):
-                    if path.is_file():
-                        store.put(path.relative_to(results.root).as_posix(), results.root)
+                store.bring(sorted((results.root / part).rglob("[!.]*")), results.root)
             store.remove(store.files(f"checkpoints/{key}"))
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Results]:
-        """Give a worker the results in which it runs a unit of the attack stage.
-
-        Raises:
-            UserError: this node has another version of the package.
-        """
+        """Give a worker, if it has the study's version, the results in which it runs a unit of the attack stage."""
         self._check_version()
         if self.url is None:
             yield Results(Path(self.root))
@@ -327,8 +318,7 @@ class Place:
             yield results
             left = sorted((results.root / "attacks").glob("[!.]*"), key=lambda path: path.suffix == ".json")
             with store.explained():
-                for path in left:
-                    store.put(path.relative_to(results.root).as_posix(), results.root)
+                store.bring(left, results.root)
 
     def _check_version(self) -> None:
         """Refuse to work with another version; a node may have joined after all others were checked."""
@@ -352,24 +342,21 @@ class _Arriving(Results):
         """Return a trial's record; its log, which the record points to, is fetched too."""
         with self._store.explained():
             for path in sorted((self.root / "records").glob("[!.]*.json")):
-                name = path.relative_to(self.root).as_posix()
+                name = self.name(path)
                 if name not in self._there:
                     self._store.put(name, self.root)
                     self._there.add(name)
-            log, name = (
-                path.relative_to(self.root).as_posix() for path in (self.log_file(trial), self.record_file(trial))
-            )
+            name = self.name(self.record_file(trial))
             with contextlib.suppress(FileNotFoundError):
-                self._store.get(log, self.root)
+                self._store.get(self.name(self.log_file(trial)), self.root)
             with contextlib.suppress(FileNotFoundError):
                 self._store.get(name, self.root)
                 self._there.add(name)
         return super().record(trial)
 
     def remove_record(self, trial: str) -> None:
-        """Remove a trial's record here and there."""
         super().remove_record(trial)
-        name = self.record_file(trial).relative_to(self.root).as_posix()
+        name = self.name(self.record_file(trial))
         if name in self._there:
             with self._store.explained():
                 self._store.remove([name])
@@ -384,7 +371,6 @@ class _OnDemand(Results):
         self._store = store
 
     def detector(self, trial: str) -> Path:
-        """Return the folder of a detector."""
         folder = super().detector(trial)
         if not folder.exists():
             with self._store.explained():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -66,8 +66,11 @@ def write_tables(plan: Plan, results: Results) -> None:
     """Write the three tables of everything that has a record so far."""
     axes = training_axes(plan.study)
     rows, epochs = [], []
-    for role, spec, settings in _specs(plan):
-        record = plan.records.get(spec.key) or _never_run(plan, spec)
+    trials = [(REFERENCE, spec, spec.settings) for spec in plan.references]
+    trials += [(CONFIGURATION, spec, planned.settings) for planned in plan.configurations for spec in planned.trials]
+    for role, spec, settings in trials:
+        reason = plan.given_up(spec.key)
+        record = plan.records.get(spec.key) or (Record(spec, "stopped", reason) if reason else None)
         if record is None:
             continue
         searched = {name: setting_of(settings, name) for name in axes} if role == CONFIGURATION else {}
@@ -81,12 +84,6 @@ def write_tables(plan: Plan, results: Results) -> None:
         pd.concat(history, ignore_index=True) if history else pd.DataFrame(columns=columns),
     )
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
-
-
-def _never_run(plan: Plan, spec: TrialSpec) -> Record | None:
-    """Return a stand-in for a trial that was not run because its configuration was given up."""
-    reason = plan.given_up(spec.key)
-    return Record(spec, "stopped", reason) if reason else None
 
 
 def training_axes(study: config.Study) -> list[str]:
@@ -229,11 +226,3 @@ def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
     mean = mean_interval(values, strata, bounds=(0, 1))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
-
-
-def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:
-    for spec in plan.references:
-        yield REFERENCE, spec, spec.settings
-    for planned in plan.configurations:
-        for spec in planned.trials:
-            yield CONFIGURATION, spec, planned.settings

@@ -30,7 +30,6 @@ class Work:
     rest: float
 
     def after(self, epochs: int) -> float:
-        """Return what is left after so many epochs."""
         return max(self.epochs - epochs, 0) * self.epoch + self.rest
 
 
@@ -90,7 +89,6 @@ class TrialsLeft:
         return [(epoch, epochs) for epoch, epochs in found if epochs > 0]
 
     def clear(self) -> None:
-        """Forget what is running."""
         self._begun.clear()
 
     def started(self, name: str, spec: TrialSpec, now: float) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +40,26 @@ class Clock:
         return self.earlier + time.perf_counter() - self._started
 
 
+@dataclass(eq=False)
 class Following(Run):
-    """Receives the epochs of a detector's training, and keeps checkpoints and the history.
+    """Receives the epochs of a detector's training; keeps checkpoints in a folder, and the rows of epochs.parquet.
 
-    Attributes:
-        history: the rows of epochs.parquet so far.
-        train_seconds: spent in training, over all processes.
-        evaluation_seconds: spent in evaluating along the training.
+    The seconds are those of all processes that worked on the trial, in training and in evaluating along it.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        evaluate: config.Evaluate,
-        followed: FollowedImages,
-        *,
-        folder: Path,
-        clock: Clock,
-        on_epoch: EpochCallback | None,
-    ) -> None:
-        self.detector, self.evaluate, self.followed = detector, evaluate, followed
-        self.folder, self.clock, self.on_epoch = folder, clock, on_epoch
-        self.history: list[dict[str, float]] = []
-        self.train_seconds = self.evaluation_seconds = 0.0
-        self._started = time.perf_counter()
+    detector: Detector
+    evaluate: config.Evaluate
+    followed: FollowedImages
+    folder: Path
+    clock: Clock
+    on_epoch: EpochCallback | None
+    history: list[dict[str, float]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
 
     @property
     def epochs(self) -> int:
-        """Epochs done."""
         return len(self.history)
 
     def resumed(self) -> dict[str, Any] | None:
@@ -80,8 +72,7 @@ class Following(Run):
         self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
         self.clock.earlier = state["seconds"]
         log.info("going on after epoch %d", self.epochs)
-        trained: dict[str, Any] = state["trained"]
-        return trained
+        return dict(state["trained"])
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         """Follow an epoch and keep its checkpoint."""

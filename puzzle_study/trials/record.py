@@ -68,11 +68,9 @@ class Record:
         return None if found is None else float(found)
 
     def column(self, name: str) -> Any:
-        """Return a plain column, or None."""
         return self.seconds if name == "seconds" else self.measured.get(name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain values."""
         content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name != "spec"}
         spec = self.spec
         names = {"format": RECORD_FORMAT, "trial": spec.key, "configuration": spec.configuration}

@@ -71,11 +71,7 @@ def run(
 
 
 def check_images(images: config.Data, fingerprint: str) -> None:
-    """Refuse to work on a node whose images are not the study's: results would be stored under the wrong key.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Refuse images that are not the study's: results would be stored under the wrong key."""
     if _fingerprint(images) != fingerprint:
         raise UserError(
             f"the images in data.root on {socket.gethostname()} differ from those that the study was started with; "
@@ -144,14 +140,7 @@ def _fit_and_score(
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
-    following = Following(
-        detector,
-        settings.evaluate,
-        followed,
-        folder=results.checkpoints(spec.key),
-        clock=clock,
-        on_epoch=on_epoch,
-    )
+    following = Following(detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch)
     started = time.perf_counter()
     detector.fit(train, following)
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
@@ -262,7 +251,6 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
 
 
 def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
-    """Return why a training failed, in one sentence."""
     if is_out_of_memory(error):
         large = DETECTORS[spec.detector].Settings.LARGE
         lower = f"lower {' or '.join(large)}" if large else "lower data.size"

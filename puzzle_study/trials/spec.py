@@ -35,7 +35,6 @@ class TrialSpec:
 
     @property
     def detector(self) -> str:
-        """Name of the detector."""
         return self.settings.detector
 
     def to_json(self) -> dict[str, Any]:

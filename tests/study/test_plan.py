@@ -108,6 +108,12 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations_and_tells_optu
     assert told(tmp_path / "part") == told(tmp_path / "whole")
 
 
+def test_a_study_without_a_search_keeps_no_older_journal(tmp_path: Path) -> None:
+    run_out(make_plan(tmp_path, configurations=1, journal=tmp_path / "journal"))
+    plan_of(tmp_path, "data: {name: digits}\n", journal=tmp_path / "journal")
+    assert not (tmp_path / "journal").exists()
+
+
 def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:
     plan = make_plan(tmp_path)
     keys = []
@@ -162,7 +168,7 @@ def test_a_failed_trial_makes_its_configuration_incomplete_and_never_the_winner(
     while (spec := plan.take()) is not None:
         failed = spec.settings == plan.configurations[0].settings and spec.task.normal_class == "8"
         plan.done(spec.key, Record(spec, "failed", "diverged") if failed else record_of(spec))
-    assert plan.worth(plan.configurations[0]) is None
+    assert plan.configurations[0].worth is None
     winner = plan.winner()
     assert winner is not None
     assert winner[0].number != 0

@@ -68,7 +68,7 @@ def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, noise: float = 0.01)
 def test_a_model_finds_better_values_than_its_random_start(tmp_path: Path, algorithm: str) -> None:
     plan = searching(tmp_path, search=f"algorithm: {algorithm}\nconfigurations: 40\nstartup: 8")
     run_out(plan, noise=0.0)
-    worth = [plan.worth(planned) for planned in plan.configurations]
+    worth = [planned.worth for planned in plan.configurations]
     values = [found[READING][0] for found in worth if found is not None]
     assert np.mean(values[-15:]) > np.mean(values[1:9]) + 0.005
 
@@ -211,7 +211,7 @@ def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resum
     for planned in plan.configurations:
         assert bool(planned.given_up) == (planned.configuration in victims)
         if planned.given_up:
-            assert plan.worth(planned) is None
+            assert planned.worth is None
             assert sum(spec.key in plan.records for spec in planned.trials) == 1
     again = Plan(plan.file, plan.tasks, "0" * 16, plan.results)
     assert again.ended()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+import puzzle_study
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
 from puzzle_study.study.nodes import answers, check_gpus, named
@@ -60,11 +62,7 @@ except Exception as error:
 def started_ray(
     study: config.Study, place: Place, fingerprint: str, address: str | None, console: Console, *, verbose: bool = False
 ) -> Iterator[None]:
-    """Have Ray for the time of a study: on this machine, or the cluster at an address.
-
-    Raises:
-        UserError: see :func:`local_ray` and :func:`joined_ray`.
-    """
+    """Have Ray for the time of a study: on this machine, or the cluster at an address. Raises UserError as those do."""
     _set_environment(VERBOSE if verbose else SILENT)
     started = local_ray(study.resources) if address is None else joined_ray(study, place, fingerprint, address)
     with started, watched_ray(console):
@@ -200,10 +198,6 @@ def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, A
 
 def package_digest() -> str:
     """Return a hash of the package's source files."""
-    import hashlib
-
-    import puzzle_study
-
     found = hashlib.sha256()
     root = Path(puzzle_study.__file__).parent
     for path in sorted(root.rglob("*.py")):
@@ -216,11 +210,7 @@ def _set_environment(names: Mapping[str, str]) -> None:
 
 
 def _mend_token() -> str:
-    """Return where the cluster's token comes from; a file that others can read is closed to them.
-
-    Raises:
-        UserError: there is no token.
-    """
+    """Return where the cluster's token comes from, or raise UserError; close a file that others can read to them."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -239,11 +229,7 @@ def _mend_token() -> str:
 
 
 def _reachable(address: str) -> str:
-    """Return the HOST:PORT of an address; Ray itself would wait for minutes if nothing listens there.
-
-    Raises:
-        UserError: there is no such cluster, or nothing listens there.
-    """
+    """Return the HOST:PORT of an address, or raise UserError at once; Ray would wait for minutes if nothing listens."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die
 
@@ -267,11 +253,7 @@ def _reachable(address: str) -> str:
 
 
 def _ask_in(address: str, token: str | None) -> None:
-    """Ask the cluster once whether it lets this machine in; Ray itself would ask for 20 s, or 13 min if it is not Ray.
-
-    Raises:
-        UserError: it does not, or it is not a Ray cluster.
-    """
+    """Raise UserError unless the cluster lets this machine in; Ray would ask for 20 s, or 13 min if it is not Ray."""
     try:
         # In a process of its own, which can be ended, and whose words on the screen are kept.
         asked = subprocess.run(
@@ -293,11 +275,7 @@ def _ask_in(address: str, token: str | None) -> None:
 
 
 def _claim(place: Place) -> Any:
-    """Return an actor that lives as long as the driver, under the name of the results.
-
-    Raises:
-        UserError: another driver has it.
-    """
+    """Return an actor that lives as long as the driver, named after the results; raise UserError if there is one."""
     import ray
 
     class Claim:
@@ -326,11 +304,7 @@ def _sign(place: Place) -> Iterator[str | None]:
 
 
 def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, sign: str | None) -> list[Any]:
-    """Run a small task on every node that says what is there.
-
-    Raises:
-        UserError: a node does not answer.
-    """
+    """Run a small task on every node that says what is there."""
     import ray
 
     here, driver = __version__, ray.get_runtime_context().get_node_id()

@@ -21,6 +21,7 @@ from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.study.ray.loggers import make_loggers
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
@@ -46,7 +47,6 @@ class LogFollower:
         self._shown = {path: path.stat().st_size for path in folder.glob("*.log")}
 
     def print_new(self) -> None:
-        """Print the lines that were added since the last call."""
         for path in sorted(self._folder.glob("*.log")):
             start = self._shown.get(path, 0)
             if path.stat().st_size <= start:
@@ -59,34 +59,27 @@ class LogFollower:
                 self._say(f"{path.stem} {line}")
 
 
-class ProgressCallback(tune.Callback):
+class ProgressCallback(OutOfSnapshots, tune.Callback):
     """Shows on the live line what the plan knows."""
 
     def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
         self._plan, self._progress, self._follower = plan, progress, follower
         self._left = TrialsLeft(plan, progress.time_left)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave plan and screen out of Ray's snapshots."""
-        return {}
-
     def setup(self, *arguments: Any, **info: Any) -> None:
-        """Begin to run what is left: nothing of it runs yet."""
+        """Begin a run, in which nothing runs yet."""
         self._left.clear()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial as running."""
         self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Count the epochs of a running trial."""
         if "epoch" in result and ENDED not in result:
             self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that ended or failed."""
         key = TrialSpec.from_json(trial.config["spec"]).key
         self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
         self._progress.follow(self._left.epochs)
@@ -103,14 +96,13 @@ class ProgressCallback(tune.Callback):
         self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Show the epochs and keep the time left moving."""
         self._progress.follow(self._left.epochs)
         self._progress.tick()
         if self._follower is not None:
             self._follower.print_new()
 
 
-class EndsTheStudy(tune.Stopper):
+class EndsTheStudy(OutOfSnapshots, tune.Stopper):
     """Ends the run if more trials could only fail: one could not write, or the first all met the same user error."""
 
     def __init__(self, plan: Plan, results: Results) -> None:
@@ -120,10 +112,6 @@ class EndsTheStudy(tune.Stopper):
         self._worked_before = any(record.worked for record in records(results))
         self._training: set[str] = set()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the plan out of Ray's snapshots."""
-        return {}
-
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return whether this trial could not write."""
         self.sentence = self.sentence or result.get(CANNOT_WRITE)
@@ -131,7 +119,6 @@ class EndsTheStudy(tune.Stopper):
         return CANNOT_WRITE in result
 
     def stop_all(self) -> bool:
-        """Return whether there is a reason to end the run."""
         if self.sentence is None and not self._worked_before and not self._training:
             self.sentence = common_failure(self._plan)
         return self.sentence is not None

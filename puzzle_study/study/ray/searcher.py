@@ -11,13 +11,14 @@ from ray.tune.search import Searcher
 
 from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.trials.record import Record, read_record
 
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""
 
 
-class PlanSearcher(Searcher):
+class PlanSearcher(OutOfSnapshots, Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
 
     The plan's records are the truth: Ray's report of a trial only says that it is time to read them. ``stopped`` holds
@@ -28,10 +29,6 @@ class PlanSearcher(Searcher):
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped = plan, results, stopped
         self._specs: dict[str, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the plan out of Ray's snapshots: it is rebuilt from records."""
-        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
@@ -82,5 +79,5 @@ class PlanSearcher(Searcher):
         Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Refuse: studies are never restored from Ray's state."""
+        """Raise RuntimeError: a study is never restored from Ray's state."""
         raise RuntimeError("a study goes on from its records: python -m puzzle_study.tune STUDY.yaml --resume")
