@@ -36,14 +36,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Unit(ABC):
-    """A piece of the attack stage: one detector is attacked, and one record is left under the unit's key.
-
-    Attributes:
-        trial: the trial of the detector that is attacked.
-        reading: how its errors are read.
-        specs: the attacks.
-        max_images: most test images that are attacked; None: all.
-    """
+    """A piece of the attack stage: one detector is attacked, and one record is left under the unit's key."""
 
     trial: TrialSpec
     reading: Reading

@@ -34,13 +34,7 @@ WAIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Victim:
-    """A configuration that is attacked, under one reading.
-
-    Attributes:
-        label: ``winner``, ``default``, both joined by ``;``, or nothing.
-        trials: its detectors.
-        reading: how their errors are read.
-    """
+    """A configuration that is attacked under one reading; labels are ``winner`` and ``default``, joined by ``;``."""
 
     label: str
     trials: tuple[TrialSpec, ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -58,14 +57,8 @@ def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -
 class StageProgress:
     """Progress of one stage: one live line on a terminal, otherwise a line per completed item and every 30 seconds.
 
-    Args:
-        label: what is counted, such as ``trials``.
-        total: how many there are.
-        done: how many are known to have been done before this run.
-        console: where to print.
-
-    Attributes:
-        time_left: the estimate that is shown; callers that do not :meth:`advance` tell it of the work.
+    ``label`` is what is counted, such as ``trials``; ``done`` how many were done before this run. Callers that do not
+    :meth:`advance` tell :attr:`time_left` of the work.
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, console: Console) -> None:
@@ -91,9 +84,7 @@ class StageProgress:
         self._refresh()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def update(self, completed: int, *, total: int | None = None, best: str = "") -> None:

@@ -46,11 +46,7 @@ def results_folder(given: Path | None, storage: str | None) -> Path:
 
 
 class Store:
-    """The files of one study at a URL, by their names below it.
-
-    Args:
-        url: such as ``s3://bucket/folder`` or ``gs://bucket/folder``, or ``file:///folder``.
-        name: the study's own folder there.
+    """The files of the study ``name`` at a URL: ``s3://bucket/folder``, ``gs://bucket/folder`` or ``file:///folder``.
 
     Raises:
         UserError: pyarrow does not know the URL, or it names no bucket, or it contains a password.

@@ -26,7 +26,7 @@ from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import pareto_front, trial_value
 from tests.core import tiny
 from tests.core.tiny import own
-from tests.study.conftest import DIGITS, carry_out, finish, finished, plan_of, stopped
+from tests.study.conftest import DIGITS, carry_out, finished, plan_of
 
 READING = Reading("l2", "max")
 
@@ -199,37 +199,18 @@ def test_a_configuration_that_is_better_on_average_never_loses() -> None:
     assert not lost([0.9] * 6)
 
 
-def test_a_stopped_trial_gives_its_configuration_up_and_stays_stopped_in_a_resumed_study(tmp_path: Path) -> None:
-    search = "algorithm: optuna\nconfigurations: 6\nstopping: {}"
-    plan = searching(tmp_path, search=search, more="evaluate: {selection: true}\n")
-    victims = set[str]()
-    while (spec := plan.take()) is not None:
-        bad = plan.stoppable(spec.key) and own(spec.settings).train.lambda_ > 0.1
-        victims |= {spec.configuration} if bad else set()
-        finish(plan, stopped(spec, plan) if bad else record_of(spec))
-    assert victims
-    for planned in plan.configurations:
-        assert bool(planned.given_up) == (planned.configuration in victims)
-        if planned.given_up:
-            assert planned.worth is None
-            assert sum(spec.key in plan.records for spec in planned.trials) == 1
-    again = Plan(plan.file, plan.tasks, "0" * 16, plan.results)
-    assert again.ended()
-    assert [p.values for p in again.configurations] == [p.values for p in plan.configurations]
-
-
 @pytest.mark.parametrize(
-    ("search", "more", "said"),
+    ("search", "said"),
     [
-        ("algorithm: cmaes\nobjectives: [selection, seconds]", "", "cmaes follows one objective"),
-        ("objectives: [auroc]", "", "uses test labels; say selection: oracle"),
-        ("objectives: [robust_auroc]", "", "or use robust_selection"),
-        ("objectives: [robust_selection]", "", "need evaluate.robust"),
-        ("objectives: [selection, selection]", "", "names a column twice"),
-        ("objectives: [selection, seconds]\nracing: {}", "", "compare by one objective"),
-        ("stopping: {rule: median}", "", "needs evaluate.selection: true"),
+        ("algorithm: cmaes\nobjectives: [selection, seconds]", "cmaes follows one objective"),
+        ("objectives: [auroc]", "uses test labels; say selection: oracle"),
+        ("objectives: [robust_auroc]", "or use robust_selection"),
+        ("objectives: [robust_selection]", "need evaluate.robust"),
+        ("objectives: [selection, selection]", "names a column twice"),
+        ("objectives: [selection, seconds]\nracing: {}", "compare by one objective"),
+        ("stopping: {rule: median}", "needs evaluate.selection: true"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, search: str, more: str, said: str) -> None:
+def test_a_search_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path, search: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        searching(tmp_path, search=search, more=more)
+        searching(tmp_path, search=search)
