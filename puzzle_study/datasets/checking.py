@@ -12,7 +12,7 @@ from puzzle_study import config
 from puzzle_study.datasets import finding, noticing
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.datasets.files_unit import FilesUnit
-from puzzle_study.datasets.records import Inspection, Unit, attempt, md5
+from puzzle_study.datasets.records import Inspection, Unit, attempt, hexdigest
 from puzzle_study.errors import UserError
 
 
@@ -70,7 +70,7 @@ def _unofficial(name: str, units: Mapping[str, Unit]) -> list[str]:
     for unit in units.values():
         for file in unit.files if unit.base and checksums else ():
             wanted = checksums.get(Path(file).name)
-            if wanted and unit.base and attempt(partial(md5, unit.base / file)) != wanted:
+            if wanted and unit.base and attempt(partial(hexdigest, unit.base / file, "md5")) != wanted:
                 notes.append(
                     f"{unit.base / file} is not byte for byte the published file: another edition, or damaged unseen"
                 )
@@ -82,6 +82,6 @@ def _duplicates(units: Mapping[str, Unit]) -> list[str]:
     unit = units.get("")
     if not isinstance(unit, FilesUnit) or isinstance(attempt(lambda: unit.files), UserError):
         return []
-    digests = [attempt(partial(md5, unit.base / file)) for file in unit.files]
+    digests = [attempt(partial(hexdigest, unit.base / file, "md5")) for file in unit.files]
     copies = len(digests) - len(set(map(str, digests)))
     return [f"{copies} files are byte-identical copies of others; splits keep copies together"] if copies else []

@@ -12,7 +12,9 @@ from puzzle_study.datasets import finding, loading
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.datasets.images import decode_all
+from puzzle_study.datasets.original_sizes import OriginalSizes
 from puzzle_study.datasets.records import Sizing, Unit
+from puzzle_study.datasets.task import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
 
@@ -23,7 +25,13 @@ SIDE = 64
 
 
 def lacking(data: config.Data) -> dict[str, str]:
-    """See :func:`puzzle_study.datasets.lacking`."""
+    """Return by normal class what its test lacks for an AUROC, such as ``no test images``; complete ones are left out.
+
+    No image is decoded. Only a set with its own split, such as a folder of the user's, may lack something.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
     if DATASETS[data.name].protocol != "given":
         # These divide the images themselves, and put both kinds into every test.
         return {}
@@ -37,7 +45,11 @@ def lacking(data: config.Data) -> dict[str, str]:
 
 
 def notes(data: config.Data) -> list[str]:
-    """See :func:`puzzle_study.datasets.notes`."""
+    """Return what is unusual about the images of ``data``, in sentences; up to 32 images are decoded.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
     found = []
     by_kind: dict[str, list[str]] = {}
     for name, what in lacking(data).items():
@@ -49,7 +61,7 @@ def notes(data: config.Data) -> list[str]:
         )
     info = DATASETS[data.name]
     if info.channels == 3 and not data.grayscale:
-        paths = training_files(_used(data).values())
+        paths = _training_files(_used(data).values())
         if _are_gray(paths):
             found.append(
                 f"the training images are gray but are read as colour (all channels are equal in the {len(paths)} "
@@ -58,7 +70,17 @@ def notes(data: config.Data) -> list[str]:
     return found
 
 
-def training_files(units: Iterable[Unit]) -> list[Path]:
+def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
+    """Return how large a task's training image files are, judged by up to 32 of them; None if it has no image files.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    units = finding.units(data.name, data.root)
+    return OriginalSizes.of(_training_files([units.get(spec.normal_class) or units[""]]))
+
+
+def _training_files(units: Iterable[Unit]) -> list[Path]:
     """Return the image files that are looked at: up to 32 that may be trained on, spread evenly over all of them."""
     paths = [
         unit.base / image.name

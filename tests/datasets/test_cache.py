@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from puzzle_study.datasets import cache, finding, load_task, task_specs
+from puzzle_study.datasets.files_unit import FilesUnit
 from puzzle_study.datasets.records import Decoded, Sizing
 from puzzle_study.errors import UserError
 
@@ -47,13 +49,13 @@ def all_files_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose content was hashed."""
     names: list[str] = []
-    original = cache._sha256_of
+    original = cache.hexdigest
 
-    def record(file: object) -> str:
-        names.append(Path(str(getattr(file, "name", ""))).name)
-        return original(file)
+    def record(path: Path, algorithm: str) -> str:
+        names.append(path.name)
+        return original(path, algorithm)
 
-    monkeypatch.setattr(cache, "_sha256_of", record)
+    monkeypatch.setattr(cache, "hexdigest", record)
     return names
 
 
@@ -102,10 +104,8 @@ def test_a_change_that_hides_its_time_is_noticed(layouts: Layouts, fresh_cache: 
     settle(folder)
     before, digest = load(layouts)
     size = path.stat().st_size
-    content = bytearray(path.read_bytes())
     png(path, 2, (16, 16), "L")
-    other = path.read_bytes()[: len(content)].ljust(len(content), b"\0")
-    path.write_bytes(other)
+    path.write_bytes(path.read_bytes()[:size].ljust(size, b"\0"))
     os.utime(path, (1e9, 1e9))
     assert (path.stat().st_size, path.stat().st_mtime) == (size, 1e9)
     after, changed = load(layouts)
@@ -143,26 +143,24 @@ def test_each_sizing_has_its_entry(layouts: Layouts, fresh_cache: Path) -> None:
     assert len(entries(fresh_cache)) == 3
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
 
 
 @pytest.mark.usefixtures("all_files_are_old")
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [lambda content: content[:-7], flipped, lambda content: b"", None])
 @pytest.mark.parametrize("file", ["images.npy", "index.json"])
-def test_a_damaged_entry_is_rebuilt(layouts: Layouts, fresh_cache: Path, damage: object, file: str) -> None:
+def test_a_damaged_entry_is_rebuilt(
+    layouts: Layouts, fresh_cache: Path, damage: Callable[[bytes], bytes] | None, file: str
+) -> None:
     layouts.categories()
     before, digest = load(layouts)
     expected = np.array(before.images_NCHW)
     (entry,) = entries(fresh_cache)
-    assert callable(damage)
-    damage(entry / file)
+    if damage is None:
+        (entry / file).unlink()
+    else:
+        (entry / file).write_bytes(damage((entry / file).read_bytes()))
     after, same = load(layouts)
     assert same == digest
     assert np.array_equal(after.images_NCHW, expected)
@@ -183,8 +181,7 @@ def test_leftovers_of_a_killed_process_are_cleared(layouts: Layouts, fresh_cache
     layouts.categories()
     load(layouts)
     (entry,) = entries(fresh_cache)
-    leftover = entry.with_name(f".{entry.name}.12345")
-    entry.rename(leftover)
+    entry.rename(entry.with_name(f".{entry.name}.partial"))
     load(layouts)
     assert entries(fresh_cache) == [entry]
 
@@ -216,23 +213,20 @@ def test_processes_that_start_at_once(layouts: Layouts, fresh_cache: Path) -> No
     assert len(entries(fresh_cache)) == 1
 
 
-def test_files_that_change_while_they_are_read(layouts: Layouts, fresh_cache: Path) -> None:
+def test_files_that_change_while_they_are_read(
+    layouts: Layouts, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = layouts.categories()
 
-    class Changing:
-        def __init__(self) -> None:
-            self.unit = finding.units("mvtec", str(layouts.root))["bottle"]
+    def decode(self: FilesUnit, sizing: Sizing, digests: dict[str, str]) -> Decoded:
+        result = original(self, sizing, digests)
+        png(folder / "bottle" / "train" / "good" / "000.png", 123)
+        return result
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.unit, name)
-
-        def decode(self, sizing: Sizing, digests: dict[str, str]) -> Decoded:
-            result = self.unit.decode(sizing, digests)
-            png(folder / "bottle" / "train" / "good" / "000.png", 123)
-            return result
-
+    original = FilesUnit.decode
+    monkeypatch.setattr(FilesUnit, "decode", decode)
     with pytest.raises(UserError, match="mvtec/bottle changed while it was read; run the command again"):
-        cache.load("mvtec", Changing(), SIZING)  # type: ignore[arg-type]
+        load(layouts)
     assert not (fresh_cache / "decoded").exists() or entries(fresh_cache) == []
 
 
@@ -257,16 +251,11 @@ def test_a_full_disk_leaves_nothing(layouts: Layouts, fresh_cache: Path, monkeyp
 
 
 @pytest.mark.usefixtures("all_files_are_old")
-def test_a_read_only_cache_still_serves(layouts: Layouts, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_still_serves(layouts: Layouts, fresh_cache: Path, refuse: Callable[..., None]) -> None:
     layouts.categories()
     _, digest = load(layouts)
     shutil.rmtree(fresh_cache / "hashes")
-
-    def refuse(*arguments: object, **more: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    refuse("mkdir", "write_bytes")
     assert load(layouts)[1] == digest
 
 

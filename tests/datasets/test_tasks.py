@@ -204,7 +204,7 @@ def test_a_damaged_image_stops_the_task_with_its_name(layouts: Layouts) -> None:
     (folder / "grid" / "test" / "hole" / "002.png").write_bytes(b"\x89PNG nonsense")
     data = section("mvtec", root=str(layouts.root))
     assert len(load_task(data, TaskSpec("mvtec", "bottle")).train) > 0
-    with pytest.raises(UserError, match=r"grid/test/hole/002\.png is no readable image"):
+    with pytest.raises(UserError, match=r"grid/test/hole/002\.png is not a readable image"):
         load_task(data, TaskSpec("mvtec", "grid"))
 
 
