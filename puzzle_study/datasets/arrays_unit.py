@@ -45,7 +45,7 @@ class ArraysUnit:
 
     def decode(self, sizing: Sizing, digests: Mapping[str, str]) -> Decoded:
         """Read all batches; image 17 of the batch ``train`` is ``train/00017``."""
-        images, classes, names, parts = [], list[str](), list[str](), list[str]()
+        images, classes, names, parts = list[Bytes](), list[str](), list[str](), list[str]()
         for batch in self.batches:
             images_NHWC, label_N = self._read(batch)
             if images and images_NHWC.shape[1:] != images[0].shape[1:]:

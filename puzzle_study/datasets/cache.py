@@ -91,8 +91,10 @@ def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str,
             stat = path.stat()
             marks = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
             before = known.get(name)
-            trusted = isinstance(before, list) and before[:-1] == marks
-            digests[name] = str(before[-1]) if trusted else hexdigest(path, "sha256")
+            if isinstance(before, list) and before[:-1] == marks:
+                digests[name] = str(before[-1])
+            else:
+                digests[name] = hexdigest(path, "sha256")
         if max(stat.st_mtime_ns, stat.st_ctime_ns) < now - YOUNG_NS:
             remembered[name] = [*marks, digests[name]]
     if remembered != known:

@@ -22,7 +22,8 @@ from puzzle_study.errors import UserError
 MAX_INSTRUCTIONS = 1 << 20
 """A batch of 10,000 images has 30,000; each takes a microsecond or two, and up to a hundred bytes of memory."""
 MAX_NUMBER = 1 << 64
-"""Larger numbers could all have the same hash, and a dictionary with such keys takes endless time."""
+"""Larger numbers could all have the same hash, and a dictionary with such keys takes endless time. Memory is reserved
+for any number under which a value is to be remembered (PUT)."""
 MAX_EACH = 16
 """Of each kind in ``FEW``: a batch has ten tuples and six calls. Hashing nested tuples may take twice as long with each
 level, and every call may copy a long text."""
@@ -133,10 +134,8 @@ def _scan(content: bytes) -> None:
             raise _Refusal(f"more than {MAX_INSTRUCTIONS:,} instructions")
         if opcode.name not in INSTRUCTIONS:
             raise _Refusal(f"the instruction {opcode.name}")
-        if "PUT" in opcode.name and argument >= MAX_INSTRUCTIONS:
-            raise _Refusal("a memo number beyond its instructions")
-        if isinstance(argument, int) and abs(argument) >= MAX_NUMBER:
-            raise _Refusal("a number of more than 64 bits")
+        if isinstance(argument, int) and abs(argument) >= (MAX_INSTRUCTIONS if "PUT" in opcode.name else MAX_NUMBER):
+            raise _Refusal(f"a number of {argument.bit_length()} bits")
         if opcode.name in FEW:
             few[FEW[opcode.name]] += 1
             if few[FEW[opcode.name]] > MAX_EACH:

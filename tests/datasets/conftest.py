@@ -19,6 +19,7 @@ from PIL import Image
 
 from puzzle_study import config
 from puzzle_study import data as command
+from puzzle_study.datasets import Task, load_task, task_specs
 from puzzle_study.datasets.records import Bytes
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -73,7 +74,11 @@ def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def fail(*arguments: object, **more: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    return lambda *methods: [monkeypatch.setattr(Path, method, fail) for method in methods]
+    def refuse(*methods: str) -> None:
+        for method in methods:
+            monkeypatch.setattr(Path, method, fail)
+
+    return refuse
 
 
 def said(*arguments: object, code: int = 0) -> str:
@@ -110,6 +115,15 @@ class Layouts:
     """Writes small sets below ``root``, in a folder named like the set."""
 
     root: Path
+
+    def section(self, name: str, **settings: Any) -> config.Data:
+        """The data section that leads to a set here."""
+        return section(name, root=str(self.root), **settings)
+
+    def task(self, name: str, **settings: Any) -> Task:
+        """The first task of a set here."""
+        data = self.section(name, **settings)
+        return load_task(data, task_specs(data)[0])
 
     def mnist(self, name: str = "mnist", per_class: int = 6, zipped: bool = True) -> Path:
         """Ten classes, so many images of each in training and half of them in the test."""

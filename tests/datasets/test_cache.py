@@ -16,7 +16,7 @@ import pytest
 
 from puzzle_study.datasets import cache, finding, load_task, task_specs
 from puzzle_study.datasets.files_unit import FilesUnit
-from puzzle_study.datasets.records import Decoded, Sizing
+from puzzle_study.datasets.records import Decoded, Sizing, hexdigest
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts, png, section
@@ -49,11 +49,10 @@ def all_files_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose content was hashed."""
     names: list[str] = []
-    original = cache.hexdigest
 
     def record(path: Path, algorithm: str) -> str:
         names.append(path.name)
-        return original(path, algorithm)
+        return hexdigest(path, algorithm)
 
     monkeypatch.setattr(cache, "hexdigest", record)
     return names

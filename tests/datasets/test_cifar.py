@@ -86,14 +86,14 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "a state for a stand-in": (by_hand(b"\x80\x02c_codecs\nencode\n}X\x01\x00\x00\x00aK\x01sb"), "is damaged"),
     "a state for bytes": (by_hand(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a\x85RNb"), "bytes with a state"),
     # what would crash or hang
-    "an absurd memo number": (by_hand(b"\x80\x02}r" + struct.pack("<I", 2**31)), "a memo number beyond"),
+    "an absurd memo number": (by_hand(b"\x80\x02}r" + struct.pack("<I", 2**31)), "a number of 32 bits"),
     "a deep key": (by_hand(b"\x80\x02}K\x01", b"\x85" * 1_000_000, b"Ns"), "more than 16 tuples"),
     "a key that doubles": (by_hand(b"\x80\x02}K\x01", DOUBLING, b"Ns"), "more than 16 tuples"),
     "a key that doubles by DUP": (by_hand(b"\x80\x02}K\x01", b"2\x86" * 60, b"Ns"), "the instruction DUP"),
     "such a key among many": (by_hand(b"\x80\x02}(K\x01", DOUBLING, b"Nu"), "more than 16 tuples"),
     "a name that doubles": (by_hand(b"\x80\x04K\x01", DOUBLING, b"N\x93"), "more than 16 tuples"),
     "keys with the same hash": (
-        by_hand(b"\x80\x02}(", *(b"I%d\nN" % (times * (2**61 - 1)) for times in range(10)), b"u"), "more than 64 bits",
+        by_hand(b"\x80\x02}(", *(b"I%d\nN" % (times * (2**61 - 1)) for times in range(10)), b"u"), "number of 65 bits",
     ),
     "many empty lists": (by_hand(b"\x80\x02", b"]" * 1_100_000), "more than 1,048,576 instructions"),
     "text encoded again and again": (

@@ -174,7 +174,7 @@ def test_a_set_whose_files_have_the_same_names_is_refused(
 
 
 def test_as_a_module_without_a_traceback(tmp_path: Path) -> None:
-    arguments = [sys.executable, "-m", "puzzle_study.data", "check", "mvtec", "--root", tmp_path / "nowhere"]
+    arguments = [sys.executable, "-m", "puzzle_study.data", "check", "mvtec", "--root", f"{tmp_path}/nowhere"]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stdout == ""
