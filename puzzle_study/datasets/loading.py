@@ -73,10 +73,16 @@ def fingerprint(data: config.Data) -> str:
     Raises:
         UserError: a file is missing, damaged or unreadable.
     """
-    units = finding.units(data.name, data.root)
-    used = _normal_classes(data, units) if DATASETS[data.name].protocol == "given" else [""]
-    digests = [(name, cache.load(data.name, units[name], _sizing(data))[1]) for name in sorted(used)]
+    digests = [(name, cache.load(data.name, unit, _sizing(data))[1]) for name, unit in sorted(used_units(data).items())]
     return hashlib.sha256(json.dumps([data.name, digests]).encode()).hexdigest()[:16]
+
+
+def used_units(data: config.Data) -> Mapping[str, Unit]:
+    """Return the parts of a set that the tasks of ``data`` are made of, by name."""
+    units = finding.units(data.name, data.root)
+    if DATASETS[data.name].protocol != "given":
+        return units
+    return {name: units[name] for name in _normal_classes(data, units)}
 
 
 def _split(data: config.Data, spec: TaskSpec) -> tuple[Decoded, protocols.Split]:
