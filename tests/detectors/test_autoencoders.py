@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +16,9 @@ from puzzle_study.detectors.ae_l2 import AEL2
 from puzzle_study.detectors.ae_ssim import AESSIM, structural_similarity
 from puzzle_study.detectors.autoencoders import AutoencoderSettings, ConvolutionalAutoencoder, encoder_layers, halvings
 from puzzle_study.detectors.base import Context, Run, Shape
+from puzzle_study.detectors.dae import DAE, DenoisingSettings
 from puzzle_study.statistics import metrics
-from tests.detectors.test_conformance import anomalous, kept
+from tests.detectors.test_conformance import anomalous, kept, normal
 
 # Table 1 of the paper, for 128×128×1: channels in, channels out, kernel; the decoder is the same reversed.
 PUBLISHED = ((1, 32, 4), (32, 32, 4), (32, 32, 3), (32, 64, 4), (64, 64, 3), (64, 128, 4), (128, 64, 3), (64, 32, 3))
@@ -72,7 +77,7 @@ def test_the_map_of_ae_ssim_is_zero_where_an_image_is_rebuilt_and_large_where_it
     assert float(map_HW[0, 0]) > 0.05
 
 
-@pytest.mark.parametrize("name", ["ae_l2", "ae_ssim"])
+@pytest.mark.parametrize("name", ["ae_l2", "ae_ssim", "dae"])
 def test_the_mean_of_a_map_is_the_score(name: str) -> None:
     detector = kept(name)
     error_NK, map_NHW = detector.maps(anomalous(3))
@@ -96,6 +101,33 @@ def test_paper_and_fast_are_what_they_say() -> None:
 
 def _without_data(dataset: str, own: dict[str, str]) -> dict[str, object]:
     return {key: value for key, value in layers.resolved(AutoencoderSettings, own, dataset).items() if key != "data"}
+
+
+class Rows(Run):
+    """Keeps what is said of each epoch."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        self.rows.append(row)
+
+
+def test_dae_is_given_noisy_images_and_compared_with_the_clean_ones() -> None:
+    settings = DenoisingSettings.model_validate(
+        {"model": {"code": 4, "base_channels": 2}, "train": {"epochs": 1, "batch_size": 8, "noise": 0.3}}
+    )
+    detector = DAE.build(settings, Context(Shape(1, 16, 16), 5, torch.device("cpu"), "float32"))
+    untrained = copy.deepcopy(detector.network)
+    rows = Rows()
+    detector.fit(normal(8), rows)
+
+    generator = torch.Generator().manual_seed(5)
+    x_NCHW = (normal(8).float() / 255)[torch.randperm(8, generator=generator)]
+    noisy_NCHW = x_NCHW + 0.3 * torch.randn(x_NCHW.shape, generator=generator)
+    with torch.no_grad():
+        expected = float((untrained(noisy_NCHW) - x_NCHW).square().mean())
+    assert rows.rows[0]["loss_rec"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_fast_finds_other_digits_than_the_one_it_has_learned() -> None:
