@@ -20,6 +20,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "nearest_neighbour": "puzzle_study.detectors.nearest_neighbour:NearestNeighbour",
         "pca": "puzzle_study.detectors.pca:PCA",
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
+        "ae_l2": "puzzle_study.detectors.ae_l2:AEL2",
+        "ae_ssim": "puzzle_study.detectors.ae_ssim:AESSIM",
+        "dae": "puzzle_study.detectors.dae:DAE",
     },
     group="puzzle_study.detectors",
 )
