@@ -25,31 +25,29 @@ def test_mean_is_the_mean_of_the_strata() -> None:
     assert (mean.n, mean.strata) == (4, 2)
 
 
-def test_one_trial_has_no_interval() -> None:
-    mean = intervals.mean_interval([0.7], ["a"])
-    assert mean.value == 0.7
-    assert np.isnan([mean.low, mean.high, mean.standard_error]).all()
-    assert mean.method == intervals.NO_INTERVAL
-
-
-def test_seeds_that_change_nothing_have_no_interval() -> None:
-    mean = intervals.mean_interval([0.7, 0.7, 0.9, 0.9], ["a", "a", "b", "b"])
-    assert mean.value == pytest.approx(0.8)
+@pytest.mark.parametrize(
+    ("values", "strata", "method"),
+    [
+        ([0.7], "a", intervals.NO_INTERVAL),
+        # One degree of freedom.
+        ([0.6, 0.8], "aa", intervals.NO_INTERVAL),
+        ([0.6, 0.8], "ab", intervals.NO_INTERVAL),
+        ([0.6, 0.8, 0.9], "aab", intervals.NO_INTERVAL),
+        # Seeds that change nothing.
+        ([0.7, 0.7, 0.9, 0.9], "aabb", intervals.NO_SPREAD),
+    ],
+)
+def test_too_little_has_no_interval(values: list[float], strata: str, method: str) -> None:
+    mean = intervals.mean_interval(values, list(strata))
     assert np.isnan([mean.low, mean.high]).all()
-    assert mean.method == intervals.NO_SPREAD
+    assert mean.method == method
+    if method == intervals.NO_INTERVAL:
+        assert (mean.standard_error > 0) == (len(values) > 1)
 
 
 def test_method_names_what_was_resampled() -> None:
     assert intervals.mean_interval([0.1, 0.2, 0.4], ["a", "b", "c"]).method == intervals.BETWEEN
     assert intervals.mean_interval([0.1, 0.2, 0.4], ["a", "a", "a"]).method == intervals.WITHIN
-
-
-@pytest.mark.parametrize("strata", [["a", "a"], ["a", "b"], ["a", "a", "b"]])
-def test_one_degree_of_freedom_has_no_interval(strata: list[Hashable]) -> None:
-    mean = intervals.mean_interval([0.6, 0.8, 0.9][: len(strata)], strata)
-    assert np.isnan([mean.low, mean.high]).all()
-    assert mean.method == intervals.NO_INTERVAL
-    assert mean.standard_error > 0
 
 
 def test_few_trials_have_the_interval_of_their_images() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,7 @@ TASKS_OF_A_FOLDER = 1
 CPU = torch.device("cpu")
 
 
-def named(path: Path) -> str:
-    return path.stem
-
-
+named = attrgetter("stem")
 each_study_of_the_papers_settings = pytest.mark.parametrize("path", WITH_THE_PAPERS_SETTINGS, ids=named)
 each_study = pytest.mark.parametrize("path", OURS, ids=named)
 each_paper_study = pytest.mark.parametrize("path", PAPER, ids=named)
@@ -59,6 +57,14 @@ def head(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     first = next(number for number, line in enumerate(lines) if not line.startswith("#"))
     return " ".join(line.removeprefix("#").strip() for line in lines[:first])
+
+
+def trials_said(path: Path, *, quick: bool) -> tuple[int, int]:
+    """How many trainings and references the head of a study file says."""
+    said = re.search(r"Trials: (\d+) trainings? and (\d+) references; --quick: (\d+) and (\d+)\.", head(path))
+    assert said
+    trainings, references = map(int, said.groups()[2 * quick : 2 * quick + 2])
+    return trainings, references
 
 
 def tasks(data: config.Data) -> list[TaskSpec]:
@@ -85,12 +91,8 @@ def test_there_is_a_file_for_every_data_set_and_every_table_and_figure_that_can_
 @long_and_quick
 @each_study
 def test_the_head_says_how_many_trials_there_are(path: Path, quick: bool, tmp_path: Path) -> None:
-    said = re.search(
-        r"Trials: (\d+) trainings? and (\d+) references; --quick: (\d+) and (\d+)\.", head(path)
-    )  # fmt: skip
-    assert said
+    trainings, references = trials_said(path, quick=quick)
     made = plan(path, tmp_path, quick=quick)
-    trainings, references = map(int, said.groups()[2 * quick : 2 * quick + 2])
     assert made.wanted * len(made.tasks) * len(made.study.seeds) == trainings
     assert len(made.references) == references
     assert made.total == trainings + references
@@ -350,10 +352,9 @@ def test_the_robustness_study_is_figure_10_over_training_adversaries(tmp_path: P
     figure = read.load(STUDIES / "paper" / "figure10_mnist.yaml").study
     made = plan(STUDIES / "robustness_mnist.yaml", tmp_path, quick=False)
     assert file.study.search
-    asker = space.GridAsker(file, file.study.search)
     found = set()
-    while (suggestion := asker.ask()) is not None:
-        adversary = own(file.configuration(suggestion.values)).train.adversary
+    for values in space.grid(file, file.study.search):
+        adversary = own(file.configuration(values)).train.adversary
         found.add((adversary.method, adversary.epsilon if adversary.method != "none" else 0, adversary.alpha))
     assert found == {
         ("none", 0, 2.0),
@@ -389,9 +390,7 @@ def test_a_variant_trains_what_the_paper_says(
 ) -> None:
     settings = resolved(f"data: {{name: cifar10}}\nvariant: {variant}", tmp_path)
     made = puzzles.puzzle_set(settings.puzzle, normal_class="ship", dataset="cifar10")
-    trainer = Trainer(
-        settings, made, channels=3, height=32, width=32, seed=0, device=CPU, precision="float32"
-    )  # fmt: skip
+    trainer = Trainer(settings, made, channels=3, height=32, width=32, seed=0, device=CPU, precision="float32")
     assert trainer.hide == hidden
     assert (trainer.discriminator is not None) is discriminates
     assert len(made) == transformations
@@ -453,6 +452,7 @@ TINY: Mapping[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(images: Path, tmp_path: Path) -> None:
     seen = set()
     for path in OURS:
@@ -493,9 +493,7 @@ def test_a_dry_run_on_the_real_set_prints_what_the_head_says(
         + [word for name in (f"data.root={root}", "model.base_channels=4") for word in ("--set", name)],
     )
     assert result.exit_code == 0, result.output
-    said = re.search(r"Trials: (\d+) trainings? and (\d+) references; --quick: (\d+) and (\d+)\.", head(path))
-    assert said
-    trainings, references = map(int, said.groups()[2 * quick : 2 * quick + 2])
+    trainings, references = trials_said(path, quick=quick)
     assert re.search(rf"^{trainings} trainings?: .* and {references} references$", result.output, re.M)
     assert "cannot matter" not in result.output
     assert re.search(r"^time: about \d", result.output, re.M)

@@ -59,6 +59,10 @@ def _quotient(value: Any) -> Any:
 Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
 Perturbation = Annotated[float, Field(ge=0, le=1, json_schema_extra=unit("pixel value")), BeforeValidator(_quotient)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED, json_schema_extra=unit("seed"))]
+ImageCount = Annotated[int, Field(ge=1, json_schema_extra=unit("images"))]
+MostImages = Annotated[int, Field(ge=2, json_schema_extra=unit("images"))]
+ConfigurationCount = Annotated[int, Field(ge=1, json_schema_extra=unit("configurations"))]
+AttackSteps = Annotated[int, Field(ge=1, le=1000, json_schema_extra=unit("steps"))]
 Scalar = bool | int | float | str
 
 

@@ -46,11 +46,7 @@ DISTANCE_ADDS = 5e9
 
 
 def describe(file: StudyFile, folder: Path) -> Iterator[str]:
-    """Yield line by line what a study would do; what needs images comes last.
-
-    Args:
-        file: the study file.
-        folder: where ``<name>/`` with the results would go.
+    """Yield line by line what a study would do; lines that need images come last.
 
     Raises:
         UserError: images are missing or damaged, or the configuration does not fit them or the memory.
@@ -133,7 +129,7 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
 
 @dataclass(frozen=True)
 class Speed:
-    """What a detector was measured to do: multiply-adds a second in fitting and in scoring, and bytes that it keeps."""
+    """A detector's multiply-adds per second in fitting and in scoring, and the bytes that it keeps."""
 
     fit: float
     score: float
@@ -141,7 +137,6 @@ class Speed:
     checkpoint: int = 0
 
     def seconds(self, costs: Costs) -> Costs:
-        """Return costs in seconds."""
         return Costs(costs.fit / self.fit, costs.epoch / self.fit, costs.score / self.score, costs.views)
 
 
@@ -149,11 +144,7 @@ ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
 
 
 def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
-    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some.
-
-    Raises:
-        UserError: the configuration diverges, or does not fit the images or the memory.
-    """
+    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some."""
     costs, images = costs_of(spec, sizes), task.train.to(device)
     try:
         if costs.epoch and spec.settings.own.epochs_wanted:
@@ -179,20 +170,18 @@ class _Enough(Exception):
 
 
 class _FirstEpoch(Run):
-    """Times the first epoch of a fit, or a fit that has none, and looks at what would be its checkpoint."""
+    """Times the first epoch of a fit, or a fit without epochs, and looks at what would be its checkpoint."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.state = detector, dict[str, Any]()
         self.seconds, self._started = 0.0, time.perf_counter()
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
-        """Stop the clock and the training."""
         self.end()
         self.state = state()
         raise _Enough
 
     def end(self) -> None:
-        """Stop the clock."""
         self.seconds = max(time.perf_counter() - self._started, 1e-6)
 
 

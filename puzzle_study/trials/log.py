@@ -1,4 +1,4 @@
-"""What happened to a trial, in a text file of its own that outlives it."""
+"""The log of a trial: a text file that outlives it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _LogFile(logging.FileHandler):
     """A log file that never stops a trial: what cannot be written is left out."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop the line; the disk that is full for it will be full for a checkpoint too, and that is said."""
+        """Drop the line; a full disk will be reported by the next checkpoint."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""One trial, from configuration to record: runs in a plain process, resumes at any epoch, knows nothing of Ray."""
+"""One trial, from its configuration to its record: runs in a plain process and resumes at any epoch, without Ray."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def run(
 ) -> Record:
     """Run a trial, from its last checkpoint if there is one, and write its record.
 
-    Error matrices and the detector are written before the record, which makes the trial count as finished. What
-    happens on the way is written to the trial's log.
+    Error matrices and the detector are written before the record, which makes the trial count as finished. The trial's
+    log tells what happened.
 
     Args:
         spec: the trial.
         results: folder of the study.
         device: where to train.
         on_epoch: called after every epoch with its row of epochs.parquet.
-        images: the study's data section, whose images must be those of the specification's fingerprint; None: they
-            are not looked at. A trial's own section may be another one, in a search over `data.size`.
+        images: the study's data section, whose images must have the fingerprint of the trial; None: not checked. In a
+            search over `data.size` the trial's own section is another one.
 
     Returns:
         The record. A training that diverged, a setting that does not fit the images, other images or too little memory
-        gives a record of a failed trial; other exceptions are not the trial's and go on to the caller.
+        gives a record of a failed trial; other exceptions are not the trial's and are passed on.
     """
     with trial_log(results.log_file(spec.key)):
         try:
@@ -71,15 +71,11 @@ def run(
 
 
 def check_images(images: config.Data, fingerprint: str) -> None:
-    """Refuse to work on a node whose images are not the study's: what it made would lie under the key of theirs.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Refuse images that are not the study's: results would be stored under the wrong key."""
     if _fingerprint(images) != fingerprint:
         raise UserError(
-            f"the images in data.root on {socket.gethostname()} are not those that the study was started with; "
-            f"copy the same there and go on with --resume"
+            f"the images in data.root on {socket.gethostname()} differ from those that the study was started with; "
+            f"copy the study's images there and go on with --resume"
         )
 
 
@@ -144,14 +140,7 @@ def _fit_and_score(
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
-    following = Following(
-        detector,
-        settings.evaluate,
-        followed,
-        folder=results.checkpoints(spec.key),
-        clock=clock,
-        on_epoch=on_epoch,
-    )
+    following = Following(detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch)
     started = time.perf_counter()
     detector.fit(train, following)
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
@@ -172,6 +161,7 @@ def _fit_and_score(
     epochs = following.epochs
     measured = {
         "epochs": epochs,
+        "images_scored": sum(map(len, arrays.values())),
         "images_seen": len(train) * (epochs if kind.traits.epochs else 1),
         "train_seconds": train_seconds,
         "evaluation_seconds": following.evaluation_seconds,
@@ -222,11 +212,7 @@ def build(spec: TrialSpec, task: Task, device: torch.device) -> Detector:
 
 
 def _check(arrays: dict[str, np.ndarray], task: Task, epochs: int) -> None:
-    """Refuse errors that are not finite, and a detector to which all images are the same.
-
-    Raises:
-        TrainingDiverged: one of these.
-    """
+    """Raise TrainingDiverged if errors are not finite, or if all images have the same errors."""
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise TrainingDiverged(f"errors are not finite after epoch {epochs}; lower the learning rate")
     validation_NK = arrays["validation"]
@@ -266,7 +252,6 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
 
 
 def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:
-    """Return why a training failed, in one sentence."""
     if is_out_of_memory(error):
         large = DETECTORS[spec.detector].Settings.LARGE
         lower = f"lower {' or '.join(large)}" if large else "lower data.size"

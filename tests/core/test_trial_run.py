@@ -268,7 +268,7 @@ def test_a_node_with_other_images_trains_nothing_and_says_so(tmp_path: Path) -> 
     record = run.run(spec, results, device=CPU, images=spec.settings.data)
     assert record.status == "failed"
     assert record.error.startswith("the images in data.root on ")
-    assert "are not those that the study was started with; copy the same there" in record.error
+    assert "differ from those that the study was started with" in record.error
     assert not results.errors_file(spec.key).exists()
 
 

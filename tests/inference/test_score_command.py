@@ -70,7 +70,7 @@ def test_damaged_images_are_listed_and_the_others_scored(best: Path, tmp_path: P
         assert not row["error"]
     for path, row in zip(bad, table[3:], strict=True):
         assert (row["score"], row["percentile"], row["flagged"]) == ("", "", "")
-        assert row["error"].startswith(f"{path} is no readable image (")
+        assert row["error"].startswith(f"{path} is not a readable image (")
         assert f"not scored: {row['error']}\n" in result.stderr
     assert "of 3 images flagged: their scores are above " in result.stderr
     assert "for a false-positive rate of 5 % by 19 validation images; 3 not scored\n" in result.stderr

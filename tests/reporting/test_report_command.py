@@ -18,6 +18,7 @@ SMALL = Recipe(
 )
 
 
+@pytest.mark.slow
 def test_report_is_written(tmp_path: Path) -> None:
     results = write_study(tmp_path / "x", SMALL)
     answer = CliRunner().invoke(main, [str(results.root)])
@@ -25,6 +26,7 @@ def test_report_is_written(tmp_path: Path) -> None:
     assert answer.output == f"report: {results.report / 'index.html'}\n"
 
 
+@pytest.mark.slow
 def test_output_can_be_elsewhere(tmp_path: Path, study: Results) -> None:
     other = write_study(tmp_path / "x", SMALL)
     answer = CliRunner().invoke(main, [str(other.root), str(study.root), "--output", str(tmp_path / "both")])

@@ -49,7 +49,7 @@ def test_a_trial_that_is_run_again_and_whose_worker_dies_says_so(failed: Plan) -
     searcher.suggest("a")
     searcher.on_trial_complete("a", error=True)
     (record,) = failed.records.values()
-    assert record.error.startswith("its worker died again and again")
+    assert record.error.startswith("its worker crashed repeatedly")
 
 
 SEARCHED = """

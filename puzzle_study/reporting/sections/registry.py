@@ -15,6 +15,7 @@ from puzzle_study.reporting.sections import (
     classes,
     cost,
     data_efficiency,
+    detectors,
     gallery,
     histograms,
     objectives,
@@ -33,6 +34,7 @@ from puzzle_study.reporting.study_data import StudyData
 SECTIONS: tuple[Callable[[StudyData, Path], Section], ...] = (
     summary.build,
     ranking.build,
+    detectors.build,
     selection.build,
     objectives.build,
     classes.build,
