@@ -19,6 +19,8 @@ from puzzle_study.config.types import DetectorSettings
 from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
+CLASSIFIERS = {"Jigsaw": "Jigsaw puzzle", "RotNet": "RotNet"}
+"""Detectors of Table 6 by their titles here, with their names there."""
 PLUS_MINUS = (
     "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
     "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
@@ -100,6 +102,8 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         aggregation: only Table 8 (CIFAR-10) tells the aggregations apart.
     """
     conditions = _effective(dataset, conditions)
+    if conditions.method in (*CLASSIFIERS, "GT"):
+        return _classifier(dataset, conditions)
     if dataset == "mnist" and _is_twelfth(conditions):
         rows = table("table09_data_efficiency_mnist")
         return _values("Table 9", rows[rows["method"] == PUZZLE_AE], "normal_class")
@@ -135,6 +139,22 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         mean = row["auroc_percent"] / 100
         return PaperValues("Table 4", {ONLY_CLASS: mean}, {ONLY_CLASS: row["auroc_std_percent"] / 100}, mean)
     return None
+
+
+def _classifier(dataset: str, conditions: Conditions) -> PaperValues | None:
+    """Return the paper's values of a classifier of transformations: Table 6 by category, Table 5 means only."""
+    if replace(conditions, method=MAIN.method, grid=MAIN.grid) != MAIN:
+        return None
+    if dataset == "mvtec" and conditions.method in CLASSIFIERS:
+        rows = table("table06_auroc_mvtec_ssl")
+        name = CLASSIFIERS[conditions.method]
+        found = _values(f"Table 6, {name}", rows[rows["method"] == name], "category")
+        return replace(found, last20=False)
+    rows = table("table05_generality")
+    rows = rows[(rows["dataset"] == dataset) & (rows["method"] == conditions.method)]
+    if rows.empty:
+        return None
+    return PaperValues(f"Table 5, {conditions.method}", {}, {}, rows["auroc_percent"].iloc[0] / 100, last20=False)
 
 
 def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) -> dict[str, float]:
