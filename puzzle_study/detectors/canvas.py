@@ -10,6 +10,7 @@ a side of the window, L = M·M.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -158,9 +159,9 @@ class Moved(Pretext):
         self.canvas = Canvas(shape.height, shape.width, side=side, margin=margin, movements=movements)
 
     @classmethod
+    @abstractmethod
     def movements(cls, side: int) -> tuple[list[Movement], int]:
         """Return the K movements for windows of a side in pixels, and the largest shift."""
-        raise NotImplementedError
 
     @classmethod
     def made(cls, settings: Any, **network: Any) -> Self:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from puzzle_study.config.types import Layer, Reading, Rule, Section, unit
+from puzzle_study.config.types import Costs, Images, Layer, Reading, Rule, Section, unit
 from puzzle_study.detectors.base import Shape
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.pretext import MOST_CLASSES, BatchSize, Epochs, Pretext, PretextSettings, Rate, Train
@@ -96,6 +97,11 @@ class JigsawSettings(PretextSettings):
     def transformations(self) -> int:
         """P."""
         return self.puzzle.permutations
+
+    def costs(self, images: Images) -> Costs:
+        """Return what a trial costs; to score an image its pieces go through the network once."""
+        costs = super().costs(images)
+        return replace(costs, score=costs.score / self.transformations)
 
 
 def momentum(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.Optimizer:

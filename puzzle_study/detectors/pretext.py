@@ -117,9 +117,9 @@ class PretextSettings(TrainedSettings):
         return self.train.precision
 
     @property
+    @abstractmethod
     def transformations(self) -> int:
         """K."""
-        raise NotImplementedError
 
     def costs(self, images: Images) -> Costs:
         """Return what a trial costs, by the multiply-adds of the network."""
@@ -229,8 +229,9 @@ class Pretext(Viewed):
 
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
         """Train on pairs of image and transformation, each epoch in another order."""
-        assert self._training is not None
-        settings, seed = self._training
+        if self._training is None:
+            raise RuntimeError("a detector is fitted once, after build")
+        (settings, seed), self._training = self._training, None
         generator = torch.Generator(self.device).manual_seed(seed)
         optimiser = type(self).optimiser(self.parameters(), settings)
         per_image, count = settings.views, self.views

@@ -43,7 +43,7 @@ class RotNetSettings(PretextSettings):
     DATASETS: ClassVar[Mapping[str, Layer]] = {"digits": {"preset": "fast"}, "folder": {"preset": "fast"}}
     PRESETS: ClassVar[Mapping[str, Layer]] = {
         "paper": {},
-        "fast": {"model": {"widen": 1}, "train": {"epochs": 15, "batch_size": 128}},
+        "fast": {"model": {"widen": 1}, "train": {"epochs": 10, "batch_size": 128}},
     }
     SMALL: ClassVar[Layer] = {
         "model": {"widen": 1},
