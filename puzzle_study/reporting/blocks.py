@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-NOTHING = "–"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a table: what is read, what is sorted by, and the interval around it."""
-
-    text: str
-    value: float | str | bool | None = None
-    low: float | None = None
-    high: float | None = None
-    strong: bool = False
+from puzzle_study.reporting.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -75,6 +63,7 @@ class Listing:
 
 
 Block = Paragraph | Table | Figure | Listing
+Row = dict[Column, Cell]
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class Section:
 
     anchor: str
     title: str
-    blocks: tuple[Block, ...] = field(default=())
+    blocks: tuple[Block, ...] = ()
 
 
 def section(anchor: str, title: str, blocks: Sequence[Block | None]) -> Section:
@@ -92,66 +81,16 @@ def section(anchor: str, title: str, blocks: Sequence[Block | None]) -> Section:
 
 
 def absent(text: str) -> Paragraph:
-    """Return the sentence that stands where a study did not do something."""
+    """Return the sentence that says what a study did not do."""
     return Paragraph(text, kind="absent")
 
 
-def word(text: object, *, strong: bool = False) -> Cell:
-    """Return a cell of text."""
-    shown = "" if text is None else str(text)
-    return Cell(shown or NOTHING, shown, strong=strong)
+def words(key: str, title: str) -> Column:
+    """Return a column of text."""
+    return Column(key, title, numeric=False)
 
 
-def count(value: float | None) -> Cell:
-    """Return a cell with a whole number."""
-    if value is None or math.isnan(value):
-        return Cell(NOTHING)
-    return Cell(f"{round(value):,}".replace(",", "\u202f"), round(value))
-
-
-def number(value: float | None, digits: int = 3) -> Cell:
-    """Return a cell with a number of so many significant digits."""
-    if value is None or math.isnan(value):
-        return Cell(NOTHING)
-    return Cell(significant(value, digits), float(value))
-
-
-def percent(
-    value: float | None,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    digits: int = 1,
-    signed: bool = False,
-    strong: bool = False,
-) -> Cell:
-    """Return a cell with a share in percent and, where there is one, its interval in brackets."""
-    if value is None or math.isnan(value):
-        return Cell(NOTHING)
-    text = share(value, digits=digits, signed=signed)
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return Cell(text, float(value), strong=strong)
-    bounds = f"[{share(low, digits=digits, signed=signed)}, {share(high, digits=digits, signed=signed)}]"
-    return Cell(f"{text} {bounds}", float(value), float(low), float(high), strong=strong)
-
-
-def share(value: float, *, digits: int = 1, signed: bool = False) -> str:
-    """Return a fraction as percent without the sign; a minus is a real minus."""
-    sign = "+" if signed else ""
-    text = f"{100 * value:{sign}.{digits}f}"
-    if float(text) == 0:
-        text = f"{0:.{digits}f}"
-    return text.replace("-", "−")
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, without an exponent where that can be read."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    if 1e-4 <= abs(value) < 1e6:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        text = f"{value:.{decimals}f}"
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-    else:
-        text = f"{value:.{digits - 1}e}"
-    return text.replace("-", "−")
+def table(name: str, title: str, rows: Sequence[Row], note: str, *, collapsed: bool = False) -> Table:
+    """Return a table of rows that all have the same columns, in the order of the first row."""
+    columns = tuple(rows[0]) if rows else ()
+    return Table(name, title, columns, tuple(tuple(row[one] for one in columns) for row in rows), note, collapsed)

@@ -5,26 +5,38 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+from numpy.typing import NDArray
 
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.io import replacing
-from puzzle_study.reporting.blocks import Figure, significant
+from puzzle_study.reporting.blocks import Figure
+from puzzle_study.reporting.cells import significant
+from puzzle_study.statistics.intervals import Estimate
 
 DPI = 150
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
 GREY = "#767676"
 AGGREGATION_COLOURS = dict(zip(AGGREGATIONS, itertools.cycle([PALETTE[0], *PALETTE[2:], PALETTE[1]]), strict=False))
 AGGREGATION_DASHES = dict(zip(AGGREGATIONS, itertools.cycle([":", "-", "--", "-."]), strict=False))
+BY_AGGREGATION: dict[str, Any] = {
+    "hue": "aggregation",
+    "style": "aggregation",
+    "palette": AGGREGATION_COLOURS,
+    "hue_order": list(AGGREGATIONS),
+    "style_order": list(AGGREGATIONS),
+}
+"""Arguments of seaborn's functions: colour and style by aggregation, the same in all figures."""
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 10,
@@ -55,6 +67,25 @@ def drawing(
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
         yield figure, list(axes.ravel())
+
+
+@contextlib.contextmanager
+def panels(
+    count: int, *, most: int, width: float, height: float, above: float = 0.0, **options: Any
+) -> Iterator[tuple[Drawing, list[Axes]]]:
+    """Give a figure of ``count`` panels of one size, at most ``most`` of them side by side; see :func:`drawing`."""
+    columns, rows = min(most, count), -(-count // most)
+    size = max(5.6, width * columns), height * rows + above
+    with drawing(*size, rows=rows, columns=columns, **options) as (figure, axes):
+        for place in axes[count:]:
+            place.set_visible(False)
+        yield figure, axes[:count]
+
+
+def bars(means: Sequence[Estimate]) -> NDArray[np.float64]:
+    """Return the distances of the interval's ends from each mean in percent, as error bars [2, N]; at least 0."""
+    ends = [[mean.value - mean.low for mean in means], [mean.high - mean.value for mean in means]]
+    return np.clip(100 * np.array(ends), 0.0, None)
 
 
 def finished(figure: Drawing, folder: Path, *, name: str, alt: str, caption: str, photo: bool = False) -> Figure:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.statistics.intervals import TAIL
+from puzzle_study.statistics.intervals import TAIL, Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -33,12 +33,9 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class ImageDifference:
-    """A difference of mean AUROCs with its 95 % interval over the test images; NaN ends where there is none."""
+class ImageDifference(Estimate):
+    """A difference of mean AUROCs with its 95 % interval over the test images."""
 
-    value: float
-    low: float
-    high: float
     images: int
 
 

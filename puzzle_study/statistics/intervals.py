@@ -34,15 +34,18 @@ NO_SPREAD = "none where the seeds change nothing"
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over strata and seeds, with its interval and how that was had.
-
-    ``low`` and ``high`` are NaN where ``method`` says that there is no interval.
-    """
+class Estimate:
+    """A number with the ends of its 95 % interval, NaN if it has none."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Mean(Estimate):
+    """A mean over strata and seeds; ``method`` says how its interval was made, or why it has none."""
+
     standard_error: float
     n: int
     strata: int
@@ -164,6 +167,14 @@ def with_image_interval(
     return replace(mean, low=low, high=high, method=IMAGES)
 
 
+def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
+    """Return the mean AUROC of trials with an interval over trainings or, with too few of them, over test images.
+
+    See :func:`mean_interval` and :func:`with_image_interval`, whose arguments these are.
+    """
+    return with_image_interval(mean_interval(values, strata, bounds=(0, 1)), values, lows, highs, strata)
+
+
 def paired_difference(
     first: ArrayLike, second: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Difference:
@@ -214,9 +225,10 @@ def p_note(differences: Sequence[Difference]) -> str:
     return note
 
 
-def method_note(methods: Iterable[str]) -> str:
-    """Return the sentence that says in a table's note how its intervals were had."""
-    found = sorted(set(methods), key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
+def method_note(means: Iterable[Mean | None]) -> str:
+    """Return the sentence that says in a table's note how the intervals of its means were made."""
+    methods = {mean.method for mean in means if mean}
+    found = sorted(methods, key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
     return f"Interval: {'; '.join(found)}." if found else "No interval."
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Cell, Column, Figure, Paragraph, Section, Table, absent, count, section, word
-from puzzle_study.reporting.sections.ranking import axis_cell
+from puzzle_study.reporting.blocks import Column, Figure, Paragraph, Section, Table, absent, section, table, words
+from puzzle_study.reporting.cells import Cell, count, setting, word
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.trials.worth import LOWER_IS_BETTER, SHARES, shown
-
-if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import StudyData
 
 
 def build(data: StudyData, figures: Path) -> Section:
@@ -38,28 +35,23 @@ def build(data: StudyData, figures: Path) -> Section:
 
 
 def _table(data: StudyData, front: pd.DataFrame) -> Table:
-    columns = [
-        Column("rank", "Rank"),
-        Column("configuration", "Configuration", numeric=False),
-        Column("aggregation", "Aggregation", numeric=False),
-        *(Column(name, _title(name)) for name in data.objectives),
-        *(Column(name, name) for name in data.axes),
-    ]
-    cells = [
-        (
-            count(row["rank"]),
-            word(row["configuration"], strong="winner" in row["label"]),
-            word(row["aggregation"]),
-            *(_value(name, float(row[data.objective_column(name)])) for name in data.objectives),
-            *(axis_cell(row[name]) for name in data.axes),
-        )
+    rows = [
+        {
+            Column("rank", "Rank"): count(row["rank"]),
+            words("configuration", "Configuration"): word(row["configuration"], strong="winner" in row["label"]),
+            words("aggregation", "Aggregation"): word(row["aggregation"]),
+            **{
+                Column(name, _title(name)): _value(name, float(row[data.objective_column(name)]))
+                for name in data.objectives
+            },
+            **{Column(name, name): setting(row[name]) for name in data.axes},
+        }
         for _, row in front.iterrows()
     ]
-    return Table(
+    return table(
         "pareto",
         "The Pareto front",
-        tuple(columns),
-        tuple(cells),
+        rows,
         "Means over classes and seeds. Columns with “robust” are of a small attack at the end of every training "
         "(`evaluate.robust`), not of the attack stage.",
     )
@@ -69,18 +61,17 @@ def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame, f
     """Draw the first two objectives, the front marked."""
     first, second = names[:2]
     points = pd.DataFrame({name: (100 if name in SHARES else 1) * values[name] for name in (first, second)})
+    colours = {"on the front": drawing.PALETTE[0], "dominated": drawing.GREY}
+    by_front = {
+        "hue": "front",
+        "style": "front",
+        "hue_order": [*colours],
+        "style_order": [*colours],
+        "palette": colours,
+    }
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
-        sns.scatterplot(
-            points.assign(front=rows["pareto"].map({True: "on the front", False: "dominated"})),
-            x=first,
-            y=second,
-            hue="front",
-            style="front",
-            hue_order=["on the front", "dominated"],
-            style_order=["on the front", "dominated"],
-            palette={"on the front": drawing.PALETTE[0], "dominated": drawing.GREY},
-            ax=axes,
-        )
+        points["front"] = rows["pareto"].map({True: "on the front", False: "dominated"})
+        sns.scatterplot(points, x=first, y=second, ax=axes, **by_front)
         axes.legend(title=None)
         axes.set(xlabel=_title(first), ylabel=_title(second))
         return drawing.finished(
