@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import wraps
+from typing import Literal, TypeVar
 
 from puzzle_study.reporting.cells import Cell
 
@@ -35,10 +36,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure: ``png`` is its content, ``alt`` says in words what is to be seen."""
+    """A drawn figure: ``png`` and ``svg`` are its content, ``alt`` says in words what is to be seen."""
 
     name: str
     png: bytes
+    svg: bytes
     alt: str
     caption: str
     width: int
@@ -48,7 +50,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or a few; ``finding`` marks what a reader in a hurry must see."""
+    """A sentence or a few."""
 
     text: str
     kind: Literal["plain", "finding", "absent"] = "plain"
@@ -63,7 +65,9 @@ class Listing:
 
 
 Block = Paragraph | Table | Figure | Listing
+Blocks = Iterator[Block | None]
 Row = dict[Column, Cell]
+Reported = TypeVar("Reported")
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,27 @@ class Section:
     blocks: tuple[Block, ...] = ()
 
 
-def section(anchor: str, title: str, blocks: Sequence[Block | None]) -> Section:
-    """Return a section without the blocks that are None."""
-    return Section(anchor, title, tuple(block for block in blocks if block is not None))
+def section(anchor: str, title: str) -> Callable[[Callable[[Reported], Blocks]], Callable[[Reported], Section]]:
+    """Make a section of a function that yields its blocks; what is None is left out."""
+
+    def of_blocks(blocks: Callable[[Reported], Blocks]) -> Callable[[Reported], Section]:
+        @wraps(blocks)
+        def build(reported: Reported) -> Section:
+            return Section(anchor, title, tuple(block for block in blocks(reported) if block is not None))
+
+        return build
+
+    return of_blocks
 
 
 def absent(text: str) -> Paragraph:
     """Return the sentence that says what a study did not do."""
     return Paragraph(text, kind="absent")
+
+
+def finding(text: str) -> Paragraph:
+    """Return what a reader in a hurry must see."""
+    return Paragraph(text, kind="finding")
 
 
 def words(key: str, title: str) -> Column:

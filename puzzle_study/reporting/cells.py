@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from puzzle_study.statistics.intervals import Estimate
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from puzzle_study.statistics.intervals import Estimate
 
 NOTHING = "–"
 
@@ -47,32 +47,22 @@ def number(value: float | None, digits: int = 3) -> Cell:
     return Cell(significant(value, digits), float(value))
 
 
-def percent(
-    value: float | None,
-    low: float | None = None,
-    high: float | None = None,
-    *,
-    digits: int = 1,
-    signed: bool = False,
-    strong: bool = False,
-) -> Cell:
-    """Return a cell with a share in percent and, if it has one, its interval in brackets."""
-    if value is None or math.isnan(value):
-        return Cell(NOTHING)
-    text = share(value, digits=digits, signed=signed)
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return Cell(text, float(value), strong=strong)
-    bounds = f"[{share(low, digits=digits, signed=signed)}, {share(high, digits=digits, signed=signed)}]"
-    return Cell(f"{text} {bounds}", float(value), float(low), float(high), strong=strong)
+def percent(value: float | None, *, digits: int = 1) -> Cell:
+    """Return a cell with a share in percent."""
+    return estimated(None if value is None else Estimate(value, math.nan, math.nan), digits=digits)
 
 
 def estimated(
     found: Estimate | None, otherwise: str = "", *, digits: int = 1, signed: bool = False, strong: bool = False
 ) -> Cell:
-    """Return a cell with a share in percent and its interval, or with what to say if there is none."""
-    if found is None:
+    """Return a cell with a share in percent and its interval in brackets, or with what to say if there is none."""
+    if found is None or math.isnan(found.value):
         return Cell(otherwise or NOTHING)
-    return percent(found.value, found.low, found.high, digits=digits, signed=signed, strong=strong)
+    text = share(found.value, digits=digits, signed=signed)
+    if math.isnan(found.low) or math.isnan(found.high):
+        return Cell(text, float(found.value), strong=strong)
+    text += bracketed(found, digits=digits, signed=signed)
+    return Cell(text, float(found.value), float(found.low), float(found.high), strong=strong)
 
 
 def spread(values: pd.Series[float], otherwise: str = NOTHING) -> Cell:
@@ -101,9 +91,12 @@ def share(value: float, *, digits: int = 1, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def bracketed(found: Estimate, *, signed: bool = False) -> str:
+def bracketed(found: Estimate, *, digits: int = 1, signed: bool = False) -> str:
     """Return the interval of a share in brackets with a space before it; an empty string if there is none."""
-    return "" if math.isnan(found.low) else f" [{share(found.low, signed=signed)}, {share(found.high, signed=signed)}]"
+    if math.isnan(found.low):
+        return ""
+    low, high = (share(end, digits=digits, signed=signed) for end in (found.low, found.high))
+    return f" [{low}, {high}]"
 
 
 def significant(value: float, digits: int = 3) -> str:

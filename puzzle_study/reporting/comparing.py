@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
-from puzzle_study.reporting.study_data import TASK, Choice, StudyData, tasks_of
+from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData, tasks_of
 from puzzle_study.statistics import delong, intervals
 
 IMAGES_NOTE = (
@@ -46,8 +47,25 @@ class Comparison:
     @cached_property
     def over_images(self) -> delong.ImageDifference | None:
         """The difference over the test images, None without error matrices."""
-        a, b = (data.placed(choice, self.first.index) for data, choice in self.sides)
+        a, b = (_placed(data, choice, self.first.index) for data, choice in self.sides)
         return None if a is None or b is None else delong.image_difference(a, b)
+
+
+def _placed(data: StudyData, choice: Choice, pairs: pd.Index[Any]) -> list[list[delong.Placed]] | None:
+    """Return the AUROCs of a choice with their images for each task, or None without error matrices.
+
+    Of a choice that ran with fewer seeds all trainings of these tasks count.
+    """
+    rows = data.of(choice)
+    trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
+    tasks, own = {key[:-1] for key in pairs}, data.metric(choice).index
+    found: dict[Hashable, list[delong.Placed]] = {}
+    for key in pairs if pairs.isin(own).all() else [key for key in own if key[:-1] in tasks]:
+        placed = data.placed(str(trials[key]), choice)
+        if placed is None:
+            return None
+        found.setdefault(key[:-1], []).append(placed)
+    return list(found.values())
 
 
 def compare(first: tuple[StudyData, Choice], second: tuple[StudyData, Choice]) -> Comparison | None:

@@ -275,11 +275,8 @@ class StudyData:
     def metric(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> pd.Series[float]:
         """Return one number a trial under a choice's aggregation and error norm, indexed by task and seed.
 
-        Args:
-            choice: configuration, aggregation and error norm.
-            metric: first part of a column of trials.csv: ``auroc``, ``selection``, ``fpr_at_tpr99``, ``last20`` …, or a
-                whole one that no reading changes: ``val_error``, ``train_seconds`` …
-            suffix: last part, such as ``_low``.
+        ``metric`` is the first part of a column of trials.csv, such as ``auroc`` or ``last20``, and ``suffix`` its last
+        part, such as ``_low``; or ``metric`` is a whole column that no reading changes, such as ``val_error``.
         """
         rows = self.of(choice)
         if rows.empty:
@@ -314,11 +311,7 @@ class StudyData:
         return intervals.mean_interval(values.to_numpy(), tasks_of(values), bounds=bounds)
 
     def lacking(self, rows: pd.DataFrame | None = None) -> str:
-        """Return what the tests of finished trials lack for an AUROC, and in how many; an empty string if nothing.
-
-        Args:
-            rows: the trials; None: all.
-        """
+        """Return what the tests of trials (None: all finished) lack for an AUROC, and in how many; empty if nothing."""
         rows = self.finished if rows is None else rows
         if not {"n_test", "n_anomalies"} <= set(rows.columns):
             return ""
@@ -389,27 +382,9 @@ class StudyData:
         flagged = flagged_shares(scored.validation, scored.test, scored.labels)
         return {**(asdict(evaluation) if evaluation else {}), **flagged, "selection": scored.selection}
 
-    def placed(self, choice: Choice, pairs: pd.Index[Any]) -> list[list[delong.Placed]] | None:
-        """Return the AUROCs of a choice with their images for each task, or None without error matrices.
-
-        Args:
-            choice: configuration, aggregation and error norm.
-            pairs: tasks and seeds; of a choice that ran with fewer seeds all trainings of these tasks count.
-        """
-        rows = self.of(choice)
-        trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
-        tasks, own = {key[:-1] for key in pairs}, self.metric(choice).index
-        keys = pairs if pairs.isin(own).all() else [key for key in own if key[:-1] in tasks]
-        found: dict[Hashable, list[delong.Placed]] = {}
-        for key in keys:
-            placed = self._placed(str(trials[key]), choice)
-            if placed is None:
-                return None
-            found.setdefault(key[:-1], []).append(placed)
-        return list(found.values())
-
     @remembered
-    def _placed(self, trial: str, choice: Choice) -> delong.Placed | None:
+    def placed(self, trial: str, choice: Choice) -> delong.Placed | None:
+        """Return the AUROC of a trial with its images' parts in its error, or None without error matrices."""
         scored = scores.test_scores(self, trial, choice)
         return None if scored is None else delong.place(scored.test, scored.labels, scored.names)
 

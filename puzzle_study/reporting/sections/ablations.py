@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Column, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, estimated, percent, word
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 from puzzle_study.statistics.intervals import Mean, method_note
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section on the variants of a detector."""
+@section("ablations", "Ablations")
+def build(data: StudyData) -> Blocks:
+    """Yield the table of a detector's variants."""
     axis = variant_axis(data)
     if axis is None or not levels(data, axis):
-        blocks = [absent("This study did not vary the method (setting variant).")]
-        return section("ablations", "Ablations", blocks)
-    return section("ablations", "Ablations", [_variant_table(data, axis)])
+        yield absent("This study did not vary the method (setting variant).")
+    else:
+        yield _variant_table(data, axis)
 
 
 def variant_axis(data: StudyData) -> str | None:

@@ -3,55 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing, importance
-from puzzle_study.reporting.blocks import (
-    Block,
-    Column,
-    Figure,
-    Paragraph,
-    Section,
-    Table,
-    absent,
-    section,
-    table,
-    words,
-)
-from puzzle_study.reporting.cells import Cell, count, estimated, percent, share, word
+from puzzle_study.reporting.blocks import Block, Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
+from puzzle_study.reporting.cells import Cell, bracketed, count, estimated, percent, share, word
 from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
 
 FEW_LEVELS = 6
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    return section("axes", "Searched settings", _blocks(data, figures))
-
-
-def _blocks(data: StudyData, figures: Path) -> list[Block | None]:
+@section("axes", "Searched settings")
+def build(data: StudyData) -> Blocks:
     chosen = data.winner or data.default
+    frame = configurations(data, chosen) if data.axes and chosen else pd.DataFrame()
     if not data.axes or chosen is None:
-        return [absent("This study searched no setting.")]
-    frame = configurations(data, chosen)
-    if frame.empty and (lacks := data.lacking()):
-        return [absent(f"There is no test AUROC to show against the settings: {lacks}.")]
-    if len(frame) < 2:
-        return [absent("Fewer than two configurations are complete.")]
-    return [
-        Paragraph(
+        yield absent("This study searched no setting.")
+    elif frame.empty and (lacks := data.lacking()):
+        yield absent(f"There is no test AUROC to show against the settings: {lacks}.")
+    elif len(frame) < 2:
+        yield absent("Fewer than two configurations are complete.")
+    else:
+        yield Paragraph(
             f"Test AUROC with {chosen.aggregation} aggregation, mean over classes and seeds of each complete "
             "configuration. This describes the search in hindsight; it selected nothing."
-        ),
-        _slices(data, frame, chosen, figures),
-        _importance(data, frame),
-        _variance(data, chosen),
-    ]
+        )
+        yield _slices(data, frame, chosen)
+        yield _importance(data, frame)
+        yield _variance(data, chosen)
 
 
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
@@ -66,7 +49,7 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path) -> Figure:
+def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice) -> Figure:
     with drawing.panels(len(data.axes), most=3, width=3.3, height=3.1, sharey=True) as (figure, places):
         for place, name in zip(places, data.axes, strict=True):
             _slice(data, frame, name, place)
@@ -77,7 +60,6 @@ def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path)
         settings = ", ".join(f"{name} {best[name]}" for name in data.axes if pd.notna(best[name]))
         return drawing.finished(
             figure,
-            figures,
             name="slices",
             alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations "
             f"against its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
@@ -137,7 +119,7 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
         )
     found = importance.importances(frame[data.axes], frame["_auroc"])
     r2 = found.r2
-    explained = f"{share(r2.value, digits=0)} % [{share(r2.low, digits=0)}, {share(r2.high, digits=0)}]"
+    explained = f"{share(r2.value, digits=0)} %{bracketed(r2, digits=0)}"
     if not r2.low > 0:
         why = (
             "all configurations have the same AUROC"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Block, Column, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, percent, share, spread, word
 from puzzle_study.reporting.paper_values import PaperValues
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData, of_class
+from puzzle_study.statistics.intervals import Estimate
 
 IMAGE_INTERVAL = (
     "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
@@ -28,18 +29,16 @@ FLAGGED = {"flagged_normal": "normal", "flagged_anomalous": "anomalous"}
 FPR = {"fpr_at_tpr95": "95", "fpr_at_tpr99": "99", "fpr_at_tpr995": "99.5"}
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("classes", "Classes and aggregations")
+def build(data: StudyData) -> Blocks:
     winner, default, chosen = data.winner, data.default, data.described
     if chosen is None:
-        return section("classes", "Classes and aggregations", [absent("No configuration finished.")])
-    name = "winner" if winner else "default"
-    tables: list[Block | None] = [
-        build_table(data, chosen, name) for build_table in (auroc_table, fpr_table, flagged_table)
-    ]
+        yield absent("No configuration finished.")
+        return
+    for build_table in (auroc_table, fpr_table, flagged_table):
+        yield build_table(data, chosen, "winner" if winner else "default")
     if winner and default and default.configuration != winner.configuration and len(data.of(default)):
-        tables += [auroc_table(data, default, "default", collapsed=True)]
-    return section("classes", "Classes and aggregations", tables)
+        yield auroc_table(data, default, "default", collapsed=True)
 
 
 def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool = False) -> Table:
@@ -214,14 +213,12 @@ def _class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: b
     values, low, high = (of_class(data.metric(choice, suffix=end), normal_class) for end in ("", "_low", "_high"))
     if not len(values):
         return Cell(_lacks(data, choice, normal_class))
-    ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (None, None)
-    cell = percent(float(values.mean()), *ends, strong=strong)
+    ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (np.nan, np.nan)
+    cell = estimated(Estimate(float(values.mean()), *ends), strong=strong)
     text = cell.text
     if len(values) > 1 and not choice.is_reference:
         text += f" ± {100 * float(values.std()):.1f}"
-    if ends[1] is not None and ends[1] < 0.5:
-        text += " inverted"
-    return Cell(text, cell.value, cell.low, cell.high, strong)
+    return replace(cell, text=text + " inverted" if ends[1] < 0.5 else text)
 
 
 def _last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:

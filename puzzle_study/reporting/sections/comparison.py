@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Block, Column, Figure, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, estimated, number, percent, share, spread, word
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
 from puzzle_study.reporting.sections.ranking import DIFFERENCE, PAIRS, TASKS
@@ -18,16 +17,18 @@ from puzzle_study.statistics import intervals
 Titled = tuple[StudyData, str]
 
 
-def build(studies: Sequence[StudyData], figures: Path) -> Section:
-    """Return the section; the first study is the one that is reported."""
+@section("comparison", "Comparison of studies")
+def build(studies: Sequence[StudyData]) -> Blocks:
+    """Yield the comparison; the first study is the one that is reported."""
     titled = list(zip(studies, _titles(studies), strict=True))
     alike = [(data, title) for data, title in titled if data.dataset == studies[0].dataset]
-    blocks: list[Block | None] = [_overview(titled), _figure(titled, figures)]
+    yield _overview(titled)
+    yield _figure(titled)
     if len(alike) > 1:
-        blocks += [_by_class(alike), _differences(alike)]
+        yield _by_class(alike)
+        yield _differences(alike)
     if len(alike) < len(studies):
-        blocks.append(absent("Studies of other data sets are not compared class by class."))
-    return section("comparison", "Comparison of studies", blocks)
+        yield absent("Studies of other data sets are not compared class by class.")
 
 
 def _overview(titled: Sequence[Titled]) -> Table:
@@ -116,7 +117,7 @@ def _differences(alike: Sequence[Titled]) -> Table | None:
     )
 
 
-def _figure(titled: Sequence[Titled], figures: Path) -> Figure:
+def _figure(titled: Sequence[Titled]) -> Figure:
     said = []
     with drawing.drawing(6.4, 0.9 + 0.55 * len(titled)) as (figure, (place,)):
         for index, (data, title) in enumerate(titled):
@@ -151,7 +152,6 @@ def _figure(titled: Sequence[Titled], figures: Path) -> Figure:
         figure.legend(loc="outside upper center", ncols=3, fontsize=8)
         return drawing.finished(
             figure,
-            figures,
             name="studies",
             alt="Points with intervals: AUROC of each study. " + "; ".join(said) + ".",
             caption="Winner, default and best reference of each study; intervals as in the table.",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Column, Figure, Paragraph, Section, Table, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, number, significant, word
 from puzzle_study.reporting.study_data import Choice, StudyData
 
@@ -27,13 +26,14 @@ class _Point:
     auroc: float
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("cost", "Cost")
+def build(data: StudyData) -> Blocks:
     total = _duration(float(_numbers(data.finished, "seconds").sum()))
     wall = data.environment.get("wall_seconds")
     ran = f" in {_duration(float(wall))} of wall time" if isinstance(wall, (int, float)) else ""
-    said = Paragraph(f"{len(data.finished)} finished trials took {total} of computing{ran}.")
-    return section("cost", "Cost", [said, _table(data), _figure(data, figures)])
+    yield Paragraph(f"{len(data.finished)} finished trials took {total} of computing{ran}.")
+    yield _table(data)
+    yield _figure(data)
 
 
 def _table(data: StudyData) -> Table:
@@ -58,7 +58,7 @@ def _table(data: StudyData) -> Table:
     return table("cost", "Cost of a trial", rows, note)
 
 
-def _figure(data: StudyData, figures: Path) -> Figure | None:
+def _figure(data: StudyData) -> Figure | None:
     winner = data.winner
     if winner is None:
         return None
@@ -93,7 +93,6 @@ def _figure(data: StudyData, figures: Path) -> Figure | None:
         cheapest, best = min(points, key=lambda point: point.seconds), max(points, key=lambda point: point.auroc)
         return drawing.finished(
             figure,
-            figures,
             name="cost",
             alt=f"Scatter of AUROC against seconds a trial for {len(points)} configurations and references: the "
             f"cheapest is {cheapest.kind} ({significant(cheapest.seconds)} s, {100 * cheapest.auroc:.1f} %), the "

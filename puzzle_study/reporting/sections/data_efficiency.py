@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import Block, Column, Figure, Section, Table, absent, section, table
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Table, absent, section, table
 from puzzle_study.reporting.cells import Cell, share
 from puzzle_study.reporting.sections.ablations import level_note, level_row, levels, means
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
@@ -14,11 +13,12 @@ from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 DATA_AXES = ("data.train_fraction", "data.max_train_images")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    blocks: list[Block | None] = [*tables(data)]
-    blocks += [_figure(data, name, figures) for name in _axes(data)]
-    return section("data-efficiency", "Data efficiency", blocks or [absent(_one_number(data))])
+@section("data-efficiency", "Data efficiency")
+def build(data: StudyData) -> Blocks:
+    found = tables(data)
+    yield from found or [absent(_one_number(data))]
+    for axis in _axes(data):
+        yield _figure(data, axis)
 
 
 def _one_number(data: StudyData) -> str:
@@ -65,7 +65,7 @@ def _table(data: StudyData, axis: str) -> Table:
     return table(axis.replace(".", "_"), f"AUROC by {axis}", rows, note)
 
 
-def _figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
+def _figure(data: StudyData, axis: str) -> Figure | None:
     found = [(float(value), means(data, configuration)) for value, configuration in levels(data, axis)]
     if len(found) < 2 or not any(any(own.values()) for _, own in found):
         return None
@@ -100,7 +100,6 @@ def _figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
         place.legend()
         return drawing.finished(
             figure,
-            figures,
             name=axis.replace(".", "_"),
             alt=f"Lines of AUROC against {axis} from {x[0]:g} to {x[-1]:g} for {', '.join(AGGREGATIONS)}{ends}.",
             caption=f"AUROC against {axis}; means and intervals as in the table.",

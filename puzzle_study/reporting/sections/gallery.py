@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Block, Figure, Paragraph, Section, absent, section
+from puzzle_study.reporting.blocks import Blocks, Figure, Paragraph, absent, section
 from puzzle_study.reporting.study_data import StudyData, natural
 
 Gallery = dict[str, NDArray[Any]]
@@ -29,25 +28,24 @@ COLUMNS = {"original": "original", "puzzle": "view", "reconstruction": "reconstr
 """What a gallery may show of an image, in this order; what the detector has not is left out."""
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("gallery", "Gallery")
+def build(data: StudyData) -> Blocks:
     gallery = data.gallery
     if gallery is None or not len(gallery.get("kind", ())):
-        return section("gallery", "Gallery", [absent("This study kept no gallery (gallery.npz).")])
-    blocks: list[Block | None] = [
-        Paragraph(
-            "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
-            "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
-        )
-    ]
+        yield absent("This study kept no gallery (gallery.npz).")
+        return
+    yield Paragraph(
+        "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
+        "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
+    )
     maps = gallery.get("error_map")
     limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
-    blocks += [_examples(gallery, kind, limit, figures) for kind in KINDS]
-    blocks.append(_attacked(gallery, figures))
-    return section("gallery", "Gallery", blocks)
+    for kind in KINDS:
+        yield _examples(gallery, kind, limit)
+    yield _attacked(gallery)
 
 
-def _examples(gallery: Gallery, kind: str, limit: float, figures: Path) -> Figure | None:
+def _examples(gallery: Gallery, kind: str, limit: float) -> Figure | None:
     chosen = [int(index) for index in np.flatnonzero(gallery["kind"] == kind)]
     chosen.sort(key=lambda index: natural(str(gallery["normal_class"][index])))
     if not chosen:
@@ -68,7 +66,6 @@ def _examples(gallery: Gallery, kind: str, limit: float, figures: Path) -> Figur
         pictures,
         [COLUMNS[name] for name in rows],
         labels,
-        figures,
         name=f"gallery_{kind}",
         alt=f"Pictures of {title}, rows {', '.join(COLUMNS[name] for name in rows)}: {described}.",
         caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
@@ -76,7 +73,7 @@ def _examples(gallery: Gallery, kind: str, limit: float, figures: Path) -> Figur
     )
 
 
-def _attacked(gallery: Gallery, figures: Path) -> Figure | None:
+def _attacked(gallery: Gallery) -> Figure | None:
     if not len(gallery.get("attacked", ())):
         return None
     shown = _spread(list(zip(gallery["attacked_attack"].tolist(), gallery["attacked_method"].tolist(), strict=True)))
@@ -96,7 +93,6 @@ def _attacked(gallery: Gallery, figures: Path) -> Figure | None:
         pictures,
         ("original", "attacked", "difference"),
         labels,
-        figures,
         name="gallery_attacked",
         alt="Pictures before and after an attack and their difference: "
         + "; ".join(label.replace("\n", " ").replace("→", "to") for label in labels)
@@ -117,7 +113,6 @@ def _montage(
     pictures: list[list[NDArray[np.uint8]]],
     rows: Sequence[str],
     labels: list[str],
-    figures: Path,
     *,
     name: str,
     alt: str,
@@ -140,7 +135,7 @@ def _montage(
         place.set_yticks([y * step_y + height / 2 for y in range(len(rows))], rows)
         place.set_xticks([x * step_x + width / 2 for x in range(len(labels))], labels, fontsize=7)
         place.tick_params(length=0)
-        return drawing.finished(figure, figures, name=name, alt=alt, caption=caption, photo=True)
+        return drawing.finished(figure, name=name, alt=alt, caption=caption, photo=True)
 
 
 def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:

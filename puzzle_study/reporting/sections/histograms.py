@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -11,7 +9,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Figure, Section, absent, section
+from puzzle_study.reporting.blocks import Blocks, Figure, absent, section
 from puzzle_study.reporting.cells import share
 from puzzle_study.reporting.scores import TrialScores, test_scores
 from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData
@@ -20,14 +18,14 @@ MOST = 15
 COLOURS = {"normal": drawing.PALETTE[0], "pseudo-anomalous": drawing.PALETTE[2], "anomalous": drawing.PALETTE[3]}
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("scores", "Scores")
+def build(data: StudyData) -> Blocks:
     choice = data.described
     found = _scored(data, choice) if choice else []
     if choice is None or not found:
-        blocks = [absent("This study kept no error matrices (errors/), from which scores come.")]
-        return section("scores", "Scores", blocks)
-    return section("scores", "Scores", [_figure(data, choice, found, figures)])
+        yield absent("This study kept no error matrices (errors/), from which scores come.")
+    else:
+        yield _figure(data, choice, found)
 
 
 def _scored(data: StudyData, choice: Choice) -> list[tuple[str, float, TrialScores]]:
@@ -43,7 +41,7 @@ def _scored(data: StudyData, choice: Choice) -> list[tuple[str, float, TrialScor
     return found
 
 
-def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, TrialScores]], figures: Path) -> Figure:
+def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, TrialScores]]) -> Figure:
     shown = found[:MOST]
     height = 2.2 if len(shown) > 1 else 3.1
     with drawing.panels(len(shown), most=5, width=2.3, height=height, above=0.5) as (figure, places):
@@ -80,7 +78,6 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
         held_out = " Without normal test images validation images are drawn for them." if without else ""
         return drawing.finished(
             figure,
-            figures,
             name="scores",
             alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, "
             f"pseudo-anomalous and anomalous images; {middle}.",

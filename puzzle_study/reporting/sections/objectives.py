@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Column, Figure, Paragraph, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Table, absent, finding, section, table, words
 from puzzle_study.reporting.cells import Cell, count, setting, word
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.trials.worth import LOWER_IS_BETTER, SHARES, shown
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Objectives and Pareto front"
+@section("objectives", "Objectives and Pareto front")
+def build(data: StudyData) -> Blocks:
     names, rows = data.objectives, data.complete
     if len(names) < 2:
-        return section("objectives", title, [absent("This study has one objective: its front is the winner.")])
+        yield absent("This study has one objective: its front is the winner.")
+        return
     if "pareto" not in rows or not rows["pareto"].notna().any():
-        return section("objectives", title, [absent("No configuration is complete: there is no front.")])
+        yield absent("No configuration is complete: there is no front.")
+        return
     rows = rows[rows["pareto"].notna()].assign(pareto=lambda frame: frame["pareto"].astype(str).str.lower() == "true")
     values = pd.DataFrame({name: rows[data.objective_column(name)].astype(float) for name in names})
     front = rows[rows["pareto"]].sort_values("rank")
-    found = Paragraph(
+    yield finding(
         f"{len(front)} of {len(rows)} rows are on the Pareto front of {', '.join(names)}: no other row is better in "
         "one of them without being worse in another. Means over classes and seeds are compared, without regard to "
-        "their intervals. The winner is the row that is best in the first.",
-        kind="finding",
+        "their intervals. The winner is the row that is best in the first."
     )
-    return section("objectives", title, [found, _table(data, front), _scatter(names, rows, values, figures)])
+    yield _table(data, front)
+    yield _scatter(names, rows, values)
 
 
 def _table(data: StudyData, front: pd.DataFrame) -> Table:
@@ -57,7 +56,7 @@ def _table(data: StudyData, front: pd.DataFrame) -> Table:
     )
 
 
-def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame, figures: Path) -> Figure:
+def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -> Figure:
     """Draw the first two objectives, the front marked."""
     first, second = names[:2]
     points = pd.DataFrame({name: (100 if name in SHARES else 1) * values[name] for name in (first, second)})
@@ -76,7 +75,6 @@ def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame, f
         axes.set(xlabel=_title(first), ylabel=_title(second))
         return drawing.finished(
             figure,
-            figures,
             name="pareto",
             alt=f"Scatter of {len(points)} rows, {first} from {points[first].min():.3g} to {points[first].max():.3g} "
             f"against {second} from {points[second].min():.3g} to {points[second].max():.3g}; "

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
-from puzzle_study.reporting.blocks import Block, Column, Paragraph, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Block, Blocks, Column, Paragraph, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, word
 from puzzle_study.reporting.study_data import StudyData
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    if not data.environment:
-        return section("provenance", "Provenance", [absent("environment.json is missing or damaged."), _failed(data)])
-    return section("provenance", "Provenance", [_environment(data), _versions(data), _failed(data)])
+@section("provenance", "Provenance")
+def build(data: StudyData) -> Blocks:
+    if data.environment:
+        yield _environment(data)
+        yield _versions(data)
+    else:
+        yield absent("environment.json is missing or damaged.")
+    yield _failed(data)
 
 
 def _environment(data: StudyData) -> Table:

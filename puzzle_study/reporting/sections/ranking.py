@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from puzzle_study.config import NEED_TEST_LABELS
-from puzzle_study.reporting.blocks import Block, Column, Paragraph, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Paragraph, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import (
     NOTHING,
     Cell,
@@ -31,17 +30,17 @@ DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
 PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    blocks: list[Block | None] = [Paragraph(how_selected(data)), _given_up(data), ranking_table(data)]
+@section("ranking", "Ranking")
+def build(data: StudyData) -> Blocks:
+    yield Paragraph(how_selected(data))
+    yield _given_up(data)
+    yield ranking_table(data)
     if data.searched:
-        blocks += [_one_standard_error(data), differences_table(data)]
+        yield _one_standard_error(data)
+        yield differences_table(data)
     else:
-        blocks.append(
-            absent("This study trained one configuration: there is nothing to rank it against but references.")
-        )
-    blocks.append(image_differences_table(data))
-    return section("ranking", "Ranking", blocks)
+        yield absent("This study trained one configuration: there is nothing to rank it against but references.")
+    yield image_differences_table(data)
 
 
 def how_selected(data: StudyData) -> str:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from puzzle_study.attacks.flags import FLAGS
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Column, Figure, Paragraph, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import (
+    Blocks,
+    Column,
+    Figure,
+    Paragraph,
+    Table,
+    absent,
+    finding,
+    section,
+    table,
+    words,
+)
 from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
 from puzzle_study.reporting.study_data import StudyData, mean_auroc
 from puzzle_study.statistics import intervals
@@ -46,16 +56,20 @@ class AttackCell:
     values: pd.Series[float]
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("robustness", "Robustness")
+def build(data: StudyData) -> Blocks:
     found = cells(data)
-    if not found:
-        text = "This study attacked no test images (its study file has no section attacks)."
-        if data.attacks is not None:
-            why = data.lacking() or "see the notes in attacks.csv"
-            text = f"The AUROC under attack cannot be measured: {why}. attacks.csv has how far scores moved (strength)."
-        return section("robustness", "Robustness", [absent(text)])
-    return section("robustness", "Robustness", [*weaker_than_noise(data), _figure(found, figures), attack_table(found)])
+    if found:
+        yield from weaker_than_noise(data)
+        yield _figure(found)
+        yield attack_table(found)
+    elif data.attacks is None:
+        yield absent("This study attacked no test images (its study file has no section attacks).")
+    else:
+        why = data.lacking() or "see the notes in attacks.csv"
+        yield absent(
+            f"The AUROC under attack cannot be measured: {why}. attacks.csv has how far scores moved (strength)."
+        )
 
 
 def cells(data: StudyData) -> list[AttackCell]:
@@ -155,7 +169,7 @@ def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Par
                 f"{attack} on the {label} ({target} images) is weaker than random sign noise of the same ε: "
                 f"{'; '.join(parts)}. Where noise does more harm, such an attack is no evidence of robustness."
             )
-            sentences.append(Paragraph(text, kind="finding"))
+            sentences.append(finding(text))
     return sentences
 
 
@@ -176,14 +190,9 @@ def _noise_beside(cell: AttackCell, found: list[AttackCell]) -> AttackCell | Non
     """Return the noise to which an attack is held: on the image itself (attack1) where that was run."""
     if cell.method == NOISE:
         return None
-    same = [
-        other
-        for other in found
-        if other.method == NOISE
-        and (other.victim, other.target, other.epsilon) == (cell.victim, cell.target, cell.epsilon)
-    ]
-    same.sort(key=lambda other: (other.attack != "attack1", other.attack != cell.attack))
-    return same[0] if same else None
+    beside = (NOISE, cell.victim, cell.target, cell.epsilon)
+    same = [one for one in found if (one.method, one.victim, one.target, one.epsilon) == beside]
+    return min(same, key=lambda one: (one.attack != "attack1", one.attack != cell.attack), default=None)
 
 
 def attack_table(found: list[AttackCell]) -> Table:
@@ -223,7 +232,7 @@ def attack_table(found: list[AttackCell]) -> Table:
     )
 
 
-def _figure(found: list[AttackCell], figures: Path) -> Figure:
+def _figure(found: list[AttackCell]) -> Figure:
     panels = {(cell.victim, cell.target): cell.label for cell in found}
     used = sorted({0.0, *(cell.epsilon for cell in found)})
     combinations = list(dict.fromkeys((cell.attack, cell.method) for cell in found))
@@ -261,7 +270,6 @@ def _figure(found: list[AttackCell], figures: Path) -> Figure:
         )
         return drawing.finished(
             figure,
-            figures,
             name="robustness",
             alt=f"Lines of AUROC against epsilon for each attack and method, one panel for each of "
             f"{', '.join(dict.fromkeys(cell.label for cell in found))}; the lowest point is {worst.attack} "

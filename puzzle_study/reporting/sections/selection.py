@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,23 @@ import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Figure, Paragraph, Section, absent, section
+from puzzle_study.reporting.blocks import Blocks, Figure, Paragraph, absent, finding, section
 from puzzle_study.reporting.cells import share
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics.intervals import TAIL
 
-TITLE = "Selection against test AUROC"
 
-
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("selection", "Selection against test AUROC")
+def build(data: StudyData) -> Blocks:
     rows = data.complete.dropna(subset=["selection_mean", "auroc_mean"])
     if rows.empty and (lacks := data.lacking()):
-        return section("selection", TITLE, [absent(f"There is no test AUROC to compare the selection with: {lacks}.")])
-    if rows["configuration"].nunique() < 3:
-        blocks = [absent("Fewer than three configurations are complete: no agreement to show.")]
-        return section("selection", TITLE, blocks)
-    return section("selection", TITLE, [hindsight(data), _agreement(rows), _scatter(data, rows, figures)])
+        yield absent(f"There is no test AUROC to compare the selection with: {lacks}.")
+    elif len(rows["configuration"].unique()) < 3:
+        yield absent("Fewer than three configurations are complete: no agreement to show.")
+    else:
+        yield hindsight(data)
+        yield _agreement(rows)
+        yield _scatter(data, rows)
 
 
 def hindsight(data: StudyData) -> Paragraph | None:
@@ -35,10 +34,9 @@ def hindsight(data: StudyData) -> Paragraph | None:
     if winner is None or best is None or not data.searched:
         return None
     if data.objectives[0] == "auroc":
-        return Paragraph(
+        return finding(
             "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by "
-            "construction and optimistic.",
-            kind="finding",
+            "construction and optimistic."
         )
     reached, possible = data.mean(winner), data.mean(best)
     if reached is None or possible is None:
@@ -71,7 +69,7 @@ def _agreement(rows: pd.DataFrame) -> Paragraph:
     )
 
 
-def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
+def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     shown = 100 * rows[["selection_mean", "auroc_mean"]].astype(float).set_axis(["selection", "auroc"], axis=1)
     shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
@@ -83,7 +81,6 @@ def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
         axes.set(xlabel="selection score, %", ylabel="test AUROC, %")
         return drawing.finished(
             figure,
-            figures,
             name="selection",
             alt=f"Scatter of {len(shown)} points, one for each configuration and aggregation: selection score from "
             f"{shown['selection'].min():.1f} to {shown['selection'].max():.1f} % against test AUROC from "

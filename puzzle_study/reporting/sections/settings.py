@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from puzzle_study.reporting.blocks import Block, Column, Listing, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Listing, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, setting, significant, word
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    blocks: list[Block | None] = [_searched(data)]
+@section("settings", "Settings")
+def build(data: StudyData) -> Blocks:
+    yield _searched(data)
     if data.results.study_file.exists():
         text = data.results.study_file.read_text(encoding="utf-8")
-        blocks.append(Listing("study.yaml, the resolved study: it can be run again as it is", text))
+        yield Listing("study.yaml, the resolved study: it can be run again as it is", text)
     else:
-        blocks.append(absent("study.yaml is not in the folder."))
-    return section("settings", "Settings", blocks)
+        yield absent("study.yaml is not in the folder.")
 
 
 def _searched(data: StudyData) -> Table | None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from puzzle_study.reporting.blocks import Column, Row, Section, Table, absent, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, percent, word
 from puzzle_study.reporting.scores import test_scores
 from puzzle_study.reporting.study_data import TASK, Choice, StudyData
@@ -17,13 +15,13 @@ FEWEST = 2
 """Images that have an order."""
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("stability", "Stability over seeds")
+def build(data: StudyData) -> Blocks:
     choice = data.described
-    found = rank_table(data, choice) if choice else None
-    text = "This study has one seed, or no error matrices of several, or no test images: "
-    text += "how seeds order the images cannot be said."
-    return section("stability", "Stability over seeds", [found or absent(text)])
+    yield (rank_table(data, choice) if choice else None) or absent(
+        "This study has one seed, or no error matrices of several, or no test images: how seeds order the images "
+        "cannot be said."
+    )
 
 
 def rank_table(data: StudyData, choice: Choice) -> Table | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pandas as pd
 
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Paragraph, Section, absent, section
+from puzzle_study.reporting.blocks import Blocks, Paragraph, absent, finding, section
 from puzzle_study.reporting.cells import bracketed, share, significant
 from puzzle_study.reporting.comparing import Comparison, compare
 from puzzle_study.reporting.sections import robustness, selection, training
@@ -18,26 +17,25 @@ from puzzle_study.statistics import intervals
 from puzzle_study.statistics.intervals import Mean
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section; its first sentence is the one that hurts most."""
-    if data.winner is None:
-        text = "No configuration finished all of its trials, so that none was selected."
-        return section("summary", "Summary", [Paragraph(text, kind="finding"), _failures(data)])
-    return section(
-        "summary",
-        "Summary",
-        [
-            against_references(data, data.winner),
-            *(robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)),
-            _robustness(data),
-            _against_default(data, data.winner),
-            selection.hindsight(data),
-            _inverted(data, data.winner),
-            _against_paper(data, data.winner),
-            _last_epochs(data, data.winner),
-            _failures(data),
-        ],
-    )
+@section("summary", "Summary")
+def build(data: StudyData) -> Blocks:
+    """Yield the sentences; the first is the one that hurts most."""
+    winner = data.winner
+    if winner is None:
+        yield finding("No configuration finished all of its trials, so that none was selected.")
+    else:
+        yield against_references(data, winner)
+        yield from robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)
+        yield _robustness(data)
+        yield _against_default(data, winner)
+        yield selection.hindsight(data)
+        yield _inverted(data, winner)
+        yield _against_paper(data, winner)
+        yield _last_epochs(data, winner)
+    if failed := len(data.failed):
+        yield finding(
+            f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance)."
+        )
 
 
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
@@ -49,8 +47,8 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         lacks = data.lacking(data.of(winner))
         why = f"cannot be measured: {lacks}.{flagged_sentence(data, winner)}"
         why = why if lacks else "is not in the study's tables."
-        return Paragraph(f"The test AUROC of {what} {why}", kind="finding")
-    return Paragraph(_held_against_references(data, winner, what, reached), kind="finding")
+        return finding(f"The test AUROC of {what} {why}")
+    return finding(_held_against_references(data, winner, what, reached))
 
 
 def _held_against_references(data: StudyData, winner: Choice, what: str, reached: Mean) -> str:
@@ -121,10 +119,9 @@ def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     classes = ", ".join(dict.fromkeys(turned.get_level_values("normal_class")))
     lowest = float(values.loc[turned].min())
-    return Paragraph(
+    return finding(
         f"Inverted scores: in {len(turned)} of {len(values)} trials of the winner normal images score higher than "
-        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %).",
-        kind="finding",
+        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %)."
     )
 
 
@@ -168,16 +165,6 @@ def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
         f"Over the last 20 evaluations of a training the winner's AUROC has a standard deviation of "
         f"{share(float(spread.mean()), digits=2)} points (mean of {_plural(len(spread), 'trial', 'trials')}; highest "
         f"{share(float(spread.max()), digits=2)})."
-    )
-
-
-def _failures(data: StudyData) -> Paragraph | None:
-    failed = len(data.failed)
-    if not failed:
-        return None
-    return Paragraph(
-        f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance).",
-        kind="finding",
     )
 
 

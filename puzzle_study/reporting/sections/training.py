@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import (
-    Block,
-    Column,
-    Figure,
-    Paragraph,
-    Row,
-    Section,
-    Table,
-    absent,
-    section,
-    table,
-    words,
-)
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import Cell, count, percent, share, word
 from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData, natural, of_class
 
@@ -28,18 +14,20 @@ LAST = 20
 LOSSES = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("training", "Training")
+def build(data: StudyData) -> Blocks:
     choice = data.described
     if choice is None:
-        return section("training", "Training", [absent("No configuration finished.")])
+        yield absent("No configuration finished.")
+        return
     curves = _curves(data, choice)
     if curves is None:
-        drawn: list[Block | None] = [absent("This study stored no epochs of this configuration (epochs.parquet).")]
+        yield absent("This study stored no epochs of this configuration (epochs.parquet).")
     else:
-        drawn = [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
-    last = last_table(data, choice) or absent(_no_last(data, choice))
-    return section("training", "Training", [*drawn, _second_half(data, choice), last])
+        yield _auroc_figure(data, choice, curves)
+        yield _loss_figure(choice, curves)
+    yield _second_half(data, choice)
+    yield last_table(data, choice) or absent(_no_last(data, choice))
 
 
 def _no_last(data: StudyData, choice: Choice) -> str:
@@ -144,7 +132,7 @@ def _curves(data: StudyData, choice: Choice) -> pd.DataFrame | None:
     return curves if len(curves) else None
 
 
-def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figure | None:
     long = curves.melt(
         id_vars=["trial", "epoch", "normal_class"],
         value_vars=[f"auroc_{way}" for way in AGGREGATIONS],
@@ -159,14 +147,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
     names = sorted(own["normal_class"].unique(), key=natural)
     trials = long["trial"].nunique()
     with drawing.drawing(9.6, 3.8, columns=2, sharey=True) as (figure, (left, right)):
-        sns.lineplot(
-            long,
-            x="epoch",
-            y="auroc",
-            errorbar=("pi", 100),
-            ax=left,
-            **drawing.BY_AGGREGATION,
-        )
+        sns.lineplot(long, x="epoch", y="auroc", errorbar=("pi", 100), ax=left, **drawing.BY_AGGREGATION)
         left.set(title="all classes, mean and range over trials", xlabel="epoch", ylabel="AUROC, %")
         left.legend(title=None)
         sns.lineplot(
@@ -184,7 +165,6 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
         ends = own.groupby("epoch")["auroc"].mean().iloc[[0, -1]]
         return drawing.finished(
             figure,
-            figures,
             name="auroc_by_epoch",
             alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
             f"with {choice.aggregation} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
@@ -195,7 +175,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
         )
 
 
-def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+def _loss_figure(choice: Choice, curves: pd.DataFrame) -> Figure | None:
     names = map(str, curves.columns)
     losses = [name for name in names if name.startswith("loss") and curves[name].notna().any()]
     if not losses:
@@ -210,7 +190,6 @@ def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure 
         ends = curves[curves["epoch"] == curves["epoch"].max()]
         return drawing.finished(
             figure,
-            figures,
             name="losses",
             alt="Lines of the losses against epoch: "
             + ", ".join(f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from puzzle_study.reporting.blocks import Column, Row, Section, Table, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, section, table, words
 from puzzle_study.reporting.cells import count, estimated, percent, significant, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
 from puzzle_study.reporting.study_data import StudyData, mean_auroc
@@ -16,10 +15,10 @@ from puzzle_study.statistics import intervals
 AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section, empty if the study asked for neither table or could measure no AUROC."""
-    tables = [_matrix(data, data.aggregation_matrix), _transfer(data, data.transfer)]
-    return section("transfer", "Whose score an attack breaks", tables)
+@section("transfer", "Whose score an attack breaks")
+def build(data: StudyData) -> Blocks:
+    yield _matrix(data, data.aggregation_matrix)
+    yield _transfer(data, data.transfer)
 
 
 def _matrix(data: StudyData, cells: pd.DataFrame | None) -> Table | None:
