@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
@@ -70,18 +69,23 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
     for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
+    attacked = {name: _optional(results, name) for name in ("attacks_file", "matrix_file", "transfer_file")}
+    repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
+    attacks, matrix, transfer = (
+        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked.values()
+    )
     # A column of true, false and nothing is read as text; nothing is not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
     return StudyData(
         results=results,
-        study=_study(results),
+        study=read.load_dumped(results.study_file) if results.study_file.exists() else None,
         environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
         epochs=_optional(results, "epochs_file"),
-        attacks=_optional(results, "attacks_file"),
-        aggregation_matrix=_optional(results, "matrix_file"),
-        transfer=_optional(results, "transfer_file"),
+        attacks=attacks,
+        aggregation_matrix=matrix,
+        transfer=transfer,
         gallery=_gallery(results),
     )
 
@@ -103,10 +107,6 @@ def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, re
     missing = next((name for name in needed if name not in names), None)
     if missing is not None:
         raise UserError(f"{path} has no {what} {missing}; {repair}")
-
-
-def _study(results: Results) -> config.Study | None:
-    return read.load_dumped(results.study_file) if results.study_file.exists() else None
 
 
 def _optional(results: Results, name: str) -> pd.DataFrame | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from puzzle_study.io import write_text
-from puzzle_study.reporting.blocks import Cell, Table
+from puzzle_study.reporting.blocks import Table
+from puzzle_study.reporting.cells import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
