@@ -80,9 +80,8 @@ def main(
 
     folder = find_detector(detector)
     paths = find_images(images)
-    from puzzle_study.detectors.devices import keep_freed_memory
+    from puzzle_study.detectors.devices import chosen_device, keep_freed_memory
     from puzzle_study.detectors.files import load_detector
-    from puzzle_study.inference.device import chosen_device
 
     keep_freed_memory()
     found = load_detector(folder, device=chosen_device(device))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from puzzle_study import config
 from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.base import Context, Shape
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
@@ -77,16 +77,7 @@ def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:
 
 def trainer(values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Trainer:
     """A trainer in float32 on the CPU."""
-    return Trainer(
-        own(values),
-        puzzle_set(values),
-        channels=channels,
-        height=side,
-        width=side,
-        seed=seed,
-        device=CPU,
-        precision="float32",
-    )
+    return Trainer(own(values), Context(Shape(channels, side, side), seed, CPU, "float32", values.data.name, "3"))
 
 
 def train(values: config.Settings, data: Tensor, *, seed: int = 0) -> tuple[Trainer, list[EpochLosses]]:

@@ -33,16 +33,7 @@ ACTIVATIONS = 14
 
 
 class PuzzleDetector(Viewed):
-    """A U-Net with its scoring puzzle set and validation errors.
-
-    Args:
-        network: the U-Net.
-        puzzle_set: permutations in scoring.
-        shape: of the images.
-        base_channels: of the U-Net.
-        reading: error norm and aggregation of :meth:`forward`.
-        precision: arithmetic of the convolutions.
-    """
+    """A U-Net of some ``base_channels`` with its scoring puzzle set and validation errors."""
 
     name = "puzzle_ae"
     title = "Puzzle-AE"
@@ -71,22 +62,11 @@ class PuzzleDetector(Viewed):
     @classmethod
     def build(cls, settings: PuzzleSettings, context: Context) -> Self:
         """Return a detector with the weights that its training starts from."""
-        training_set = puzzles.puzzle_set(settings.puzzle, normal_class=context.normal_class, dataset=context.dataset)
-        shape = context.shape
-        trainer = Trainer(
-            settings,
-            training_set,
-            channels=shape.channels,
-            height=shape.height,
-            width=shape.width,
-            seed=context.seed,
-            device=context.device,
-            precision=context.precision,
-        )
+        trainer = Trainer(settings, context)
         detector = cls(
             trainer.solver,
-            scoring_set(settings, training_set),
-            shape=shape,
+            scoring_set(settings, trainer.puzzler.puzzles),
+            shape=context.shape,
             base_channels=settings.model.base_channels,
             reading=settings.reading,
             precision=context.precision,
@@ -148,12 +128,7 @@ class PuzzleDetector(Viewed):
         return answer
 
     def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
-
-        Args:
-            x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
-            permutations: which of the K permutations.
-        """
+        """Return the differentiable mean square error of every puzzle of every image, shape [N, K], or of some."""
         return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
 
     def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
