@@ -54,13 +54,11 @@ def averaged_over_puzzles(
     """Put back in order what is made of each puzzle and its error, and average it."""
     height, width = x_CHW.shape[-2:]
     true_CHW = puzzles.pad(x_CHW[None], detector.grid)[0]
-    restored = []
+    made = []
     for k in range(len(detector.puzzle_set)):
-        index = torch.tensor([k])
-        leaf = detector.puzzler.shuffle(true_CHW[None], index)[0].requires_grad_()
-        made = made_of(own_error(detector, leaf, true_CHW, k), leaf)
-        restored.append(detector.puzzler.unshuffle(made[None], index)[0])
-    return torch.stack(restored).mean(0)[:, :height, :width]
+        leaf = detector.puzzler.shuffle(true_CHW[None], torch.tensor([k]))[0].requires_grad_()
+        made.append(made_of(own_error(detector, leaf, true_CHW, k), leaf))
+    return detector.undo(torch.stack(made)[None])[0].mean(0)[:, :height, :width]
 
 
 REFERENCES = {
