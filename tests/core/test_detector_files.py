@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import shutil
@@ -297,19 +296,9 @@ def test_damaged_weights_never_raise_anything_but_a_sentence(
     shutil.rmtree(folder)
 
 
-class Malicious:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.marker),)
-
-
 def test_a_pickle_with_code_is_refused_and_nothing_is_executed(saved: Path, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
-    replace_weights(saved, pickle.dumps(Malicious(marker)))
+    replace_weights(saved, pickle.dumps(tiny.Malicious(marker)))
     assert_damaged(saved)
     assert not marker.exists()
     pickle.loads((saved / WEIGHTS).read_bytes())

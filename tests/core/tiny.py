@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -118,6 +120,16 @@ def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str =
     if kind != "puzzle_ae":
         configuration = reference_settings(kind, configuration)
     return TrialSpec(configuration, TaskSpec("digits", "3"), seed, "0" * 16)
+
+
+class Malicious:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.marker),)
 
 
 def same_state(one: Any, other: Any) -> bool:
