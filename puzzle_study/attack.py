@@ -41,7 +41,7 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
         first = error.errors()[0]
         value = values[int(first["loc"][0])]
         if first["type"] == "float_parsing":
-            raise click.BadParameter(f"{cut(repr(value))} is no number such as 0.1 or 8/255") from None
+            raise click.BadParameter(f"{cut(repr(value))} is not a number such as 0.1 or 8/255") from None
         raise click.BadParameter(f"{cut(value)} is not between 0 and 1; pixels are in [0, 1]") from None
 
 

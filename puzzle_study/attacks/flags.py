@@ -1,4 +1,4 @@
-"""What stands beside a number that came from an attack: signs that it may flatter the detector."""
+"""Flags: signs that the number an attack gave may flatter the detector."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.specs import AttackSpec
 
-# Strengths are mean changes of the score in units of its spread over validation images; less is no difference.
+# Strengths are mean changes of the score in units of its spread over validation images; less does not count.
 TOLERANCE = 1e-3
 
 FLAGS: Mapping[str, str] = {

@@ -1,6 +1,6 @@
 """What an attack pushes: per row one number with its gradient, in as little memory as there is.
 
-An objective knows the detector and, where an attack needs them, the true images and permutations of its rows.
+An objective knows the detector and, if an attack needs them, the true images and views of its rows.
 It takes R rows, or a whole multiple of them laid out one full set after the other, as some attacks do for their
 samples. Rows are independent of each other, so that values and gradients come chunk by chunk and are the same
 for every chunk size (up to the last bits of a convolution).
@@ -184,7 +184,7 @@ def normalised(detector: Detector, error_NK: Tensor) -> Tensor:
 
 
 def gradient(total: Tensor, leaf: Tensor) -> Tensor:
-    """Return the gradient of a sum, zero where the sum does not depend on the leaf; weights get none.
+    """Return the gradient of a sum, zero if the sum does not depend on the leaf; weights get none.
 
     It is contiguous, whatever layout the network works in: some attacks take views of it.
     """

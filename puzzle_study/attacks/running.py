@@ -78,10 +78,10 @@ def run_attacks(
         specs: the attacks.
         progress: called after each attack.
         at_once: views, or images of a module without views, in memory together; None: as many as fit.
-            The results do not depend on it. Where memory runs out, half as many from then on.
+            The results do not depend on it. If memory runs out, half as many from then on.
         keep: how many perturbed images each result keeps; None: all.
         compare: whether flags say how attacks compare with each other and with random signs, which are run for
-            it; False where the caller compares strengths itself.
+            it; False if the caller compares strengths itself.
 
     Raises:
         UserError: the detector has no views for attack2 or no gradient, the installed torchattacks lacks a method, or
@@ -139,7 +139,7 @@ class _Runner:
             self.clean_N = torch.cat(scores).cpu()
 
     def noise(self, spec: AttackSpec) -> AttackResult:
-        """Return what random signs do; computed once where specs are equal."""
+        """Return what random signs do; equal specs are computed once."""
         if spec not in self.noises:
             self.noises[spec] = self._attack(spec)
         return self.noises[spec]

@@ -1,9 +1,9 @@
-"""One attack on one batch, not trusted: what it returns is clipped, scored again and compared with what it passed by.
+"""One attack on one batch. The attack is not trusted: what it returns is clipped and scored again.
 
-For every method: the returned rows are clipped to the ball and the box. Methods of several steps are watched, and
-the best row on their way inside the ball is kept where it beats the returned one. Rows become images again, are
-clipped and scored once more by the detector itself; over restarts the best is kept image by image. The clean image
-is never among the candidates, so that an attack that fails shows as one that fails.
+For every method, the returned rows are clipped to the ball and the box. Methods of several steps are watched: the best
+row on their way inside the ball is kept if it beats the returned one. Rows become images again, are clipped and scored
+once more by the detector itself. Over restarts the best is kept image by image. The clean image is never among the
+candidates, so a failed attack shows as a failed attack.
 """
 
 from __future__ import annotations

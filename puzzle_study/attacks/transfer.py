@@ -1,4 +1,4 @@
-"""Whose score does an attack break: what was made against one score, under another.
+"""What an attack on one score does to another score.
 
 An attack is adaptive if it sees the very score that is reported. The matrix of attacked against scoring
 aggregation shows what is left when it sees another one, and :func:`transferred` does the same for two detectors.

@@ -112,7 +112,7 @@ class FileScorer:
 def table_file(output: Path | None) -> Iterator[TextIO]:
     """Give standard output, or a file that is written whole or not at all, as UTF-8.
 
-    Names of files that are no text keep their bytes.
+    File names that are not valid text keep their bytes.
 
     Raises:
         UserError: the file cannot be written.

@@ -31,7 +31,7 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Return the PNG file of each image's overlay: its path below what all images share, below ``folder``.
 
     Raises:
-        UserError: an image lies in ``folder`` itself, where overlays would replace it or be scored the next time.
+        UserError: an image lies in ``folder`` itself: overlays would replace it or be scored the next time.
     """
     # With `..` left in a path, its overlay would leave the folder.
     absolute = {path: Path(os.path.normpath(path.absolute())) for path in paths}

@@ -182,7 +182,10 @@ LARGE: dict[str, tuple[Edit, str]] = {
     "channels": (lambda c: c["image"].update(channels=10**7), "images have 1 to 1024 channels, not 10000000"),
     "base_channels": (lambda c: c["described"].update(base_channels=2000), "base_channels is 1 to 256, not 2000"),
     "weights": (lambda c: c["described"].update(base_channels=256), "detector.json wants .* of size .256, 1, 3, 3."),
-    "grid": (lambda c: c["described"]["puzzles"].update(grid=30_000), "its puzzles are no permutations of 30000×30000"),
+    "grid": (
+        lambda c: c["described"]["puzzles"].update(grid=30_000),
+        "its puzzles are not permutations of 30000×30000",
+    ),
     "permutations": (
         lambda c: c["described"]["puzzles"].update(permutations=[[1, 0, 2, 3]] * 513),
         "its 513 permutations are more than 512",

@@ -102,7 +102,7 @@ def test_images_far_from_the_training_images_are_counted_once(
     assert far == 0 or f"warning: {far} of 3 images are far in size or aspect ratio" in result.stderr
     path.write_text(json.dumps(description | {"original_sizes": {"side": 3}}))
     refused = score(best, tmp_path / "images")
-    assert (refused.exit_code, "original_sizes that are no sizes" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "original_sizes that are not sizes" in refused.stderr) == (2, True)
 
 
 def test_where_nothing_can_be_scored_the_exit_code_is_1(best: Path, tmp_path: Path) -> None:
@@ -218,7 +218,9 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     assert sorted(map(str, Path().rglob("*"))) == before
 
 
-@pytest.mark.parametrize(("rate", "sentence"), [("nan", "nan is no share between 0 and 1"), ("1", "1.0 is not in the")])
+@pytest.mark.parametrize(
+    ("rate", "sentence"), [("nan", "nan is not a share between 0 and 1"), ("1", "1.0 is not in the")]
+)
 def test_a_rate_that_is_no_share_is_a_sentence(rate: str, sentence: str, best: Path, tmp_path: Path) -> None:
     write_many(tmp_path / "images", 1)
     result = score(best / "3", tmp_path / "images", "--fpr", rate)

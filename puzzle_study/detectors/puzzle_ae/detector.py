@@ -232,7 +232,7 @@ def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> pu
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
-    """Return the puzzle set of a description; ValueError if it is none."""
+    """Return the puzzle set of a description; ValueError if it is not one."""
     kind, grid = content["kind"], int(content["grid"])
     permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
     if kind == "rotation":
@@ -243,5 +243,5 @@ def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
     if len(permutations) > MOST_PERMUTATIONS:
         raise ValueError(f"its {len(permutations)} permutations are more than {MOST_PERMUTATIONS}")
     if not possible or not permutations:
-        raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
+        raise ValueError(f"its puzzles are not permutations of {grid}×{grid} pieces")
     return puzzles.PuzzleSet(kind, grid, permutations)
