@@ -18,6 +18,7 @@ from puzzle_study.config import read
 from puzzle_study.config.axes import setting_of
 from puzzle_study.datasets import DATASETS, TaskSpec, protocols
 from puzzle_study.datasets.records import Decoded
+from puzzle_study.detectors.base import Context, Shape
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import scoring_set
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
@@ -389,8 +390,8 @@ def test_a_variant_trains_what_the_paper_says(
     variant: str, hidden: str | None, discriminates: bool, transformations: int, tmp_path: Path
 ) -> None:
     settings = resolved(f"data: {{name: cifar10}}\nvariant: {variant}", tmp_path)
-    made = puzzles.puzzle_set(settings.puzzle, normal_class="ship", dataset="cifar10")
-    trainer = Trainer(settings, made, channels=3, height=32, width=32, seed=0, device=CPU, precision="float32")
+    trainer = Trainer(settings, Context(Shape(3, 32, 32), 0, CPU, "float32", "cifar10", "ship"))
+    made = trainer.puzzler.puzzles
     assert trainer.hide == hidden
     assert (trainer.discriminator is not None) is discriminates
     assert len(made) == transformations

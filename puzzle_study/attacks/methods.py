@@ -30,7 +30,7 @@ class Method:
         random: begins or samples at random, so that restarts differ.
         black_box: asks for scores only, never for gradients.
         adapts_step: chooses its own step size.
-        one_step_size: step as a fraction of ε where `attacks.step_size` does not apply.
+        one_step_size: step as a fraction of ε if `attacks.step_size` does not apply.
         best_loss: called as ``perturb(x, y, best_loss=True)[1]``; the plain call stops at the threshold.
         note: what to know before reading its numbers.
     """
@@ -164,7 +164,7 @@ REFUSED: Mapping[str, str] = {
 
 
 def refusal(method: str) -> str:
-    """Return why there is no such method: it is an attack of torchattacks that does not fit, or it is unknown."""
+    """Return why there is no such method: torchattacks has it but it does not fit, or it is unknown."""
     for name, why in REFUSED.items():
         if name.lower() == method.lower():
             return f"attack method {method} is not run: {name} {why}"

@@ -156,9 +156,11 @@ def leaf_names(tree: Tree, prefix: str = "") -> list[str]:
 
 def _model(annotation: Any) -> type[BaseModel] | None:
     """Return the section class inside an annotation such as ``Search | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    parts = getattr(annotation, "__args__", ())
+    # Python 3.10 takes tuple[int, ...] for a class.
+    if not parts and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return None if annotation is DetectorSettings else annotation
-    for part in getattr(annotation, "__args__", ()):
+    for part in parts:
         if (found := _model(part)) is not None:
             return found
     return None

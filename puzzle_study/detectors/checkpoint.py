@@ -46,7 +46,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint that can be read; a damaged one is named in the log and passed over.
 
     Returns:
-        The state, its tensors on the CPU, or None where no checkpoint can be read.
+        The state, its tensors on the CPU, or None if no checkpoint can be read.
     """
     states = (_read_or_warn(path) for path in reversed(checkpoints(folder)))
     return next((state for state in states if state is not None), None)
