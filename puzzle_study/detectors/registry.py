@@ -20,6 +20,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "nearest_neighbour": "puzzle_study.detectors.nearest_neighbour:NearestNeighbour",
         "pca": "puzzle_study.detectors.pca:PCA",
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
+        "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
     },
     group="puzzle_study.detectors",
 )
