@@ -21,6 +21,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "pca": "puzzle_study.detectors.pca:PCA",
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
         "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
+        "lsa": "puzzle_study.detectors.lsa:LSA",
     },
     group="puzzle_study.detectors",
 )
