@@ -22,6 +22,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
         "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
         "lsa": "puzzle_study.detectors.lsa:LSA",
+        "ocgan": "puzzle_study.detectors.ocgan:OCGAN",
     },
     group="puzzle_study.detectors",
 )
