@@ -136,7 +136,7 @@ class Residual(nn.Module):
         super().__init__()
         self.short: nn.Module
         if isinstance(size, tuple):
-            more = tuple(1 - side % 2 for side in size)
+            more = (1 - size[0] % 2, 1 - size[1] % 2)
             self.first: nn.Module = nn.ConvTranspose2d(before, after, 5, 2, 2, more, bias=False)
             self.short = nn.Sequential(
                 nn.ConvTranspose2d(before, after, 1, 2, 0, more, bias=False), nn.BatchNorm2d(after)
@@ -210,7 +210,7 @@ def _decoder(levels: Levels, shape: Shape) -> nn.Module:
 
 
 def _halved(side: int, times: int) -> int:
-    return -(-side // 2**times)
+    return math.ceil(side / 2**times)
 
 
 class Masked(nn.Linear):
