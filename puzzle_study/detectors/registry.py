@@ -23,6 +23,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "ae_l2": "puzzle_study.detectors.ae_l2:AEL2",
         "ae_ssim": "puzzle_study.detectors.ae_ssim:AESSIM",
         "dae": "puzzle_study.detectors.dae:DAE",
+        "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
+        "lsa": "puzzle_study.detectors.lsa:LSA",
+        "ocgan": "puzzle_study.detectors.ocgan:OCGAN",
     },
     group="puzzle_study.detectors",
 )
