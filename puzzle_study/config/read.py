@@ -154,7 +154,7 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
         given.append(place)
     form = _form(document, source, lines, given)
     _check_unknown(document, form, source, lines, given=given)
-    document = with_absolute_paths(document)
+    document = with_absolute_paths(document, form)
     study = _validated(document, form, source, lines, given)
     return StudyFile(source, study, form, document, lines, given)
 

@@ -20,6 +20,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "nearest_neighbour": "puzzle_study.detectors.nearest_neighbour:NearestNeighbour",
         "pca": "puzzle_study.detectors.pca:PCA",
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
+        "feature_knn": "puzzle_study.detectors.feature_knn:FeatureKNN",
+        "padim": "puzzle_study.detectors.padim:PaDiM",
+        "patchcore": "puzzle_study.detectors.patchcore:PatchCore",
     },
     group="puzzle_study.detectors",
 )
