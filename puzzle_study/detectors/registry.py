@@ -26,6 +26,9 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
         "lsa": "puzzle_study.detectors.lsa:LSA",
         "ocgan": "puzzle_study.detectors.ocgan:OCGAN",
+        "feature_knn": "puzzle_study.detectors.feature_knn:FeatureKNN",
+        "padim": "puzzle_study.detectors.padim:PaDiM",
+        "patchcore": "puzzle_study.detectors.patchcore:PatchCore",
     },
     group="puzzle_study.detectors",
 )
