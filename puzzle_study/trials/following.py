@@ -127,7 +127,8 @@ class FollowedImages:
 
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
-        validation_NK = detector.error_matrix(self.validation)
+        detector.calibrate(self.validation)
+        validation_NK = detector.validation_NK
         followed = {}
         if not metrics.lacking(len(self.labels), int(self.labels.sum())):
             followed["auroc"] = detector.error_matrix(self.test), self.labels
