@@ -97,7 +97,7 @@ class PaDiM(FeatureDetector):
             for start in range(0, count, chunk):
                 yield self._drawn([features[start : start + chunk].to(self.device) for features in maps]).double()
 
-        mean_DP = sum(part.sum(0) for part in parts()) / count
+        mean_DP = torch.stack([part_NDP.sum(0) for part_NDP in parts()]).sum(0) / count
         features, positions = mean_DP.shape
         scatter_PDD = RIDGE * torch.eye(features, device=self.device, dtype=torch.float64).repeat(positions, 1, 1)
         for part_NDP in parts():

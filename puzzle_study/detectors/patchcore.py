@@ -123,9 +123,8 @@ class PatchCore(FeatureDetector):
         self.near_Bb = neighbours_of(self.bank_BD, min(self._neighbours, count))
 
     def patches(self, maps: list[Tensor]) -> Tensor:
-        """Return the patches of maps, each averaged with its 3×3 neighbourhood: [N, P, D]."""
-        # Only what is there is averaged at the border; zeros would make every border alike.
-        averaged = [F.avg_pool2d(features, 3, 1, 1, count_include_pad=False) for features in maps]
+        """Return the patches of maps, each averaged with its 3×3 neighbourhood, zeros beyond the border: [N, P, D]."""
+        averaged = [F.avg_pool2d(features, 3, 1, 1) for features in maps]
         return joined(averaged).flatten(2).transpose(1, 2)
 
     def distances(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:

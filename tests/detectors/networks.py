@@ -12,6 +12,8 @@ from torch import Tensor, nn
 class Small(nn.Module):
     """Two maps, the second through attention over positions, from a few weights."""
 
+    mean: Tensor
+
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         self.register_buffer("mean", torch.full((channels, 1, 1), 0.5))

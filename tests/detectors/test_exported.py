@@ -230,12 +230,12 @@ def test_a_study_file_names_a_network_from_the_current_folder(
     one = study_file(
         tmp_path, f"{{data: {{name: digits}}, detector: feature_knn, features: {small.name}, input_size: null}}"
     )
-    assert load(one).study.detectors["feature_knn"].features == str(small)
+    assert load(one).study.detectors["feature_knn"].model_dump()["features"] == str(small)
     several = study_file(
         tmp_path,
         f"{{data: {{name: digits}}, detectors: {{pca: {{}}, padim: {{features: {small.name}, input_size: 32}}}}}}",
     )
-    assert load(several).study.detectors["padim"].features == str(small)
+    assert load(several).study.detectors["padim"].model_dump()["features"] == str(small)
 
 
 @pytest.mark.parametrize(
