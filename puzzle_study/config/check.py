@@ -26,11 +26,7 @@ FOLLOWING = "evaluate."
 
 
 def check_search(file: StudyFile) -> None:
-    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense.
-
-    Raises:
-        UserError: one sentence with the axis, the reason, the file and the line.
-    """
+    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense."""
     search = file.study.search
     if search is None:
         return
@@ -56,11 +52,7 @@ def check_search(file: StudyFile) -> None:
 
 
 def check_rules(file: StudyFile) -> None:
-    """Refuse settings that do not go together, both the study's own and those that its axes can take.
-
-    Raises:
-        UserError: one sentence with the settings, the reason, and the `when` that keeps such axes apart.
-    """
+    """Refuse settings that do not go together, both the study's own and those that its axes can take."""
     for detector in file.form.names:
         default, prefix = file.configuration({forms.ONE: detector}), file.form.prefix(detector)
         for rule in file.form.settings_class(detector).RULES:

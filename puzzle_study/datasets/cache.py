@@ -51,9 +51,6 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
     """Return the decoded unit, its images memory-mapped read-only, and a SHA-256 over all of it.
 
     Of several processes that start at once, one decodes and the others wait for it.
-
-    Raises:
-        UserError: an original file is missing or damaged, or the cache cannot be written.
     """
     # The folder's name tells people what it holds; the program goes by the hash.
     stem = "-".join(part for part in (dataset, unit.name, f"{sizing.size}x{sizing.channels}") if part)
@@ -78,11 +75,7 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
 
 
 def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str, str]:
-    """Return the SHA-256 of each file below ``base``, remembered as the module's text says.
-
-    Raises:
-        UserError: a file is missing or may not be read.
-    """
+    """Return the SHA-256 of each file below ``base``, remembered as the module's text says."""
     memory = folder() / "hashes" / f"{_sha256(os.fsencode(f'{base.resolve()}|{label}'))[:32]}.json"
     known, now, digests, remembered = _read_memory(memory), time.time_ns(), {}, {}
     for name in files:

@@ -81,11 +81,7 @@ class FilesUnit:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Return the names of the image files directly in a folder, sorted.
-
-    Raises:
-        UserError: the folder is missing, may not be read, or holds no image.
-    """
+    """Return the names of the image files directly in a folder, sorted."""
     with reading(folder):
         names = sorted(path.name for path in folder.iterdir() if is_image_name(path))
     if not names:
@@ -94,10 +90,6 @@ def images_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out.
-
-    Raises:
-        UserError: the folder is missing or may not be read.
-    """
+    """Return the names of the folders in a folder, sorted, hidden ones left out."""
     with reading(folder):
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

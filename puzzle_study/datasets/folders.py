@@ -56,11 +56,7 @@ def _coil(folder: Path, matches: list[re.Match[str]]) -> FilesUnit:
 
 
 def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``.
-
-    Raises:
-        UserError: the table cannot be read, or it and the images do not fit together.
-    """
+    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``."""
     if not (place / "labels.csv").is_file():
         return None
     folders = [place / "head_ct" / "head_ct", place / "head_ct", place]
