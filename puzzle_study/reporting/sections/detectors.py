@@ -94,8 +94,9 @@ def _table(data: StudyData, rivals: list[Rival]) -> Table:
         "Each detector at its best configuration",
         [_row(data, rival, attacked=attacked > 0) for rival in rivals],
         "The configuration of each detector that ranks first; the winner is bold. "
-        f"{intervals.method_note(rival.auroc for rival in rivals)} Fitting and scoring: mean over trials, while other "
-        f"trials may have run beside them.{under if attacked else ''}",
+        f"{intervals.method_note(rival.auroc for rival in rivals)} ±: standard deviation of the AUROC of one training "
+        "along its last 20 evaluations, mean over trainings, in points. Fitting and scoring: mean over trials, while "
+        f"other trials may have run beside them.{under if attacked else ''}",
     )
 
 
@@ -108,6 +109,9 @@ def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
         words("detector", "Detector"): word(rival.name, strong=strong),
         words("configuration", "Configuration"): word("reference" if choice.is_reference else choice.configuration),
         Column("auroc", "AUROC % [95 %]"): estimated(rival.auroc, strong=strong),
+        Column("last20", "± along the last 20 evaluations"): percent(
+            float(data.metric(choice, "last20", "_std").mean())
+        ),
         Column("selection", "Selection %"): percent(selection.value if selection else None),
         Column("train_seconds", "Fitting, s"): number(float(data.metric(choice, "train_seconds").mean())),
         Column("milliseconds", "Scoring, ms an image"): number(rival.milliseconds),
