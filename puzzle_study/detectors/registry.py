@@ -22,6 +22,7 @@ DETECTORS: Registry[type[Detector]] = Registry(
         "one_class_svm": "puzzle_study.detectors.one_class_svm:OneClassSVM",
         "ae_l2": "puzzle_study.detectors.ae_l2:AEL2",
         "ae_ssim": "puzzle_study.detectors.ae_ssim:AESSIM",
+        "arae": "puzzle_study.detectors.arae:ARAE",
         "dae": "puzzle_study.detectors.dae:DAE",
         "dsvdd": "puzzle_study.detectors.dsvdd:DeepSVDD",
         "feature_knn": "puzzle_study.detectors.feature_knn:FeatureKNN",
