@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
     """
     # The folder's name tells people what it holds; the program goes by the hash.
     stem = "-".join(part for part in (dataset, unit.name, f"{sizing.size}x{sizing.channels}") if part)
-    with _writing(folder()):
+    try:
         digests = file_digests(unit.base, unit.files, unit.name) if unit.base else {}
         key = [FORMAT, dataset, unit.name, unit.origin, sizing.size, sizing.channels, sorted(digests.items())]
         entry = folder() / "decoded" / f"{_file_name(stem)}-{_sha256(_json(key))[:16]}"
@@ -69,6 +69,11 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
                 raise UserError(f"{unit.where} changed while it was read; run the command again")
             _write(entry, decoded)
             found = _open(entry)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder()} cannot be written ({error.strerror or error}); free space there or set the "
+            f"environment variable {VARIABLE} to another folder"
+        ) from None
     if found is None:
         raise UserError(f"{entry} was damaged while it was written; check the disk or set {VARIABLE} to another folder")
     return found
@@ -135,17 +140,6 @@ def _write(entry: Path, decoded: Decoded) -> None:
         partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {place} cannot be written ({error.strerror or error}); free space there or set the "
-            f"environment variable {VARIABLE} to another folder"
-        ) from None
 
 
 def _read_memory(path: Path) -> dict[str, Any]:
