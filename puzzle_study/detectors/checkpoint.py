@@ -16,6 +16,8 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.io import replacing
 
 KEPT = 2
+# What reading a damaged or foreign file may raise, whichever library reads it.
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 log = logging.getLogger(__name__)
 
 
@@ -65,19 +67,7 @@ def read(path: Path) -> dict[str, Any]:
             if (changed := archive.testzip()) is not None:
                 raise DamagedFile(f"the checksum of {changed} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        pickle.UnpicklingError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*UNREADABLE, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         if is_out_of_memory(error):
             raise
         raise DamagedFile(first_line(error)) from error
