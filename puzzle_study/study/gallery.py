@@ -21,6 +21,8 @@ from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
+GRAY, WHITE = 128, 255
+"""Of a mask: nobody says where the anomaly is; there it is."""
 
 
 def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
@@ -34,6 +36,8 @@ def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Se
             for name, value in row.items():
                 columns.setdefault(name, []).append(value)
     arrays = {name: np.stack(values) for name, values in columns.items()}
+    if "mask" in arrays and not (arrays["mask"] == WHITE).any():
+        del arrays["mask"]
     attacked: dict[str, list[np.ndarray]] = {}
     for key in attack_keys:
         path = results.attack_file(key).with_suffix(".npz")
@@ -76,6 +80,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
                 {
                     "original": image.numpy(),
                     **_shown(detector, image, errors[index]),
+                    "mask": _mask(task, index, image),
                     "kind": np.array(kind),
                     "normal_class": np.array(spec.task.normal_class),
                     "true_class": np.array(classes[index]),
@@ -102,6 +107,15 @@ def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -
     elif detector.traits.maps:
         shown["error_map"] = detector.maps(image_CHW[None])[1][0].numpy()
     return shown
+
+
+def _mask(task: datasets.Task, index: int, image_CHW: torch.Tensor) -> np.ndarray:
+    """Return where the anomaly is, white on black; gray if nobody says."""
+    normal = index >= len(task.labels) or not task.labels[index]
+    known_HW = torch.full(image_CHW.shape[-2:], 0 if normal else -1)
+    if task.masks is not None and index < len(task.masks):
+        known_HW = task.masks[index]
+    return np.choose(known_HW.numpy() + 1, [GRAY, 0, WHITE]).astype(np.uint8)[None]
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:

@@ -27,7 +27,13 @@ KINDS = {
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
     "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
 }
-COLUMNS = {"original": "original", "puzzle": "view", "reconstruction": "reconstruction", "error_map": "anomaly map"}
+COLUMNS = {
+    "original": "original",
+    "mask": "mask",
+    "puzzle": "view",
+    "reconstruction": "reconstruction",
+    "error_map": "anomaly map",
+}
 """What a gallery may show of an image, in this order; what the detector has not is left out."""
 
 
