@@ -64,6 +64,7 @@ PLAIN = (
     "n_validation",
     "n_test",
     "n_anomalies",
+    "n_masks",
 )
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20

@@ -194,6 +194,7 @@ def _fit_and_score(
         "n_validation": len(task.validation),
         "n_test": len(task.labels),
         "n_anomalies": int(task.labels.sum()),
+        "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
 

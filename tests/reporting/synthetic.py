@@ -407,6 +407,7 @@ def _gallery(recipe: Recipe, generator: np.random.Generator) -> dict[str, np.nda
     original = generator.integers(0, 256, size=shape, dtype=np.uint8)
     return {
         "original": original,
+        "mask": (original[:, :1] > 200).astype(np.uint8) * 255,
         "puzzle": original[..., ::-1].copy(),
         "reconstruction": original // 2,
         "error_map": generator.random((len(entries), 16, 16)).astype(np.float32) ** 4,

@@ -10,7 +10,19 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Block, Figure, Paragraph, Section, absent, section
+from puzzle_study.reporting.blocks import (
+    Block,
+    Column,
+    Figure,
+    Paragraph,
+    Section,
+    Table,
+    absent,
+    count,
+    percent,
+    section,
+    word,
+)
 from puzzle_study.reporting.study_data import natural
 
 if TYPE_CHECKING:
@@ -51,6 +63,7 @@ def build(data: StudyData, figures: Path) -> Section:
     maps = gallery.get("error_map")
     limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
     blocks += [_examples(gallery, kind, limit, figures) for kind in KINDS]
+    blocks.append(_located(data))
     blocks.append(_attacked(gallery, figures))
     return section("gallery", "Gallery", blocks)
 
@@ -89,6 +102,36 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
         alt=f"Pictures of {title}, rows {', '.join(COLUMNS[name] for name in rows)}: {described}.",
         caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
         f"typical).{more}",
+    )
+
+
+def _located(data: StudyData) -> Table | None:
+    """Return how well anomaly maps find the anomalous pixels, if there are masks."""
+    if "pixel_auroc" not in data.summary:
+        return None
+    rows = []
+    for _, row in data.summary.dropna(subset=["pixel_auroc"]).iterrows():
+        choice = data.choice(row)
+        trials = data.of(choice)
+        masks = trials["n_masks"].sum() if "n_masks" in trials else None
+        values = (percent(float(row[name])) for name in ("pixel_auroc", "aupro"))
+        cells = (word(choice.title), word(choice.configuration), word(choice.aggregation))
+        rows.append((*cells, *values, count(masks), count(len(trials))))
+    return Table(
+        "located",
+        "Anomaly maps against masks",
+        (
+            Column("detector", "Detector", numeric=False),
+            Column("configuration", "Configuration", numeric=False),
+            Column("aggregation", "Aggregation", numeric=False),
+            Column("pixel_auroc", "Pixel AUROC %"),
+            Column("aupro", "AUPRO %"),
+            Column("masks", "Masks (n)"),
+            Column("trials", "Trials (n)"),
+        ),
+        tuple(rows),
+        "Mean over trials, no interval: the pixels of an image are not independent. AUPRO: overlap with each anomalous "
+        "region, up to 30 % false positives. Anomalous images without a mask are left out.",
     )
 
 
