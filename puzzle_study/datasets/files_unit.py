@@ -35,7 +35,7 @@ class FilesUnit:
     other_files: tuple[str, ...] = ()
     """Files besides the images that decide what is read, such as a table of labels."""
     masks: Callable[[], tuple[ImageFile, ...]] = field(default=tuple, repr=False, compare=False)
-    """Images that no task uses, but that a check reads as well."""
+    """Masks of test images, which a task has beside its images."""
     missing: tuple[str, ...] = ()
     """Files that belong to the set, as a check reports, but are not there."""
     origin: str = ""

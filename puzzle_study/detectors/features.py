@@ -139,7 +139,7 @@ class FeatureDetector(Detector):
     """
 
     Settings = FeatureSettings
-    traits = Traits(features=True)
+    traits = Traits(features=True, squares=False)
     TAPS: ClassVar[tuple[int, ...]]
     MAPS: ClassVar[bool] = True
 

@@ -30,11 +30,15 @@ from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
+from puzzle_study.trials.locating import measure_maps
 from puzzle_study.trials.log import trial_log
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 log = logging.getLogger(__name__)
+
+FEWEST, LOOKED_AT = 8, 32
+"""Validation images that are scored a second time: none if there are fewer, and no more."""
 
 
 def run(
@@ -149,6 +153,7 @@ def _fit_and_score(
     arrays = _error_matrices(detector, pseudo.images, task)
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
+    _check_reaction(detector, validation)
     results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
     by_norm = _metrics(arrays, pseudo.kinds, task)
     if settings.evaluate.robust is not None:
@@ -157,6 +162,8 @@ def _fit_and_score(
 
         for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
             by_norm[reading.error][reading.aggregation] |= values
+    for reading, located in measure_maps(detector, task).items():
+        by_norm[reading.error][reading.aggregation] |= located
     _save(detector, spec, results.detector(spec.key))
     epochs = following.epochs
     measured = {
@@ -176,6 +183,7 @@ def _fit_and_score(
         "n_validation": len(task.validation),
         "n_test": len(task.labels),
         "n_anomalies": int(task.labels.sum()),
+        "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
 
@@ -220,6 +228,24 @@ def _check(arrays: dict[str, np.ndarray], task: Task, epochs: int) -> None:
     if differ and (validation_NK == validation_NK[:1]).all():
         raise TrainingDiverged(
             f"the detector has collapsed: {len(validation_NK)} different validation images have the same errors"
+        )
+
+
+def _check_reaction(detector: Detector, images_NCHW: Tensor) -> None:
+    """Refuse a detector whose scores follow the place of an image in the batch, or chance, and not the image.
+
+    Raises:
+        TrainingDiverged: scores of the same images in another order differ as much as those of different images.
+    """
+    images_NCHW = images_NCHW[:LOOKED_AT]
+    if len(images_NCHW) < FEWEST:
+        return
+    first_N = detector.scores(detector.validation_NK[: len(images_NCHW)])
+    again_N = detector.scores(detector.error_matrix(images_NCHW.flip(0))).flip(0)
+    if (again_N - first_N).square().mean() > first_N.var():
+        raise TrainingDiverged(
+            f"the detector's score does not react to the image: {len(images_NCHW)} validation images scored in another "
+            f"order differ from themselves as much as from each other"
         )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import mahalanobis
 from sklearn.datasets import load_digits
 
-from puzzle_study.detectors import patchcore, patches
+from puzzle_study import score
+from puzzle_study.detectors import files, patchcore, patches
 from puzzle_study.detectors.padim import RIDGE
+from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
 from tests.detectors.test_features import built, fitted, images
 
@@ -96,3 +102,20 @@ def test_maps_show_where_the_anomaly_is(name: str) -> None:
     _, map_1HW = detector.maps(image)
     y, x = divmod(int(map_1HW.argmax()), 128)
     assert (64 <= y < 104, 8 <= x < 48) == (True, True)
+
+
+@pytest.mark.parametrize("name", ["padim", "patchcore"])
+def test_a_saved_detector_draws_its_maps_over_images(name: str, tmp_path: Path) -> None:
+    detector = fitted(name, images(6))
+    (tmp_path / "detector").mkdir()
+    files.save(detector, tmp_path / "detector", {})
+    Image.fromarray(images(1, 3)[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
+    arguments = [tmp_path / "detector", tmp_path / "photo.png", "--overlay", tmp_path / "maps"]
+    result = CliRunner().invoke(score.main, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "maps" / "photo.png").exists()
+
+
+def test_a_detector_without_maps_says_so() -> None:
+    with pytest.raises(UserError, match="kNN on features has no anomaly maps"):
+        fitted("feature_knn", images(3)).maps(images(1))

@@ -144,6 +144,14 @@ def test_every_table_says_how_its_intervals_were_had(report: Path) -> None:
         ), path
 
 
+def test_maps_stand_beside_masks_with_what_they_find(report: Path) -> None:
+    rows = table(report, "located")
+    assert {(row["aggregation"], row["pixel_auroc"][:6], row["aupro"][:6]) for row in rows} == {
+        ("max", "0.912", "0.634")
+    }
+    assert ", rows original, mask, view, reconstruction, anomaly map:" in report.read_text(encoding="utf-8")
+
+
 def test_tables_and_figures_come_in_all_formats(report: Path) -> None:
     tables = {path.stem for path in (report.parent / "tables").iterdir()}
     assert {

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Blocks, Figure, Paragraph, absent, section
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
+from puzzle_study.reporting.cells import count, percent, word
 from puzzle_study.reporting.study_data import StudyData, natural
 
 Gallery = dict[str, NDArray[Any]]
@@ -24,7 +25,13 @@ KINDS = {
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
     "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
 }
-COLUMNS = {"original": "original", "puzzle": "view", "reconstruction": "reconstruction", "error_map": "anomaly map"}
+COLUMNS = {
+    "original": "original",
+    "mask": "mask",
+    "puzzle": "view",
+    "reconstruction": "reconstruction",
+    "error_map": "anomaly map",
+}
 """What a gallery may show of an image, in this order; what the detector has not is left out."""
 
 
@@ -42,6 +49,7 @@ def build(data: StudyData) -> Blocks:
     limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
     for kind in KINDS:
         yield _examples(gallery, kind, limit)
+    yield _located(data)
     yield _attacked(gallery)
 
 
@@ -70,6 +78,34 @@ def _examples(gallery: Gallery, kind: str, limit: float) -> Figure | None:
         alt=f"Pictures of {title}, rows {', '.join(COLUMNS[name] for name in rows)}: {described}.",
         caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
         f"typical).{more}",
+    )
+
+
+def _located(data: StudyData) -> Table | None:
+    """Return how well anomaly maps find the anomalous pixels, if there are masks."""
+    if "pixel_auroc" not in data.summary:
+        return None
+    rows = []
+    for _, row in data.summary.dropna(subset=["pixel_auroc"]).iterrows():
+        choice = data.choice(row)
+        trials = data.of(choice)
+        rows.append(
+            {
+                words("detector", "Detector"): word(choice.title),
+                words("configuration", "Configuration"): word(choice.configuration),
+                words("aggregation", "Aggregation"): word(choice.aggregation),
+                Column("pixel_auroc", "Pixel AUROC %"): percent(float(row["pixel_auroc"])),
+                Column("aupro", "AUPRO %"): percent(float(row["aupro"])),
+                Column("masks", "Masks (n)"): count(trials["n_masks"].sum() if "n_masks" in trials else None),
+                Column("trials", "Trials (n)"): count(len(trials)),
+            }
+        )
+    return table(
+        "located",
+        "Anomaly maps against masks",
+        rows,
+        "Mean over trials, no interval: the pixels of an image are not independent. AUPRO: overlap with each anomalous "
+        "region, up to 30 % false positives. Anomalous images without a mask are left out.",
     )
 
 
