@@ -23,6 +23,7 @@ from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import scoring_set
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.errors import UserError
 from puzzle_study.reporting import paper_values
@@ -38,7 +39,10 @@ from .datasets.conftest import SHARED, Layouts
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "studies"
-PAPER = sorted((STUDIES / "paper").glob("*.yaml"))
+EVERY_PAPER = sorted((STUDIES / "paper").glob("*.yaml"))
+OF_PEERS = [path for path in EVERY_PAPER if re.match("table05|table06_ssl", path.stem)]
+"""Studies of other detectors than Puzzle-AE."""
+PAPER = [path for path in EVERY_PAPER if path not in OF_PEERS]
 OTHERS = [path for path in sorted(STUDIES.glob("*.yaml")) if path.stem != "digits"]
 OURS = [*OTHERS, *PAPER]
 WITH_THE_PAPERS_SETTINGS = [path for path in OURS if path.stem != "folder"]
@@ -48,8 +52,10 @@ CPU = torch.device("cpu")
 
 named = attrgetter("stem")
 each_study_of_the_papers_settings = pytest.mark.parametrize("path", WITH_THE_PAPERS_SETTINGS, ids=named)
-each_study = pytest.mark.parametrize("path", OURS, ids=named)
-each_paper_study = pytest.mark.parametrize("path", PAPER, ids=named)
+each_study = pytest.mark.parametrize("path", [*OURS, *OF_PEERS], ids=named)
+each_puzzle_study = pytest.mark.parametrize("path", OURS, ids=named)
+each_paper_study = pytest.mark.parametrize("path", EVERY_PAPER, ids=named)
+each_peer_study = pytest.mark.parametrize("path", OF_PEERS, ids=named)
 long_and_quick = pytest.mark.parametrize("quick", [False, True], ids=["", "quick"])
 
 
@@ -84,8 +90,8 @@ def plan(path: Path, folder: Path, *, quick: bool) -> Plan:
 
 def test_there_is_a_file_for_every_data_set_and_every_table_and_figure_that_can_be_reproduced() -> None:
     assert {path.stem for path in OTHERS} == set(DATASETS) - {"digits"} | {"robustness_mnist"}
-    numbers = {match[0] for path in PAPER if (match := re.match(r"(table|figure)\d\d", path.stem))}
-    wanted = {f"table{number:02}" for number in (1, 2, 3, 4, 6, 8, 9, 10)}
+    numbers = {match[0] for path in EVERY_PAPER if (match := re.match(r"(table|figure)\d\d", path.stem))}
+    wanted = {f"table{number:02}" for number in (1, 2, 3, 4, 5, 6, 8, 9, 10)}
     assert numbers == wanted | {f"figure{number:02}" for number in (8, 9, 10, 13, 14, 15)}
 
 
@@ -145,7 +151,7 @@ def test_no_axis_is_searched_in_vain(path: Path, quick: bool) -> None:
     assert space.inert_axes(read.load(path, quick=quick)) == {}
 
 
-@each_study
+@each_puzzle_study
 def test_quick_is_small(path: Path) -> None:
     study = read.load(path, quick=True).study
     puzzle_ae = own(study.settings())
@@ -191,6 +197,32 @@ def test_the_head_has_the_mean_and_the_extremes_that_the_paper_prints(path: Path
     if paper.by_class and "table08" not in path.stem:
         for value in (min(paper.by_class.values()), max(paper.by_class.values())):
             assert f"{100 * value:.2f}" in head(path)
+
+
+@each_peer_study
+def test_the_head_has_what_the_paper_prints_of_each_detector(path: Path) -> None:
+    study = read.load(path).study
+    for name in study.detectors:
+        paper = paper_values.auroc(study.data.name, Conditions(method=DETECTORS[name].title))
+        assert paper
+        assert int(path.stem[5:7]) == int(re.findall(r"\d+", paper.source)[0])
+        for value in (paper.mean, *(end(paper.by_class.values()) for end in (min, max) if paper.by_class)):
+            assert f"{100 * value:.2f}" in head(path)
+
+
+@each_peer_study
+def test_a_peer_has_the_settings_of_its_own_paper_in_float32_and_a_quick_training(path: Path) -> None:
+    for quick in (False, True):
+        study = read.load(path, quick=quick).study
+        for name, own_settings in study.detectors.items():
+            kind = DETECTORS[name].Settings
+            assert setting_of(study.settings(name), "preset") == ("fast" if quick else "paper")
+            assert setting_of(study.settings(name), "train.precision") == "float32"
+            if not quick:
+                assert own_settings.model_copy(update={"train": kind().train}) == kind()
+        if quick:
+            assert (study.data.size or 32) <= 64
+            assert max(study.data.max_train_images or 500, study.data.max_test_images or 500) <= 200
 
 
 def test_the_head_of_table_8_is_table_8() -> None:

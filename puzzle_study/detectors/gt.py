@@ -49,7 +49,7 @@ class GTSettings(PretextSettings):
     DATASETS: ClassVar[Mapping[str, Layer]] = {"digits": {"preset": "fast"}, "folder": {"preset": "fast"}}
     PRESETS: ClassVar[Mapping[str, Layer]] = {
         "paper": {},
-        "fast": {"model": {"widen": 1}, "train": {"epochs": 20, "views": 4}},
+        "fast": {"model": {"widen": 1}, "train": {"epochs": 12, "views": 4}},
     }
     SMALL: ClassVar[Layer] = {
         "model": {"widen": 1},

@@ -19,6 +19,8 @@ from puzzle_study.config.types import DetectorSettings
 from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
+IN_THE_PAPER = {"Jigsaw": "Jigsaw puzzle", "one-class SVM": "OCSVM"}
+"""Names that the paper gives to detectors, by their titles here where those are others."""
 PLUS_MINUS = (
     "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
     "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
@@ -73,7 +75,14 @@ ROTATIONS = Conditions(variant="Rot-AE")
 TWELFTH = 1 / 12
 MEDICAL = ("head_ct", "brain_mri")
 ONLY_CLASS = "0"
-TOY, EFFICIENCY = "table01_auroc_toy", "table09_data_efficiency_mnist"
+TOY, EFFICIENCY, GENERALITY = "table01_auroc_toy", "table09_data_efficiency_mnist", "table05_generality"
+PEERS: dict[str, dict[str, str]] = {
+    **dict.fromkeys(("mnist", "fashion_mnist", "cifar10"), {"Table 1": TOY, "Table 5": GENERALITY}),
+    "mvtec": {"Table 2": "table02_auroc_mvtec", "Table 6": "table06_auroc_mvtec_ssl", "Table 5": GENERALITY},
+    "coil100": {"Table 3": "table03_auroc_coil100"},
+    **dict.fromkeys(MEDICAL, {"Table 4": "table04_medical", "Table 5": GENERALITY}),
+}
+"""Where the paper prints other detectors, by data set; the first table that has one counts."""
 
 
 @cache
@@ -102,6 +111,8 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         aggregation: only Table 8 (CIFAR-10) tells the aggregations apart.
     """
     conditions = _effective(dataset, conditions)
+    if conditions.method != PUZZLE_AE:
+        return _peer(dataset, conditions)
     variant, file = conditions.variant, ""
     chosen = {"method": PUZZLE_AE}
     if dataset == "mnist" and _is_twelfth(conditions):
@@ -129,6 +140,22 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         # Table 1 prints this very row again, with its ±.
         return replace(values, spread=_values("", _rows(TOY, dataset=dataset, method=PUZZLE_AE)).spread)
     return values
+
+
+def _peer(dataset: str, conditions: Conditions) -> PaperValues | None:
+    """Return what the paper prints of another detector: means over classes only in Table 5."""
+    method, tables = IN_THE_PAPER.get(conditions.method, conditions.method), PEERS.get(dataset, {})
+    if dataset == "mnist" and _is_twelfth(conditions):
+        tables = {"Table 9": EFFICIENCY}
+    elif replace(conditions, method=PUZZLE_AE, grid=MAIN.grid) != MAIN:
+        return None
+    for source, file in tables.items():
+        rows = _rows(file, dataset=dataset, method=method)
+        if len(rows):
+            found = replace(_values(f"{source}, {method}", rows), last20=False)
+            means = file == GENERALITY and dataset not in MEDICAL
+            return replace(found, by_class={}, spread={}) if means else found
+    return None
 
 
 def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) -> dict[str, float]:

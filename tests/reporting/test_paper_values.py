@@ -36,6 +36,26 @@ def test_values_by_class(
     assert found.mean == pytest.approx(mean)
 
 
+@pytest.mark.parametrize(
+    ("method", "dataset", "source", "bottle", "mean"),
+    [
+        ("RotNet", "mvtec", "Table 6, RotNet", 0.431, 0.6187),
+        ("Jigsaw", "mvtec", "Table 6, Jigsaw puzzle", 0.3841, 0.3793),
+        ("GT", "mvtec", "Table 5, GT", None, 0.6706),
+        ("GT", "cifar10", "Table 5, GT", None, 0.823),
+    ],
+)
+def test_classifiers_of_transformations_have_tables_5_and_6(
+    method: str, dataset: str, source: str, bottle: float | None, mean: float
+) -> None:
+    found = paper_values.auroc(dataset, Conditions(method=method, grid=3))
+    assert found is not None
+    assert (found.source, found.by_class.get("bottle")) == (source, pytest.approx(bottle))
+    assert found.mean == pytest.approx(mean)
+    assert paper_values.auroc(dataset, Conditions(method=method, grayscale=True)) is None
+    assert paper_values.auroc("mnist", Conditions(method="RotNet")) is None
+
+
 def test_nine_parts_are_told_apart() -> None:
     four, nine = (paper_values.auroc("fashion_mnist", Conditions(grid=grid)) for grid in (2, 3))
     assert four is not None

@@ -83,7 +83,7 @@ def _examples(gallery: Gallery, kind: str, limit: float) -> Figure | None:
 
 def _located(data: StudyData) -> Table | None:
     """Return how well anomaly maps find the anomalous pixels, if there are masks."""
-    if "pixel_auroc" not in data.summary:
+    if "pixel_auroc" not in data.summary or data.summary["pixel_auroc"].isna().all():
         return None
     rows = []
     for _, row in data.summary.dropna(subset=["pixel_auroc"]).iterrows():
