@@ -56,6 +56,32 @@ def test_classifiers_of_transformations_have_tables_5_and_6(
     assert paper_values.auroc("mnist", Conditions(method="RotNet")) is None
 
 
+@pytest.mark.parametrize(
+    ("method", "dataset", "fraction", "source", "normal_class", "value"),
+    [
+        ("LSA", "mnist", 1.0, "Table 1, LSA", "8", 0.953),
+        ("LSA", "mnist", 1 / 12, "Table 9, LSA", "8", 0.7656),
+        ("DSVDD", "cifar10", 1.0, "Table 1, DSVDD", "1", 0.659),
+        ("one-class SVM", "fashion_mnist", 1.0, "Table 1, OCSVM", "1", 0.99),
+        ("AE-SSIM", "mvtec", 1.0, "Table 2, AE-SSIM", "bottle", 0.88),
+        ("LSA", "head_ct", 1.0, "Table 4, LSA", "0", 0.8167),
+    ],
+)
+def test_other_detectors_have_the_rows_that_the_paper_prints_of_them(
+    method: str, dataset: str, fraction: float, source: str, normal_class: str, value: float
+) -> None:
+    found = paper_values.auroc(dataset, Conditions(method=method, train_fraction=fraction))
+    assert found is not None
+    assert (found.source, found.by_class[normal_class]) == (source, pytest.approx(value))
+    assert paper_values.auroc(dataset, Conditions(method="PatchCore")) is None
+
+
+def test_a_row_that_cannot_be_right_says_so() -> None:
+    found = paper_values.auroc("fashion_mnist", Conditions(method="DSVDD"))
+    assert found is not None
+    assert "OCSVM in another order" in found.source
+
+
 def test_nine_parts_are_told_apart() -> None:
     four, nine = (paper_values.auroc("fashion_mnist", Conditions(grid=grid)) for grid in (2, 3))
     assert four is not None
