@@ -67,11 +67,30 @@ def run(
         gives a record of a failed trial; other exceptions are not the trial's and are passed on.
     """
     with trial_log(results.log_file(spec.key)):
+        clock = Clock()
+        log.info(
+            "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
+            *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
+            *(spec.seed, device),
+        )
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         try:
-            return _run_logged(spec, results, device=device, on_epoch=on_epoch, images=images)
-        except Exception:
-            log.exception("trial %s stopped", spec.key)
-            raise
+            if images is not None:
+                check_images(images, spec.fingerprint)
+            task = _load(spec.settings.data, spec.task, spec.fingerprint)
+            record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
+        except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
+                raise
+            sentence = failure_sentence(error, spec, device)
+            log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
+            mended = sentence if isinstance(error, UserError) else ""
+            record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
+        results.write_record(spec.key, record.to_json())
+        log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
+        shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
+        return record
 
 
 def check_images(images: config.Data, fingerprint: str) -> None:
@@ -87,40 +106,6 @@ def check_images(images: config.Data, fingerprint: str) -> None:
 def _fingerprint(images: config.Data) -> str:
     """Look at the files once per worker process."""
     return datasets.fingerprint(images)
-
-
-def _run_logged(
-    spec: TrialSpec,
-    results: Results,
-    *,
-    device: torch.device,
-    on_epoch: EpochCallback | None,
-    images: config.Data | None,
-) -> Record:
-    clock = Clock()
-    log.info(
-        "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
-        *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
-        *(spec.seed, device),
-    )
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        if images is not None:
-            check_images(images, spec.fingerprint)
-        task = _load(spec.settings.data, spec.task, spec.fingerprint)
-        record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
-    except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
-            raise
-        sentence = failure_sentence(error, spec, device)
-        log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
-        mended = sentence if isinstance(error, UserError) else ""
-        record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
-    results.write_record(spec.key, record.to_json())
-    log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
-    shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
-    return record
 
 
 @lru_cache(maxsize=4)
