@@ -20,7 +20,7 @@ from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
 PLUS_MINUS = (
-    "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
+    "The paper does not say what its ± is: its text has the mean and the variance over the last 20 epochs (section "
     "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
 )
 
@@ -31,8 +31,8 @@ class PaperValues:
 
     Attributes:
         source: where it is printed, such as ``Table 8, CPAE-G, avg``.
-        by_class: AUROC by class number or category; empty where the paper has only a mean.
-        spread: what stands behind its ± (:data:`PLUS_MINUS`), where it is printed.
+        by_class: AUROC by class number or category; empty if the paper has only a mean.
+        spread: what stands behind its ± (:data:`PLUS_MINUS`), if it is printed.
         mean: the mean as printed, which sometimes differs from the mean of its row.
         last20: whether these are means over the last 20 epochs of a training (section 4.3), and not over draws.
     """

@@ -18,10 +18,10 @@ from puzzle_study.statistics.intervals import Estimate
 
 IMAGE_INTERVAL = (
     "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
-    "share the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and "
-    "anomalous images do not overlap the interval is a point, which says nothing about images not seen."
+    "share the images. It does not cover the training; ± is the standard deviation over seeds. If normal and "
+    "anomalous images do not overlap, the interval is a point, which says nothing about images not seen."
 )
-SPREAD = "Mean over seeds ± standard deviation over seeds where there are several; no interval."
+SPREAD = "Mean over seeds ± standard deviation over seeds if there are several; no interval."
 CLASS = words("class", "Normal class")
 COUNTS = (Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)"))
 NO_COUNTS = dict.fromkeys(COUNTS, Cell(""))
@@ -157,7 +157,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
         rows,
         "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). "
-        f"{SPREAD} With few anomalies the highest rates hang on single images."
+        f"{SPREAD} With few anomalies the highest rates depend on single images."
         + (data.paper_note(choice) if theirs else "")
         + (f" {missing}" if missing else ""),
     )
@@ -185,9 +185,9 @@ def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
         f"flagged_{name}",
         f"Test images above the calibrated threshold: the {name}, {choice.aggregation}",
         rows,
-        f"The threshold is that of `score` for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %: it comes from "
-        "the validation images alone, of which fewer than 19 cannot hold that rate. Of the normal images what is "
-        f"flagged are false alarms, of the anomalous ones those that are found. {SPREAD}",
+        f"The threshold is the one that `score` uses for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %. It "
+        "comes from the validation images alone; fewer than 19 of them cannot keep that rate. Flagged normal images "
+        f"are false alarms, flagged anomalous ones are found. {SPREAD}",
     )
 
 
