@@ -73,7 +73,7 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
     results.environment_file.write_text(json.dumps(_environment(recipe)), encoding="utf-8")
     settings = _settings(recipe, generator)
     matrices: dict[str, Matrices] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, arrays in _trials(recipe, settings, generator):
         failed = row["configuration"] == list(settings)[-1] and recipe.failed > sum(
             one["status"] == "failed" for one in rows
