@@ -534,8 +534,10 @@ def test_a_dry_run_on_the_real_set_prints_what_the_head_says(
     monkeypatch.setattr("puzzle_study.study.forecast.MEASURED_SECONDS", 0.01)
     result = CliRunner().invoke(
         tune.main,
-        [str(path), "--dry-run", *(["--quick"] if quick else [])]
-        + ["--set", f"data.root={root}", "--set", of_puzzle_ae(path, "model.base_channels=4")],
+        [
+            *(str(path), "--dry-run", *(["--quick"] if quick else [])),
+            *("--set", f"data.root={root}", "--set", of_puzzle_ae(path, "model.base_channels=4")),
+        ],
     )
     assert result.exit_code == 0, result.output
     trainings, references = trials_said(path, quick=quick)

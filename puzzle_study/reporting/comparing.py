@@ -13,8 +13,8 @@ from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData
 from puzzle_study.statistics import delong, intervals
 
 IMAGES_NOTE = (
-    "Interval over test images: DeLong’s method, 95 %, for these detectors as they are trained. It speaks of images, "
-    "not of trainings: other trainings may differ by more."
+    "Interval over test images: DeLong’s method, 95 %, for these detectors as they are trained. It is about images, "
+    "not trainings: other trainings may differ by more."
 )
 
 

@@ -22,7 +22,7 @@ PUZZLE_AE = "Puzzle-AE"
 IN_THE_PAPER = {"Jigsaw": "Jigsaw puzzle", "one-class SVM": "OCSVM"}
 """Names that the paper gives to detectors, by their titles here where those are others."""
 PLUS_MINUS = (
-    "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
+    "The paper does not say what its ± is: its text has the mean and the variance over the last 20 epochs (section "
     "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
 )
 
@@ -33,8 +33,8 @@ class PaperValues:
 
     Attributes:
         source: where it is printed, such as ``Table 8, CPAE-G, avg``.
-        by_class: AUROC by class number or category; empty where the paper has only a mean.
-        spread: what stands behind its ± (:data:`PLUS_MINUS`), where it is printed.
+        by_class: AUROC by class number or category; empty if the paper has only a mean.
+        spread: what stands behind its ± (:data:`PLUS_MINUS`), if it is printed.
         mean: the mean as printed, which sometimes differs from the mean of its row.
         last20: whether these are means over the last 20 epochs of a training (section 4.3), and not over draws.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from puzzle_study.results import Results
 
-REPAIR = "delete it and write it anew from the records with tune STUDY.yaml --resume"
+REPAIR = "delete it and run tune STUDY.yaml --resume, which writes it again from the records"
 OF_TRIALS = ("trial", "configuration", "role", "detector", "status", "dataset", "normal_class", "seed")
 OF_FINISHED = (
     *("epochs", "train_seconds"),
@@ -117,7 +117,7 @@ def _optional(results: Results, name: str) -> pd.DataFrame | None:
 def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
     if not results.gallery_file.exists():
         return None
-    repair = "delete it and build it anew with --resume"
+    repair = "delete it and run tune STUDY.yaml --resume, which builds it again"
     try:
         with results.gallery_file.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             gallery = {name: archive[name] for name in archive.files}

@@ -30,10 +30,10 @@ POOLED = (
     "the scatter within the others), 95 %"
 )
 BETWEEN = "bootstrap over classes with one seed each (n − 1 of n drawn, widened for few trials), 95 %"
-NO_INTERVAL = "none where there are too few trials"
+NO_INTERVAL = "none if there are too few trials"
 IMAGES = "bootstrap over test images, its ends averaged over trials, 95 % (too few trials for one over seeds)"
 FREEDOM = 2
-NO_SPREAD = "none where the seeds change nothing"
+NO_SPREAD = "none if the seeds change nothing"
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,15 @@ def mean_interval(
     return Mean(value, float(ends[0]), float(ends[1]), error, n, len(groups), method)
 
 
-def with_image_interval(
-    mean: Mean, values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]
-) -> Mean:
-    """Return a mean that has too few trials for an interval with one over its test images; others as they are.
+def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
+    """Return the mean AUROC of trials with :func:`mean_interval`, or an interval over test images if they are too few.
 
     Each trial has an interval over its test images, with ends ``lows`` and ``highs`` [n]. Their distances from the
     values are averaged as the values are. That is right if the trials share their images and err alike on them, as
     seeds of a class do. If they do not, as classes with images of their own, the interval is too wide: errors that are
     not alike partly cancel.
     """
+    mean = mean_interval(values, strata, bounds=(0, 1))
     value_N, low_N, high_N = (np.asarray(one, dtype=np.float64) for one in (values, lows, highs))
     if mean.method != NO_INTERVAL or not len(value_N) == len(low_N) == len(high_N):
         return mean
@@ -156,14 +155,6 @@ def with_image_interval(
         return mean
     low, high = max(0.0, mean.value - below), min(1.0, mean.value + above)
     return replace(mean, low=low, high=high, method=IMAGES)
-
-
-def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
-    """Return the mean AUROC of trials with an interval over trainings or, with too few of them, over test images.
-
-    See :func:`mean_interval` and :func:`with_image_interval`, whose arguments these are.
-    """
-    return with_image_interval(mean_interval(values, strata, bounds=(0, 1)), values, lows, highs, strata)
 
 
 def paired_difference(

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from puzzle_study.reporting import blocks, cells, write_tables
+from puzzle_study.statistics.intervals import Estimate
 
 NAME, AUROC, N = blocks.words("name", "Name_1"), blocks.Column("auroc", "AUROC % [95 %]"), blocks.Column("n", "n")
+MANY = cells.count(12345)
 TABLE = blocks.table(
     "example",
     "Costs & <gains>",
     [
-        {NAME: cells.word("a|b"), AUROC: cells.percent(0.965, 0.95, 0.98, strong=True), N: cells.count(12345)},
+        {NAME: cells.word("a|b"), AUROC: cells.estimated(Estimate(0.965, 0.95, 0.98), strong=True), N: MANY},
         {NAME: cells.word(None), AUROC: cells.percent(None), N: cells.count(float("nan"))},
     ],
     "ε is 10 % of it.",
@@ -63,5 +65,5 @@ def test_shares(value: float, signed: bool, text: str) -> None:
 
 
 def test_interval_without_an_end_is_left_out() -> None:
-    cell = cells.percent(0.5, float("nan"), float("nan"))
+    cell = cells.percent(0.5)
     assert (cell.text, cell.low) == ("50.0", None)

@@ -63,12 +63,12 @@ def level_row(data: StudyData, value: Row, configuration: str, beside: Row | Non
 
 
 def level_note(data: StudyData, axis: str, what: str) -> str:
-    """Return how the intervals were had, and which configuration stands for a value."""
+    """Return how the intervals were made, and which configuration represents a value."""
     methods = method_note(
         mean for _, configuration in levels(data, axis) for mean in means(data, configuration).values()
     )
     return (
-        f"{methods} Where other settings were searched too, each {what} stands with its configuration of the best rank "
+        f"{methods} If other settings were searched too, each {what} is shown with its best-ranked configuration "
         f"(selection: {data.selected_by})."
     )
 

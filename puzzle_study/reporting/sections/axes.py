@@ -175,7 +175,7 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
             }
             for name, value in shares.items()
         ],
-        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor of few "
+        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor with few "
         "levels is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − "
         "1).",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,18 +13,18 @@ from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, percent, share, spread, word
 from puzzle_study.reporting.paper_values import PaperValues
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData, of_class
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
+from puzzle_study.reporting.study_data import of_class as values_of_class
 from puzzle_study.statistics.intervals import Estimate
 
 IMAGE_INTERVAL = (
     "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
-    "share the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and "
-    "anomalous images do not overlap the interval is a point, which says nothing about images not seen."
+    "share the images. It does not cover the training; ± is the standard deviation over seeds. If normal and "
+    "anomalous images do not overlap, the interval is a point, which says nothing about images not seen."
 )
-SPREAD = "Mean over seeds ± standard deviation over seeds where there are several; no interval."
+SPREAD = "Mean over seeds ± standard deviation over seeds if there are several; no interval."
 CLASS = words("class", "Normal class")
 COUNTS = (Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)"))
-NO_COUNTS = dict.fromkeys(COUNTS, Cell(""))
 FLAGGED = {"flagged_normal": "normal", "flagged_anomalous": "anomalous"}
 FPR = {"fpr_at_tpr95": "95", "fpr_at_tpr99": "99", "fpr_at_tpr995": "99.5"}
 
@@ -58,35 +58,24 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
         for one in choice.by_aggregation()
         if one.aggregation in papers and papers[one.aggregation].last20 and len(data.metric(one, "last20", "_mean"))
     }
-    rows: list[Row] = []
-    for normal_class in data.classes_of(choice):
-        number = paper_values.class_number(data.dataset, normal_class)
-        rows.append(
-            {
-                CLASS: word(normal_class),
-                **{one: class_cell(data, own, normal_class, strong=own == choice) for one, own in ours.items()},
-                **{one: _last20_cell(data, own, normal_class) for one, own in last.items()},
-                **{one: _printed(own.by_class.get(number), own.spread.get(number)) for one, own in theirs.items()},
-                **_counts(data, choice, normal_class),
-            }
-        )
+
+    def of_class(name: str, number: str) -> Row:
+        return {
+            **{one: class_cell(data, own, name, strong=own == choice) for one, own in ours.items()},
+            **{one: _last20_cell(data, own, name) for one, own in last.items()},
+            **{one: _printed(own.by_class.get(number), own.spread.get(number)) for one, own in theirs.items()},
+        }
+
     means: dict[Column, float | None] = {
         one: float(data.metric(own, "last20", "_mean").mean()) for one, own in last.items()
     }
     means |= {one: _mean_of(data, choice, own.by_class) if own.by_class else own.mean for one, own in theirs.items()}
-    rows.append(
-        {
-            CLASS: word("mean", strong=True),
-            **{
-                one: estimated(data.mean(own), data.lacking(data.of(own)), strong=own == choice)
-                for one, own in ours.items()
-            },
-            **{one: percent(value, digits=2) for one, value in means.items()},
-            **NO_COUNTS,
-        }
-    )
+    mean = {
+        one: estimated(data.mean(own), data.lacking(data.of(own)), strong=own == choice) for one, own in ours.items()
+    }
+    mean |= {one: percent(value, digits=2) for one, value in means.items()}
     title, note = f"AUROC by normal class: the {name}", _auroc_note(data, choice, bool(papers), bool(last))
-    return table(f"classes_{name}", title, rows, note, collapsed=collapsed)
+    return table(f"classes_{name}", title, _rows(data, choice, of_class, mean), note, collapsed=collapsed)
 
 
 def _papers(data: StudyData, choice: Choice) -> dict[str, PaperValues]:
@@ -132,32 +121,21 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     }
     ours = {Column(metric, f"FPR % at TPR {tpr} %"): data.metric(choice, metric) for metric, tpr in FPR.items()}
     ours[Column("average_precision", "Average precision %")] = data.metric(choice, "average_precision")
-    rows: list[Row] = []
-    for normal_class in data.classes_of(choice):
-        lacks, number = _lacks(data, choice, normal_class), paper_values.class_number(data.dataset, normal_class)
-        rows.append(
-            {
-                CLASS: word(normal_class),
-                **{one: spread(of_class(values, normal_class), lacks) for one, values in ours.items()},
-                **{one: percent(values.get(number)) for one, values in theirs.items()},
-                **_counts(data, choice, normal_class),
-            }
-        )
-    rows.append(
-        {
-            CLASS: word("mean", strong=True),
-            **{one: percent(float(values.mean()) if len(values) else None) for one, values in ours.items()},
-            **{one: percent(_mean_of(data, choice, values)) for one, values in theirs.items()},
-            **NO_COUNTS,
-        }
-    )
+
+    def of_class(name: str, number: str) -> Row:
+        lacks = _lacks(data, choice, name)
+        own = {one: spread(values_of_class(values, name), lacks) for one, values in ours.items()}
+        return own | {one: percent(values.get(number)) for one, values in theirs.items()}
+
+    mean = {one: percent(float(values.mean()) if len(values) else None) for one, values in ours.items()}
+    mean |= {one: percent(_mean_of(data, choice, values)) for one, values in theirs.items()}
     missing = paper_values.missing_fpr(data.dataset, conditions)
     return table(
         f"fpr_{name}",
         f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
-        rows,
+        _rows(data, choice, of_class, mean),
         "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). "
-        f"{SPREAD} With few anomalies the highest rates hang on single images."
+        f"{SPREAD} With few anomalies the highest rates depend on single images."
         + (data.paper_note(choice) if theirs else "")
         + (f" {missing}" if missing else ""),
     )
@@ -166,28 +144,24 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
 def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
     """Return the shares of the test images above the calibrated threshold, None if an old trials.csv lacks them."""
     found = _flagged(data, choice)
-    rows = [
-        {
-            CLASS: word(normal_class),
-            **{
-                Column(metric, f"Flagged of the {FLAGGED[metric]} %"): spread(
-                    of_class(values, normal_class), f"no {FLAGGED[metric]} test images"
-                )
-                for metric, values in found.items()
-            },
-            **_counts(data, choice, normal_class),
-        }
-        for normal_class in data.classes_of(choice)
-    ]
     if not found:
         return None
+
+    def of_class(name: str, _: str) -> Row:
+        return {
+            Column(metric, f"Flagged of the {kind} %"): spread(
+                values_of_class(found[metric], name), f"no {kind} test images"
+            )
+            for metric, kind in FLAGGED.items()
+        }
+
     return table(
         f"flagged_{name}",
         f"Test images above the calibrated threshold: the {name}, {choice.aggregation}",
-        rows,
-        f"The threshold is that of `score` for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %: it comes from "
-        "the validation images alone, of which fewer than 19 cannot hold that rate. Of the normal images what is "
-        f"flagged are false alarms, of the anomalous ones those that are found. {SPREAD}",
+        _rows(data, choice, of_class),
+        f"The threshold is the one that `score` uses for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %. It "
+        "comes from the validation images alone; fewer than 19 of them cannot keep that rate. Flagged normal images "
+        f"are false alarms, flagged anomalous ones are found. {SPREAD}",
     )
 
 
@@ -208,9 +182,26 @@ def _flagged(data: StudyData, choice: Choice) -> dict[str, pd.Series[float]]:
     return {metric: data.metric(choice, metric) for metric in FLAGGED}
 
 
+def _rows(data: StudyData, choice: Choice, of_class: Callable[[str, str], Row], mean: Row | None = None) -> list[Row]:
+    """Return a row of each class, given its name and the paper's number, with its counts, and one of the means."""
+    rows = []
+    for name in data.classes_of(choice):
+        own = data.of(choice)
+        own = own[own["normal_class"] == name]
+        images = (own[column].astype(float).max() if column in own else np.nan for column in ("n_test", "n_anomalies"))
+        counts = dict(zip(COUNTS, map(count, (len(own), *images)), strict=True))
+        number = paper_values.class_number(data.dataset, name)
+        rows.append({CLASS: word(name), **of_class(name, number), **counts})
+    if mean is not None:
+        rows.append({CLASS: word("mean", strong=True), **mean, **dict.fromkeys(COUNTS, Cell(""))})
+    return rows
+
+
 def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bool = False) -> Cell:
     """Return the AUROC of a class, mean over seeds with the interval of its images."""
-    values, low, high = (of_class(data.metric(choice, suffix=end), normal_class) for end in ("", "_low", "_high"))
+    values, low, high = (
+        values_of_class(data.metric(choice, suffix=end), normal_class) for end in ("", "_low", "_high")
+    )
     if not len(values):
         return Cell(_lacks(data, choice, normal_class))
     ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (np.nan, np.nan)
@@ -223,7 +214,7 @@ def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bo
 
 def _last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
     """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
-    mean, deviation = (of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
+    mean, deviation = (values_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
     return _printed(float(mean.mean()) if len(mean) else None, float(deviation.mean()) if len(deviation) else None)
 
 
@@ -240,17 +231,7 @@ def _mean_of(data: StudyData, choice: Choice, printed: Mapping[str, float]) -> f
     return sum(values) / len(values) if values else None
 
 
-def _of_class(data: StudyData, choice: Choice, normal_class: str) -> pd.DataFrame:
-    rows = data.of(choice)
-    return rows[rows["normal_class"] == normal_class]
-
-
-def _counts(data: StudyData, choice: Choice, normal_class: str) -> Row:
-    rows = _of_class(data, choice, normal_class)
-    images = (rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies"))
-    return dict(zip(COUNTS, map(count, (len(rows), *images)), strict=True))
-
-
 def _lacks(data: StudyData, choice: Choice, normal_class: str) -> str:
     """Return what is said of a class that has no number."""
-    return data.lacking(_of_class(data, choice, normal_class)) or NOTHING
+    rows = data.of(choice)
+    return data.lacking(rows[rows["normal_class"] == normal_class]) or NOTHING

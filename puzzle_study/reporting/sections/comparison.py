@@ -59,8 +59,8 @@ def _overview(titled: Sequence[Titled]) -> Table:
         "studies",
         "Studies",
         rows,
-        f"AUROC: mean over classes and seeds. {methods} Studies of other classes, images or budgets are not comparable "
-        "by their means; see Settings of each.",
+        f"AUROC: mean over classes and seeds. {methods} Means of studies with other classes, images or budgets "
+        "are not comparable; see the settings of each.",
     )
 
 
@@ -77,7 +77,7 @@ def _by_class(alike: Sequence[Titled]) -> Table:
         "studies_by_class",
         "Winners of the studies by normal class",
         rows,
-        "AUROC, mean over seeds ± standard deviation over seeds where there are several; no interval.",
+        "AUROC, mean over seeds ± standard deviation over seeds if there are several; no interval.",
     )
 
 

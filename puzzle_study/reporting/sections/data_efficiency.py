@@ -15,8 +15,9 @@ DATA_AXES = ("data.train_fraction", "data.max_train_images")
 
 @section("data-efficiency", "Data efficiency")
 def build(data: StudyData) -> Blocks:
-    found = tables(data)
-    yield from found or [absent(_one_number(data))]
+    if not _axes(data):
+        yield absent(_one_number(data))
+    yield from tables(data)
     for axis in _axes(data):
         yield _figure(data, axis)
 

@@ -23,7 +23,7 @@ def build(data: StudyData) -> Blocks:
     choice = data.described
     found = _scored(data, choice) if choice else []
     if choice is None or not found:
-        yield absent("This study kept no error matrices (errors/), from which scores come.")
+        yield absent("This study kept no error matrices (errors/), so there are no scores to show.")
     else:
         yield _figure(data, choice, found)
 
@@ -75,7 +75,7 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
         more = f" The first {MOST} of {len(found)} classes." if len(found) > MOST else ""
         middle = _medians([one for _, _, one in shown])
         without = any(one.labels.all() for _, _, one in shown)
-        held_out = " Without normal test images validation images are drawn for them." if without else ""
+        held_out = " There are no normal test images: validation images are drawn in their place." if without else ""
         return drawing.finished(
             figure,
             name="scores",

@@ -51,7 +51,7 @@ def _table(data: StudyData, front: pd.DataFrame) -> Table:
         "pareto",
         "The Pareto front",
         rows,
-        "Means over classes and seeds. Columns with “robust” are of a small attack at the end of every training "
+        "Means over classes and seeds. Columns with “robust” come from a small attack at the end of every training "
         "(`evaluate.robust`), not of the attack stage.",
     )
 

@@ -55,7 +55,7 @@ def _versions(data: StudyData) -> Table | None:
         {words("package", "Package"): word(name), words("version", "Version"): word(version)}
         for name, version in sorted(versions.items())
     ]
-    return table("versions", "Versions of the packages", rows, "Of the process that ran the study.", collapsed=True)
+    return table("versions", "Versions of the packages", rows, "In the process that ran the study.", collapsed=True)
 
 
 def _failed(data: StudyData) -> Block:
@@ -77,8 +77,8 @@ def _failed(data: StudyData) -> Block:
             }
             for _, row in data.failed.iterrows()
         ],
-        "A configuration with a failed trial is incomplete: it has no rank, and nothing was averaged over what is "
-        "missing.",
+        "A configuration with a failed trial is incomplete: it has no rank, and its other trials were not "
+        "averaged instead.",
     )
 
 

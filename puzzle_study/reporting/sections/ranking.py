@@ -39,7 +39,7 @@ def build(data: StudyData) -> Blocks:
         yield _one_standard_error(data)
         yield differences_table(data)
     else:
-        yield absent("This study trained one configuration: there is nothing to rank it against but references.")
+        yield absent("This study trained one configuration: it can only be compared with references.")
     yield image_differences_table(data)
 
 
@@ -49,12 +49,12 @@ def how_selected(data: StudyData) -> str:
         labels = data.objectives[0] in NEED_TEST_LABELS
         return (
             f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
-            + (": it needs test labels (oracle), is optimistic and cannot be had in practice." if labels else ".")
+            + (": it needs test labels (oracle), is optimistic and cannot be reached in practice." if labels else ".")
         )
     if data.selection == "oracle":
         return (
             "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
-            "optimistic and cannot be had in practice."
+            "optimistic and cannot be reached in practice."
         )
     return (
         "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
@@ -70,7 +70,7 @@ def _given_up(data: StudyData) -> Paragraph | None:
     begun = int(stopped["epochs"].notna().sum()) if "epochs" in stopped else 0
     return Paragraph(
         f"{stopped['configuration'].nunique()} configurations were given up: {len(stopped) - begun} of their trials "
-        f"were not run and {begun} were stopped along their training. They are incomplete and cannot win; trials.csv "
+        f"were not run and {begun} were stopped during training. They are incomplete and cannot win; trials.csv "
         "says why."
     )
 
@@ -92,7 +92,7 @@ def ranking_table(data: StudyData) -> Table:
         "Configurations and references",
         [_ranking_row(data, row) for _, row in ordered.iterrows()],
         f"AUROC: mean over classes and seeds. {means} "
-        + (f"There is no AUROC where it cannot be measured: {lacks}. " if lacks else "")
+        + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
         + f"Rank: by {ranked_by}, among complete rows that may be selected. Selection: {selection} Trials: finished of "
         "planned.",
     )

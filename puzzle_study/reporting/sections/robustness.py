@@ -68,7 +68,7 @@ def build(data: StudyData) -> Blocks:
     else:
         why = data.lacking() or "see the notes in attacks.csv"
         yield absent(
-            f"The AUROC under attack cannot be measured: {why}. attacks.csv has how far scores moved (strength)."
+            f"The AUROC under attack cannot be measured: {why}. attacks.csv says how far scores moved (strength)."
         )
 
 
@@ -167,7 +167,7 @@ def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Par
         if parts:
             text = (
                 f"{attack} on the {label} ({target} images) is weaker than random sign noise of the same ε: "
-                f"{'; '.join(parts)}. Where noise does more harm, such an attack is no evidence of robustness."
+                f"{'; '.join(parts)}. If noise does more harm, the attack is not evidence of robustness."
             )
             sentences.append(finding(text))
     return sentences
@@ -181,13 +181,13 @@ def _beaten(method: str, triples: list[Beside]) -> str | None:
     cell, noise, _ = max(weaker, key=lambda triple: triple[2])
     return (
         f"{method} at {len(weaker)} of {len(triples)} ε, widest at ε = {significant(cell.epsilon)} with AUROC "
-        f"{share(cell.auroc.value)} % where noise leaves {share(noise.auroc.value)} % (clean {share(cell.clean)} %, "
+        f"{share(cell.auroc.value)} %, while noise leaves {share(noise.auroc.value)} % (clean {share(cell.clean)} %, "
         f"n = {cell.auroc.n} trials)"
     )
 
 
 def _noise_beside(cell: AttackCell, found: list[AttackCell]) -> AttackCell | None:
-    """Return the noise to which an attack is held: on the image itself (attack1) where that was run."""
+    """Return the noise to which an attack is held: on the image itself (attack1) if that was run."""
     if cell.method == NOISE:
         return None
     beside = (NOISE, cell.victim, cell.target, cell.epsilon)
@@ -277,7 +277,7 @@ def _figure(found: list[AttackCell]) -> Figure:
             f"{share(worst.clean)} % clean.",
             caption=f"AUROC under attack against ε, mean over trials (n = {found[0].auroc.n} each at most); ε = 0 is "
             f"clean. Band: {found[0].auroc.method}. Grey: random sign noise; dotted: chance. An attack above the noise "
-            "is no evidence of robustness.",
+            "is not evidence of robustness.",
         )
 
 

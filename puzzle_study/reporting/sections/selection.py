@@ -35,7 +35,7 @@ def hindsight(data: StudyData) -> Paragraph | None:
         return None
     if data.objectives[0] == "auroc":
         return finding(
-            "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by "
+            "The winner was selected by the test AUROC itself (oracle), so its AUROC is the highest by "
             "construction and optimistic."
         )
     reached, possible = data.mean(winner), data.mean(best)

@@ -31,7 +31,7 @@ def _searched(data: StudyData) -> Table | None:
         values = f"{axis.kind} {between.join(map(_short, axis.values))}" if axis else ""
         rows.append(_row(name, values, setting(theirs.get(name)), setting(ours.get(name))))
     rows.append(_row("score.aggregation", ", ".join(AGGREGATIONS), _way(default), _way(winner)))
-    note = f"Winner: chosen by {data.selected_by}. {NOTHING}: not in play under the other settings."
+    note = f"Winner: chosen by {data.selected_by}. {NOTHING}: without effect under the other settings."
     return table("searched_settings", "Searched settings", rows, note)
 
 

@@ -19,8 +19,8 @@ FEWEST = 2
 def build(data: StudyData) -> Blocks:
     choice = data.described
     yield (rank_table(data, choice) if choice else None) or absent(
-        "This study has one seed, or no error matrices of several, or no test images: how seeds order the images "
-        "cannot be said."
+        "This study has one seed, or no error matrices of several, or no test images: nothing can be said about how "
+        "far seeds agree on the order of the images."
     )
 
 

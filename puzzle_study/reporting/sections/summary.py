@@ -22,7 +22,7 @@ def build(data: StudyData) -> Blocks:
     """Yield the sentences; the first is the one that hurts most."""
     winner = data.winner
     if winner is None:
-        yield finding("No configuration finished all of its trials, so that none was selected.")
+        yield finding("No configuration finished all of its trials, so none was selected.")
     else:
         yield against_references(data, winner)
         yield from robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)
@@ -59,7 +59,7 @@ def _held_against_references(data: StudyData, winner: Choice, what: str, reached
     ]
     own = f"{_capital(what)} reaches AUROC {_of(reached)}"
     if not compared:
-        return f"{own}. The study ran no reference, so that this cannot be judged."
+        return f"{own}. The study ran no reference, so this cannot be judged."
     compared.sort(key=lambda entry: -entry[1].difference.mean.value)
     (best, comparison), *others = compared
     per_class = (comparison.first - comparison.second).groupby(level="normal_class").mean()
@@ -151,7 +151,7 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
     short = data.budget(winner)
     return Paragraph(
-        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there} where this study reaches {here}, after "
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there}; this study reaches {here}, after "
         f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
         + (f" This study is at a fraction of the budget: {short}." if short else "")
     )
@@ -178,10 +178,10 @@ def _gap(comparison: Comparison, beside: str = "") -> str:
     if mean.method == intervals.NO_INTERVAL:
         said.append("too few trainings to say what others would give")
     elif mean.low <= 0 <= mean.high:
-        said.append("the interval holds zero: this may be chance")
+        said.append("the interval includes zero: this may be chance")
     if images is not None and not math.isnan(images.low):
         interval = bracketed(images, signed=True)
-        said.append(f"over the {images.images} test images{interval}, which speaks of images, not of trainings")
+        said.append(f"over the {images.images} test images{interval}, which is about images, not trainings")
     trials = _plural(comparison.difference.pairs, "paired trial", "paired trials")
     doubt = f" ({'; '.join(said)})" if said else ""
     return f"{share(mean.value, signed=True)} points{bracketed(mean, signed=True)} on {trials}{beside}{doubt}"

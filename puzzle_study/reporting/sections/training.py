@@ -61,6 +61,7 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             row[Column("paper_spread", "the paper's ±, points")] = percent(alike.spread.get(number), digits=3)
         row[Column("seeds", "Seeds (n)")] = count(len(of_class(last[choice.aggregation][0], name)))
         rows.append(row)
+    rarely = " Evaluations were so rare that these include the first epochs: use the second half above."
     counted = min(LAST, max(_evaluations(data, choice), default=LAST))
     these = f"last {counted} evaluations" if counted > 1 else "only evaluation"
     missing = paper_values.missing_auroc(data.dataset, conditions)
@@ -69,14 +70,10 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
         f"The {these} of the training: {data.label(choice)}",
         rows,
         f"Mean and standard deviation of the AUROC over the {these} of each trial, both averaged over "
-        "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
+        "seeds; evaluated on a subset of the test images if evaluate.max_images says so. No interval: the "
         "standard deviation is the result."
-        + (
-            " These trainings were evaluated so seldom that these hold their first epochs: read the second half above."
-            if covers_the_start(data, choice)
-            else ""
-        )
-        + " It describes the wandering of one training, not the difference between seeds."
+        + (rarely if covers_the_start(data, choice) else "")
+        + " It describes how one training fluctuates, not how seeds differ."
         + (f" {missing}" if missing else "")
         + (f" {paper_values.PLUS_MINUS}{data.paper_note(choice)}" if alike else ""),
     )

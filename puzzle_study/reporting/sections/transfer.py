@@ -83,7 +83,7 @@ def _table(data: StudyData, name: str, title: str, pairs: list[tuple[Row, bool, 
         title,
         rows,
         f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
-        f"{intervals.method_note(means)} Clean: the score of the one that scores, without an attack. Adaptive: the "
-        f"attack saw the very score that is reported; a higher AUROC in the other rows is the attacker's ignorance and "
-        f"no robustness.",
+        f"{intervals.method_note(means)} Clean: the scoring configuration without an attack. Adaptive: the attack was "
+        "made against the very score that is reported; a higher AUROC in the other rows shows the attacker's "
+        "ignorance, not robustness.",
     )
