@@ -121,7 +121,7 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
         raise _wrong(file, name, f"does not affect training: it {why}; remove it from `search.space` and set it once")
     owner = file.form.detector_of(name) if file.form.several else None
     if owner is not None and tuple((axis.when or {})[forms.ONE]) != (owner,):
-        raise _wrong(file, name, f"belongs to {owner} only; remove `{forms.ONE}` from its `when`")
+        raise _wrong(file, name, f"is searched under {owner} alone; remove `{forms.ONE}` from its `when`")
     if name in free and set(axis.when or {}) - {forms.ONE}:
         raise _wrong(
             file, name, "needs no training, so its values are all applied to every detector; remove its `when`"

@@ -1,7 +1,7 @@
 """``python -m puzzle_study.config.docs``: writes the pages that follow from the settings' own classes.
 
-``docs/settings.md`` names every setting of a study file with its meaning, unit, range and default: first what all
-detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, by which editors
+``docs/settings.md`` lists every setting of a study file with its meaning, unit, range and default: first those that all
+detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, with which editors
 complete and check study files.
 """
 
@@ -203,8 +203,8 @@ preset, the study file, its section `quick` (with `--quick`), `--set`, the value
 a variant fixes. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
 
 Pixel values are in [0, 1]; ε and α refer to that scale. The mark ◦ means that the default depends on data set or
-preset: see the tables at the end of each detector. What these say of `data` holds for `detector: NAME` only, because
-several detectors share their images.
+preset: see the tables at the end of each detector. What they say about `data` applies only with `detector: NAME`,
+because several detectors share their images.
 """
 
 

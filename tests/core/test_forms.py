@@ -308,7 +308,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "axis out of range": (SPACE + f"    {LAMBDA}: {{grid: [1000]}}\n", 8, f"`{LAMBDA}` .*less .*1000"),
     "axis under the other": (
         SPACE + f"    {LAMBDA}: {{grid: [1], when: {{detector: [pca]}}}}\n", 8,
-        f"`{LAMBDA}` belongs to puzzle_ae only; remove `detector`",
+        f"`{LAMBDA}` is searched under puzzle_ae alone; remove `detector`",
     ),
     "axis of one detector": (
         DATA + "detector: pca\nsearch: {space: {detector: {choice: [pca]}}}\n", 3, "`detector` is not a setting",
