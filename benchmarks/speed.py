@@ -229,7 +229,6 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
         trainer.solver,
         trainer.puzzler.puzzles,
         shape=Shape(size.channels, size.side, size.side),
-        base_channels=size.base,
         reading=Reading("mse", "avg"),
         precision=precision,
     )

@@ -111,7 +111,8 @@ def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[obj
 def _without_tf32() -> Iterator[None]:
     """Set this one flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
     # Not the older allow_tf32, which cannot be read once a program has set this one.
-    flags: Any = torch.backends.cudnn.conv
+    cudnn: Any = torch.backends.cudnn  # untyped in part
+    flags = cudnn.conv
     before = flags.fp32_precision
     flags.fp32_precision = "ieee"
     try:

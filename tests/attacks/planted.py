@@ -101,13 +101,9 @@ def puzzle_detector(
         torch.manual_seed(3)
         network = UNet(channels=channels, base_channels=4)
         initialise_unet(network, "he")
-    detector = PuzzleDetector(
-        network,
-        puzzles.PuzzleSet("jigsaw", grid, every[:count]),
-        shape=Shape(channels, side, side),
-        base_channels=4,
-        reading=Reading("l2", aggregation),
-    )
+    puzzle_set = puzzles.PuzzleSet("jigsaw", grid, every[:count])
+    shape, reading = Shape(channels, side, side), Reading("l2", aggregation)
+    detector = PuzzleDetector(network, puzzle_set, shape=shape, reading=reading)
     detector.calibrate(images(8, side=side, channels=channels, seed=5))
     return detector.eval()
 
@@ -120,14 +116,8 @@ def obfuscated() -> PuzzleDetector:
     signs = torch.randint(0, 2, (2, 1, SIDE, SIDE), generator=generator) * 2.0 - 1
     marker_1HW = torch.zeros(1, SIDE, SIDE)
     marker_1HW[0, 0, 0] = 1
-    network = Answer(puzzler, 3 * signs[0], 30 * signs[1], marker_1HW)
-    detector = PuzzleDetector(
-        network,  # type: ignore[arg-type]
-        puzzle_set,
-        shape=Shape(1, SIDE, SIDE),
-        base_channels=1,
-        reading=Reading("mse", "avg"),
-    )
+    network: Any = Answer(puzzler, 3 * signs[0], 30 * signs[1], marker_1HW)
+    detector = PuzzleDetector(network, puzzle_set, shape=Shape(1, SIDE, SIDE), reading=Reading("mse", "avg"))
     detector.calibrate(marked_images(4))
     return detector.eval()
 

@@ -112,13 +112,8 @@ def test_attack2_shrinks_the_perturbation() -> None:
 
 def test_rotations_are_attacked_too() -> None:
     detector = planted.puzzle_detector(count=3)
-    detector = PuzzleDetector(
-        detector.network,
-        puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,))),
-        shape=detector.shape,
-        base_channels=detector.base_channels,
-        reading=detector.reading,
-    )
+    turns = puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,)))
+    detector = PuzzleDetector(detector.network, turns, shape=detector.shape, reading=detector.reading)
     x_NCHW = planted.images(2)
     detector.calibrate(x_NCHW)
     for result in attacked(detector, x_NCHW, *map(fgsm, REFERENCES)):

@@ -72,7 +72,7 @@ def assert_damaged(folder: Path, reason: str = ".*") -> None:
 def test_a_loaded_network_has_its_weights_in_the_layouts_of_the_trained_one(side: int, tmp_path: Path) -> None:
     """Or sums run in another order; 39 pixels are padded to 40, where layouts change."""
     trained = tiny.trainer(tiny.settings(), side=side).network
-    files.save(PuzzleDetector(trained, SIX, shape=Shape(1, side, side), base_channels=2), tmp_path, {})
+    files.save(PuzzleDetector(trained, SIX, shape=Shape(1, side, side)), tmp_path, {})
     loaded = load_detector(tmp_path, device=CPU)
     assert isinstance(loaded, PuzzleDetector)
     strides = [[weight.stride() for weight in network.parameters()] for network in (loaded.network, trained)]

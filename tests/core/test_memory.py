@@ -53,13 +53,7 @@ class Small(nn.Module):
 def small(detector: PuzzleDetector, room: int, room_with_gradient: int | None = None) -> PuzzleDetector:
     """The same detector where memory is short."""
     network: Any = Small(detector.network, room, room_with_gradient)
-    other = PuzzleDetector(
-        network,
-        detector.puzzle_set,
-        shape=detector.shape,
-        base_channels=detector.base_channels,
-        reading=detector.reading,
-    )
+    other = PuzzleDetector(network, detector.puzzle_set, shape=detector.shape, reading=detector.reading)
     other.validation_NK = detector.validation_NK
     return other
 

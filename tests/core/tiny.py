@@ -104,14 +104,8 @@ def detector(
         torch.manual_seed(seed)
         network = UNet(channels=channels, base_channels=2)
         initialise_unet(network, "he")
-    return PuzzleDetector(
-        network,
-        puzzles_in_play,
-        shape=Shape(channels, side, side),
-        base_channels=2,
-        reading=reading or config.Reading("l2", "max"),
-        precision="float32",
-    )
+    reading = reading or config.Reading("l2", "max")
+    return PuzzleDetector(network, puzzles_in_play, shape=Shape(channels, side, side), reading=reading)
 
 
 def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str = "puzzle_ae") -> TrialSpec:

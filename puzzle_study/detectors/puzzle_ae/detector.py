@@ -33,7 +33,7 @@ ACTIVATIONS = 14
 
 
 class PuzzleDetector(Viewed):
-    """A U-Net of some ``base_channels`` with its scoring puzzle set and validation errors."""
+    """A U-Net with its scoring puzzle set and validation errors."""
 
     name = "puzzle_ae"
     title = "Puzzle-AE"
@@ -47,14 +47,13 @@ class PuzzleDetector(Viewed):
         puzzle_set: puzzles.PuzzleSet,
         *,
         shape: Shape,
-        base_channels: int,
         reading: Reading | None = None,
         precision: Precision = "float32",
     ) -> None:
         super().__init__(shape=shape, reading=reading, precision=precision, views=len(puzzle_set))
         self.network = network
         self.puzzle_set = puzzle_set
-        self.base_channels = base_channels
+        self.base_channels = network.head.in_channels
         self.grid = puzzle_set.grid
         self._puzzler: puzzles.Puzzler | None = None
         self._trainer: Trainer | None = None
@@ -67,7 +66,6 @@ class PuzzleDetector(Viewed):
             trainer.solver,
             scoring_set(settings, trainer.puzzler.puzzles),
             shape=context.shape,
-            base_channels=settings.model.base_channels,
             reading=settings.reading,
             precision=context.precision,
         ).to(context.device)
@@ -212,7 +210,7 @@ class PuzzleDetector(Viewed):
         puzzle_set = _read_puzzle_set(described["puzzles"])
         puzzles.check_memory(puzzle_set, shape.height, shape.width)
         network = UNet(channels=shape.channels, base_channels=base)
-        return cls(network, puzzle_set, shape=shape, base_channels=base, reading=reading, precision=precision)
+        return cls(network, puzzle_set, shape=shape, reading=reading, precision=precision)
 
     def placed(self, device: torch.device) -> Self:
         """Move to a device, the network's weights in the layouts that are fastest there."""
