@@ -19,6 +19,7 @@ from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.feature_networks import Lite0, open_network
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.inference.export import write_onnx
 
 CPU = torch.device("cpu")
 
@@ -152,3 +153,15 @@ def test_without_the_extra_a_study_is_refused_in_a_sentence(tmp_path: Path, monk
         load(path)
     with pytest.raises(UserError, match=r"\[features\]"):
         built("padim")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["feature_knn", "padim", "patchcore"])
+def test_the_exported_model_scores_any_number_of_images_as_the_detector_does(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    detector = fitted(name, images(8))
+    write_onnx(detector, tmp_path / "model.onnx")
+    x_NCHW = images(5, 1).float() / 255
+    (answer,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"image": x_NCHW.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, detector(x_NCHW), rtol=1e-3)
