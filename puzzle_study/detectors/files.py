@@ -17,7 +17,7 @@ from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
-from puzzle_study.errors import UserError
+from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
 
 FORMAT = 2
@@ -89,6 +89,8 @@ def _restored(folder: Path) -> Detector:
         detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
         detector.load_state_dict(tensors)
         return detector
+    except MissingPackage:
+        raise
     except (
         SafetensorError,
         UserError,

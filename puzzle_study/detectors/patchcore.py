@@ -70,7 +70,7 @@ class PatchCore(FeatureDetector):
     title = "PatchCore"
     source = "Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler 2022: Towards Total Recall in Industrial Anomaly Detection"
     Settings = PatchCoreSettings
-    traits = Traits(features=True, maps=True, squares=False)
+    traits = Traits(features=True, maps=True)
     TAPS = (4, 10)
 
     bank_BD: Tensor

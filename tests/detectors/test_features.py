@@ -14,7 +14,7 @@ from torch import Tensor
 
 from puzzle_study import config
 from puzzle_study.config.read import load
-from puzzle_study.detectors import feature_cache, feature_networks
+from puzzle_study.detectors import feature_cache, feature_networks, files
 from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.feature_networks import Lite0, open_network
 from puzzle_study.detectors.registry import DETECTORS
@@ -143,7 +143,10 @@ def test_gray_images_are_shown_in_colour_and_that_is_said() -> None:
     assert built("feature_knn", Shape(1, 32, 32)).errors is not None
 
 
-def test_without_the_extra_a_study_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_studies_and_detectors_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.save(fitted("feature_knn", images(3)), tmp_path, {})
     find = importlib.util.find_spec
     hidden = (feature_networks.CODE, feature_networks.WEIGHTS)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in hidden else find(name, *rest))
@@ -153,6 +156,8 @@ def test_without_the_extra_a_study_is_refused_in_a_sentence(tmp_path: Path, monk
         load(path)
     with pytest.raises(UserError, match=r"\[features\]"):
         built("padim")
+    with pytest.raises(UserError, match=r"^the feature network .*\[features\]"):
+        files.load_detector(tmp_path, device=CPU)
 
 
 @pytest.mark.slow
