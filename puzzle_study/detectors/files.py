@@ -19,7 +19,7 @@ from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
-from puzzle_study.errors import UserError
+from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
 
 FORMAT = 2
@@ -90,6 +90,8 @@ def _restored(folder: Path) -> Detector:
         detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
         detector.load_state_dict(tensors)
         return detector
+    except MissingPackage:
+        raise
     except (*UNREADABLE, SafetensorError, UserError, OverflowError, MemoryError) as error:
         if is_out_of_memory(error):
             raise

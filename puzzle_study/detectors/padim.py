@@ -50,7 +50,7 @@ class PaDiM(FeatureDetector):
     title = "PaDiM"
     source = "Defard, Setkov, Loesch, Audigier 2021: PaDiM: a Patch Distribution Modeling Framework"
     Settings = PaDiMSettings
-    traits = Traits(features=True, maps=True, squares=False)
+    traits = Traits(features=True, maps=True)
     TAPS = (2, 4, 10)
 
     drawn_D: Tensor

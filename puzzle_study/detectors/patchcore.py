@@ -70,7 +70,7 @@ class PatchCore(FeatureDetector):
     title = "PatchCore"
     source = "Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler 2022: Towards Total Recall in Industrial Anomaly Detection"
     Settings = PatchCoreSettings
-    traits = Traits(features=True, maps=True, squares=False)
+    traits = Traits(features=True, maps=True)
     TAPS = (4, 10)
 
     bank_BD: Tensor
@@ -135,15 +135,14 @@ class PatchCore(FeatureDetector):
             nearest_NP = torch.cdist(patch_NPD, self.bank_BD[None], compute_mode="use_mm_for_euclid_dist").argmin(-1)
         # Once more by differences: the product cancels for patches that are close.
         distance_NP = torch.linalg.vector_norm(patch_NPD - self.bank_BD[nearest_NP], dim=-1)
-        error_N, worst_N = distance_NP.max(1)
-        each_N = torch.arange(len(error_N), device=self.device)
+        error_N1, worst_N1 = distance_NP.max(1, keepdim=True)
         if self.near_Bb.shape[1] > 1:
-            near_Nb = self.near_Bb[nearest_NP[each_N, worst_N]]
-            beside_NbD = patch_NPD[each_N, worst_N][:, None] - self.bank_BD[near_Nb]
-            share_Nb = torch.linalg.vector_norm(beside_NbD, dim=-1).softmax(1)
-            error_N = (1 - share_Nb[:, 0]) * error_N
+            near_Nb = self.near_Bb[nearest_NP.gather(1, worst_N1)[:, 0]]
+            worst_N1D = patch_NPD.gather(1, worst_N1[..., None].expand(-1, -1, patch_NPD.shape[-1]))
+            share_Nb = torch.linalg.vector_norm(worst_N1D - self.bank_BD[near_Nb], dim=-1).softmax(1)
+            error_N1 = (1 - share_Nb[:, :1]) * error_N1
         height = max(features.shape[-2] for features in maps)
-        return error_N[:, None], distance_NP.unflatten(1, (height, -1))
+        return error_N1, distance_NP.unflatten(1, (height, -1))
 
     def errors(self, x_NCHW: Tensor) -> Tensor:
         """Return the weighted distance of the patch that is farthest from the coreset, [N, 1]."""

@@ -98,7 +98,7 @@ class FileScorer:
         return isinstance(size, tuple) and self.sizes.is_far(*size)
 
     def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
-        squares = self.detector.traits.squares and self.detector.reading.error == "mse"
+        squares = self.detector.squares and self.detector.reading.error == "mse"
 
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)

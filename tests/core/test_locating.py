@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors.base import Context, Run, Shape, Traits
@@ -62,6 +63,11 @@ def test_of_too_many_pixels_every_nth_image_is_taken(task: Task, monkeypatch: py
     monkeypatch.setattr(locating, "MOST_PIXELS", 3 * 16 * 16)
     taken: list[int] = []
     maps = MeanImage.maps
-    monkeypatch.setattr(MeanImage, "maps", lambda self, images: taken.append(len(images)) or maps(self, images))
+
+    def counting(self: MeanImage, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        taken.append(len(images_NCHW))
+        return maps(self, images_NCHW)
+
+    monkeypatch.setattr(MeanImage, "maps", counting)
     locating.measure_maps(fitted(task), task)
     assert taken == [3]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from puzzle_study import config
 from puzzle_study.config.read import load
-from puzzle_study.detectors import feature_cache, feature_networks
+from puzzle_study.detectors import feature_cache, feature_networks, files
 from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.feature_networks import Lite0, open_network
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.inference.export import write_onnx
 
 CPU = torch.device("cpu")
 
@@ -142,7 +143,10 @@ def test_gray_images_are_shown_in_colour_and_that_is_said() -> None:
     assert built("feature_knn", Shape(1, 32, 32)).errors is not None
 
 
-def test_without_the_extra_a_study_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_studies_and_detectors_are_refused_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.save(fitted("feature_knn", images(3)), tmp_path, {})
     find = importlib.util.find_spec
     hidden = (feature_networks.CODE, feature_networks.WEIGHTS)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in hidden else find(name, *rest))
@@ -152,3 +156,17 @@ def test_without_the_extra_a_study_is_refused_in_a_sentence(tmp_path: Path, monk
         load(path)
     with pytest.raises(UserError, match=r"\[features\]"):
         built("padim")
+    with pytest.raises(UserError, match=r"^the feature network .*\[features\]"):
+        files.load_detector(tmp_path, device=CPU)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["feature_knn", "padim", "patchcore"])
+def test_the_exported_model_scores_any_number_of_images_as_the_detector_does(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    detector = fitted(name, images(8))
+    write_onnx(detector, tmp_path / "model.onnx")
+    x_NCHW = images(5, 1).float() / 255
+    (answer,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"image": x_NCHW.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, detector(x_NCHW), rtol=1e-3)
