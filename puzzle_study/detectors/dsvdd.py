@@ -104,8 +104,8 @@ class DeepSVDDSettings(epochs.TrainedSettings):
     PRESETS: ClassVar[dict[str, Layer]] = {
         "paper": {},
         "fast": {
-            "pretrain": {"epochs": 15, "milestone": 10, "learning_rate": 1e-3},
-            "train": {"epochs": 20, "milestone": 15, "batch_size": 64},
+            "pretrain": {"epochs": 8, "milestone": 6, "learning_rate": 1e-3},
+            "train": {"epochs": 10, "milestone": 8, "batch_size": 64},
         },
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
