@@ -164,8 +164,11 @@ class Encoder(nn.Module):
         """Return the codes, [N, D]."""
         h_NCHW = x_NCHW
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # The rectifier rises everywhere, so that it may follow the pooling, on a quarter of the numbers.
-            h_NCHW = functional.leaky_relu(functional.max_pool2d(norm(convolution(h_NCHW)), 2))
+            # What rises everywhere may follow the pooling, on a quarter of the numbers: the rectifier always, the norm
+            # once its statistics stand.
+            h_NCHW = convolution(h_NCHW)
+            pool = functional.max_pool2d
+            h_NCHW = functional.leaky_relu(pool(norm(h_NCHW), 2) if self.training else norm(pool(h_NCHW, 2)))
         code_ND: Tensor = self.code(h_NCHW.flatten(1))
         return code_ND
 
