@@ -153,7 +153,8 @@ def drive(folder: Path, algorithm: str, count: int) -> dict[str, float]:
             seconds[name] += time.process_time() - started
 
     results.root.mkdir(parents=True)
-    plan = timed("plan", lambda: Plan(loaded, tasks, "0" * 16, results, journal=results.optuna_file))
+    plan = timed("plan", lambda: Plan(loaded, tasks, "0" * 16, results))
+    timed("plan", lambda: plan.keep_search(results.optuna_file))
     while (spec := timed("next", plan.take)) is not None:
         results.write_record(spec.key, record_of(spec).to_json())
         record = timed("read", lambda key=spec.key: read_record(results, key))  # type: ignore[misc]

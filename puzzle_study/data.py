@@ -22,7 +22,7 @@ ROOT = click.option(
 
 def _known(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if value not in DATASETS:
-        raise click.BadParameter(f"{cut(repr(value))} is none of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
+        raise click.BadParameter(f"{cut(repr(value))} is not one of {', '.join(DATASETS)}{suggestion(value, DATASETS)}")
     return value
 
 
@@ -37,25 +37,22 @@ def main() -> None:
 @command()
 @ROOT
 def list_command(root: str) -> None:
-    """Say which sets are there, and where the others come from."""
+    """Say which sets are there, and how to get the others."""
     from puzzle_study.datasets import cache, finding
 
     own: Mapping[str, Unit] | None = None
     for name, info in DATASETS.items():
-        if name == "folder":
-            continue
         try:
-            found = finding.find(name, root)
+            found = own if info.of_the_user else finding.find(name, root)
             if found and finding.is_other_set(name, found):
                 own, found = found, None
-            state = f"there: {finding.described(found)}" if found else f"not there: {finding.remedy(name, root)}"
+            missing = info.by_hand if info.of_the_user else f"not there: {finding.remedy(name, root)}"
+            state = f"there: {finding.described(found)}" if found else missing
         except UserError as error:
-            state = f"not to be used: {error}"
-        click.echo(f"{click.style(name, bold=True)}: {info.title}")
-        click.echo(f"  {state}")
-        click.echo(f"  source: {info.source}; licence: {info.licence}")
-    click.echo(f"{click.style('folder', bold=True)}: {DATASETS['folder'].title}")
-    click.echo(f"  {f'there: {finding.described(own)}' if own else DATASETS['folder'].by_hand}")
+            state = f"cannot be used: {error}"
+        click.echo(f"{click.style(name, bold=True)}: {info.title}\n  {state}")
+        if not info.of_the_user:
+            click.echo(f"  source: {info.source}; licence: {info.licence}")
     if size := cache.size_in_bytes():
         click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
 
@@ -64,7 +61,7 @@ def list_command(root: str) -> None:
 @NAME
 @ROOT
 def fetch(name: str, root: str) -> None:
-    """Download a set into DIR/NAME; an interrupted download goes on."""
+    """Download a set into DIR/NAME; an interrupted download continues."""
     from puzzle_study.datasets import download, finding
     from puzzle_study.datasets.records import attempt
 
@@ -82,7 +79,7 @@ def fetch(name: str, root: str) -> None:
 @NAME
 @ROOT
 def check(name: str, root: str) -> None:
-    """Read every file of a set, count, and name each damaged file."""
+    """Read every file of a set, count the images and name each damaged file."""
     _check(name, root)
 
 

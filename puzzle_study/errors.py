@@ -28,13 +28,7 @@ def suggestion(word: str, allowed: Iterable[str]) -> str:
 
 
 def nearest_setting(wrong: str, here: Sequence[str], everywhere: Sequence[str]) -> str:
-    """Return ``'; did you mean X?'`` for a dotted name that is not there, or an empty string.
-
-    Args:
-        wrong: the name.
-        here: the names that are allowed in its place.
-        everywhere: all names: the last part of a setting may stand in the wrong section.
-    """
+    """Return ``'; did you mean X?'`` for a dotted name that is not allowed ``here``, or an empty string."""
 
     def likeness(name: str) -> float:
         return difflib.SequenceMatcher(None, name.rpartition(".")[2], wrong.rpartition(".")[2]).ratio()

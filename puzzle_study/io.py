@@ -9,17 +9,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextlib.contextmanager
 def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place on success and vanishes on failure.
-
-    Args:
-        path: the file.
-        lasting: have the disk itself hold it first, for what a machine that loses its power must not lose.
-    """
+    """Give a temporary path that replaces ``path`` on success; ``lasting``: it is on the disk itself before that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -41,6 +39,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all; NaN is refused."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, lasting: bool = False) -> None:
+    """Write a compressed .npz file whole or not at all."""
+    import numpy as np
+
+    with replacing(path, lasting=lasting) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from puzzle_study.errors import UserError
-from puzzle_study.io import replacing, write_json
+from puzzle_study.io import replacing, write_arrays, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +31,7 @@ def content_key(content: Mapping[str, Any], length: int = 12) -> str:
 
 
 class Results:
-    """Paths, readers and writers of one study's folder.
-
-    Args:
-        root: ``results/<name>``; nothing is created before something is written.
-    """
+    """Paths, readers and writers of the folder ``results/<name>``; nothing is created before something is written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,6 +51,11 @@ class Results:
         self.gallery_file = root / "gallery.npz"
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
+        self._attacks: dict[str, dict[str, Any]] = {}
+
+    def name(self, path: Path) -> str:
+        """Return a path's name below the folder, with slashes."""
+        return path.relative_to(self.root).as_posix()
 
     def record_file(self, trial: str) -> Path:
         """Return where the record of a trial is."""
@@ -73,7 +74,7 @@ class Results:
         return self.root / "detectors" / trial
 
     def log_file(self, trial: str) -> Path:
-        """Return where what happened to a trial is told; it stays when the trial has ended."""
+        """Return the path of a trial's log; it stays when the trial has ended."""
         return self.logs / f"{trial}.log"
 
     def attack_file(self, key: str) -> Path:
@@ -81,11 +82,10 @@ class Results:
         return self.root / "attacks" / f"{key}.json"
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record, or None where there is none that can be read whole."""
+        """Return a trial's record, or None if there is none that can be read whole."""
         return _read_record(self.record_file(trial))
 
     def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
-        """Write a trial's record."""
         write_json(self.record_file(trial), record)
 
     def remove_record(self, trial: str) -> None:
@@ -99,11 +99,16 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a unit of the attack stage, or None where there is none that can be read whole."""
-        return _read_record(self.attack_file(key))
+        """Return the record of a unit of the attack stage, or None if there is none that can be read whole.
+
+        It is read once: what lies under a key is determined by that key.
+        """
+        if key not in self._attacks and (record := _read_record(self.attack_file(key))) is not None:
+            self._attacks[key] = record
+        return self._attacks.get(key)
 
     def environment(self) -> dict[str, Any]:
-        """Return what environment.json says, or nothing where it cannot be read whole."""
+        """Return the content of environment.json, or nothing if it cannot be read whole."""
         return _read_json(self.environment_file) or {}
 
     def errors(self, trial: str) -> dict[str, np.ndarray]:
@@ -130,11 +135,7 @@ class Results:
             raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
 
     def write_errors(self, trial: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Write the error matrices of a trial."""
-        import numpy as np
-
-        with replacing(self.errors_file(trial), lasting=True) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        write_arrays(self.errors_file(trial), arrays, lasting=True)
 
     def table(self, path: Path) -> pd.DataFrame:
         """Return one of the study's tables; ``trial`` and other names are strings, missing values NaN.
@@ -172,7 +173,7 @@ class Results:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None: what is damaged counts as not done."""
+    """Return a record, or None: what is damaged or of another format counts as not done."""
     content = _read_json(path)
     return content if content is not None and content.get("format") == RECORD_FORMAT else None
 

@@ -20,23 +20,23 @@ Examples:
 
 @command(epilog=EXAMPLE)
 @click.argument("study", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Apply the file's own quick: section, minutes on two cores.")
+@click.option("--quick", is_flag=True, help="Apply the file's own quick: section, for a run of minutes.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting, by dotted name.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder in which the study's own folder goes.  [default: `storage` where it is a folder, else results]",
+    help="Folder that will hold the study's own folder.  [default: `storage` if it is a folder, otherwise results]",
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted study; no finished trial is run again.")
 @click.option(
     "--address",
     metavar="auto|HOST:PORT",
-    help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine is a node of.",
+    help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine belongs to.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print images, trainings and about the time and disk they take here, and start nothing; with --verbose also "
+    help="Print the images, the trainings and an estimate of time and disk, and start nothing; with --verbose also "
     "every setting.",
 )
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and where the report is.")
@@ -54,9 +54,8 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file: search, train, attack, report.
 
-    A finished study does nothing but say so. Exit codes: 0 done, 1 trials failed, 2 bad input
-    (also if only the first trials find it) or a results folder that cannot be written (disk full),
-    130 or 143 interrupted.
+    A finished study only says so. Exit codes: 0 done, 1 trials failed, 2 bad input (even if only the first
+    trials find it) or a results folder that cannot be written (disk full), 130 or 143 interrupted.
     """
     from rich.console import Console
 

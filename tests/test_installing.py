@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 480
 OFFLINE = ("Failed to establish a new connection", "Temporary failure", "NameResolution", "Max retries exceeded")
+
+
+def test_rays_private_interfaces_are_there_and_no_newer_version_is_let_in_than_the_one_that_is_tested() -> None:
+    used = set()
+    for path in (ROOT / "puzzle_study").rglob("*.py"):
+        used |= set(re.findall(r"from (ray\.(?:\w+\.)*_[\w.]+) import (\w+)", path.read_text(encoding="utf-8")))
+    assert used, "if none is used, the bound may go"
+    for module, name in used:
+        assert hasattr(importlib.import_module(module), name)
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    wanted = Requirement(next(line for line in lines if '"ray[tune]' in line).strip(' ",')).specifier
+    pinned = Version(re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[0])
+    assert pinned in wanted
+    assert f"{pinned.major}.{pinned.minor + 1}" not in wanted
 
 
 @pytest.mark.slow

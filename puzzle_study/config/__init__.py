@@ -3,54 +3,24 @@
 The classes are light: they import neither torch nor Ray. What reads and checks a file stands in modules of its own.
 """
 
-from puzzle_study.config.search import (
-    AXIS_KINDS,
-    NEED_TEST_LABELS,
-    Axis,
-    Objective,
-    Racing,
-    Search,
-    Stopping,
-)
-from puzzle_study.config.study import (
-    Attacks,
-    Data,
-    Evaluate,
-    Resources,
-    Robust,
-    Settings,
-    Study,
-)
-from puzzle_study.config.types import (
-    MOST_EPOCHS,
-    MOST_SEED,
-    DetectorSettings,
-    Layer,
-    Reading,
-    Scalar,
-    Section,
-)
-
-__all__ = [
-    "AXIS_KINDS",
-    "MOST_EPOCHS",
-    "MOST_SEED",
-    "NEED_TEST_LABELS",
-    "Attacks",
-    "Axis",
-    "Data",
-    "DetectorSettings",
-    "Evaluate",
-    "Layer",
-    "Objective",
-    "Racing",
-    "Reading",
-    "Resources",
-    "Robust",
-    "Scalar",
-    "Search",
-    "Section",
-    "Settings",
-    "Stopping",
-    "Study",
-]
+from puzzle_study.config.search import AXIS_KINDS as AXIS_KINDS
+from puzzle_study.config.search import NEED_TEST_LABELS as NEED_TEST_LABELS
+from puzzle_study.config.search import Axis as Axis
+from puzzle_study.config.search import Objective as Objective
+from puzzle_study.config.search import Racing as Racing
+from puzzle_study.config.search import Search as Search
+from puzzle_study.config.search import Stopping as Stopping
+from puzzle_study.config.study import Attacks as Attacks
+from puzzle_study.config.study import Data as Data
+from puzzle_study.config.study import Evaluate as Evaluate
+from puzzle_study.config.study import Resources as Resources
+from puzzle_study.config.study import Robust as Robust
+from puzzle_study.config.study import Settings as Settings
+from puzzle_study.config.study import Study as Study
+from puzzle_study.config.types import MOST_EPOCHS as MOST_EPOCHS
+from puzzle_study.config.types import MOST_SEED as MOST_SEED
+from puzzle_study.config.types import DetectorSettings as DetectorSettings
+from puzzle_study.config.types import Layer as Layer
+from puzzle_study.config.types import Reading as Reading
+from puzzle_study.config.types import Scalar as Scalar
+from puzzle_study.config.types import Section as Section

@@ -1,10 +1,10 @@
-"""Search axes: in which order they are asked, where their conditions hold, and what they can be together."""
+"""Search axes: their order, when their conditions hold, and which values they can have together."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from puzzle_study import config
 from puzzle_study.config import forms
@@ -12,29 +12,21 @@ from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Layer
 from puzzle_study.detectors.registry import DETECTORS
 
+if TYPE_CHECKING:
+    from puzzle_study.config.read import StudyFile
+
 MOST_COMBINATIONS = 10_000
 Values = dict[str, config.Scalar]
-
-
-class Resolved(Protocol):
-    """What is asked of a study file here."""
-
-    @property
-    def study(self) -> config.Study:
-        """The study with every default filled in."""
 
 
 def setting_of(settings: config.Settings, dotted: str) -> Any:
     """Return a setting by its dotted name; None in a section that is left out, or if it is another detector's."""
     head, _, rest = dotted.partition(".")
+    section: Any = settings if head in (*forms.SHARED, forms.ONE) else settings.own
     if head == settings.detector:
-        return _below(settings.own, rest)
-    if head in (*forms.SHARED, forms.ONE):
-        return _below(settings, dotted)
-    return None if head in DETECTORS else _below(settings.own, dotted)
-
-
-def _below(section: Any, dotted: str) -> Any:
+        dotted = rest
+    elif head in DETECTORS:
+        return None
     for part in dotted.split("."):
         if section is not None:
             fields = type(section).model_fields
@@ -44,9 +36,9 @@ def _below(section: Any, dotted: str) -> Any:
 
 
 def with_detector_axis(space: Layer, form: Form) -> Layer:
-    """Return axes to which the detector is added, by which those of one detector are conditional.
+    """Return the axes with one for the detector, under which the axes of one detector are searched.
 
-    A detector without any axis has nothing to be searched beside its default, and is none of the axis' values.
+    A detector without any axis is not among its values: nothing beside its default could be searched.
     """
     owners = {form.detector_of(name) for name in space if name != forms.ONE}
     searched = [name for name in form.names if name in owners or None in owners]
@@ -68,7 +60,7 @@ def value_at(values: Values, name: str, study: config.Study) -> Any:
 
 
 def applies(axis: config.Axis, values: Values, study: config.Study) -> bool:
-    """Return whether an axis' ``when`` holds for the values so far and the study's settings otherwise."""
+    """Return whether an axis' ``when`` holds for these values and the study's settings."""
     return all(value_at(values, name, study) in allowed for name, allowed in (axis.when or {}).items())
 
 
@@ -80,7 +72,7 @@ def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
 
 
 def cycle(search: config.Search) -> list[str]:
-    """Return axes each of which waits for the next one and the last for the first, or nothing."""
+    """Return axes each of which waits for the next, and the last for the first; nothing if there are none."""
     _, waiting = _placed(search)
     path = list(waiting)[:1]
     while path:
@@ -91,11 +83,11 @@ def cycle(search: config.Search) -> list[str]:
     return []
 
 
-def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
-    """Return what the axes among some settings can be together, with the axes that their conditions depend on.
+def combinations(file: StudyFile, names: Iterable[str]) -> list[Values] | None:
+    """Return the values that the axes among some settings, and the axes of their conditions, can have together.
 
     Of many numbers only the least, the greatest and those that a condition names are tried. None: there are too many
-    combinations to say anything of all of them.
+    combinations to try.
     """
     search = file.study.search
     assert search is not None
@@ -121,7 +113,7 @@ def combinations(file: Resolved, names: Iterable[str]) -> list[Values] | None:
 
 
 def _placed(search: config.Search) -> tuple[list[tuple[str, config.Axis]], dict[str, config.Axis]]:
-    """Return the axes in order, and those that wait for one another for ever."""
+    """Return the axes in order, and those that wait for each other forever."""
     placed = []
     waiting = dict(sorted(search.space.items(), key=lambda item: item[1].when is not None))
     while (

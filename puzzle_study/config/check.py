@@ -1,4 +1,4 @@
-"""What a study file may not say of its search axes and detectors: found when it is loaded, not half-way through."""
+"""What a study file may not say about its search axes and detectors, found when it is loaded."""
 
 from __future__ import annotations
 
@@ -20,46 +20,35 @@ UNTRAINED = {
     "data.normal_classes": "says which tasks there are",
     "data.repeats": "says how many tasks there are",
 }
+"""Settings that cannot be searched because they change no training, with the reason."""
 FOLLOWING = "evaluate."
-"""Settings of this section follow a training, and name it: each of their values would train every detector anew."""
+"""Settings of this section evaluate a training: each of their values would train the same detector again."""
 
 
 def check_search(file: StudyFile) -> None:
-    """Refuse axes that are no settings, whose values are not allowed, or whose conditions make no sense.
-
-    Raises:
-        UserError: one sentence with the axis, the reason, the file and the line.
-    """
+    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense."""
     search = file.study.search
     if search is None:
         return
     for name, axis in search.space.items():
         _check_names(file, name, axis)
         if search.algorithm == "grid" and axis.kind not in ("choice", "grid"):
-            raise UserError(
-                f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` ({file.where(name)})"
-            )
+            raise _wrong(file, name, f"is {axis.kind}; `algorithm: grid` wants `grid` or `choice`")
         for value in axis.values:
             _check_value(file, name, name, value)
         for dotted, values in (axis.when or {}).items():
             for value in values:
                 _check_value(file, name, dotted, value)
     if loop := cycle(search):
-        raise UserError(
-            f"search axis `{loop[0]}` waits for itself by `when` ({' → '.join([*loop, loop[0]])}); take one of these "
-            f"conditions out ({file.where(loop[0])})"
-        )
+        around = " → ".join([*loop, loop[0]])
+        raise _wrong(file, loop[0], f"depends on itself by `when` ({around}); remove one of these conditions")
     for name, axis in search.space.items():
         if axis.when:
             _check_condition(file, name, axis)
 
 
 def check_rules(file: StudyFile) -> None:
-    """Refuse settings that do not go together, of the study's own and of what its axes can be together.
-
-    Raises:
-        UserError: one sentence with the settings, the reason, and how `when` keeps axes apart that do not go together.
-    """
+    """Refuse settings that do not go together, both the study's own and those that its axes can take."""
     for detector in file.form.names:
         default, prefix = file.configuration({forms.ONE: detector}), file.form.prefix(detector)
         for rule in file.form.settings_class(detector).RULES:
@@ -75,7 +64,7 @@ def check_rules(file: StudyFile) -> None:
 
 
 def _broken(rule: Rule, settings: config.Settings) -> str | None:
-    """Return why a configuration cannot be, None if it can."""
+    """Return why a rule refuses a configuration, None if it does not."""
     try:
         rule.check(settings.own, settings.data)
     except UserError as error:
@@ -84,7 +73,7 @@ def _broken(rule: Rule, settings: config.Settings) -> str | None:
 
 
 def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, reason: str) -> str:
-    """Return what is wrong with a combination and which axis has to be kept from which value."""
+    """Return what is wrong with a combination of axes, and how to exclude it."""
 
     def mends(name: str) -> bool:
         others = search.space[name].values
@@ -99,11 +88,11 @@ def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, r
     apart = (search.space[last].when or {}).get(first) or (axis.values if axis.kind in ("choice", "grid") else ())
     rest = [other for other in apart if other != value]
     if first == last or not rest:
-        axes, together = ("axis", "") if first == last else ("axes", " together")
-        return f"search {axes} {met} cannot be{together}: {reason}; leave {final} out of `{last}` ({where})"
+        problem = f"axis {met} is not possible" if first == last else f"axes {met} cannot be combined"
+        return f"search {problem}: {reason}; leave {final} out of `{last}` ({where})"
     listed = ", ".join(map(str, rest))
     return (
-        f"search axes {met} cannot be together: {reason}; search `{last}` only where it fits, by "
+        f"search axes {met} cannot be combined: {reason}; search `{last}` only if it fits, with "
         f"`when: {{{first}: [{listed}]}}` ({where})"
     )
 
@@ -123,33 +112,27 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
     known, free = conditions(file.form), file.form.free()
     for dotted in (name, *(axis.when or {})):
         if dotted not in known:
+            near = nearest_setting(dotted, (), known)
             raise UserError(
-                f"search axis `{cut(dotted)}` is not a setting of a configuration{nearest_setting(dotted, (), known)} "
-                f"({file.where(name)})"
+                f"search axis `{cut(dotted)}` is not a setting of a configuration{near} ({file.where(name)})"
             )
     if name not in searchable(file.form):
-        why = UNTRAINED.get(name, "follows a training and does not change it")
-        raise UserError(
-            f"search axis `{name}` trains no other detector: it {why}; take it out of `search.space` and set it once "
-            f"({file.where(name)})"
-        )
+        why = UNTRAINED.get(name, "evaluates a training and does not change it")
+        raise _wrong(file, name, f"does not affect training: it {why}; remove it from `search.space` and set it once")
     owner = file.form.detector_of(name) if file.form.several else None
     if owner is not None and tuple((axis.when or {})[forms.ONE]) != (owner,):
-        raise UserError(
-            f"search axis `{name}` is searched under {owner} alone; take `{forms.ONE}` out of its `when` "
-            f"({file.where(name)})"
-        )
+        raise _wrong(file, name, f"is searched under {owner} alone; remove `{forms.ONE}` from its `when`")
     if name in free and set(axis.when or {}) - {forms.ONE}:
-        raise UserError(
-            f"search axis `{name}` needs no training and every detector is read by each of its values; take its "
-            f"`when` out ({file.where(name)})"
+        raise _wrong(
+            file, name, "needs no training, so its values are all applied to every detector; remove its `when`"
         )
     assert file.study.search is not None
     for dotted in axis.when or {}:
         if dotted in free and dotted in file.study.search.space:
-            raise UserError(
-                f"search axis `{name}` waits for `{dotted}`, each of whose values every detector is read by; take that "
-                f"condition out ({file.where(name)})"
+            raise _wrong(
+                file,
+                name,
+                f"has a condition on `{dotted}`, whose values are all applied to every detector; remove that condition",
             )
 
 
@@ -157,30 +140,27 @@ def _check_value(file: StudyFile, axis: str, name: str, value: config.Scalar) ->
     """Refuse a value of an axis or of its condition that the setting cannot have."""
     names = file.form.names
     if name != forms.ONE:
-        file.configuration({name: value, forms.ONE: file.form.detector_of(name) or names[0]})
+        file.configuration({name: value, forms.ONE: file.form.detector_of(name) or names[0]}, axis=axis)
     elif value not in names:
-        raise UserError(
-            f"search axis `{axis}` names the detector {cut(repr(value))}{suggestion(str(value), names)}; this study "
-            f"has {', '.join(names)} ({file.where(axis)})"
-        )
+        near = suggestion(str(value), names)
+        raise _wrong(file, axis, f"names the detector {cut(repr(value))}{near}; this study has {', '.join(names)}")
 
 
 def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
-    """Refuse a condition that holds nowhere in the space."""
+    """Refuse a condition that never holds."""
     points = combinations(file, [name])
     if points is None or any(name in values for values in points):
         return
     wanted = " and ".join(f"{other} {_any_of(values)}" for other, values in (axis.when or {}).items())
-    found = "; ".join(f"{other} is {_any_of(_values_of(file, other, points))}" for other in axis.when or {})
-    raise UserError(
-        f"search axis `{name}` is never searched: its `when` wants {wanted}, but in this study {found} "
-        f"({file.where(name)})"
+    found = "; ".join(
+        f"{other} is {_any_of(value_at(values, other, file.study) for values in points)}" for other in axis.when or {}
     )
+    raise _wrong(file, name, f"is never searched: its `when` wants {wanted}, but in this study {found}")
 
 
-def _values_of(file: StudyFile, name: str, points: list[Values]) -> list[config.Scalar]:
-    return list(dict.fromkeys(value_at(values, name, file.study) for values in points))
+def _wrong(file: StudyFile, axis: str, problem: str) -> UserError:
+    return UserError(f"search axis `{axis}` {problem} ({file.where(axis)})")
 
 
 def _any_of(values: Iterable[config.Scalar]) -> str:
-    return " or ".join(map(str, values))
+    return " or ".join(map(str, dict.fromkeys(values)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from puzzle_study.config.axes import with_detector_axis
 from puzzle_study.config.check import check_rules, check_search
 from puzzle_study.config.forms import Form, Tree
 from puzzle_study.config.paths import with_absolute_paths
-from puzzle_study.config.text import Place, dotted
+from puzzle_study.config.text import Origin, Place, dotted
 from puzzle_study.config.types import Layer
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
@@ -30,20 +30,21 @@ class StudyFile:
     """A study file as read, from which the study and its configurations are resolved.
 
     Attributes:
-        source: name of the file, for errors.
         study: the study with every default filled in.
         form: one detector or several.
     """
 
-    source: str
     study: config.Study
     form: Form
     _document: Layer = field(repr=False)
-    _lines: Mapping[Place, int] = field(repr=False)
-    _given: Sequence[Place] = field(repr=False)
+    _origin: Origin = field(repr=False)
 
-    def configuration(self, values: Mapping[str, config.Scalar]) -> config.Settings:
+    def configuration(self, values: Mapping[str, config.Scalar], *, axis: str = "") -> config.Settings:
         """Return the configuration that has these values, by dotted name, and the study's otherwise.
+
+        Args:
+            values: of axes, or of settings that a condition names.
+            axis: the axis with that condition, for errors.
 
         Raises:
             UserError: a value is not allowed there; the axis in the study file is named.
@@ -66,28 +67,24 @@ class StudyFile:
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(str(part) for part in first["loc"])
-            axis = next((name for name in values if loc and name.endswith(loc)), next(iter(values), ""))
+            name = next((name for name in values if loc and name.endswith(loc)), next(iter(values), ""))
             raise UserError(
-                f"search axis `{axis}` leads to a value that is not allowed: {_reason(first)} ({self.where(axis)})"
+                f"search axis `{axis or name}` has a value that is not allowed: `{name}` {_reason(first)} "
+                f"({self.where(axis or name)})"
             ) from error
         except UserError as error:  # the study's variant, against the first and only axis
             raise UserError(f"{error} ({self.where(next(iter(values), ''))})") from error
 
     def where(self, axis: str) -> str:
         """Return the file and line in which a search axis stands."""
-        return _where(("search", "space", axis), self.source, self._lines, (), self._given)
+        return self._origin.of(("search", "space", axis))
 
     def where_set(self, settings: Iterable[str]) -> str:
         """Return the file and line, or the assignment, of the first of these settings that the user has set."""
-        places = [tuple(name.split(".")) for name in settings]
+        places: list[Place] = [tuple(name.split(".")) for name in settings]
         if self.form.several:
-            places = [(forms.SEVERAL, *place) if self.form.detector_of(place[0]) else place for place in places]
-        of_user = [
-            place
-            for place in places
-            if place in self._lines or any(given == place[: len(given)] for given in self._given)
-        ]
-        return _where((of_user or places)[0], self.source, self._lines, (), self._given)
+            places = [(forms.SEVERAL, *place) if self.form.detector_of(str(place[0])) else place for place in places]
+        return self._origin.of(next(filter(self._origin.has, places), places[0]))
 
 
 def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
@@ -108,7 +105,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
 
 
 def load_dumped(path: Path) -> config.Study:
-    """Return a study as :func:`dump` wrote it. Results of axes that are refused by now stay readable.
+    """Return a study as :func:`dump` wrote it, even if its axes would be refused today: old results stay readable.
 
     Raises:
         UserError: the file cannot be read.
@@ -129,20 +126,20 @@ def dump(study: config.Study) -> str:
 
 def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFile:
     document, lines = text.read(path)
-    source = str(path)
-    shortened = document.pop("quick", None)
-    if shortened is not None or ("quick",) in lines:
+    origin = Origin(str(path), lines)
+    if ("quick",) in lines:
+        shortened = document.pop("quick")
         if not isinstance(shortened, dict):
-            raise UserError(f"`quick` must be a section of settings ({source}, line {lines[('quick',)]})")
+            raise UserError(f"`quick` must be a section of settings ({origin.of(('quick',))})")
+        below = {place[1:]: line for place, line in lines.items() if place[0:1] == ("quick",)}
         both = layers.merge(document, shortened)
-        own = {place[1:]: line for place, line in lines.items() if place[:1] == ("quick",) and len(place) > 1}
-        _check_unknown(shortened, _form(both, source, lines | own), source, lines, prefix=("quick",))
+        of_both = Origin(str(path), {**lines, **below, (): 1})
+        _check_unknown(shortened, _form(both, of_both), Origin(str(path), below))
         if quick:
-            document, lines = both, lines | own
+            document, origin = both, of_both
     elif quick:
-        raise UserError(f"{source} has no `quick:` section; leave --quick out or write one")
+        raise UserError(f"{path} has no `quick:` section; leave --quick out or write one")
     document.setdefault("name", path.stem)
-    given = []
     for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
@@ -151,27 +148,26 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
             )
         place = tuple(name.split("."))
         document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
-        given.append(place)
-    form = _form(document, source, lines, given)
-    _check_unknown(document, form, source, lines, given=given)
-    document = with_absolute_paths(document)
-    study = _validated(document, form, source, lines, given)
-    return StudyFile(source, study, form, document, lines, given)
+        origin = Origin(origin.file, origin.lines, (*origin.assigned, place))
+    form = _form(document, origin)
+    _check_unknown(document, form, origin)
+    document = with_absolute_paths(document, form)
+    return StudyFile(_validated(document, form, origin), form, document, origin)
 
 
-def _form(document: Layer, source: str, lines: Mapping[Place, int], given: Iterable[Place] = ()) -> Form:
+def _form(document: Layer, origin: Origin) -> Form:
     """Return the form of a document whose detectors exist."""
     try:
         form = Form.of(document)
     except UserError as error:
         key = forms.SEVERAL if forms.SEVERAL in document else forms.ONE
-        raise UserError(f"{error} ({_where((key,), source, lines, (), given)})") from error
+        raise UserError(f"{error} ({origin.of((key,))})") from error
     for name in form.names:
         if name not in DETECTORS:
             place = (forms.SEVERAL, name) if form.several else (forms.ONE,)
             raise UserError(
                 f"there is no detector {name!r}{suggestion(name, DETECTORS)}; there are {', '.join(DETECTORS)} "
-                f"({_where(place, source, lines, (), given)})"
+                f"({origin.of(place)})"
             )
     return form
 
@@ -186,18 +182,22 @@ def _resolved(document: Layer, form: Form, detector: str, *, chosen: bool = Fals
     settings = form.settings_class(detector)
     merged = layers.resolved(settings, own, str(dataset), variant_is_chosen=chosen)
     common = {name: merged.pop(name) for name in list(merged) if name not in forms.section_keys(settings)}
-    # What one detector's paper says of the images is not for the others to bear.
+    # The images that one detector's paper asks for must not change those of the others.
     return (shared if form.several else layers.merge(common, shared)), merged
 
 
-def _validated(
-    document: Layer, form: Form, source: str, lines: Mapping[Place, int], given: Iterable[Place]
-) -> config.Study:
+def _validated(document: Layer, form: Form, origin: Origin) -> config.Study:
     """Return the study of a document."""
     detectors: dict[str, config.DetectorSettings] = {}
     shared: Layer = {}
-    for name in form.names:
-        shared, detectors[name] = _validated_own(document, form, name, source, lines, given)
+    try:
+        for name in form.names:
+            shared, own = _resolved(document, form, name)
+            detectors[name] = form.settings_class(name).model_validate(own)
+    except ValidationError as error:
+        raise UserError(_sentence(error, own, form.place(name), origin)) from error
+    except UserError as error:
+        raise UserError(f"{error} ({origin.of((*form.place(name), 'variant'))})") from error
     search = shared.get("search")
     if isinstance(search, dict) and isinstance(space := search.get("space"), dict):
         space = {name: _axis_as_read(form, name, axis) for name, axis in space.items()}
@@ -205,21 +205,7 @@ def _validated(
     try:
         return config.Study.model_validate({**shared, forms.SEVERAL: detectors})
     except ValidationError as error:
-        raise UserError(_sentence(error, shared, (), source, lines, given)) from error
-
-
-def _validated_own(
-    document: Layer, form: Form, detector: str, source: str, lines: Mapping[Place, int], given: Iterable[Place]
-) -> tuple[Layer, config.DetectorSettings]:
-    """Return what all detectors share, over a detector's defaults, and its own settings."""
-    try:
-        shared, own = _resolved(document, form, detector)
-        return shared, form.settings_class(detector).model_validate(own)
-    except ValidationError as error:
-        raise UserError(_sentence(error, own, form.place(detector), source, lines, given)) from error
-    except UserError as error:
-        place = (*form.place(detector), "variant")
-        raise UserError(f"{error} ({_where(place, source, lines, (), given)})") from error
+        raise UserError(_sentence(error, shared, (), origin)) from error
 
 
 def _axis_as_read(form: Form, name: str, axis: Any) -> Any:
@@ -251,29 +237,20 @@ def _as_read(form: Form, name: str, values: Any) -> Any:
 @cache
 def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any] | None:
     """Return what reads the values of a setting, None if there is no such setting."""
-    section: type[BaseModel] | None = model
-    *sections, last = name.split(".")
-    for key in sections:
-        section = forms.section_keys(section).get(key) if section is not None else None
-    if section is None:
-        return None
-    for key, entry in section.model_fields.items():
-        if (entry.alias or key) == last and forms.section_keys(section)[last] is None:
+    head, _, rest = name.partition(".")
+    keys = forms.section_keys(model)
+    if rest or keys.get(head) is not None:
+        section = keys.get(head)
+        return _reader(section, rest) if section is not None and rest else None
+    for key, entry in model.model_fields.items():
+        if (entry.alias or key) == head:
             # Not the field itself, whose alias means something in its section only.
             read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
-            return TypeAdapter(read, config=section.model_config)
+            return TypeAdapter(read, config=model.model_config)
     return None
 
 
-def _check_unknown(
-    document: Layer,
-    form: Form,
-    source: str,
-    lines: Mapping[Place, int],
-    *,
-    prefix: Place = (),
-    given: Iterable[Place] = (),
-) -> None:
+def _check_unknown(document: Layer, form: Form, origin: Origin) -> None:
     """Refuse unknown keys with the nearest right one, wherever in the tree it lives."""
     tree = form.tree()
 
@@ -281,12 +258,10 @@ def _check_unknown(
         for key, value in layer.items():
             here = (*place, key)
             if key not in keys:
-                near = _nearest(here, keys, tree, form)
                 raise UserError(
-                    f"`{dotted(here)}` is not a setting{near} ({_where(here, source, lines, prefix, given)})"
+                    f"`{dotted(here)}` is not a setting{_nearest(here, keys, tree, form)} ({origin.of(here)})"
                 )
-            below = keys[key]
-            if below is not None and isinstance(value, dict):
+            if (below := keys[key]) is not None and isinstance(value, dict):
                 walk(value, below, here)
 
     walk(document, tree, ())
@@ -305,33 +280,21 @@ def _nearest(here: Place, keys: Tree, tree: Tree, form: Form) -> str:
     return near or f"; allowed here: {', '.join(keys) or 'nothing'}"
 
 
-def _sentence(
-    error: ValidationError,
-    document: Any,
-    above: Place,
-    source: str,
-    lines: Mapping[Place, int],
-    given: Iterable[Place],
-) -> str:
+def _sentence(error: ValidationError, document: Any, above: Place, origin: Origin) -> str:
     """Return one sentence for the first problem that pydantic found; ``above`` is where the document stands."""
     first = error.errors()[0]
     place = (*above, *_place(first["loc"], document, missing=first["type"] == "missing"))
     if first["type"] == "missing":
-        return f"`{dotted(place)}` is missing{_annotation(place)} ({_where(place[:-1], source, lines, (), given)})"
+        listed = f"; it is one of {', '.join(DATASETS)}" if place in (("data",), ("data", "name")) else ""
+        return f"`{dotted(place)}` is missing{listed} ({origin.of(place[:-1])})"
     if first["type"] == "extra_forbidden":  # only axes are not walked by _check_unknown
         near = suggestion(str(first["loc"][-1]), config.Axis.model_fields)
         near = near or f"; allowed here: {', '.join(config.Axis.model_fields)}"
-        return f"`{dotted(place)}` is not a setting{near} ({_where(place, source, lines, (), given)})"
+        return f"`{dotted(place)}` is not a setting{near} ({origin.of(place)})"
     allowed = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
         allowed = suggestion(first["input"], re.findall(r"'([^']+)'", str(first["ctx"]["expected"])))
-    return f"`{dotted(place)}` {_reason(first)}{allowed} ({_where(place, source, lines, (), given)})"
-
-
-def _annotation(place: Place) -> str:
-    if place in (("data",), ("data", "name")):
-        return f"; it is one of {', '.join(DATASETS)}"
-    return ""
+    return f"`{dotted(place)}` {_reason(first)}{allowed} ({origin.of(place)})"
 
 
 def _reason(first: Any) -> str:
@@ -365,14 +328,3 @@ def _place(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> Place
             continue
         place.append(part)
     return tuple(place)
-
-
-def _where(place: Place, source: str, lines: Mapping[Place, int], prefix: Place, given: Iterable[Place]) -> str:
-    """Return the file and line of a place, or the command line that set it."""
-    for assigned in given:
-        if assigned == place[: len(assigned)]:
-            return f"--set {dotted(assigned)}"
-    here = (*prefix, *place)
-    while here and here not in lines:
-        here = here[:-1]
-    return f"{source}, line {lines[here]}" if here in lines else source

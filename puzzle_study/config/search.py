@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from puzzle_study.config.types import Many, Scalar, Section, Seed, unit
+from puzzle_study.config.types import ConfigurationCount, Many, Scalar, Section, Seed, unit
 
 Objective = Literal[
     "selection",
@@ -121,24 +121,13 @@ class Search(Section):
     )
     racing: Racing | None = Field(None, description="Give up configurations that are clearly worse; left out: never.")
     stopping: Stopping | None = Field(None, description="Stop trials during training; left out: never.")
-    configurations: int | None = Field(
-        None,
-        ge=1,
-        json_schema_extra=unit("configurations"),
-        description="Trained configurations besides the default; null: 20 (for grid: every combination).",
+    configurations: ConfigurationCount | None = Field(
+        None, description="Trained configurations besides the default; null: 20 (for grid: every combination)."
     )
-    lookahead: int = Field(
-        4,
-        ge=1,
-        json_schema_extra=unit("configurations"),
-        description="Configurations in flight: number i is proposed once the result of i - lookahead is known.",
+    lookahead: ConfigurationCount = Field(
+        4, description="Configurations in flight: number i is proposed once the result of i - lookahead is known."
     )
-    startup: int = Field(
-        5,
-        ge=1,
-        json_schema_extra=unit("configurations"),
-        description="Random configurations before TPE starts to model.",
-    )
+    startup: ConfigurationCount = Field(5, description="Random configurations before TPE starts to model.")
     seed: Seed = Field(0, description="Seed of the search.")
     space: dict[str, Axis] = Field(min_length=1, description="Axes by the dotted name of the setting that they vary.")
 

@@ -16,10 +16,14 @@ from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
+    AttackSteps,
+    ConfigurationCount,
     DetectorSettings,
     EachOnce,
     Fraction,
+    ImageCount,
     Many,
+    MostImages,
     OneOf,
     Perturbation,
     Section,
@@ -73,12 +77,10 @@ class Data(Section):
         json_schema_extra=unit("share"),
         description="Share of the normal training images kept for validation (paper, section 4.1).",
     )
-    validation_count: int | None = Field(
+    validation_count: ImageCount | None = Field(
         None,
-        ge=1,
-        json_schema_extra=unit("images"),
-        description="Images kept for validation as a fixed count (authors' code); null, or if it does not fit, or "
-        "with a train_fraction below 1: validation_fraction.",
+        description="Fixed number of images kept for validation (authors' code); null: validation_fraction, which also "
+        "applies if the number does not fit or train_fraction is below 1.",
     )
     train_fraction: Fraction = Field(
         1.0,
@@ -86,23 +88,14 @@ class Data(Section):
         description="Share of the normal training images in use (paper, Table 9 and Fig. 8); 1/12 may be written.",
     )
     grayscale: bool = Field(False, description="Convert to one channel by ITU-R 601 luma (colour ablation, Fig. 5).")
-    max_train_images: int | None = Field(
-        None,
-        ge=2,
-        json_schema_extra=unit("images"),
-        description="Most normal images for training and validation together; null: all.",
+    max_train_images: MostImages | None = Field(
+        None, description="Most normal images for training and validation together; null: all."
     )
-    max_test_images: int | None = Field(
-        None,
-        ge=2,
-        json_schema_extra=unit("images"),
-        description="Most test images, drawn in proportion from each class; null: all.",
+    max_test_images: MostImages | None = Field(
+        None, description="Most test images, drawn in proportion from each class; null: all."
     )
-    augment_to: int | None = Field(
-        None,
-        ge=1,
-        json_schema_extra=unit("images"),
-        description="Zoom augmentation: number of training images after it, originals included; null: none.",
+    augment_to: ImageCount | None = Field(
+        None, description="Zoom augmentation: number of training images after it, originals included; null: none."
     )
     repeats: int = Field(
         30,
@@ -122,11 +115,8 @@ class Evaluate(Section):
         json_schema_extra=unit("epochs"),
         description="Epochs between evaluations; the last epoch is always evaluated.",
     )
-    max_images: int | None = Field(
-        500,
-        ge=2,
-        json_schema_extra=unit("images"),
-        description="Most test images per evaluation, drawn in proportion from each class; null: all.",
+    max_images: MostImages | None = Field(
+        500, description="Most test images per evaluation, drawn in proportion from each class; null: all."
     )
     selection: bool = Field(
         False,
@@ -144,11 +134,9 @@ class Robust(Section):
         "fgsm", description="attack1 in one step (`fgsm`) or in `steps` steps (`pgd`)."
     )
     epsilon: Perturbation = Field(0.1, description="Bound of the perturbation, pixels in [0, 1].")
-    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of PGD.")
-    max_images: int = Field(
+    steps: AttackSteps = Field(10, description="Steps of PGD.")
+    max_images: MostImages = Field(
         64,
-        ge=2,
-        json_schema_extra=unit("images"),
         description="Most normal test images attacked, and most validation images; at most as many anomalous test "
         "images are scored without attack.",
     )
@@ -163,10 +151,8 @@ class Attacks(Section):
         description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
         "default, or every complete one (`all`), with those of the study file.",
     )
-    top: int | None = Field(
+    top: ConfigurationCount | None = Field(
         None,
-        ge=1,
-        json_schema_extra=unit("configurations"),
         description="Also attack the n best by selection, each with the norm and aggregation of its rank; null: none.",
     )
     attacks: Many[AttackName] = Field(
@@ -182,7 +168,7 @@ class Attacks(Section):
     epsilons: Many[Perturbation] = Field(
         (0.05, 0.1, 0.2), min_length=1, description="Bounds of the perturbation, pixels in [0, 1]."
     )
-    steps: int = Field(10, ge=1, le=1000, json_schema_extra=unit("steps"), description="Steps of iterated methods.")
+    steps: AttackSteps = Field(10, description="Steps of iterated methods.")
     step_size: float = Field(
         0.25,
         gt=0,
@@ -208,11 +194,8 @@ class Attacks(Section):
         "normal",
         description="Images attacked: normal ones to higher scores (paper), anomalous ones to lower scores, or both.",
     )
-    max_images: int | None = Field(
-        None,
-        ge=2,
-        json_schema_extra=unit("images"),
-        description="Most test images attacked, drawn in proportion from each class; null: all.",
+    max_images: MostImages | None = Field(
+        None, description="Most test images attacked, drawn in proportion from each class; null: all."
     )
     seed: Seed = Field(0, description="Seed of random starts and noise.")
     matrix: bool = Field(

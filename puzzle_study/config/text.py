@@ -1,13 +1,14 @@
 """YAML as data: loading with the line of every key, bounds on size and depth, dumping that reads back the same.
 
-PyYAML's safe loader with YAML 1.2's booleans and numbers: round-trip libraries give line numbers too, but build objects
-of their own for tags, anchors and numbers, which a study file must not hold.
+PyYAML's safe loader with YAML 1.2's booleans and numbers: round-trip libraries give line numbers too, but build their
+own objects for tags, anchors and numbers, which a study file must not hold.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,28 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
 BOOLEANS = {"true": True, "false": False}
 Place = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the parts of a document were written: the lines of its file, and the assignments of the command line."""
+
+    file: str
+    lines: Mapping[Place, int]
+    assigned: tuple[Place, ...] = ()
+
+    def of(self, place: Place) -> str:
+        """Return the assignment that set a place, or else the file with the line of it or of what it stands in."""
+        for assigned in self.assigned:
+            if assigned == place[: len(assigned)]:
+                return f"--set {dotted(assigned)}"
+        while place and place not in self.lines:
+            place = place[:-1]
+        return f"{self.file}, line {self.lines[place]}" if place in self.lines else self.file
+
+    def has(self, place: Place) -> bool:
+        """Whether the user wrote this place."""
+        return place in self.lines or any(given == place[: len(given)] for given in self.assigned)
 
 
 class StudyLoader(yaml.SafeLoader):
@@ -55,7 +78,7 @@ def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.Scalar
     return construct
 
 
-# Of the types of YAML only those of JSON: dates, sets and bytes are no settings.
+# Of YAML's types only those of JSON: no setting is a date, a set or bytes.
 StudyLoader.yaml_constructors = {
     tag: construct
     for tag, construct in yaml.SafeLoader.yaml_constructors.items()
@@ -76,23 +99,18 @@ for first, resolvers in StudyLoader.yaml_implicit_resolvers.items():
 
 
 def read(path: Path) -> tuple[Layer, dict[Place, int]]:
+    """Return the content of a study file with the line of every key and item."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        near = (
-            suggestion(path.name, (other.name for other in path.parent.glob("*.yaml"))) if path.parent.is_dir() else ""
-        )
-        raise UserError(f"study file {path} does not exist{near}") from error
+        beside = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise UserError(f"study file {path} does not exist{suggestion(path.name, beside)}") from error
     except OSError as error:
         raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
-        raise UserError(f"study file {path} is larger than 1 MiB; that is no study file")
+        raise UserError(f"study file {path} is larger than 1 MiB, too large for a study file; give another file")
     try:
-        text = raw.decode("utf-8")
-        _check_depth(text, str(path))
-        root = yaml.compose(text, Loader=StudyLoader)
-        lines = {(): 1} | dict(_lines(root, (), lambda line: f"{path}, line {line}")) if root is not None else {}
-        document = yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+        document, lines = _parsed(raw.decode("utf-8"), (), str(path), lambda line: f"{path}, line {line}")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a YAML text file in UTF-8 (byte {error.start})") from error
     except yaml.YAMLError as error:
@@ -107,7 +125,15 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")
-    return document, lines
+    return document, {(): 1} | lines
+
+
+def _parsed(text: str, place: Place, source: str, where: Callable[[int], str]) -> tuple[Any, dict[Place, int]]:
+    """Return what a text says at a place of a document, with the line of every key and item."""
+    _check_depth(text, source)
+    root = yaml.compose(text, Loader=StudyLoader)
+    lines = dict(_lines(root, place, where)) if root is not None else {}
+    return yaml.load(text, Loader=StudyLoader), lines  # StudyLoader derives from SafeLoader
 
 
 def _check_depth(text: str, source: str) -> None:
@@ -147,11 +173,9 @@ def _lines(node: yaml.Node, place: Place, where: Callable[[int], str]) -> Iterab
 
 def assigned(text: str, place: Place, assignment: str) -> Any:
     """Return the value of an assignment, which may hold no more than a file."""
+    source = f"--set {dotted(place)}"
     try:
-        _check_depth(text, f"--set {dotted(place)}")
-        if (root := yaml.compose(text, Loader=StudyLoader)) is not None:
-            list(_lines(root, place, lambda line: f"--set {dotted(place)}"))  # for what it refuses
-        return yaml.load(text, Loader=StudyLoader)  # StudyLoader derives from SafeLoader
+        return _parsed(text, place, source, lambda line: source)[0]
     except yaml.YAMLError as error:
         raise UserError(f"--set {cut(assignment)}: the value is not valid YAML") from error
 

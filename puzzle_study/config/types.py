@@ -59,6 +59,10 @@ def _quotient(value: Any) -> Any:
 Fraction = Annotated[float, Field(gt=0, le=1), BeforeValidator(_quotient)]
 Perturbation = Annotated[float, Field(ge=0, le=1, json_schema_extra=unit("pixel value")), BeforeValidator(_quotient)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED, json_schema_extra=unit("seed"))]
+ImageCount = Annotated[int, Field(ge=1, json_schema_extra=unit("images"))]
+MostImages = Annotated[int, Field(ge=2, json_schema_extra=unit("images"))]
+ConfigurationCount = Annotated[int, Field(ge=1, json_schema_extra=unit("configurations"))]
+AttackSteps = Annotated[int, Field(ge=1, le=1000, json_schema_extra=unit("steps"))]
 Scalar = bool | int | float | str
 
 
@@ -145,6 +149,8 @@ class DetectorSettings(Section):
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The settings that decide which ones of a section are inert, by the section's name."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    """Settings that are paths of files; those of a study file are taken from the current folder."""
     BUDGET: ClassVar[tuple[str, ...]] = ()
     """Whole numbers that make a training long, by which it is compared with that of ``preset: paper``."""
     SMALL: ClassVar[Layer] = {}
@@ -181,6 +187,10 @@ class DetectorSettings(Section):
         """Return what a trial costs; by default distances between all pairs of images."""
         distance = images.pixels * images.channels
         return Costs(fit=images.train**2 * distance, epoch=0.0, score=images.train * distance)
+
+    def notes(self, channels: int) -> list[str]:
+        """Return what is unusual for this detector about images of so many channels, in sentences."""
+        return []
 
     def inert(self) -> dict[str, str]:
         """Return the settings that cannot change this configuration's training, each with the reason."""

@@ -1,7 +1,7 @@
-"""Unpacks downloaded archives so that nothing is written outside one folder, nor without bounds.
+"""Unpacks downloaded archives: nothing is written outside one folder, and never more than a given number of bytes.
 
-Only plain files and folders are created, and their bytes copied one by one: links, devices, owners and modes
-of an archive are never applied, which is stricter than ``tarfile``'s data filter.
+Only plain files and folders are created, and their bytes are copied: links, devices, owners and modes of an archive are
+never applied, which is stricter than ``tarfile``'s data filter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -29,16 +29,12 @@ DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeErr
 """What reading a damaged archive raises, besides OSError; RuntimeError: an encrypted or odd zip."""
 
 
-@dataclass(frozen=True)
-class _Member:
-    name: str
-    is_folder: bool
-    is_plain: bool
-    open: Callable[[], IO[bytes] | None]
+Member = tuple[str, int, Callable[[], "IO[bytes] | None"]]
+"""Name, kind as in :mod:`stat` (0: neither a file nor a folder), and what opens it."""
 
 
 class _Stream(gzip.GzipFile):
-    """The bytes of a tar file, of which :mod:`tarfile`, which keeps headers whole, gets so many and no more."""
+    """The bytes of a tar file; it refuses to read headers, which :mod:`tarfile` keeps in memory, beyond a limit."""
 
     left = MAX_HEADERS
     in_headers = True
@@ -55,11 +51,11 @@ class _Stream(gzip.GzipFile):
 
 
 def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
-    """Unpack a file named .zip, or else a .tar.gz, into ``target``; there is all of it in the end, or nothing new.
+    """Unpack a file named .zip, or else a .tar.gz, into ``target``; all of it is there in the end, or nothing new.
 
     Raises:
-        UserError: of another kind than its name says, damaged, larger than ``max_bytes`` in all, or with a member
-            that is a link or leaves the folder.
+        UserError: the archive is of another kind than its name says, damaged, larger than ``max_bytes`` in all, or has
+            a member that is a link or leaves the folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".unpacking-") as name:
@@ -82,17 +78,16 @@ def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
 
 def _copy_members(archive: Path, target: Path, max_bytes: int) -> None:
     left = max_bytes
-    for count, member in enumerate(_members(archive)):
+    for count, (name, kind, open_member) in enumerate(_members(archive)):
         if count >= MAX_FILES:
             raise UserError(f"{archive} holds more than {MAX_FILES:,} files and was not unpacked; get it elsewhere")
-        path = target / _safe(member, archive)
-        if member.is_folder:
+        path = target / _safe(name, kind, archive)
+        if kind == stat.S_IFDIR:
             path.mkdir(parents=True, exist_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        source = member.open()
-        if source is None:
-            raise UserError(f"{archive} is damaged: {member.name} has no content; delete it and fetch the set again")
+        source = open_member()
+        assert source is not None, "a plain file has content"
         with source, path.open("wb") as file:
             # What an archive says of its sizes is not believed: the bytes are counted.
             while chunk := source.read(1 << 20):
@@ -104,35 +99,32 @@ def _copy_members(archive: Path, target: Path, max_bytes: int) -> None:
                 file.write(chunk)
 
 
-def _safe(member: _Member, archive: Path) -> PurePosixPath:
+def _safe(name: str, kind: int, archive: Path) -> PurePosixPath:
     """Return a member's path below the folder; refuse whatever could lead out of it."""
-    path = PurePosixPath(member.name)
-    outside = path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name
-    if outside or "\0" in member.name or not member.is_plain:
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name
+    if outside or "\0" in name or not kind:
         what = "leads out of its folder" if outside else "is neither a file nor a folder"
-        raise UserError(f"{archive} was not unpacked: its member {member.name!r} {what}; get the archive elsewhere")
+        raise UserError(f"{archive} was not unpacked: its member {name!r} {what}; get the archive elsewhere")
     return path
 
 
-def _members(archive: Path) -> Iterator[_Member]:
-    # The name decides which reader is let at a file, not the file.
-    zipped_by_name = archive.suffix == ".zip"
+def _members(archive: Path) -> Iterator[Member]:
+    # The file's name, not its content, decides which reader opens it.
+    kind_by_name, magic = ("zip", b"PK") if archive.suffix == ".zip" else ("tar.gz", b"\x1f\x8b")
     with archive.open("rb") as file:
-        if file.read(2) != (b"PK" if zipped_by_name else b"\x1f\x8b"):
-            kind_by_name = "zip" if zipped_by_name else "tar.gz"
-            raise UserError(
-                f"{archive} is no {kind_by_name} archive, as it should be; delete it and fetch the set again"
-            )
-    if zipped_by_name:
+        if file.read(2) != magic:
+            raise UserError(f"{archive} is not a {kind_by_name} archive; delete it and fetch the set again")
+    if kind_by_name == "zip":
         with zipfile.ZipFile(archive) as zipped:
             for entry in zipped.infolist():
-                kind = stat.S_IFMT(entry.external_attr >> 16)
-                plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-                yield _Member(entry.filename, entry.is_dir(), plain, lambda entry=entry: zipped.open(entry))  # type: ignore[misc]
+                usual = stat.S_IFDIR if entry.is_dir() else stat.S_IFREG
+                kind = stat.S_IFMT(entry.external_attr >> 16) or usual
+                yield entry.filename, usual if kind in (stat.S_IFREG, stat.S_IFDIR) else 0, partial(zipped.open, entry)
     else:
         with _Stream(archive) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for info in tar:
-                plain = info.isreg() or info.isdir()
+                kind = stat.S_IFDIR if info.isdir() else stat.S_IFREG if info.isreg() else 0
                 stream.in_headers = False
-                yield _Member(info.name, info.isdir(), plain, lambda info=info: tar.extractfile(info))  # type: ignore[misc]
+                yield info.name, kind, partial(tar.extractfile, info)
                 stream.in_headers = True

@@ -6,8 +6,8 @@ and the same files in another place give the same.
 
 Hashing gigabytes at every start would be slow: the hash of a file is remembered together with its size, inode,
 modification and change time, and taken again once any of them differs. The change time cannot be set by hand, and
-files younger than two seconds are never remembered, because a clock tick may hide a change in them. What escapes
-is a change below the file system: bit rot. The entries themselves are verified the same way and rebuilt if damaged.
+files younger than two seconds are never remembered, because a clock tick may hide a change in them. Only a change
+below the file system (bit rot) goes unnoticed. The entries are verified in the same way and rebuilt if damaged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ import filelock
 import numpy as np
 import platformdirs
 
-from puzzle_study.datasets.records import Decoded, Sizing, Unit, reading
+from puzzle_study.datasets.records import Decoded, Sizing, Unit, hexdigest, reading
 from puzzle_study.errors import UserError
+from puzzle_study.io import replacing
 
 VARIABLE = "PUZZLE_STUDY_CACHE"
 FORMAT = 1
@@ -50,13 +51,10 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
     """Return the decoded unit, its images memory-mapped read-only, and a SHA-256 over all of it.
 
     Of several processes that start at once, one decodes and the others wait for it.
-
-    Raises:
-        UserError: an original file is missing or damaged, or the cache cannot be written.
     """
-    # Folders of sets have names of their own only for people who look into the cache.
+    # The folder's name tells people what it holds; the program goes by the hash.
     stem = "-".join(part for part in (dataset, unit.name, f"{sizing.size}x{sizing.channels}") if part)
-    with _writing(folder()):
+    try:
         digests = file_digests(unit.base, unit.files, unit.name) if unit.base else {}
         key = [FORMAT, dataset, unit.name, unit.origin, sizing.size, sizing.channels, sorted(digests.items())]
         entry = folder() / "decoded" / f"{_file_name(stem)}-{_sha256(_json(key))[:16]}"
@@ -71,20 +69,20 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
                 raise UserError(f"{unit.where} changed while it was read; run the command again")
             _write(entry, decoded)
             found = _open(entry)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder()} cannot be written ({error.strerror or error}); free space there or set the "
+            f"environment variable {VARIABLE} to another folder"
+        ) from None
     if found is None:
         raise UserError(f"{entry} was damaged while it was written; check the disk or set {VARIABLE} to another folder")
     return found
 
 
 def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str, str]:
-    """Return the SHA-256 of each file below ``base``, remembered as the module's text says.
-
-    Raises:
-        UserError: a file is missing or may not be read.
-    """
+    """Return the SHA-256 of each file below ``base``, remembered as the module's text says."""
     memory = folder() / "hashes" / f"{_sha256(os.fsencode(f'{base.resolve()}|{label}'))[:32]}.json"
-    known = _read_memory(memory)
-    now, digests, remembered = time.time_ns(), {}, {}
+    known, now, digests, remembered = _read_memory(memory), time.time_ns(), {}, {}
     for name in files:
         path = base / name
         with reading(path):
@@ -94,19 +92,19 @@ def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str,
             if isinstance(before, list) and before[:-1] == marks:
                 digests[name] = str(before[-1])
             else:
-                with path.open("rb") as file:
-                    digests[name] = _sha256_of(file)
+                digests[name] = hexdigest(path, "sha256")
         if max(stat.st_mtime_ns, stat.st_ctime_ns) < now - YOUNG_NS:
             remembered[name] = [*marks, digests[name]]
     if remembered != known:
-        # A cache that may not be written still serves the entries that it has.
-        with contextlib.suppress(OSError):
-            _remember(memory, remembered)
+        # A cache that may not be written still serves the entries that it has. Processes may overwrite each other's
+        # memory: each version is whole and true.
+        with contextlib.suppress(OSError), replacing(memory) as partial:
+            partial.write_bytes(_json(remembered))
     return digests
 
 
 def _open(entry: Path) -> tuple[Decoded, str] | None:
-    """Open an entry; None where there is none or it is damaged."""
+    """Open an entry; None if there is none or it is damaged."""
     try:
         head_line, index_line = (entry / "index.json").read_bytes().split(b"\n")
         head = json.loads(head_line)
@@ -128,49 +126,20 @@ def _open(entry: Path) -> tuple[Decoded, str] | None:
 
 def _write(entry: Path, decoded: Decoded) -> None:
     """Write an entry whole or not at all; the caller holds its lock."""
-    for leftover in entry.parent.glob(f".{entry.name}.*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial = entry.with_name(f".{entry.name}.{os.getpid()}")
+    partial = entry.with_name(f".{entry.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
     partial.mkdir()
     try:
         np.save(partial / "images.npy", decoded.images_NCHW, allow_pickle=False)
-        index_line = _json(
-            {
-                "names": decoded.names,
-                "classes": decoded.classes,
-                "parts": decoded.parts,
-                "groups": decoded.groups.tolist(),
-            }
-        )
-        with (partial / "images.npy").open("rb") as file:
-            head_line = _json({"images": _sha256_of(file), "index": _sha256(index_line)})
+        index = {"names": decoded.names, "classes": decoded.classes, "parts": decoded.parts}
+        index_line = _json(index | {"groups": decoded.groups.tolist()})
+        head_line = _json({"images": hexdigest(partial / "images.npy", "sha256"), "index": _sha256(index_line)})
         (partial / "index.json").write_bytes(head_line + b"\n" + index_line)
-        if entry.exists():
-            # Damaged: moved away first, since a folder that is not empty cannot be replaced.
-            entry.rename(partial.with_name(f".{entry.name}.damaged.{os.getpid()}"))
+        if entry.exists():  # it is damaged, and only an empty folder can be replaced
+            shutil.rmtree(entry)
         partial.rename(entry)
     finally:
-        for leftover in entry.parent.glob(f".{entry.name}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {place} cannot be written ({error.strerror or error}); free space there or set the "
-            f"environment variable {VARIABLE} to another folder"
-        ) from None
-
-
-def _remember(memory: Path, remembered: dict[str, Any]) -> None:
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    # Processes may overwrite each other's memory: each version is whole and true.
-    partial = memory.with_name(f".{memory.name}.{os.getpid()}")
-    partial.write_bytes(_json(remembered))
-    partial.replace(memory)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_memory(path: Path) -> dict[str, Any]:
@@ -191,11 +160,3 @@ def _json(value: object) -> bytes:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _sha256_of(file: Any) -> str:
-    # hashlib.file_digest is not in Python 3.10.
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()

@@ -1,10 +1,9 @@
-"""What is known of each set before its files are seen: sizes, classes, licence, source, downloads."""
+"""What is known about each set before its files are read: sizes, classes, licence, source, downloads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 from puzzle_study.registry import Registry
@@ -20,9 +19,9 @@ class Download:
     file: str
     urls: tuple[str, ...]
     checksum: str | None
-    """Like ``md5:...``; None where the authors publish none: then the content is checked after unpacking."""
+    """Like ``md5:...``; None if the authors publish none: then the content is checked after unpacking."""
     max_bytes: int
-    """Beyond this a transfer is stopped: the server sends something else."""
+    """A longer transfer is stopped: the server sends something else."""
     unpack: bool = False
 
 
@@ -36,7 +35,7 @@ class DatasetInfo:
     None if they are not there. It is imported when it is first needed."""
     title: str
     size: int
-    """Side of the square images, in pixels, where ``data.size`` is null (paper, section 4.1)."""
+    """Side of the square images, in pixels, if ``data.size`` is null (paper, section 4.1)."""
     channels: int
     protocol: Protocol
     """``official``: one class is normal, the official training and test images are used (protocol 2).
@@ -45,7 +44,7 @@ class DatasetInfo:
     licence: str
     source: str
     classes: tuple[str, ...] | None
-    """Names that can be a task's normal class; None where the folder tells them."""
+    """Names that can be a task's normal class; None if the folder tells them."""
     first_number: int = 0
     """Number of the first class in ``normal_classes``."""
     expected: Mapping[str, int] = field(default_factory=dict)
@@ -56,33 +55,28 @@ class DatasetInfo:
     """Training images to which the paper augments."""
     downloads: tuple[Download, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """MD5 of each original file as published, where known."""
+    """Published MD5 of each original file, if known."""
     below: tuple[str, ...] = ()
     """Where other tools keep the set below their own root, besides a folder of its name."""
     alike: tuple[str, ...] = ()
     """Sets whose files have the same names, sizes and format."""
     by_hand: str = ""
-    """Where no download without an account exists: what to do, as the end of a sentence."""
+    """What to do if there is no download without an account, as the end of a sentence."""
 
     @property
     def in_a_folder(self) -> bool:
-        """Whether its images are files that ``data.root`` leads to, and not part of a package."""
+        """Whether its images are files below ``data.root``, and not part of a package."""
         return bool(self.downloads or self.by_hand)
 
     @property
     def of_the_user(self) -> bool:
-        """Whether these are anybody's images, of classes that their folder tells."""
+        """Whether these are the user's own images, whose folder tells the classes."""
         return self.classes is None
 
     @property
     def files(self) -> str:
-        """What a folder has to hold, as the object of a sentence."""
+        """What a folder must hold, as part of a sentence."""
         return "images in MVTec AD's layout" if self.of_the_user else f"files of {self.title}"
-
-
-def counts(**counts: int) -> Mapping[str, int]:
-    """Return numbers of images by part or kind."""
-    return MappingProxyType(counts)
 
 
 def idx_downloads(bases: tuple[str, ...], checksums: Mapping[str, str]) -> tuple[Download, ...]:

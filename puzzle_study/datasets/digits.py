@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from puzzle_study.datasets.arrays_unit import decoded_arrays
 from puzzle_study.datasets.catalogue import DatasetInfo
-from puzzle_study.datasets.images import resize_all
 from puzzle_study.datasets.protocols import stratified
-from puzzle_study.datasets.records import Decoded, Inspection, Sizing, groups_of
+from puzzle_study.datasets.records import Decoded, Inspection, Sizing
 
 SPLIT_SEED = 0
 """The split into training and test images is part of the set, as MNIST's is: it never follows ``split_seed``."""
@@ -43,19 +43,14 @@ class DigitsUnit:
         classes = tuple(str(label) for label in bunch.target)
         parts = np.full(len(classes), "train", dtype=object)
         parts[stratified(classes, TEST_IMAGES, SPLIT_SEED)] = "test"
-        return Decoded(
-            images_NCHW=resize_all(images_NHWC, sizing),
-            names=tuple(f"digits/{number:04d}" for number in range(len(classes))),
-            classes=classes,
-            parts=tuple(parts),
-            groups=groups_of([image.tobytes() for image in images_NHWC]),
-        )
+        names = [f"digits/{number:04d}" for number in range(len(classes))]
+        return decoded_arrays(images_NHWC, sizing, names=names, classes=classes, parts=tuple(parts))
 
     def inspect(self) -> Inspection:
-        """Read the images; scikit-learn would raise where its own file is damaged."""
+        """Read the images; scikit-learn raises if its own file is damaged."""
         return Inspection(counts=Counter(self.decode(Sizing(size=16, channels=1), {}).parts), damaged=())
 
 
 def find(place: Path, info: DatasetInfo) -> dict[str, DigitsUnit]:
-    """Return the one unit; there is nothing to look for."""
+    """Return the one unit, which needs no folder."""
     return {"": DigitsUnit()}

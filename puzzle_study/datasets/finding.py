@@ -12,24 +12,17 @@ from puzzle_study.errors import UserError
 
 
 def units(name: str, root: str | None) -> Mapping[str, Unit]:
-    """Return the parts of a set by category, or one under an empty name; no image is decoded.
-
-    Raises:
-        UserError: the folder, or the set in it, is not there, is incomplete or may not be read.
-    """
+    """Return the parts of a set by category, or one under an empty name; no image is decoded."""
     if (found := find(name, root)) is not None:
         return found
     top = _top(root)
-    what = f"it holds no {DATASETS[name].files}" if _is_folder(top) else "no such folder"
+    with reading(top):
+        what = f"it holds no {DATASETS[name].files}" if top.is_dir() else "no such folder"
     raise UserError(f"data.root {top}: {what}; {remedy(name, root)}")
 
 
 def find(name: str, root: str | None) -> Mapping[str, Unit] | None:
-    """Return what :func:`units` does, or None where nothing of the set is there.
-
-    Raises:
-        UserError: the set is incomplete or may not be read.
-    """
+    """Return what :func:`units` does, or None if nothing of the set is there."""
     info = DATASETS[name]
     look: Callable[[Path, DatasetInfo], Mapping[str, Unit] | None] = pkgutil.resolve_name(info.reader)
     if not info.in_a_folder:
@@ -50,14 +43,14 @@ def remedy(name: str, root: str | None) -> str:
 
 
 def instructions(name: str, root: str | None) -> str:
-    """Say where a set comes from that cannot be fetched without an account."""
+    """Say how to get a set that cannot be fetched without an account."""
     info = DATASETS[name]
     page = "" if info.of_the_user else f"go to {info.source}, "
     return page + info.by_hand.format(folder=_top(root) / name)
 
 
 def is_other_set(name: str, found: Mapping[str, Unit]) -> bool:
-    """Whether none of the categories that were found is one of the set's: the layout is the set's, the images not."""
+    """Whether the layout is the set's but none of its categories is: then these are other images."""
     classes = DATASETS[name].classes
     return classes is not None and all(found) and not set(found) & set(classes)
 
@@ -72,8 +65,3 @@ def described(found: Mapping[str, Unit]) -> str:
 
 def _top(root: str | None) -> Path:
     return Path(DEFAULT_ROOT if root is None else root).expanduser()
-
-
-def _is_folder(path: Path) -> bool:
-    with reading(path):
-        return path.is_dir()

@@ -16,16 +16,16 @@ from puzzle_study.errors import UserError
 GOOD = "good"
 """MVTec AD's name of the folders with normal images."""
 NORMAL = "normal"
-"""The one class of the medical sets that can be normal."""
+"""The only class of the medical sets that can be normal."""
 COIL_FILE = re.compile(r"obj(\d+)__(\d+)\.png", re.IGNORECASE)
 COIL_ANGLES = range(0, 360, 5)
 
 
 def find_categories(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return each category of a tree in MVTec AD's layout; None where ``place`` holds none.
+    """Return each category of a tree in MVTec AD's layout; None if ``place`` holds none.
 
     ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories. In a published set
-    every category has normal and anomalous test images; in the user's own either may be missing, and ``test``, too.
+    every category has normal and anomalous test images; in the user's own, either kind, or both, may be missing.
     """
     whole = not info.of_the_user
     if (place / "train").is_dir():
@@ -36,32 +36,27 @@ def find_categories(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] |
 
 
 def find_coil(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return COIL-100 in ``place`` or its folder ``coil-100``; None where no ``objN__angle.png`` is there."""
+    """Return COIL-100 in ``place`` or its folder ``coil-100``; None if no ``objN__angle.png`` is there."""
     for folder in (place, place / "coil-100"):
-        if not folder.is_dir():
-            continue
-        with reading(folder):
-            matches = [match for path in folder.iterdir() if (match := COIL_FILE.fullmatch(path.name))]
-        if matches:
-            matches.sort(key=lambda match: (int(match[1]), int(match[2])))
-            images = tuple(ImageFile(match[0], f"obj{int(match[1])}") for match in matches)
-            there = {(image.class_name, int(match[2])) for image, match in zip(images, matches, strict=True)}
-            missing = tuple(
-                f"{name}__{angle}.png"
-                for name in dict.fromkeys(image.class_name for image in images)
-                for angle in COIL_ANGLES
-                if (name, angle) not in there
-            )
-            return {"": FilesUnit(folder, partial(_same, images), where=str(folder), missing=missing)}
+        if folder.is_dir():
+            with reading(folder):
+                matches = [match for path in folder.iterdir() if (match := COIL_FILE.fullmatch(path.name))]
+            if matches:
+                return {"": _coil(folder, matches)}
     return None
 
 
-def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Head CT, whose ``labels.csv`` is in ``place``; the images beside it or in ``head_ct``.
+def _coil(folder: Path, matches: list[re.Match[str]]) -> FilesUnit:
+    matches.sort(key=lambda match: (int(match[1]), int(match[2])))
+    images = tuple(ImageFile(match[0], f"obj{int(match[1])}") for match in matches)
+    there = {(int(match[1]), int(match[2])) for match in matches}
+    poses = [(number, angle) for number in sorted({number for number, _ in there}) for angle in COIL_ANGLES]
+    missing = tuple(f"obj{number}__{angle}.png" for number, angle in poses if (number, angle) not in there)
+    return FilesUnit(folder, lambda: images, where=str(folder), missing=missing)
 
-    Raises:
-        UserError: the table cannot be read, or it and the images do not fit together.
-    """
+
+def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
+    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``."""
     if not (place / "labels.csv").is_file():
         return None
     folders = [place / "head_ct" / "head_ct", place / "head_ct", place]
@@ -70,27 +65,22 @@ def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | No
         raise UserError(f"{place / 'head_ct'} holds no PNG files; unpack the images of the archive beside labels.csv")
     labels = _head_ct_labels(place / "labels.csv")
     names = images_in(folder)
-    for name in names:
-        if name not in labels:
-            raise UserError(f"{place / 'labels.csv'} has no line for {name}; restore the table or remove the image")
-    for name in labels:
-        if name not in names:
-            raise UserError(f"{folder / name} is missing, though labels.csv has a line for it; restore the image")
+    if extra := set(names) - set(labels):
+        raise UserError(f"{place / 'labels.csv'} has no line for {min(extra)}; restore the table or remove the image")
+    if absent := set(labels) - set(names):
+        raise UserError(f"{folder / min(absent)} is missing, though labels.csv has a line for it; restore the image")
     below = folder.relative_to(place)
     images = tuple(ImageFile((below / name).as_posix(), "hemorrhage" if labels[name] else NORMAL) for name in names)
-    return {"": FilesUnit(place, partial(_same, images), where=str(place), other_files=("labels.csv",))}
+    return {"": FilesUnit(place, lambda: images, where=str(place), other_files=("labels.csv",))}
 
 
 def find_brain_mri(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None where neither is there."""
+    """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None if neither is there."""
     for folder in (place, place / "brain_tumor_dataset"):
         if (folder / "yes").is_dir() or (folder / "no").is_dir():
-            return {"": FilesUnit(folder, partial(_list_brain_mri, folder), where=str(folder))}
+            images = partial(_listed, folder, ("no", NORMAL, "all"), ("yes", "tumor", "all"))
+            return {"": FilesUnit(folder, images, where=str(folder))}
     return None
-
-
-def _same(images: tuple[ImageFile, ...]) -> tuple[ImageFile, ...]:
-    return images
 
 
 def _category(base: Path, below: Path, name: str, *, whole: bool) -> FilesUnit:
@@ -108,7 +98,7 @@ def _list_category(base: Path, below: Path, *, whole: bool) -> tuple[ImageFile, 
     for name in folders_in(base / below / "train"):
         if name != GOOD:
             raise UserError(
-                f"{base / below / 'train' / name}: training images are all normal; move them to train/good, or to "
+                f"{base / below / 'train' / name}: training images must all be normal; move these to train/good, or to "
                 f"test/{name} if they show a defect"
             )
     kinds = folders_in(base / below / "test") if whole or (base / below / "test").is_dir() else []
@@ -118,22 +108,22 @@ def _list_category(base: Path, below: Path, *, whole: bool) -> tuple[ImageFile, 
             f"{base / below / 'test'} lacks {wanted}; a test needs normal images in test/good and anomalous ones "
             f"in test/<defect>"
         )
-    places = [(Path("train") / GOOD, GOOD, "train"), *((Path("test") / kind, kind, "test") for kind in kinds)]
-    return tuple(
-        ImageFile((below / place / name).as_posix(), kind, part)
-        for place, kind, part in places
-        for name in images_in(base / below / place)
-    )
+    tests = [(below / "test" / kind, kind, "test") for kind in kinds]
+    return _listed(base, (below / "train" / GOOD, GOOD, "train"), *tests)
 
 
 def _list_masks(base: Path, below: Path) -> tuple[ImageFile, ...]:
-    truth = base / below / "ground_truth"
-    if not truth.is_dir():
-        return ()
+    truth = below / "ground_truth"
+    kinds = folders_in(base / truth) if (base / truth).is_dir() else []
+    return _listed(base, *((truth / kind, kind, "mask") for kind in kinds))
+
+
+def _listed(base: Path, *places: tuple[Path | str, str, str]) -> tuple[ImageFile, ...]:
+    """List the images in folders below ``base``, each given with their class and part."""
     return tuple(
-        ImageFile((below / "ground_truth" / kind / name).as_posix(), kind, "mask")
-        for kind in folders_in(truth)
-        for name in images_in(truth / kind)
+        ImageFile((Path(place) / name).as_posix(), class_name, part)
+        for place, class_name, part in places
+        for name in images_in(base / place)
     )
 
 
@@ -143,7 +133,7 @@ def _head_ct_labels(path: Path) -> dict[str, bool]:
         try:
             rows = list(csv.reader(file, skipinitialspace=True))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no table ({error}); put the original labels.csv there") from None
+            raise UserError(f"{path} cannot be read as a table ({error}); put the original labels.csv there") from None
     if not rows or [cell.strip() for cell in rows[0]] != ["id", "hemorrhage"]:
         raise UserError(f"{path} has another header than `id, hemorrhage`; put the original labels.csv there")
     labels: dict[str, bool] = {}
@@ -158,11 +148,3 @@ def _head_ct_labels(path: Path) -> dict[str, bool]:
             raise UserError(f"{path}, line {line}: image {cells[0]} has a line already; remove one of them")
         labels[name] = cells[1] == "1"
     return labels
-
-
-def _list_brain_mri(folder: Path) -> tuple[ImageFile, ...]:
-    return tuple(
-        ImageFile(f"{place}/{name}", class_name)
-        for place, class_name in (("no", NORMAL), ("yes", "tumor"))
-        for name in images_in(folder / place)
-    )

@@ -27,7 +27,7 @@ TILE = 1024
 
 
 class _Budget:
-    """Lets threads decode at the same time while their images have at most ``MAX_PIXELS`` together."""
+    """Lets threads decode at the same time as long as their images have at most ``MAX_PIXELS`` together."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -35,7 +35,7 @@ class _Budget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until so many pixels fit in."""
+        """Wait until there is room for so many pixels."""
         with self._freed:
             self._freed.wait_for(lambda: self._used + pixels <= MAX_PIXELS)
             self._used += pixels
@@ -62,7 +62,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
     one channel is ITU-R 601 luma.
 
     Raises:
-        UserError: the file is missing, unreadable, damaged, no image, or too large to decode safely.
+        UserError: the file is missing, unreadable, damaged, not an image, or too large to decode safely.
     """
     with reading(path), path.open("rb") as file:
         try:
@@ -70,7 +70,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             with _BUDGET.hold(image.width * image.height):
-                # In place, because it copies otherwise, and most images have nothing to be turned.
+                # In place, because it copies otherwise, and most images need no turning.
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(image, sizing)
         except Image.DecompressionBombError:
@@ -84,7 +84,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
         except Exception as error:
             # Damaged files make Pillow's decoders raise nearly anything (SyntaxError, struct.error, ...).
             raise UserError(
-                f"{path} is no readable image ({_reason(error, path)}); replace it by an undamaged copy or remove it"
+                f"{path} is not a readable image ({_reason(error, path)}); replace it by an undamaged copy or remove it"
             ) from None
 
 
@@ -103,10 +103,10 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 def decode_all(paths: Sequence[Path], sizing: Sizing) -> Iterator[Bytes | UserError]:
     """Decode image files in order, several at a time; a damaged file yields its error in its place."""
-    # Pillow lets go of the interpreter while it decodes, so threads are enough.
+    # Pillow releases the interpreter's lock while it decodes, so threads are enough.
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     with warnings.catch_warnings():
-        # Pillow warns of large images, of which the limit above is the judge, and of damaged EXIF blocks.
+        # Pillow warns of large images, for which the limit above decides, and of damaged EXIF blocks.
         warnings.simplefilter("ignore")
         try:
             yield from pool.map(lambda path: attempt(lambda: decode(path, sizing)), paths)
@@ -165,7 +165,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale modes I, I;16 and I;16B from 16 bits; Pillow's own conversion would clip at 255 instead."""
     scaled_HW = np.empty((image.height, image.width), dtype=np.uint8)
     for top, left in itertools.product(range(0, image.height, TILE), range(0, image.width, TILE)):
-        # Square by square, or the wide numbers in between would take ten times the image's memory.
+        # Square by square: the wide numbers in between take ten times the memory of their pixels.
         bottom, right = min(top + TILE, image.height), min(left + TILE, image.width)
         values_HW = np.asarray(image.crop((left, top, right, bottom)))
         if not 0 <= values_HW.min() <= values_HW.max() <= 65535:
@@ -177,6 +177,6 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 def _reason(error: Exception, path: Path) -> str:
     """Shorten the decoder's message; Pillow names the file or a memory address, which helps nobody."""
     if isinstance(error, UnidentifiedImageError):
-        return "its content is no known image format"
+        return "its content is not a known image format"
     text = (str(error) or type(error).__name__).replace(str(path), "the file")
     return text.splitlines()[0][:120]

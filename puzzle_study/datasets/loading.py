@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from puzzle_study import config
-from puzzle_study.datasets import cache, finding, protocols, zoom
+from puzzle_study.datasets import cache, finding, masks, protocols, zoom
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
 from puzzle_study.datasets.records import Bytes, Decoded, Sizing, Unit
 from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
@@ -18,7 +18,11 @@ from puzzle_study.errors import UserError, cut, suggestion
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
-    """See :func:`puzzle_study.datasets.task_specs`."""
+    """Name the one-class problems of ``data``, in a fixed order.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
     # If the catalogue knows the classes, the files need not be there yet: a dry run counts trainings without them.
     named = DATASETS[data.name].protocol != "given"
     chosen = _normal_classes(data, {} if named else finding.units(data.name, data.root))
@@ -29,8 +33,14 @@ def task_specs(data: config.Data) -> list[TaskSpec]:
 
 
 def load_task(data: config.Data, spec: TaskSpec) -> Task:
-    """See :func:`puzzle_study.datasets.load_task`."""
+    """Load one problem; the same ``data`` (with its ``split_seed``) and ``spec`` give the same tensors.
+
+    Raises:
+        UserError: a file is missing, damaged or unreadable, or a class has too few images for its split.
+    """
     decoded, chosen = _split(data, spec)
+    names = tuple(decoded.names[index] for index in chosen.test)
+    masks_NHW = masks.masks_of(data.name, _unit(data, spec), _sizing(data).size, names, chosen.labels)
     train = decoded.images_NCHW[chosen.train]
     if data.augment_to:
         train = zoom.augment(train, data.augment_to, protocols.generator(data, protocols.Purpose.ZOOM, spec))
@@ -41,12 +51,17 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
         test=_tensor(decoded.images_NCHW[chosen.test]),
         labels=torch.from_numpy(chosen.labels),
         test_classes=tuple(decoded.classes[index] for index in chosen.test),
-        test_names=tuple(decoded.names[index] for index in chosen.test),
+        test_names=names,
+        masks=None if masks_NHW is None else torch.from_numpy(masks_NHW),
     )
 
 
 def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
-    """See :func:`puzzle_study.datasets.split_sizes`."""
+    """Return how many images :func:`load_task` would give; copies of zoom augmentation count.
+
+    Raises:
+        UserError: as :func:`load_task`.
+    """
     _, chosen = _split(data, spec)
     anomalous = int(np.count_nonzero(chosen.labels))
     train = max(len(chosen.train), data.augment_to or 0)
@@ -54,22 +69,39 @@ def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
 
 
 def fingerprint(data: config.Data) -> str:
-    """See :func:`puzzle_study.datasets.fingerprint`."""
-    units = finding.units(data.name, data.root)
-    used = _normal_classes(data, units) if DATASETS[data.name].protocol == "given" else [""]
-    digests = [(name, cache.load(data.name, units[name], _sizing(data))[1]) for name in sorted(used)]
+    """Return 16 hexadecimal digits over the decoded images, names and classes that ``data`` uses.
+
+    The first call on a set decodes it into the cache; later ones compare the files' sizes and times.
+
+    Raises:
+        UserError: a file is missing, damaged or unreadable.
+    """
+    digests = [(name, cache.load(data.name, unit, _sizing(data))[1]) for name, unit in sorted(used_units(data).items())]
     return hashlib.sha256(json.dumps([data.name, digests]).encode()).hexdigest()[:16]
+
+
+def used_units(data: config.Data) -> Mapping[str, Unit]:
+    """Return the parts of a set that the tasks of ``data`` are made of, by name."""
+    units = finding.units(data.name, data.root)
+    if DATASETS[data.name].protocol != "given":
+        return units
+    return {name: units[name] for name in _normal_classes(data, units)}
 
 
 def _split(data: config.Data, spec: TaskSpec) -> tuple[Decoded, protocols.Split]:
     """Return the images that a problem is drawn from, as a memory map, and which of them it has."""
+    info, unit = DATASETS[data.name], _unit(data, spec)
+    decoded, _ = cache.load(data.name, unit, _sizing(data))
+    return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+
+
+def _unit(data: config.Data, spec: TaskSpec) -> Unit:
+    """Return the part of the set that a problem is drawn from."""
     info, units = DATASETS[data.name], finding.units(data.name, data.root)
     if spec.dataset != data.name:
         raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
     _known(spec.normal_class, info, units)
-    unit = units[spec.normal_class if info.protocol == "given" else ""]
-    decoded, _ = cache.load(data.name, unit, _sizing(data))
-    return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+    return units[spec.normal_class if info.protocol == "given" else ""]
 
 
 def _sizing(data: config.Data) -> Sizing:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from puzzle_study.datasets.images import upright_size
 
@@ -25,11 +26,7 @@ class OriginalSizes:
 
     @staticmethod
     def of(paths: Sequence[Path]) -> OriginalSizes | None:
-        """Read the headers of image files; None if there are none.
-
-        Raises:
-            UserError: a file is missing or its header cannot be read.
-        """
+        """Read the headers of image files; None if there are none."""
         if not paths:
             return None
         sizes = [upright_size(path) for path in paths]
@@ -39,15 +36,8 @@ class OriginalSizes:
 
     @staticmethod
     def from_json(content: Any) -> OriginalSizes | None:
-        """Return what ``asdict`` made of one, or None.
-
-        Raises:
-            TypeError, KeyError or ValueError: it is something else.
-        """
-        if content is None:
-            return None
-        (low, high), (narrow, wide) = content["side"], content["aspect"]
-        return OriginalSizes((float(low), float(high)), (float(narrow), float(wide)))
+        """Return what ``asdict`` made of one, or None."""
+        return None if content is None else OriginalSizes(**content)
 
     def is_far(self, width: int, height: int) -> bool:
         """Whether an image's side is beyond a factor of 2, or its width / height beyond 1.25, of all of these."""

@@ -1,9 +1,8 @@
 """Pickles of plain data, read without executing what they say.
 
-The standard library's unpickler may carry out a few instructions only, and stand-ins answer for the names that an
-array of bytes refers to: nothing of NumPy or the standard library is ever called on a file's behalf. It is the
-unpickler written in Python, because the one in C cannot be narrowed: it reserves memory for any memo number, and
-hashes keys of endlessly nested tuples.
+A pickle is scanned before it is read: only the instructions that plain data needs, and few of those by which a small
+file could take endless time or memory. Then the standard library's unpickler reads it, with stand-ins for the names
+that an array of bytes refers to: nothing of NumPy or the standard library is ever called on a file's behalf.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,12 @@ from puzzle_study.errors import UserError
 
 MAX_INSTRUCTIONS = 1 << 20
 """A batch of 10,000 images has 30,000; each takes a microsecond or two, and up to a hundred bytes of memory."""
+MAX_NUMBER = 1 << 64
+"""Larger numbers could all have the same hash, and a dictionary with such keys takes endless time. Memory is reserved
+for any number under which a value is to be remembered (PUT)."""
+MAX_EACH = 16
+"""Of each kind in ``FEW``: a batch has ten tuples and six calls. Hashing nested tuples may take twice as long with each
+level, and every call may copy a long text."""
 
 # fmt: off
 INSTRUCTIONS = frozenset({
@@ -33,8 +38,7 @@ INSTRUCTIONS = frozenset({
     "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
 })
 # fmt: on
-NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
-_PYTHONS: Any = pickle._Unpickler
+FEW = {"TUPLE": "tuple", "TUPLE1": "tuple", "TUPLE2": "tuple", "TUPLE3": "tuple", "REDUCE": "call", "BUILD": "state"}
 
 
 class _Refusal(Exception):
@@ -47,8 +51,7 @@ class _Array:
     def __init__(self, *arguments: object) -> None:
         self.value: Bytes | None = None
 
-    def build(self, state: object) -> None:
-        """Keep pixels and shape."""
+    def __setstate__(self, state: object) -> None:
         match state:
             case (int(), tuple(shape), _Dtype(is_byte=True), order, bytes(data)) if all(
                 isinstance(side, int) and side >= 0 for side in shape
@@ -66,15 +69,20 @@ class _Dtype:
     def __init__(self, code: object = None, *arguments: object) -> None:
         self.is_byte = code in ("u1", "|u1", "uint8", b"u1", b"|u1", b"uint8")
 
-    def build(self, state: object) -> None:
+    def __setstate__(self, state: object) -> None:
         """Byte order and alignment mean nothing for single bytes."""
 
 
-def _encoded(text: object, encoding: object = "latin1") -> bytes:
+class _Encoded(bytes):
     """Stands for ``_codecs.encode``, by which Python 3 writes bytes in Python 2's protocols."""
-    if isinstance(text, str) and encoding in ("latin1", b"latin1"):
-        return text.encode("latin1")
-    raise _Refusal("an unusual text encoding")
+
+    def __new__(cls, text: object, encoding: object = "latin1") -> _Encoded:
+        if isinstance(text, str) and encoding in ("latin1", b"latin1"):
+            return super().__new__(cls, text, "latin1")
+        raise _Refusal("an unusual text encoding")
+
+    def __setstate__(self, state: object) -> None:
+        raise _Refusal("bytes with a state")
 
 
 _STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
@@ -82,87 +90,18 @@ _STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _Encoded,
 }
 
 
-class _Dict(dict[str | bytes, Any]):
-    """Takes text for keys: numbers may be chosen to collide, and tuples nested so that hashing them never ends."""
-
-    def __setitem__(self, key: str | bytes, value: Any) -> None:
-        if not isinstance(key, str | bytes):
-            raise _Refusal("a key that is neither text nor bytes")
-        super().__setitem__(key, value)
-
-
-class _Content(io.BytesIO):
-    """A file that does not take the beginning of a name for the name."""
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """Read a whole line."""
-        line = super().readline(size)
-        if not line.endswith(b"\n"):
-            raise EOFError("its end is missing")
-        return line
-
-
-class _Unpickler(_PYTHONS):  # type: ignore[misc]
-    """Carries out instructions; if they do not fit together it raises nearly anything."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__(_Content(content), encoding="bytes")
-        self.dispatch = _Instructions()
-        self.copies = len(content)
-        """Characters that stand-ins may still be given: a file could recall the same long text again and again."""
+class _Unpickler(pickle.Unpickler):
+    """Knows the stand-ins alone."""
 
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         """Return the stand-in for a name."""
         if (module, name) not in _STAND_INS:
             raise _Refusal(f"the name {module[:80]}.{name[:80]}")
         return _STAND_INS[module, name]
-
-    def load_empty_dictionary(self) -> None:
-        """Begin a dictionary."""
-        self.append(_Dict())
-
-    def load_dict(self) -> None:
-        """Make a dictionary of keys and values, which take turns."""
-        items = self.pop_mark()
-        filled = _Dict()
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            filled[key] = value
-        self.append(filled)
-
-    def load_reduce(self) -> None:
-        """Call a stand-in, which copies those arguments that are text."""
-        arguments = self.stack[-1]
-        if not isinstance(arguments, tuple) or len(arguments) > 3:
-            raise _Refusal("unusual arguments")
-        self.copies -= sum(len(text) for text in arguments if isinstance(text, str | bytes))
-        if self.copies < 0:
-            raise _Refusal("text that is used again and again")
-        super().load_reduce()
-
-    def load_build(self) -> None:
-        """Give a stand-in its state."""
-        state = self.stack.pop()
-        self.stack[-1].build(state)
-
-
-class _Instructions:
-    """The instructions that an unpickler may carry out, and so many of them."""
-
-    left = MAX_INSTRUCTIONS
-
-    def __getitem__(self, code: int) -> Callable[[_Unpickler], None]:
-        self.left -= 1
-        if self.left < 0:
-            raise _Refusal(f"more than {MAX_INSTRUCTIONS:,} instructions")
-        name = NAMES[code]
-        if name not in INSTRUCTIONS:
-            raise _Refusal(f"the instruction {name}")
-        carry_out: Callable[[_Unpickler], None] = getattr(_Unpickler, _PYTHONS.dispatch[code].__name__)
-        return carry_out
 
 
 def read_pickle(path: Path, max_bytes: int) -> object:
@@ -176,7 +115,8 @@ def read_pickle(path: Path, max_bytes: int) -> object:
     if len(content) > max_bytes:
         raise UserError(f"{path} has more than {max_bytes:,} bytes, too many for such a file; put the original there")
     try:
-        return _value(_Unpickler(content).load())
+        _scan(content)
+        return _value(_Unpickler(io.BytesIO(content), encoding="bytes").load())
     except _Refusal as error:
         raise UserError(
             f"{path} was not read: it is a pickle with {error}, which plain data never needs; put the original there"
@@ -184,6 +124,22 @@ def read_pickle(path: Path, max_bytes: int) -> object:
     except Exception as error:
         # A damaged pickle raises nearly anything.
         raise UserError(f"{path} is damaged or truncated ({str(error)[:120]}); fetch the set again") from None
+
+
+def _scan(content: bytes) -> None:
+    """Refuse what plain data never needs, before anything is built of it."""
+    few = Counter[str]()
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if number >= MAX_INSTRUCTIONS:
+            raise _Refusal(f"more than {MAX_INSTRUCTIONS:,} instructions")
+        if opcode.name not in INSTRUCTIONS:
+            raise _Refusal(f"the instruction {opcode.name}")
+        if isinstance(argument, int) and abs(argument) >= (MAX_INSTRUCTIONS if "PUT" in opcode.name else MAX_NUMBER):
+            raise _Refusal(f"a number of {argument.bit_length()} bits")
+        if opcode.name in FEW:
+            few[FEW[opcode.name]] += 1
+            if few[FEW[opcode.name]] > MAX_EACH:
+                raise _Refusal(f"more than {MAX_EACH} {FEW[opcode.name]}s")
 
 
 def _value(found: object) -> object:

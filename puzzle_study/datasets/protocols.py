@@ -1,8 +1,8 @@
 """Which images train, validate and test a task: the paper's protocols (section 4.1), as index arrays.
 
-Every draw has its own generator, seeded with ``split_seed``, the purpose of the draw, the normal class and
-the repeat: one draw never changes another. A smaller ``train_fraction`` keeps the test images, and its training
-and its validation images are subsets of those of a larger one.
+Every draw has its own generator, seeded with ``split_seed``, the draw's purpose, the normal class and the repeat: no
+draw changes another. A smaller ``train_fraction`` keeps the test images; its training and its validation images
+are subsets of those of a larger one.
 """
 
 from __future__ import annotations
@@ -59,26 +59,23 @@ def generator(data: config.Data, purpose: Purpose, spec: TaskSpec) -> np.random.
 
 
 def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str, where: str) -> Split:
-    """Split a set for one task; ``where`` names the set or folder in messages.
-
-    Raises:
-        UserError: the normal class or the test has too few images.
-    """
+    """Split a set for one task; ``where`` names the set or folder in messages."""
     classes, parts = np.array(decoded.classes), np.array(decoded.parts)
     normal = classes == ("good" if protocol == "given" else spec.normal_class)
     if not normal.any():
         raise UserError(f"{where} holds no image of class {spec.normal_class}; the set is incomplete: restore it")
     if protocol in ("official", "given"):
         pool, test = np.flatnonzero(normal & (parts == "train")), np.flatnonzero(parts == "test")
-    elif protocol == "protocol1":
-        pool, test = _protocol_1(normal, decoded.groups, spec, data, where)
     else:
-        pool, test = _medical(normal, decoded.groups, spec, data, where)
-    # What a folder of the user's own lacks is said where its numbers would stand.
+        draw = _protocol_1 if protocol == "protocol1" else _medical
+        pool, test = draw(normal, decoded.groups, spec, data, where)
+    # What the user's own folder lacks is said in place of the numbers that are missing.
     if protocol != "given" and not 0 < np.count_nonzero(normal[test]) < len(test):
         missing = "anomalous" if normal[test].any() else "normal"
         raise UserError(f"{where}: the test of class {spec.normal_class} has no {missing} image; add at least one")
-    test = _limit_test(test, ~normal, decoded.classes, spec, data)
+    if data.max_test_images is not None and data.max_test_images < len(test):
+        seed = int(generator(data, Purpose.TEST, spec).integers(2**31))
+        test = test[both_sides([decoded.classes[index] for index in test], ~normal[test], data.max_test_images, seed)]
     train, validation = _training(pool, decoded.groups, spec, data, where)
     return Split(train=train, validation=validation, test=test, labels=~normal[test])
 
@@ -87,14 +84,14 @@ def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
     """Draw ``count`` of the positions of ``classes`` in proportion to the frequency of each class.
 
     Shares are rounded by largest remainder; as far as ``count`` allows, every class keeps at least one.
-    The result is sorted and depends on nothing but the arguments; all positions where ``count`` is no less.
+    The result is sorted and depends only on the arguments; if ``count`` is large enough, all positions are drawn.
     """
     names, member = np.unique(np.asarray(classes, dtype=np.str_), return_inverse=True)
     if count >= len(member):
         return np.arange(len(member))
     frequency = np.bincount(member, minlength=len(names))
     quota = _apportion(frequency, count)
-    # One stream per class: how many are drawn of one class does not change which are drawn of another.
+    # One generator per class: how many are drawn from one class does not change which are drawn from another.
     chosen = [
         np.random.default_rng([seed, _number(str(name))]).permutation(np.flatnonzero(member == number))
         for number, name in enumerate(names)
@@ -135,7 +132,7 @@ def draw_groups(groups: Indices, count: int, rng: np.random.Generator) -> npt.ND
 
 
 def objects(candidates: Sequence[str], repeats: int, seed: int) -> list[str]:
-    """Draw the normal object of each repeat of protocol 1; none comes again before all have come once."""
+    """Draw the normal object of each repeat of protocol 1; none is repeated before all have been drawn."""
     drawn: list[str] = []
     while len(drawn) < repeats:
         order = np.random.default_rng([seed, Purpose.OBJECT, len(drawn)]).permutation(len(candidates))
@@ -144,8 +141,8 @@ def objects(candidates: Sequence[str], repeats: int, seed: int) -> list[str]:
 
 
 def _number(name: str) -> int:
-    """Return a number that depends on nothing but the name, to be part of a seed."""
-    # Names of folders may hold bytes that are no text.
+    """Return a number that depends only on the name, as part of a seed."""
+    # Names of folders may hold bytes that are not text.
     return zlib.crc32(name.encode(errors="surrogateescape"))
 
 
@@ -180,7 +177,7 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
     train, validation = limited[~validating], limited[validating]
     keep = min(max(2, round(data.train_fraction * len(pool))), len(limited))
     if keep < len(limited):
-        fits = False  # a count is one of all images
+        fits = False  # the count refers to all images
         held_out = max(min(_share(keep, data), len(validation)), keep - len(train))
         # The first of one fixed order: what is kept of either is a subset of what a larger fraction keeps.
         train, validation = (
@@ -224,14 +221,3 @@ def _medical(
         )
     testing = draw_groups(groups[own], MEDICAL_TEST_IMAGES, generator(data, Purpose.HOLD_OUT, spec))
     return own[~testing], np.sort(np.concatenate([own[testing], np.flatnonzero(~normal)]))
-
-
-def _limit_test(
-    test: Indices, anomalous: npt.NDArray[np.bool_], classes: tuple[str, ...], spec: TaskSpec, data: config.Data
-) -> Indices:
-    """Thin the test out in proportion; normal and anomalous images both stay, however few are drawn."""
-    limit = data.max_test_images
-    if limit is None or limit >= len(test):
-        return test
-    seed = int(generator(data, Purpose.TEST, spec).integers(2**31))
-    return test[both_sides([classes[index] for index in test], anomalous[test], limit, seed)]

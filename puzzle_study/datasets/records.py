@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """Decoded images with what a protocol needs to split them; all five have N entries."""
+    """Decoded images with what a protocol needs to split them; each field has N entries."""
 
     images_NCHW: Bytes
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class Decoded:
     classes: tuple[str, ...]
     """Class of each image; with a given split (MVTec AD) ``good`` or the kind of defect."""
     parts: tuple[str, ...]
-    """``train`` or ``test`` where the set brings its own split, else ``all``."""
+    """``train`` or ``test`` if the set brings its own split, else ``all``."""
     groups: Indices
     """Equal numbers mark images with the same original content, which no split may separate."""
 
@@ -51,7 +51,7 @@ class Inspection:
     """What a check of all files of a unit found."""
 
     counts: Mapping[str, int]
-    """Readable or not: images by part, or by class where the set brings no split."""
+    """Readable or not: images by part, or by class if the set brings no split."""
     damaged: tuple[str, ...]
     """One sentence for each damaged file."""
 
@@ -61,7 +61,7 @@ class Unit(Protocol):
 
     @property
     def name(self) -> str:
-        """Category, or an empty string where the unit is the whole set."""
+        """Category, or an empty string if the unit is the whole set."""
 
     @property
     def where(self) -> str:
@@ -69,7 +69,7 @@ class Unit(Protocol):
 
     @property
     def base(self) -> Path | None:
-        """Folder that the files' names are relative to; None where the images come with a library."""
+        """Folder that the files' names are relative to; None if the images come with a library."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -114,14 +114,10 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {mend}") from None
 
 
-def md5(path: Path) -> str:
-    """Return a file's MD5, to compare with a published one.
-
-    Raises:
-        UserError: the file is missing or may not be read.
-    """
-    digest = hashlib.md5(usedforsecurity=False)
+def hexdigest(path: Path, algorithm: str) -> str:
+    """Return the checksum of a file's content by an algorithm of :mod:`hashlib`."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with reading(path), path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(1 << 20):  # hashlib.file_digest is not in Python 3.10
             digest.update(chunk)
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""One download over HTTP that goes on where it broke off."""
+"""One download over HTTP that resumes after an interruption."""
 
 from __future__ import annotations
 
@@ -23,28 +23,24 @@ CHUNK = 1 << 18
 
 
 class TransferError(Exception):
-    """A download failed for good; the text says why, as part of a sentence."""
+    """A download has failed; the text says why, as part of a sentence."""
 
 
 @dataclass(frozen=True)
 class Resuming:
-    """Downloader for :func:`pooch.retrieve` that collects a file in ``partial``, which outlives an interruption.
+    """Downloader for :func:`pooch.retrieve` that collects a file in ``partial``, which an interruption leaves there.
 
-    A partial file is continued only if the server still has the same version of it (its ETag or date); the
-    checksum, which pooch verifies at the end, has the last word.
+    A partial file is continued only if the server still has the same version of it (its ETag or date). Pooch compares
+    the checksum at the end.
     """
 
     partial: Path
     max_bytes: int
     progress: Callable[[int, int | None], None]
-    """Called with the bytes that are there and the bytes in all, if the server tells."""
+    """Called with the bytes that are there and, if the server says so, the bytes in all."""
 
     def __call__(self, url: str, output_file: Any, pooch: object) -> None:
-        """Download ``url`` into ``output_file``.
-
-        Raises:
-            TransferError: no connection, an answer that is no file, too many bytes, or too many interruptions.
-        """
+        """Download ``url`` into ``output_file``."""
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt:
@@ -52,9 +48,11 @@ class Resuming:
             try:
                 self._continue(url)
             except urllib.error.HTTPError as error:
-                if error.code < 500 and error.code != 429:
-                    raise TransferError(f"the server answers {error.code} {error.reason}") from None
                 reason = f"the server answers {error.code} {error.reason}"
+                if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                    self.partial.unlink(missing_ok=True)  # it is as long as the file, or longer: begin anew
+                elif error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
+                    raise TransferError(reason) from None
             except (OSError, http.client.HTTPException) as error:
                 reason = str(getattr(error, "reason", None) or error) or type(error).__name__
             else:
@@ -62,7 +60,7 @@ class Resuming:
                 self._marks.unlink(missing_ok=True)
                 return
         there = self.partial.stat().st_size if self.partial.exists() else 0
-        raise TransferError(f"{reason}; {there:,} bytes are kept and the next attempt goes on from there")
+        raise TransferError(f"{reason}; {there:,} bytes are kept and the next attempt continues from there")
 
     @property
     def _marks(self) -> Path:
@@ -70,21 +68,13 @@ class Resuming:
         return self.partial.with_name(self.partial.name + ".json")
 
     def _continue(self, url: str) -> None:
-        """Fetch what is missing; raise OSError where the connection ends before the file."""
+        """Fetch what is missing; raise OSError if the connection ends before the file."""
         request = urllib.request.Request(url, headers={"User-Agent": f"puzzle-study/{__version__}"})
         version, start = self._resumable(url)
         if start:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", version)
-        try:
-            response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
-        except urllib.error.HTTPError as error:
-            if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
-                raise
-            # Nothing is missing, or the partial file is longer than the file: begin anew, the safe answer to both.
-            self.partial.unlink()
-            raise ConnectionError("the partial file did not fit") from None
-        with response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
             if response.status != http.client.PARTIAL_CONTENT:
                 start = 0
             elif not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
@@ -96,22 +86,19 @@ class Resuming:
             self._append(response, start, total)
 
     def _append(self, response: http.client.HTTPResponse, start: int, total: int | None) -> None:
-        there = start
+        there, chunk = start, b"first"
         with self.partial.open("ab" if start else "wb") as file:
-            while True:
+            while chunk:
                 if max(there, total or 0) > self.max_bytes:
                     raise TransferError(f"the server sends more than the {self.max_bytes:,} bytes expected at most")
                 self.progress(there, total)
                 chunk = response.read(CHUNK)
-                if not chunk:
-                    break
-                file.write(chunk)
-                there += len(chunk)
+                there += file.write(chunk)
         if total is not None and there < total:
             raise ConnectionError(f"the connection ended after {there:,} of {total:,} bytes")
 
     def _resumable(self, url: str) -> tuple[str, int]:
-        """Return version and size of the partial file, or nothing where it is of another file or version."""
+        """Return version and size of the partial file, or nothing if it cannot be continued."""
         try:
             marks = json.loads(self._marks.read_text())
             if marks["url"] == url and marks["version"]:

@@ -60,6 +60,7 @@ class Traits:
         maps: has anomaly maps.
         features: needs a feature network.
         random: draws at random when it scores.
+        squares: its errors are mean squares, so that norms differ; if not, they are distances, read as they are.
     """
 
     epochs: bool = False
@@ -68,6 +69,7 @@ class Traits:
     maps: bool = False
     features: bool = False
     random: bool = False
+    squares: bool = True
 
 
 @dataclass(frozen=True)

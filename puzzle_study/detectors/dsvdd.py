@@ -212,7 +212,7 @@ class DeepSVDD(Detector):
     """The error of an image is the squared distance of its code to the centre of the normal codes."""
 
     name = "dsvdd"
-    title = "Deep SVDD"
+    title = "DSVDD"
     source = "Ruff et al. 2018"
     Settings = DeepSVDDSettings
     traits = Traits(epochs=True)

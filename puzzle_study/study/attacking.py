@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -34,13 +34,7 @@ WAIT_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Victim:
-    """A configuration that is attacked, under one reading.
-
-    Attributes:
-        label: ``winner``, ``default``, both joined by ``;``, or nothing.
-        trials: its detectors.
-        reading: how their errors are read.
-    """
+    """A configuration that is attacked under one reading; labels are ``winner`` and ``default``, joined by ``;``."""
 
     label: str
     trials: tuple[TrialSpec, ...]
@@ -48,7 +42,6 @@ class Victim:
 
     @property
     def configuration(self) -> str:
-        """Name of the configuration."""
         return self.trials[0].configuration
 
 
@@ -68,7 +61,7 @@ def victims(plan: Plan) -> list[Victim]:
             asked += best[:1]
         else:
             those = [planned for planned in plan.configurations if planned.default or name == "all"]
-            asked += [(planned, _own_reading(planned)) for planned in those if plan.worth(planned) is not None]
+            asked += [(planned, _own_reading(planned)) for planned in those if planned.worth is not None]
     asked += best[: attacks.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
@@ -84,55 +77,33 @@ def _own_reading(planned: Planned) -> Reading:
 
 def attack_units(plan: Plan) -> list[Unit]:
     """Return what there is to run, each thing once."""
-    attacks = plan.study.attacks
+    attacks, attacked = plan.study.attacks, victims(plan)
     if attacks is None:
         return []
-    attacked = victims(plan)
     units: list[Unit] = [
-        MethodUnit(trial, victim.reading, specs, attacks.max_images)
-        for victim in attacked
-        for trial in victim.trials
-        for specs in _measured(attacks, trial)
+        unit for victim in attacked for trial in victim.trials for unit in _method_units(attacks, victim, trial)
     ]
-    units += [unit for _, _, unit in _matrix_units(attacks, attacked)]
+    units += [unit for _, unit in _matrix_units(attacks, attacked)]
     units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
     return list({unit.key: unit for unit in units}.values())
 
 
 def example_keys(plan: Plan) -> list[str]:
-    """Return the records of the winner beside which perturbed images lie."""
-    attacks = plan.study.attacks
-    if attacks is None:
-        return []
+    """Return the records of the winner's attacks, beside which perturbed images lie."""
+    attacks, attacked = plan.study.attacks, victims(plan)
     return [
-        MethodUnit(trial, victim.reading, specs, attacks.max_images).key
-        for victim in victims(plan)
-        if "winner" in victim.label
+        unit.key
+        for victim in attacked
+        if attacks is not None and "winner" in victim.label
         for trial in victim.trials
-        for specs in _measured(attacks, trial)
+        for unit in _method_units(attacks, victim, trial)
     ]
 
 
 def run_attack_stage(
-    units: Sequence[Unit],
-    results: Results,
-    resources: config.Resources,
-    progress: StageProgress,
-    *,
-    place: Place | None = None,
-    images: config.Data | None = None,
-    max_concurrent: int | None = None,
+    units: Sequence[Unit], study: config.Study, results: Results, place: Place, progress: StageProgress
 ) -> None:
     """Run the units that have no record yet in Ray actors, each of which keeps its process and its share of a GPU.
-
-    Args:
-        units: what to run.
-        results: where detectors are and records go.
-        resources: what one unit occupies.
-        progress: told after each.
-        place: where workers find and leave files; None: the results folder.
-        images: the study's data section, see :func:`puzzle_study.trials.run.run`.
-        max_concurrent: how many run at once at most; None: as many as the resources allow.
 
     Raises:
         UserError: an attack cannot be run on these images, memory is too small, a detector is missing or
@@ -142,18 +113,19 @@ def run_attack_stage(
     import ray
     from ray.exceptions import RayTaskError
 
+    resources = study.resources
     occupied: dict[str, Any] = {"num_cpus": resources.cpu, "num_gpus": resources.gpu}
     attacker: Any = ray.remote(**occupied, max_restarts=-1, max_task_retries=RETRIES)(_Attacker)
-    place = place or Place.of(results, None)
     waiting = deque(unit for unit in units if results.attack_record(unit.key) is None)
     running: dict[Any, Any] = {}
     free: list[Any] = []
     while running or waiting:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        while waiting and len(running) < min(max_concurrent or len(units), max(1, places(resources, nodes))):
-            actor = free.pop() if free else attacker.remote(place, resources, images)
+        at_once = min(study.max_concurrent or len(units), max(1, places(resources, nodes)))
+        while waiting and len(running) < at_once:
+            actor = free.pop() if free else attacker.remote(place, resources, study.data)
             running[actor.run.remote(waiting.popleft())] = actor
-        free.clear()  # an actor ends with the last that refers to it, and another may wait for its place
+        free.clear()  # an actor ends with its last reference, and another may wait for its resources
         ended, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
         progress.tick()
         if not ended:
@@ -181,28 +153,31 @@ class _Attacker:
     PyTorch would stay on the first.
     """
 
-    def __init__(self, place: Place, resources: config.Resources, images: config.Data | None) -> None:
+    def __init__(self, place: Place, resources: config.Resources, images: config.Data) -> None:
         self._place, self._resources, self._images = place, resources, images
 
     def run(self, unit: Unit) -> None:
         claim_cpus(self._resources.cpu)
-        if self._images is not None:
-            check_images(self._images, unit.trial.fingerprint)
+        check_images(self._images, unit.trial.fingerprint)
         with self._place.unit() as results:
             unit.run(results, granted_device(self._resources.gpu))
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:
-    """Write attacks.csv, and aggregation_matrix.csv and transfer.csv where the study asks for them, from records."""
-    attacks = plan.study.attacks
-    attacked = victims(plan)
-    results.write_table(results.attacks_file, pd.DataFrame(attack_rows(plan, results)))
-    for wanted, path, rows in (
-        (attacks is not None and attacks.matrix, results.matrix_file, _matrix_rows),
-        (attacks is not None and attacks.transfer, results.transfer_file, _transfer_rows),
-    ):
-        if attacks is not None and wanted:
-            results.write_table(path, pd.DataFrame(rows(attacks, attacked, results)))
+    """Write attacks.csv, and aggregation_matrix.csv and transfer.csv if the study asks for them, from records."""
+    attacks, attacked = plan.study.attacks, victims(plan)
+    tables = {results.attacks_file: attack_rows(plan, results)}
+    if attacks is not None and attacks.matrix:
+        tables[results.matrix_file] = [
+            _about(victim, unit.trial) | row
+            for victim, unit in _matrix_units(attacks, attacked)
+            for row in _rows(results, unit)
+        ]
+    if attacks is not None and attacks.transfer:
+        tables[results.transfer_file] = _transfer_rows(attacks, attacked, results)
+    for path in (results.attacks_file, results.matrix_file, results.transfer_file):
+        if path in tables:
+            results.write_table(path, pd.DataFrame(tables[path]))
         else:
             path.unlink(missing_ok=True)
 
@@ -210,15 +185,15 @@ def write_attack_tables(plan: Plan, results: Results) -> None:
 def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
     """Return the rows of attacks.csv of everything that has a record, with the flags that compare records."""
     attacks = plan.study.attacks
+    rows: list[dict[str, Any]] = []
     if attacks is None:
-        return []
-    rows = []
+        return rows
     for victim in victims(plan):
         for trial in victim.trials:
-            own = _measured(attacks, trial)
-            units = [MethodUnit(trial, victim.reading, specs, attacks.max_images) for specs in own]
             measured = {
-                spec: row for unit in units for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
+                spec: row
+                for unit in _method_units(attacks, victim, trial)
+                for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
             rows += [_about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
@@ -242,11 +217,14 @@ def _fitting(attacks: config.Attacks, trial: TrialSpec) -> list[AttackSpec]:
     return [spec for spec in attack_specs(attacks) if fits(spec, traits)]
 
 
-def _measured(attacks: config.Attacks, trial: TrialSpec) -> list[tuple[AttackSpec, ...]]:
+def _method_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[MethodUnit]:
     """Return what is run on a detector: every method of every attack that fits it, and random signs once."""
     specs = _fitting(attacks, trial)
     once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
-    return [tuple(group) for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))]
+    return [
+        MethodUnit(trial, victim.reading, tuple(group), attacks.max_images)
+        for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))
+    ]
 
 
 def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
@@ -255,32 +233,22 @@ def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
     return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
 
 
-def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, TrialSpec, MatrixUnit]]:
+def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, MatrixUnit]]:
     """Return the units of the matrix, one for each detector and error norm, with the victim that they are about."""
-    if not attacks.matrix:
-        return []
     groups: dict[tuple[str, str], list[Victim]] = {}
-    for victim in attacked:
+    for victim in attacked if attacks.matrix else ():
         if victim.trials[0].settings.own.FREE:
             groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
     for same in groups.values():
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
-        whole = Victim(";".join(labels), same[0].trials, same[0].reading)
+        whole = replace(same[0], label=";".join(labels))
         found += [
-            (whole, trial, MatrixUnit(trial, whole.reading.error, spec, attacks.max_images))
+            (whole, MatrixUnit(trial, whole.reading, (spec,), attacks.max_images))
             for trial in whole.trials
             if (spec := _strongest(attacks, trial)) is not None
         ]
     return found
-
-
-def _matrix_rows(attacks: config.Attacks, attacked: Sequence[Victim], results: Results) -> list[dict[str, Any]]:
-    return [
-        _about(victim, trial) | dict(row)
-        for victim, trial, unit in _matrix_units(attacks, attacked)
-        for row in _rows(results, unit)
-    ]
 
 
 def _transfer_units(
@@ -296,8 +264,7 @@ def _transfer_units(
             if (spec := _strongest(attacks, trial)) is None:
                 continue
             targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
-            unit = TransferUnit(trial, source.reading, spec, attacks.max_images, targets)
-            found.append((source, judges, unit))
+            found.append((source, judges, TransferUnit(trial, source.reading, (spec,), attacks.max_images, targets)))
     return found
 
 
@@ -319,7 +286,6 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
 
 
 def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
-    """Return a victim's trial of the same task and seed."""
     return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
 
 

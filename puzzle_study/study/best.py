@@ -9,14 +9,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from puzzle_study.config import Reading
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
 from puzzle_study.results import Results
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.plan import Best, Plan
 from puzzle_study.trials.spec import TrialSpec
-from puzzle_study.trials.worth import Worth
 
 
 def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:
@@ -24,8 +22,8 @@ def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Pat
     return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION)]
 
 
-def write(plan: Plan, winner: tuple[Planned, Reading, Worth], results: Results) -> None:
-    """Copy the winner's detectors to best/<normal class>, with the reading that won.
+def write(plan: Plan, winner: Best, results: Results) -> None:
+    """Copy the winner's detectors to best/<name>, with the reading that won.
 
     Raises:
         UserError: a detector is missing or damaged.
@@ -50,7 +48,7 @@ def write(plan: Plan, winner: tuple[Planned, Reading, Worth], results: Results) 
 
 
 def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
-    """Return the name below best/ of each trial's detector: its class, and repeat and seed where there are several."""
+    """Return the name of each trial's folder below best/: its class, with repeat and seed if there are several."""
     classes = _class_names(spec.task.normal_class for spec in trials)
     repeats, seeds = len({task.repeat for task in plan.tasks}) > 1, len(plan.study.seeds) > 1
     return [

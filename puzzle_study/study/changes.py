@@ -1,6 +1,6 @@
-"""A study file, or images, that are not those of the results: what changed, and what of the results is of use still.
+"""A study file, or images, that are not those of the results: what changed, and what of the results is still of use.
 
-Nothing is compared but the file, the results' own study file and the records: no trial is run and nothing written.
+Only the study files and the records are compared: no trial is run and nothing is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
-from puzzle_study.study.failing import has_worked
 from puzzle_study.trials.record import records
 from puzzle_study.trials.spec import TrialSpec
 
@@ -32,9 +31,8 @@ class Changes:
 
     Attributes:
         settings: what changed, a phrase for each setting.
-        images: whether the trained detectors are all of other images than the same file means now.
-        finished: how many detectors the earlier study has trained to the end; references, which cost nothing, do
-            not count.
+        images: whether all trained detectors are of other images, though the data section is the same.
+        finished: how many detectors the earlier study has trained; references, which cost nothing, do not count.
         usable: how many of them the study file can ask for too.
     """
 
@@ -45,21 +43,20 @@ class Changes:
 
     @property
     def lose_everything(self) -> bool:
-        """Whether there is something to lose and all of it would be."""
+        """Whether something was trained and all of it would be lost."""
         return self.finished > 0 and self.usable == 0
 
     def __str__(self) -> str:
-        """What changed and what is kept, in one line."""
         kept = f"; {self.usable} of {self.finished} trained detectors can be kept" if self.finished else ""
         return "; ".join(self.settings) + kept
 
     def refusal(self, where: str, *, resume: bool) -> str | None:
-        """Return why the study cannot go on here, as one sentence, or None where it can."""
+        """Return why the study cannot go on here, as one sentence, or None if it can."""
         if self.images and self.lose_everything:
             return (
-                f"{where} was made from other images than are in data.root now, and none of its {self.finished} "
-                f"trained detectors is of use to them; put those back, or choose another place with --results or "
-                f"another `name`"
+                f"the images in data.root have changed since {where} was made, so none of its {self.finished} trained "
+                f"detectors can be kept; put the old images back, or choose another place with --results or another "
+                f"`name`"
             )
         if not self.settings:
             if resume:
@@ -69,8 +66,8 @@ class Changes:
         shown = "; ".join(self.settings[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
         if self.lose_everything:
             return (
-                f"{where} was made from another study file ({shown}) and none of its {self.finished} trained "
-                f"detectors is of use to this one; choose another place with --results or another `name`"
+                f"{where} was made from another study file ({shown}), so none of its {self.finished} trained "
+                f"detectors can be kept; choose another place with --results or another `name`"
             )
         if resume:
             return None
@@ -81,25 +78,15 @@ class Changes:
 
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures.
-
-    Args:
-        results: the folder.
-        file: the study file.
-        tasks: its one-class problems.
-        fingerprint: content of its data set.
-
-    Raises:
-        UserError: the study file of the results cannot be read.
-    """
+    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures."""
     found = records(results)
-    begun = any(map(has_worked, found)) or any(results.root.glob("checkpoints/*/*"))
+    begun = any(record.worked for record in found) or any(results.root.glob("checkpoints/*/*"))
     if not (results.study_file.exists() and begun):
         return None
     before = read.load_dumped(results.study_file)
-    # Where the images are does not count: whether they are the same, their fingerprint tells.
-    here = {"root": file.study.data.root}
-    before = before.model_copy(update={"data": before.data.model_copy(update=here)})
+    # The place of the images does not count: their fingerprint says whether they are the same.
+    data = before.data.model_copy(update={"root": file.study.data.root})
+    before = before.model_copy(update={"data": data})
     trained = [record for record in found if record.finished and record.spec.detector in before.detectors]
     usable = sum(can_use(record.spec, file, tasks, fingerprint) for record in trained)
     # A data section that changed means other images, and is a reason of its own.
@@ -108,10 +95,10 @@ def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], f
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that is not the same, and one for another number of threads."""
+    """Return a phrase for every setting that has changed, and one for another number of threads."""
     old, new = _named(before), _named(now)
     then, here = threads(before.resources.cpu), threads(now.resources.cpu)
-    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of what is trained now differ"]
+    other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of new trainings differ"]
     return (other if then != here else []) + [
         f"{name} was {_shown(old, name)}, is {_shown(new, name)}"
         for name in dict.fromkeys([*old, *new])
@@ -120,16 +107,13 @@ def changed_settings(before: config.Study, now: config.Study) -> list[str]:
 
 
 def _named(study: config.Study) -> dict[str, Any]:
-    """Return the settings of a study by the names that they have in its file."""
+    """Return the settings of a study by their names in its file."""
     content: dict[str, Any] = yaml.safe_load(read.dump(study))
     return layers.leaves(content)
 
 
 def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
-    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space.
-
-    Whether a search comes to that point is its own affair; if it does, nothing is trained.
-    """
+    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space."""
     if spec.task not in set(tasks) or spec.seed not in file.study.seeds or spec.detector not in file.form.names:
         return False
     return any(
@@ -139,7 +123,7 @@ def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fi
 
 
 def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
-    """Yield the detector's default, and the point of the study's search space that has the values of other settings."""
+    """Yield the detector's default, and the point of the search space that has the values of these settings."""
     yield file.study.settings(settings.detector)
     search = file.study.search
     if search is None:

@@ -11,24 +11,22 @@ UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIS
 
 
 def cannot_write(error: BaseException, folder: Path) -> str | None:
-    """Return why a results folder could not be written, as one sentence, or None where the error is another.
-
-    Args:
-        error: what was raised; PyTorch and Ray hang the cause behind errors of their own.
-        folder: the results folder.
-    """
+    """Return why a results folder could not be written, as one sentence, or None if the error is another one."""
     for one in _chain(error):
         if not isinstance(one, OSError):
             continue
         if one.errno in FULL:
             return (
-                f"the disk of {folder} is full ({one.strerror or one}); nothing that is finished is lost: make room "
-                f"and go on with --resume"
+                f"the disk of {folder} is full ({one.strerror or one}); finished trials are kept: free some "
+                f"space and go on with --resume"
             )
-        if (one.errno in UNWRITABLE and _is_below(one, folder)) or (
-            one.errno == errno.ENOENT and _is_above(one, folder)
-        ):
-            return f"{folder} cannot be written ({one.strerror or one}); mend that or use --results DIR"
+        if one.filename is None:
+            continue
+        path = Path(str(one.filename)).absolute()
+        # Above it too: even root can make no folder in /proc.
+        above = path in (folder, *folder.parents)
+        if (one.errno in UNWRITABLE and (above or folder in path.parents)) or (one.errno == errno.ENOENT and above):
+            return f"{folder} cannot be written ({one.strerror or one}); change that or use --results DIR"
     return None
 
 
@@ -43,16 +41,3 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield one
         # `cause` is where Ray keeps what was raised in a worker.
         waiting += [getattr(one, "cause", None), one.__context__, one.__cause__]
-
-
-def _is_above(error: OSError, folder: Path) -> bool:
-    """Whether an error is about the folder or one that is to hold it: where even root may make none, as in /proc."""
-    return error.filename is not None and Path(str(error.filename)).absolute() in (folder, *folder.parents)
-
-
-def _is_below(error: OSError, folder: Path) -> bool:
-    """Whether an error is about the folder, a file below it, or one of the folders above that are to hold it."""
-    if error.filename is None:
-        return False
-    path = Path(str(error.filename)).absolute()
-    return folder in (path, *path.parents) or path in folder.parents

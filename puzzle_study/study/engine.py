@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -12,6 +12,7 @@ import filelock
 from rich.console import Console
 
 from puzzle_study import datasets
+from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
@@ -32,17 +33,15 @@ from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
 
-INTERRUPTED = 130
-TERMINATED = 143
-FAILED = 1
+FAILED, TERMINATED = 1, 143
 
 
 def make_plan(file: read.StudyFile, results: Results) -> Plan:
-    """Return the plan of a study; it takes up what is finished already as it is asked for trials.
+    """Return the plan of a study; it takes in what is finished as it is asked for trials.
 
     Raises:
-        UserError: images are missing or damaged, a class does not exist, or the selection needs labels of test
-            images that are not there.
+        UserError: images are missing or damaged, a class does not exist, or the selection needs test labels that are
+            not there.
     """
     require_labels(file.study.data, file.study.selection)
     tasks = datasets.task_specs(file.study.data)
@@ -66,7 +65,7 @@ def run_study(
         resume: go on with an interrupted study.
         console: where progress and the closing lines go.
         address: a running Ray cluster, ``auto`` or HOST:PORT; None: Ray is started on this machine.
-        verbose: whether the logs of trials and Ray's messages go there too.
+        verbose: print the logs of trials and Ray's messages too.
 
     Returns:
         The exit code: 0 all done, 1 trials failed, 130 or 143 interrupted.
@@ -90,9 +89,9 @@ def run_study(
                     raise UserError(refusal)
                 if changes.settings:
                     run.say(f"the study file changed: {changes}")
-            # The same plan again, which writes down for optuna-dashboard what it asks and tells: until now nothing was.
-            plan = Plan(file, plan.tasks, plan.fingerprint, results, journal=results.optuna_file)
-            return replace(run, plan=plan).go(address)
+            # Only now: a study that is finished or refused changes no file.
+            plan.keep_search(results.optuna_file)
+            return run.go(address)
     except UserError:
         raise
     except Exception as error:
@@ -103,7 +102,7 @@ def run_study(
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of a study whose folder is held."""
+    """One run of a study whose folder is locked."""
 
     file: read.StudyFile
     plan: Plan
@@ -117,22 +116,21 @@ class _Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
     def is_finished(self) -> bool:
-        """Return whether the study was written out to its end, and all that is made of its records is still there."""
-        if not self.plan.ended():
-            return False
+        """Return whether the study ran to its end and every file made from its records is still there."""
         return (
-            self.results.environment().get("finished") is not None
+            self.plan.ended()
+            and self.results.environment().get("finished") is not None
             and all(path.exists() for path in self._made())
             and not self._attacks_left()
         )
 
     def _attacks_left(self) -> int:
-        """Return how many units of the attack stage, of the trials that have ended, have no record."""
+        """Return how many units of the attack stage have no record."""
         units = attacking.attack_units(self.plan)
         return sum(self.results.attack_record(unit.key) is None for unit in units)
 
     def _made(self) -> list[Path]:
-        """Return the files that are made of a study's records."""
+        """Return the files that are made from a study's records."""
         results, attacks, winner = self.results, self.file.study.attacks, self.plan.winner()
         made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
@@ -163,7 +161,7 @@ class _Run:
                 received = stack.enter_context(sigterm_as_sigint())
             # Only now: what the machine or the cluster cannot run leaves no begun study behind.
             write_text(self.results.study_file, read.dump(study))
-            write_json(self.results.environment_file, account.begun())
+            write_json(self.results.environment_file, account.so_far())
             self.place.publish(finished=False)
             try:
                 if ended := self._train():
@@ -171,7 +169,12 @@ class _Run:
             except KeyboardInterrupt:
                 ended = False
             if not ended:
-                self._interrupted(account)
+                write_json(self.results.environment_file, account.so_far())
+                self.console.quiet = False  # what to do next is said to everybody
+                done = f"{self.plan.finished()} of {self.plan.total} trials"
+                self.say(f"interrupted with {done} done; go on with --resume")
+                # What the store holds comes back with --resume, and must not forget this run's time.
+                self.place.bring(self.results.environment_file)
                 return TERMINATED if received else INTERRUPTED
         page = self._report(account)
         return self._close(page, account.seconds())
@@ -189,30 +192,14 @@ class _Run:
         return self.plan.ended()
 
     def _attack(self) -> None:
-        """Run what is left of the attack stage."""
         units, left = attacking.attack_units(self.plan), self._attacks_left()
         if left:
             with StageProgress("attacks", len(units), done=len(units) - left, console=self.console) as progress:
-                attacking.run_attack_stage(
-                    units,
-                    self.results,
-                    self.file.study.resources,
-                    progress,
-                    place=self.place,
-                    images=self.file.study.data,
-                    max_concurrent=self.file.study.max_concurrent,
-                )
+                attacking.run_attack_stage(units, self.file.study, self.results, self.place, progress)
             self.place.collect()
 
-    def _interrupted(self, account: Account) -> None:
-        write_json(self.results.environment_file, account.so_far())
-        self.console.quiet = False  # what to do next is said to everybody
-        self.say(f"interrupted with {self.plan.finished()} of {self.plan.total} trials done; go on with --resume")
-        # What the store holds comes back with --resume, and must not forget this run's time.
-        self.place.bring(self.results.environment_file)
-
     def _report(self, account: Account) -> Path:
-        """Write what is made of the records, the page last, and return the page."""
+        """Write the files that are made from records, the page last; returns the page."""
         from puzzle_study.reporting import build_report
 
         attacking.write_attack_tables(self.plan, self.results)
@@ -243,7 +230,7 @@ class _Run:
 
 
 def winner_line(plan: Plan, seconds: float) -> str | None:
-    """Return the line that names the winner and what it reaches on the test images; None: no configuration can win."""
+    """Return the line that names the winner and its test results; None: no configuration can win."""
     winner = plan.winner()
     if winner is None:
         return None
@@ -258,7 +245,7 @@ def winner_line(plan: Plan, seconds: float) -> str | None:
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:
-    """Return what a configuration reaches on the test images, and what they lack."""
+    """Return a configuration's test results, and what its test images lack."""
     lacks = lacking([record.tested for record in records])
     aurocs = [value for record in records if (value := record.value(reading, "auroc")) is not None]
     parts = [f"mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}"] if aurocs else []
@@ -285,7 +272,7 @@ def _locked(results: Results) -> Iterator[None]:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as short as it can be from here."""
+    """Return a path, relative to the current folder if it is below that."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

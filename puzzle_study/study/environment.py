@@ -22,72 +22,63 @@ from puzzle_study.results import Results
 PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "pandas", "scikit-learn", "seaborn")
 
 
-class Account:
-    """What environment.json says of a study: what it runs on, since when, and how long its runs took together.
+def notes(study: config.Study) -> list[str]:
+    """Return what is unusual about a study's images, in themselves and for its detectors.
 
-    Args:
-        study: the study, which begins or goes on now.
-        results: its folder.
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
     """
+    channels = 1 if study.data.grayscale else datasets.DATASETS[study.data.name].channels
+    of_detectors = [note for own in study.detectors.values() for note in own.notes(channels)]
+    return [*datasets.notes(study.data), *dict.fromkeys(of_detectors)]
+
+
+class Account:
+    """What environment.json says of a study: what it runs on, since when, and how long its runs took together."""
 
     def __init__(self, study: config.Study, results: Results) -> None:
         self._started = time.monotonic()
         before = results.environment()
         self._before = before.get("wall_seconds", 0.0)
-        self.notes = list(datasets.notes(study.data))
-        described = describe()
-        hardware = described["hardware"]
+        self.notes = notes(study)
         device = default_device() if study.resources.gpu else torch.device("cpu")
-        if device.type == "cpu":  # a GPU that the study leaves alone has no part in its numbers
-            hardware["gpu"] = None
-        hardware["precision"] = {
-            name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
-        }
-        hardware["threads"] = threads(study.resources.cpu)
-        self._described = described | {
+        self._described = {
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "git_commit": git_commit(),
+            "hardware": {
+                "cpu": _cpu_name(),
+                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+                # A GPU that the study leaves alone has no part in its numbers.
+                "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
+                "precision": {
+                    name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+                },
+                "threads": threads(study.resources.cpu),
+            },
             "seeds": {"search": study.search.seed if study.search else None, "training": list(study.seeds)},
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": before.get("started") or _now(),
             "finished": None,
-            "wall_seconds": self._before,
+            "wall_seconds": 0.0,
             "notes": self.notes,
         }
 
     def seconds(self) -> float:
-        """Return how long this run has taken."""
         return time.monotonic() - self._started
 
-    def begun(self) -> dict[str, Any]:
-        """Return what is known before the first trial."""
-        return self._described
-
     def so_far(self) -> dict[str, Any]:
-        """Return the same with the time that all runs took."""
+        """Return what is known now, with the time that all runs took."""
         return self._described | {"wall_seconds": self._before + self.seconds()}
 
     def finished(self) -> dict[str, Any]:
-        """Return what a finished study says."""
         return self.so_far() | {"finished": _now()}
 
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def describe() -> dict[str, Any]:
-    """Return versions, platform, git commit (null outside a checkout) and hardware, as plain values."""
-    return {
-        "versions": {name: metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "git_commit": git_commit(),
-        "hardware": {
-            "cpu": _cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-            "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        },
-    }
 
 
 def git_commit() -> str | None:

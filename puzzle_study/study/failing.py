@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.study.plan import Plan
-from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 ENOUGH = 3
@@ -19,10 +18,10 @@ ENOUGH_IN_A_SEARCH = 10
 def common_failure(plan: Plan) -> str | None:
     """Return the user error with which the first trials of a plan all failed, if none of its trials has worked.
 
-    A configuration or a class that cannot be trained does not stop a study in which others can: several of each must
-    say the same. More configurations must in a search, unless a reference, which knows no searched setting, says it
-    too. Sentences that name the class differ from class to class; then all classes must have failed. First means in
-    the plan's order, so that failures beside a long training do not count before that has ended.
+    One configuration or class that cannot be trained does not stop a study: several of each must fail alike, and more
+    configurations in a search, unless a reference, which knows no searched setting, fails alike too. If sentences
+    differ from class to class, all classes must have failed. First means in the plan's order, so that failures beside
+    a long training do not count before that has ended.
     """
     failed: list[TrialSpec] = []
     sentences: dict[TaskSpec, str] = {}
@@ -41,20 +40,15 @@ def common_failure(plan: Plan) -> str | None:
         (len(sentences), min(tasks, len(plan.tasks))),
         (len({spec.configuration for spec in failed}), min(configurations, references + there)),
     )
-    if any(found < wanted for found, wanted in counts) or any(map(has_worked, plan.records.values())):
+    if any(found < wanted for found, wanted in counts) or any(record.worked for record in plan.records.values()):
         return None
     return f"{sentences[failed[0].task]} (the first {len(failed)} trials failed like this, so no more were run)"
 
 
 def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
-    """Whether these trials may have failed for a setting that other configurations have otherwise."""
+    """Whether these trials may have failed because of a setting that is searched."""
     searched = plan.study.search.space if plan.study.search else {}
     owners = tuple(found[0] for name in searched if (found := plan.file.form.resolve(name)))
     return bool(searched) and all(
         isinstance(spec.settings, owners) or isinstance(spec.settings.own, owners) for spec in failed
     )
-
-
-def has_worked(record: Record) -> bool:
-    """Whether a record is that of a trial that did not fail."""
-    return record.status != "failed"

@@ -27,6 +27,7 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.environment import notes
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
 from puzzle_study.study.work import costs_of, scored_images, trial_work
@@ -46,11 +47,7 @@ DISTANCE_ADDS = 5e9
 
 
 def describe(file: StudyFile, folder: Path) -> Iterator[str]:
-    """Yield line by line what a study would do; what needs images comes last.
-
-    Args:
-        file: the study file.
-        folder: where ``<name>/`` with the results would go.
+    """Yield line by line what a study would do; lines that need images come last.
 
     Raises:
         UserError: images are missing or damaged, or the configuration does not fit them or the memory.
@@ -74,7 +71,7 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
     if (note := space.validation_note(study)) is not None:
         yield note
     datasets.fingerprint(study.data)  # for what is missing or damaged
-    yield from (f"note: {note}" for note in datasets.notes(study.data))
+    yield from (f"note: {note}" for note in notes(study))
     images = {task: datasets.split_sizes(study.data, task) for task in tasks}
     yield f"images of a task: {_in_words(list(images.values()))}"
     yield from _costs(plan, images)
@@ -133,7 +130,7 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
 
 @dataclass(frozen=True)
 class Speed:
-    """What a detector was measured to do: multiply-adds a second in fitting and in scoring, and bytes that it keeps."""
+    """A detector's multiply-adds per second in fitting and in scoring, and the bytes that it keeps."""
 
     fit: float
     score: float
@@ -141,7 +138,6 @@ class Speed:
     checkpoint: int = 0
 
     def seconds(self, costs: Costs) -> Costs:
-        """Return costs in seconds."""
         return Costs(costs.fit / self.fit, costs.epoch / self.fit, costs.score / self.score, costs.views)
 
 
@@ -149,11 +145,7 @@ ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
 
 
 def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
-    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some.
-
-    Raises:
-        UserError: the configuration diverges, or does not fit the images or the memory.
-    """
+    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some."""
     costs, images = costs_of(spec, sizes), task.train.to(device)
     try:
         if costs.epoch and spec.settings.own.epochs_wanted:
@@ -179,20 +171,18 @@ class _Enough(Exception):
 
 
 class _FirstEpoch(Run):
-    """Times the first epoch of a fit, or a fit that has none, and looks at what would be its checkpoint."""
+    """Times the first epoch of a fit, or a fit without epochs, and looks at what would be its checkpoint."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.state = detector, dict[str, Any]()
         self.seconds, self._started = 0.0, time.perf_counter()
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
-        """Stop the clock and the training."""
         self.end()
         self.state = state()
         raise _Enough
 
     def end(self) -> None:
-        """Stop the clock."""
         self.seconds = max(time.perf_counter() - self._started, 1e-6)
 
 

@@ -15,12 +15,14 @@ from puzzle_study import datasets
 from puzzle_study.config import Reading
 from puzzle_study.detectors.base import Detector, Viewed, to_float
 from puzzle_study.detectors.files import load_detector
-from puzzle_study.io import replacing
+from puzzle_study.io import write_arrays
 from puzzle_study.results import Results
 from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
+GRAY, WHITE = 128, 255
+"""Of a mask: nobody says where the anomaly is; there it is."""
 
 
 def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
@@ -28,26 +30,22 @@ def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Se
 
     Computed on the CPU: these are a few images, and the machine that draws them holds no GPU.
     """
-    columns: dict[str, list[Any]] = {}
-    for spec in trials[:TASKS_SHOWN]:
-        for row in _rows(spec, reading, results):
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
-    arrays = {name: np.stack(values) for name, values in columns.items()}
-    attacked: dict[str, list[np.ndarray]] = {}
+    rows = [row for spec in trials[:TASKS_SHOWN] for row in _rows(spec, reading, results)]
+    arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    if not (arrays["mask"] == WHITE).any():
+        del arrays["mask"]
+    attacked = []
     for key in attack_keys:
         path = results.attack_file(key).with_suffix(".npz")
         if path.exists():
             with np.load(path, allow_pickle=False) as archive:
-                for name in archive.files:
-                    attacked.setdefault(name, []).append(archive[name])
-    arrays |= {name: np.concatenate(values) for name, values in attacked.items()}
-    with replacing(results.gallery_file) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                attacked.append(dict(archive))
+    for name in attacked[0] if attacked else ():
+        arrays[name] = np.concatenate([part[name] for part in attacked])
+    write_arrays(results.gallery_file, arrays)
 
 
 def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str, Any]]:
-    """Return the rows of one trial."""
     task = datasets.load_task(spec.settings.data, spec.task)
     detector = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
     matrices = results.errors(spec.key)
@@ -68,22 +66,20 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
         own = order[groups[order] == group]
         ends = own[:OF_EACH_KIND], own[::-1][:OF_EACH_KIND]
         chosen[f"best_{group}"], chosen[f"worst_{group}"] = ends[::-1] if group == "anomalous" else ends
-    rows = []
-    for kind, indices in chosen.items():
-        for index in indices.tolist():
-            image = images[index]
-            rows.append(
-                {
-                    "original": image.numpy(),
-                    **_shown(detector, image, errors[index]),
-                    "kind": np.array(kind),
-                    "normal_class": np.array(spec.task.normal_class),
-                    "true_class": np.array(classes[index]),
-                    "name": np.array(names[index]),
-                    "score": np.array(score_N[index]),
-                }
-            )
-    return rows
+    return [
+        {
+            "original": images[index].numpy(),
+            **_shown(detector, images[index], errors[index]),
+            "mask": _mask(task, index, images[index]),
+            "kind": kind,
+            "normal_class": spec.task.normal_class,
+            "true_class": classes[index],
+            "name": names[index],
+            "score": score_N[index],
+        }
+        for kind, indices in chosen.items()
+        for index in indices.tolist()
+    ]
 
 
 @torch.no_grad()
@@ -102,6 +98,15 @@ def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -
     elif detector.traits.maps:
         shown["error_map"] = detector.maps(image_CHW[None])[1][0].numpy()
     return shown
+
+
+def _mask(task: datasets.Task, index: int, image_CHW: torch.Tensor) -> np.ndarray:
+    """Return where the anomaly is, white on black; gray if nobody says."""
+    normal = index >= len(task.labels) or not task.labels[index]
+    known_HW = torch.full(image_CHW.shape[-2:], 0 if normal else -1)
+    if task.masks is not None and index < len(task.masks):
+        known_HW = task.masks[index]
+    return np.choose(known_HW.numpy() + 1, [GRAY, 0, WHITE]).astype(np.uint8)[None]
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:

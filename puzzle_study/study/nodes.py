@@ -13,22 +13,13 @@ ANSWER_SECONDS = 120
 
 
 def places(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """Return how many trials there is room for at once.
-
-    Args:
-        wanted: what a trial occupies.
-        nodes: the resources of each node.
-    """
+    """Return how many trials fit at once on nodes with these resources."""
     asked = [(name, amount) for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)) if amount > 0]
     return sum(min(int(node.get(name, 0) / amount) for name, amount in asked) for node in nodes)
 
 
 def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Refuse a study that asks for GPUs if PyTorch cannot use those of a node on which its trials could run.
-
-    Args:
-        wanted: what a trial occupies.
-        nodes: what ``ray.nodes()`` returns.
 
     Raises:
         UserError: names the node and what PyTorch says, or a node does not answer.
@@ -48,11 +39,7 @@ def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> 
 
 
 def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Run a task on each node, with arguments of its own, and return what they return.
-
-    Raises:
-        UserError: a node does not answer.
-    """
+    """Run a task on each node, with arguments of its own, and return what they return; UserError if one is silent."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -65,12 +52,11 @@ def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence
     _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
     if silent:
         raise UserError(
-            f"node {named(asked[silent[0]])} does not answer within {ANSWER_SECONDS} s; see that Ray runs there and "
+            f"node {named(asked[silent[0]])} does not answer within {ANSWER_SECONDS} s; check that Ray runs there and "
             f"that its ports are open to the other nodes"
         )
     return list(ray.get(list(asked)))
 
 
 def named(node: Mapping[str, Any]) -> str:
-    """Return a node's host and address."""
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"

@@ -37,20 +37,18 @@ DEFAULT_CONFIGURATIONS = 20
 
 @dataclass
 class Planned:
-    """A configuration with its trials.
+    """A configuration with its trials, one for each task and seed.
 
     Attributes:
-        number: its place in the order of asking; those of the detectors' own, untouched settings come first.
-        default: whether it is such a one.
+        number: its place in the order of asking; the detectors' own, untouched settings (``default``) come first.
         values: of the search axes.
-        settings: all of it.
-        trials: one for each task and seed.
         suggestions: where its worth is told.
         released: how many of the trials have been queued; the rest waits for the race.
         rival: the configuration that it races against, with its best reading; None: it does not race.
-        given_up: why it gets no further trials; empty where it gets them all.
+        given_up: why it gets no further trials; empty if it gets them all.
         needed: how many of the trials its worth is told by; no later one is begun.
-        estimate: its worth where it was given up by the race, from its differences to the rival.
+        estimate: its worth if the race gave it up, from its differences to the rival.
+        worth: under every reading, once all trials are finished.
     """
 
     number: int
@@ -64,13 +62,13 @@ class Planned:
     given_up: str = ""
     needed: int = field(init=False)
     estimate: dict[Reading, Worth] | None = None
+    worth: dict[Reading, Worth] | None = None
 
     def __post_init__(self) -> None:
         self.needed = len(self.trials)
 
     @property
     def configuration(self) -> str:
-        """Name of the configuration."""
         return self.trials[0].configuration
 
     @property
@@ -79,26 +77,14 @@ class Planned:
         return self.trials[self.needed :]
 
 
+Best = tuple[Planned, Reading, Worth]
+"""A complete configuration, with the reading that it is best under and its worth."""
+
+
 class Plan:
-    """What a study trains.
+    """What a study trains on its tasks; trials that have a record in ``results`` are taken from there."""
 
-    Args:
-        file: the study file.
-        tasks: its one-class problems.
-        fingerprint: content of its data set.
-        results: where records are; finished trials are taken from there.
-        journal: file in which Optuna's study is kept for `optuna-dashboard`.
-    """
-
-    def __init__(
-        self,
-        file: StudyFile,
-        tasks: Sequence[TaskSpec],
-        fingerprint: str,
-        results: Results,
-        *,
-        journal: Path | None = None,
-    ) -> None:
+    def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
         self.objectives = objectives(file.study)
@@ -115,14 +101,13 @@ class Plan:
         self.configurations: list[Planned] = []
         self._by_name: dict[str, Planned] = {}
         self._of_trial: dict[str, Planned] = {}
-        self._worths: dict[int, dict[Reading, Worth]] = {}
-        self._winner: tuple[Planned, Reading, Worth] | None = None
-        self._best_told: tuple[Planned, Reading, Worth] | None = None
+        self._winner: Best | None = None
+        self._best_told: Best | None = None
         self._losers: list[Planned] = []
         self._told = 0
         self._unreleased: list[Planned] = []
         self.exhausted = self.study.search is None
-        self._asker = space.make_asker(file, self.study.search, journal) if self.study.search else None
+        self._asker = space.make_asker(file, self.study.search) if self.study.search else None
         self._queue: deque[TrialSpec] = deque(self.references)
         self._running: dict[str, TrialSpec] = {}
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
@@ -133,6 +118,12 @@ class Plan:
             )
         for detector in file.form.names:
             self._append({forms.ONE: detector} if file.form.several else {}, None, default=True)
+
+    def keep_search(self, journal: Path) -> None:
+        """Write down for `optuna-dashboard` what the search asks and is told; an older journal goes."""
+        journal.unlink(missing_ok=True)
+        if self._asker is not None:
+            self._asker.keep(journal)
 
     @cached_property
     def wanted(self) -> int:
@@ -170,7 +161,7 @@ class Plan:
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
-        """Return the next trial to run without taking it, or None where there is none now."""
+        """Return the next trial to run without taking it, or None if there is none now."""
         while True:
             while self._queue:
                 spec = self._queue[0]
@@ -184,7 +175,7 @@ class Plan:
                 return None
 
     def take(self) -> TrialSpec | None:
-        """Return the next trial and count it as running, or None where there is none now."""
+        """Return the next trial and count it as running, or None if there is none now."""
         spec = self.next()
         if spec is not None:
             self._queue.popleft()
@@ -220,43 +211,33 @@ class Plan:
         """Return the readings under which a configuration may win."""
         return self._readings[planned.settings.detector]
 
-    def worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return the worth of a configuration under every reading, or None where it is incomplete."""
-        return self._worths.get(planned.number)
+    def ranked(self) -> list[Best]:
+        """Return complete configurations under their best readings, best first; earlier ones win ties."""
+        found = [self._best(planned) for planned in self.configurations if planned.worth is not None]
+        return sorted(found, key=self._order)
 
-    def ranked(self) -> list[tuple[Planned, Reading, Worth]]:
-        """Return complete configurations, each under the reading that it is best under, the best first.
-
-        The first objective ranks them, earlier ones win ties.
-        """
-        found = [self._best_reading(planned) for planned in self.configurations if planned.number in self._worths]
-        return sorted(found, key=lambda entry: -self._gain(entry[2]))
-
-    def winner(self) -> tuple[Planned, Reading, Worth] | None:
+    def winner(self) -> Best | None:
         """Return the best configuration with its reading and worth; earlier ones win ties."""
         return self._winner
 
-    def _gain(self, worth: Worth) -> float:
-        return gain(self.objectives[0], worth[0])
+    def _order(self, best: Best) -> tuple[float, int]:
+        return -gain(self.objectives[0], best[2][0]), best[0].number
 
-    def _best_reading(self, planned: Planned) -> tuple[Planned, Reading, Worth]:
-        worth = self._worths[planned.number]
-        reading = max(worth, key=lambda name: self._gain(worth[name]))
-        return planned, reading, worth[reading]
+    def _best(self, planned: Planned) -> Best:
+        assert planned.worth is not None
+        return min(((planned, reading, worth) for reading, worth in planned.worth.items()), key=self._order)
 
-    def _better(self, planned: Planned, best: tuple[Planned, Reading, Worth] | None) -> tuple[Planned, Reading, Worth]:
-        """Return the better of a complete configuration and the best so far, the earlier one where they are equal."""
-        found = self._best_reading(planned)
-        if best is None or (-self._gain(found[2]), planned.number) < (-self._gain(best[2]), best[0].number):
-            return found
-        return best
+    def _better(self, planned: Planned, best: Best | None) -> Best:
+        """Return the better of a complete configuration and the best so far; the earlier one if they are equal."""
+        found = self._best(planned)
+        return found if best is None else min(best, found, key=self._order)
 
     def _finished(self, trials: Sequence[TrialSpec]) -> list[Record]:
         records = [self.records.get(spec.key) for spec in trials]
         return [record for record in records if record is not None and record.finished]
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
-        """Whether a record counts; a trial stays stopped where this study might have stopped it too."""
+        """Whether a record counts; a trial stays stopped if this study might have stopped it too."""
         if record.status == "stopped" and self.stopping is not None and self.stoppable(spec.key):
             return record.stopping.get("rule") == self.stopping.model_dump(mode="json")
         return record.finished
@@ -277,7 +258,7 @@ class Plan:
                 self._give_up(planned, f"trial {key} was stopped: {record.error}", needed=needed)
         finished = self._finished(planned.trials) if record.finished else []
         if len(finished) == len(planned.trials):
-            self._worths[planned.number] = {
+            planned.worth = {
                 reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings(planned)
             }
             self._winner = self._better(planned, self._winner)
@@ -287,11 +268,8 @@ class Plan:
             self._losers.append(planned)
         planned.given_up, planned.needed = reason, needed
 
-    def _settings(self, values: space.Values) -> config.Settings:
-        return self.file.configuration(values)
-
     def _ask(self) -> bool:
-        """Ask for the next configuration where its turn has come; returns whether the queue may have grown."""
+        """Ask for the next configuration if its turn has come; returns whether the queue may have grown."""
         if self._asker is None:
             return False
         assert self.study.search is not None
@@ -314,7 +292,6 @@ class Plan:
 
     def _race(self) -> bool:
         """Test the configurations whose released trials have ended; returns whether the queue has grown."""
-        assert self.racing is not None or not self._unreleased
         grown, waiting = False, []
         for planned in self._unreleased:
             if planned.given_up:
@@ -323,24 +300,8 @@ class Plan:
             if any(spec.key not in self.records for spec in released):
                 waiting.append(planned)
                 continue
-            finished = self._finished(released)
-            if planned.rival is not None and self.racing is not None and len(finished) == len(released):
-                rival, reading = planned.rival
-                verdict = racing.compare(
-                    finished,
-                    self._finished(rival.trials[: planned.released]),
-                    self.readings(planned),
-                    rival_reading=reading,
-                    objective=self.objectives[0],
-                    p=self.racing.p,
-                )
-                if verdict.lost:
-                    reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
-                    self._give_up(planned, reason, needed=planned.released)
-                    worth = self.worth(rival)
-                    assert worth is not None
-                    planned.estimate = {name: (worth[reading][0] + d,) for name, d in verdict.differences.items()}
-                    continue
+            if self._has_lost(planned):
+                continue
             self._queue.append(planned.trials[planned.released])
             planned.released += 1
             grown = True
@@ -349,25 +310,47 @@ class Plan:
         self._unreleased = waiting
         return grown
 
+    def _has_lost(self, planned: Planned) -> bool:
+        """Compare a configuration with its rival on the trials that both have; one that is worse is given up."""
+        finished = self._finished(planned.trials[: planned.released])
+        if planned.rival is None or self.racing is None or len(finished) < planned.released:
+            return False
+        rival, reading = planned.rival
+        verdict = racing.compare(
+            finished,
+            self._finished(rival.trials[: planned.released]),
+            self.readings(planned),
+            rival_reading=reading,
+            objective=self.objectives[0],
+            p=self.racing.p,
+        )
+        if verdict.lost:
+            reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
+            self._give_up(planned, reason, needed=planned.released)
+            assert rival.worth is not None
+            planned.estimate = {name: (rival.worth[reading][0] + d,) for name, d in verdict.differences.items()}
+        return verdict.lost
+
     def _tell(self, planned: Planned) -> bool:
         """Tell a configuration's worth once all trials that it needs have ended; returns whether it has been told."""
         if any(spec.key not in self.records for spec in planned.trials[: planned.needed]):
             return False
-        worth = planned.estimate or self.worth(planned) or self._stopped_worth(planned)
+        worth = self._told_worth(planned)
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
         if planned.default and worth is not None and self._asker is not None:
             self._asker.tell_default(planned.settings, worth)
-        if planned.number in self._worths:
+        if planned.worth is not None:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
         return True
 
-    def _stopped_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return what a configuration with a stopped trial had reached, so that the search learns from it."""
+    def _told_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
+        """Return what the search learns: a configuration with a stopped trial counts with what it had reached."""
         last = self.records[planned.trials[planned.needed - 1].key]
-        if self.objectives != ("selection",) or last.status != "stopped":
-            return None
+        whole = planned.estimate or planned.worth
+        if whole is not None or self.objectives != ("selection",) or last.status != "stopped":
+            return whole
         stopped, finished = float(last.stopping["selection"]), self._finished(planned.trials[: planned.needed])
         return {
             reading: (fmean([stopped, *(trial_value(record, reading, "selection") for record in finished)]),)
@@ -376,7 +359,7 @@ class Plan:
 
     def _append(self, values: space.Values, suggestion: space.Suggestion | None, *, default: bool = False) -> bool:
         """Queue a configuration; one that trains the same as an earlier one shares its trials and is not counted."""
-        settings = self._settings(values)
+        settings = self.file.configuration(values)
         trials = tuple(
             TrialSpec(settings, task, seed, self.fingerprint) for task in self.tasks for seed in self.study.seeds
         )
@@ -385,7 +368,7 @@ class Plan:
         if earlier is not None:
             if suggestion is not None:
                 if earlier.number < self._told:
-                    suggestion.tell(earlier.estimate or self.worth(earlier) or self._stopped_worth(earlier))
+                    suggestion.tell(self._told_worth(earlier))
                 else:
                     earlier.suggestions.append(suggestion)
             return False
@@ -406,13 +389,9 @@ class Plan:
 
 def grid_size(file: StudyFile, search: config.Search) -> int:
     """Return how many configurations a grid has that do not train the same as the default or one another."""
-    asker = space.GridAsker(file, search)
 
     def name(settings: config.Settings) -> str:
         return TrialSpec(settings, TaskSpec("", ""), 0, "").configuration
 
     defaults = {name(file.study.settings(detector)) for detector in file.form.names}
-    names = set(defaults)
-    while (suggestion := asker.ask()) is not None:
-        names.add(name(file.configuration(suggestion.values)))
-    return len(names - defaults)
+    return len({name(file.configuration(values)) for values in space.grid(file, search)} - defaults)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -16,10 +15,10 @@ SHOWN_TRIALS = 4
 
 
 class TimeLeft:
-    """Estimates the time left from the work that is done and left, in any one unit of work.
+    """Estimates the time left from the work done and the work left, in any one unit of work.
 
-    It knows no clock: whoever tells or asks it says what time it is. Between two tellings the estimate falls with
-    the time, though not below that of the work which nobody has begun.
+    It has no clock: its callers say what time it is. Between two calls of :meth:`remains` the estimate falls with the
+    time, but not below that of the work that has not begun.
     """
 
     def __init__(self) -> None:
@@ -28,18 +27,11 @@ class TimeLeft:
         self._waiting = self._told = 0.0
 
     def worked(self, work: float, seconds: float) -> None:
-        """Say that some work was done, in so many seconds of one of those that work side by side."""
+        """Say that some work took so many seconds of one worker."""
         self._worked, self._busy = self._worked + work, self._busy + seconds
 
     def remains(self, *, running: Sequence[float], waiting: Sequence[float], slots: int, now: float) -> None:
-        """Say what work is left, piece by piece.
-
-        Args:
-            running: what is left of each piece that somebody works on.
-            waiting: the other pieces, in the order in which they are begun.
-            slots: how many pieces are worked on side by side.
-            now: the time in seconds.
-        """
+        """Say how much work is left of the ``running`` and ``waiting`` pieces, of which ``slots`` run at once."""
         self._told = now
         if self._worked > 0:
             pace = self._busy / self._worked
@@ -47,14 +39,14 @@ class TimeLeft:
             self._waiting = pace * until_done((), waiting, slots)
 
     def seconds(self, now: float) -> float | None:
-        """Return the time left in seconds, None while nothing is known of the speed."""
+        """Return the time left in seconds; None while the speed is unknown."""
         if self._left is None:
             return None
         return max(self._left - (now - self._told), self._waiting)
 
 
 def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
-    """Return when all pieces are done if each that works takes the next piece once it has done its own."""
+    """Return when all pieces are done if each worker takes the next piece once its own is done."""
     ends = [*running, *[0.0] * (slots - len(running))]
     heapq.heapify(ends)
     for piece in waiting:
@@ -63,16 +55,10 @@ def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -
 
 
 class StageProgress:
-    """Progress of one stage of a study.
+    """Progress of one stage: one live line on a terminal, otherwise a line per completed item and every 30 seconds.
 
-    Args:
-        label: what is counted, such as ``trials``.
-        total: how many there are.
-        done: how many are known to have been done before this run.
-        console: where to; on a terminal one live line, else a line per completed item and every 30 seconds.
-
-    Attributes:
-        time_left: the estimate that is shown; whoever does not :meth:`advance` tells it of the work.
+    ``label`` is what is counted, such as ``trials``; ``done`` how many were done before this run. Callers that do not
+    :meth:`advance` tell :attr:`time_left` of the work.
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, console: Console) -> None:
@@ -98,13 +84,11 @@ class StageProgress:
         self._refresh()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
     def update(self, completed: int, *, total: int | None = None, best: str = "") -> None:
-        """Say how many are done now, one more or also others of earlier runs; ``best`` is shown beside the count."""
+        """Say how many are done now, those of earlier runs included; ``best`` is shown beside the count."""
         news = completed != self._completed
         self._completed, self._best = completed, best or self._best
         self.total = total or self.total
@@ -113,7 +97,7 @@ class StageProgress:
             self._print_line()
 
     def advance(self) -> None:
-        """Say that one more is done, of a stage whose items are taken for equal."""
+        """Say that one more is done, in a stage whose items are taken to be equal."""
         now, left = time.monotonic(), self.total - self._completed - 1
         self.time_left.worked(1.0, now - self._advanced)
         self.time_left.remains(running=[1.0] * min(left, 1), waiting=[1.0] * (left - 1), slots=1, now=now)

@@ -19,9 +19,8 @@ class Verdict:
 
     Attributes:
         lost: whether the configuration is worse than its rival under every reading.
-        p: the largest p-value over the readings, one-sided.
-        differences: mean of the configuration's value minus the rival's, by reading.
-        objective: what was compared.
+        p: the largest one-sided p-value over the readings.
+        differences: mean of the configuration's ``objective`` minus the rival's, by reading.
     """
 
     lost: bool
@@ -43,19 +42,12 @@ def compare(
     objective: str,
     p: float,
 ) -> Verdict:
-    """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival.
+    """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival under ``readings``.
 
-    As Optuna's WilcoxonPruner: a configuration that is no worse on average never loses, and zero differences are
-    split between the signs. Every trial is a pair, seeds of one class too: what is asked is whether the
-    configuration is worth less on these very classes, and ``p`` is no error rate for others.
-
-    Args:
-        records: finished trials of the configuration.
-        rival_records: the rival's, of the same tasks and seeds in the same order.
-        readings: under which the configuration might still win.
-        rival_reading: under which the rival is best.
-        objective: the column that is compared.
-        p: level below which it loses.
+    As Optuna's WilcoxonPruner: a configuration that is not worse on average never loses, and zero differences are
+    split between the signs. The records are finished trials of the same tasks and seeds in the same order. Every trial
+    is a pair, seeds of one class too: the question is whether the configuration is worth less on these very classes,
+    and ``p``, the level below which it loses, is not an error rate for others.
     """
     rival = np.array([trial_value(record, rival_reading, objective) for record in rival_records])
     differences, values = {}, []

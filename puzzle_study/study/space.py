@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -25,41 +27,39 @@ from puzzle_study.config.read import StudyFile
 from puzzle_study.trials.spec import inert_settings
 from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
+Told = Mapping[Reading, Worth] | None
+"""Worth of a configuration under every reading, or None if it failed."""
 
-class Suggestion(Protocol):
+
+@dataclass(frozen=True)
+class Suggestion:
     """Values of the axes, and where their worth is told."""
 
     values: Values
-
-    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
-        """Tell the worth under every reading, or None where the configuration failed."""
+    tell: Callable[[Told], None] = lambda worth: None
 
 
-class Asker(Protocol):
-    """Where configurations come from."""
+class Asker(ABC):
+    """Where configurations come from; what it is told, and that it is kept, matters only to one that learns."""
 
+    @abstractmethod
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next suggestion, drawn at random if so asked, or None if the space is exhausted."""
 
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:  # noqa: B027
         """Tell the worth of a detector's own settings."""
 
+    def keep(self, journal: Path) -> None:  # noqa: B027
+        """Write down for `optuna-dashboard` what is asked and told, in a new file that nothing is read from."""
 
-def make_asker(file: StudyFile, search: config.Search, journal: Path | None = None) -> Asker:
-    """Return the asker of a study's algorithm.
 
-    Args:
-        file: the study file.
-        search: its search.
-        journal: file in which Optuna's study is kept for `optuna-dashboard`; written anew, never read for results.
-    """
-    if search.algorithm == "grid":
-        return GridAsker(file, search)
-    return OptunaAsker(file, search, journal)
+def make_asker(file: StudyFile, search: config.Search) -> Asker:
+    """Return the asker of a study's algorithm."""
+    return (GridAsker if search.algorithm == "grid" else OptunaAsker)(file, search)
 
 
 def inert_axes(file: StudyFile) -> dict[str, str]:
-    """Return the axes that cannot matter wherever they are searched, each with the reason."""
+    """Return the axes that have no effect wherever they are searched, each with the reason."""
     inert: dict[str, str] = {}
     for name in file.study.search.space if file.study.search else {}:
         detector = file.form.detector_of(name)
@@ -79,7 +79,7 @@ def inert_axes(file: StudyFile) -> dict[str, str]:
 
 
 def validation_note(study: config.Study) -> str | None:
-    """Return that a fixed number of validation images gives way to a share of them somewhere in a study, if it does."""
+    """Return a note if a fixed number of validation images gives way to a share of them; otherwise None."""
     count, data = study.data.validation_count, study.data
     if count is None:
         return None
@@ -88,30 +88,25 @@ def validation_note(study: config.Study) -> str | None:
     if not small and (data.max_train_images or count + 1) > count:
         return None
     return (
-        f"data.validation_count {count} does not fit fewer training images: there {100 * data.validation_fraction:g} % "
-        "validate (data.validation_fraction)"
+        f"data.validation_count {count} is too many for the smaller training sets: of these, "
+        f"{100 * data.validation_fraction:g} % are validation images (data.validation_fraction)"
     )
 
 
-class OptunaAsker:
+class OptunaAsker(Asker):
     """Asks one of Optuna's samplers; the same tells in the same order give the same suggestions."""
 
-    def __init__(self, file: StudyFile, search: config.Search, journal: Path | None) -> None:
+    def __init__(self, file: StudyFile, search: config.Search) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.search = search
-        self.file = file
-        self.free = file.form.free()
+        self.file, self.axes, self.free = file, ordered_axes(search), file.form.free()
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
         self.sampler = make_sampler(search, startup=search.startup * most)
         self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
-        storage = None
-        if journal is not None:
-            journal.unlink(missing_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(journal)))
+        self.storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(
             study_name=file.study.name,
-            storage=storage,
+            storage=self.storage,
             directions=["minimize" if name in LOWER_IS_BETTER else "maximize" for name in objectives(file.study)],
             sampler=self.sampler,
         )
@@ -119,49 +114,54 @@ class OptunaAsker:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self.study.set_metric_names(list(objectives(file.study)))
 
-    def ask(self, *, at_random: bool = False) -> OptunaSuggestion:
+    def ask(self, *, at_random: bool = False) -> Suggestion:
         """Return Optuna's next suggestion; conditional axes are asked only if their condition holds."""
         self.study.sampler = self.random if at_random else self.sampler
         trial = self.study.ask()
-        values: Values = {}
-        for name, axis in ordered_axes(self.search):
-            if applies(axis, values, self.file.study):
-                values[name] = suggest(trial, name, axis)
-        return OptunaSuggestion(self, trial, values)
+        values = chosen_values(self.axes, self.file, lambda name, axis: suggest(trial, name, axis))
+        return Suggestion(values, lambda worth: self.tell(trial.number, values, worth))
+
+    def tell(self, number: int, values: Values, worth: Told) -> None:
+        """Tell Optuna the value under the suggested reading, and add the other readings as trials of their own."""
+        if worth is None:
+            self.study.tell(number, state=optuna.trial.TrialState.FAIL)
+            return
+        asked = next(
+            reading
+            for reading in worth
+            if all(values.get(name, read) == read for name, read in self.read_as(reading).items())
+        )
+        self.study.tell(number, worth[asked])
+        self.add(values, {reading: value for reading, value in worth.items() if reading != asked})
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
         """Let Optuna know a detector's default configuration if it lies in the space."""
-        values: Values = {}
-        for name, axis in ordered_axes(self.search):
-            if applies(axis, values, self.file.study):
-                values[name] = setting_of(settings, name)
-        self.add(values, worth)
+        self.add(chosen_values(self.axes, self.file, lambda name, _: setting_of(settings, name)), worth)
+
+    def keep(self, journal: Path) -> None:
+        """Copy what was asked and told into the journal, and go on there."""
+        kept: Any = JournalStorage(JournalFileBackend(str(journal)))
+        name = self.study.study_name
+        optuna.copy_study(from_study_name=name, from_storage=self.storage, to_storage=kept)
+        self.study = optuna.load_study(study_name=name, storage=kept, sampler=self.sampler)
 
     def read_as(self, reading: Reading) -> dict[str, str]:
         """Return the settings that need no training as a reading has them."""
         return {name: str(getattr(reading, own.rpartition(".")[2])) for name, own in self.free.items()}
 
     def add(self, values: Values, worth: Mapping[Reading, Worth]) -> None:
-        """Add finished trials that Optuna was not asked for, where the values lie in the space."""
+        """Add finished trials that Optuna was not asked for, if the values lie in the space."""
         for reading, value in worth.items():
             params = values | {name: read for name, read in self.read_as(reading).items() if name in values}
             if all(contains(self.distributions[name], params[name]) for name in params):
+                distributions = {name: self.distributions[name] for name in params}
                 self.study.add_trial(
-                    optuna.trial.create_trial(
-                        params=params,
-                        distributions={name: self.distributions[name] for name in params},
-                        values=value,
-                    )
+                    optuna.trial.create_trial(params=params, distributions=distributions, values=value)
                 )
 
 
 def make_sampler(search: config.Search, *, startup: int) -> optuna.samplers.BaseSampler:
-    """Return the sampler of an algorithm.
-
-    Args:
-        search: names the algorithm and its seed.
-        startup: trials drawn at random before TPE and CMA-ES model; NSGA-II's population.
-    """
+    """Return the sampler of an algorithm, with the number of trials drawn at random before TPE models."""
     if search.algorithm == "random":
         return optuna.samplers.RandomSampler(seed=search.seed)
     if search.algorithm == "nsga2":
@@ -173,66 +173,42 @@ def make_sampler(search: config.Search, *, startup: int) -> optuna.samplers.Base
     return optuna.samplers.TPESampler(seed=search.seed, n_startup_trials=startup, constant_liar=True)
 
 
-class OptunaSuggestion:
-    """One asked Optuna trial."""
-
-    def __init__(self, asker: OptunaAsker, trial: optuna.trial.Trial, values: Values) -> None:
-        self.asker, self.trial, self.values = asker, trial, values
-
-    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
-        """Tell Optuna the value under the suggested reading, and add the other readings as trials of their own."""
-        if worth is None:
-            self.asker.study.tell(self.trial, state=optuna.trial.TrialState.FAIL)
-            return
-        asked = next(
-            reading
-            for reading in worth
-            if all(self.values.get(name, read) == read for name, read in self.asker.read_as(reading).items())
-        )
-        self.asker.study.tell(self.trial, worth[asked])
-        self.asker.add(self.values, {reading: value for reading, value in worth.items() if reading != asked})
-
-
-class GridAsker:
-    """Every combination of the values of the axes that need training, in the order of the study file."""
+class GridAsker(Asker):
+    """Every combination of a grid, in the order of the study file."""
 
     def __init__(self, file: StudyFile, search: config.Search) -> None:
-        self._suggestions = self._enumerate(search, file)
+        self._left = grid(file, search)
 
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
-        """Return the next combination, or None after the last one."""
-        return next(self._suggestions, None)
-
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
-        """A grid learns nothing."""
-
-    @staticmethod
-    def _enumerate(search: config.Search, file: StudyFile) -> Iterator[Suggestion]:
-        free = file.form.free()
-        axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
-        seen: set[tuple[tuple[str, Any], ...]] = set()
-        for combination in itertools.product(*(axis.values for _, axis in axes)):
-            values: Values = {}
-            for (name, axis), value in zip(axes, combination, strict=True):
-                if applies(axis, values, file.study):
-                    values[name] = value
-            if (unique := tuple(values.items())) not in seen:
-                seen.add(unique)
-                yield GridSuggestion(values)
+        values = next(self._left, None)
+        return None if values is None else Suggestion(values)
 
 
-class GridSuggestion:
-    """One combination of a grid; nobody wants to be told."""
+def grid(file: StudyFile, search: config.Search) -> Iterator[Values]:
+    """Yield every combination of the values of the axes that need training, each once."""
+    free = file.form.free()
+    axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
+    seen: set[tuple[tuple[str, Any], ...]] = set()
+    for combination in itertools.product(*(axis.values for _, axis in axes)):
+        whole = dict(zip((name for name, _ in axes), combination, strict=True))
+        values = chosen_values(axes, file, lambda name, _, whole=whole: whole[name])  # type: ignore[misc]
+        if (unique := tuple(values.items())) not in seen:
+            seen.add(unique)
+            yield values
 
-    def __init__(self, values: Values) -> None:
-        self.values = values
 
-    def tell(self, worth: Mapping[Reading, Worth] | None) -> None:
-        """A grid learns nothing."""
+def chosen_values(
+    axes: Iterable[tuple[str, config.Axis]], file: StudyFile, choose: Callable[[str, config.Axis], config.Scalar]
+) -> Values:
+    """Return the value that is chosen for each axis whose condition holds for the values before it."""
+    values: Values = {}
+    for name, axis in axes:
+        if applies(axis, values, file.study):
+            values[name] = choose(name, axis)
+    return values
 
 
 def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.Scalar:
-    """Return Optuna's value for an axis."""
     if axis.kind in ("choice", "grid"):
         value: config.Scalar = trial.suggest_categorical(name, axis.values)
         return value
@@ -243,7 +219,6 @@ def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.S
 
 
 def distribution(axis: config.Axis) -> BaseDistribution:
-    """Return Optuna's distribution of an axis."""
     if axis.kind in ("choice", "grid"):
         return CategoricalDistribution(axis.values)
     low, high = axis.values
@@ -253,7 +228,7 @@ def distribution(axis: config.Axis) -> BaseDistribution:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one of a distribution's."""
+    """Whether a value lies in a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, (FloatDistribution, IntDistribution))

@@ -1,7 +1,7 @@
-"""Where a study's results are when that is not one node's disk: a folder that every node sees, or a store at a URL.
+"""Where a study's results are: in a folder that every node sees, or in a store at a URL.
 
-With a URL the results folder of the driver is a copy. A worker works in a private folder of its own and brings what a
-trial leaves to the store, the record last; the driver fetches it, and brings tables and the report.
+With a URL the driver's results folder is a copy. A worker works in a private folder and brings what a trial leaves to
+the store, the record last; the driver fetches it, and brings tables and the report.
 """
 
 from __future__ import annotations
@@ -33,27 +33,23 @@ NOT_KEPT = ("ray", "checkpoints")
 # Google's client would try for a quarter of an hour.
 GCS_RETRY_SECONDS = 10
 AT_FIRST = "check the address and the credentials of that machine"
-MEANWHILE = "nothing that is finished is lost: see that it is reached and go on with --resume"
+MEANWHILE = "finished trials are kept: make the store reachable and go on with --resume"
 # What the clients of S3 and GCS put around the cause.
 NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
 
 
 def results_folder(given: Path | None, storage: str | None) -> Path:
-    """Return the folder in which the study's own goes: the command line's, else a shared folder, else results/."""
+    """Return the folder that holds the study's own: the command line's, otherwise a shared folder or results/."""
     if given is not None:
         return given
     return Path(storage) if storage is not None and not is_url(storage) else Path("results")
 
 
 class Store:
-    """The files of one study at a URL, by their names below it.
-
-    Args:
-        url: such as ``s3://bucket/folder`` or ``gs://bucket/folder``; ``file:///folder`` is one, too.
-        name: the study's own folder there.
+    """The files of the study ``name`` at a URL: ``s3://bucket/folder``, ``gs://bucket/folder`` or ``file:///folder``.
 
     Raises:
-        UserError: the URL is none that pyarrow knows, names no bucket, or holds a password.
+        UserError: pyarrow does not know the URL, or it names no bucket, or it contains a password.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -64,8 +60,8 @@ class Store:
             parts = urlsplit(url)
             if parts.password is not None:
                 raise UserError(
-                    f"storage {parts.scheme}://…@{parts.hostname}{parts.path} holds a password, which would stay in "
-                    f"every copy of study.yaml; take it out and give each node its credentials"
+                    f"storage {parts.scheme}://…@{parts.hostname}{parts.path} contains a password, which would "
+                    f"stay in every copy of study.yaml; take it out and give each node its credentials"
                 )
             if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
                 url += f"{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
@@ -79,12 +75,7 @@ class Store:
         self._selector, self._file = fs.FileSelector, fs.FileType.File
 
     def files(self, folder: str = "", *, half: bool = False) -> dict[str, int]:
-        """Return the names below a folder with their sizes, none where there is no such folder.
-
-        Args:
-            folder: below the study's own.
-            half: give instead what workers that were killed left half brought.
-        """
+        """Return names and sizes of the files below a folder; with ``half``, those that were half brought."""
         selector = self._selector(str(self._root / folder), allow_not_found=True, recursive=True)
         return {
             str(PurePosixPath(info.path).relative_to(self._root)): info.size
@@ -122,8 +113,13 @@ class Store:
         if written != path:
             self._fs.move(str(written), str(path))
 
+    def bring(self, paths: Iterable[Path], root: Path) -> None:
+        """Bring those of these paths below ``root`` that are files, in this order."""
+        for path in paths:
+            if path.is_file():
+                self.put(path.relative_to(root).as_posix(), root)
+
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files."""
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.delete_file(str(self._root / name))
@@ -132,7 +128,7 @@ class Store:
         """Write and remove a file.
 
         Raises:
-            UserError: this machine may not, or cannot reach the store.
+            UserError: this machine must not write there, or cannot reach the store.
         """
         # Several nodes may do this at once, and several of one host name.
         name = f".check-{secrets.token_hex(8)}"
@@ -144,7 +140,7 @@ class Store:
 
     @contextlib.contextmanager
     def explained(self, mend: str = MEANWHILE) -> Iterator[None]:
-        """Turn what goes wrong between here and the store into a sentence that ends with how to mend it."""
+        """Turn an error between this machine and the store into a sentence that ends with how to mend it."""
         try:
             yield
         except OSError as error:
@@ -164,7 +160,7 @@ class Place:
 
     Attributes:
         root: the results folder; without a URL every node sees it under this path.
-        url: the store that holds the truth, None where ``root`` does.
+        url: the store that holds the truth; None: ``root`` does.
         name: the study's own folder in the store.
         version: puzzle_study's version on the driver.
     """
@@ -180,7 +176,6 @@ class Place:
         return Place(str(results.root), storage if is_url(storage) else None, results.root.name)
 
     def store(self) -> Store:
-        """Return the store."""
         assert self.url is not None
         return Store(self.url, self.name)
 
@@ -203,8 +198,8 @@ class Place:
                     store.get("study.yaml", Path(folder))
                     if (Path(folder) / "study.yaml").read_bytes() != results.study_file.read_bytes():
                         raise UserError(
-                            f"{self.root} holds another study than {self.url}/{self.name}, which is the one that "
-                            f"counts; remove that folder, or use another with --results"
+                            f"{self.root} holds another study than {self.url}/{self.name}; remove that folder, or "
+                            f"choose another one with --results"
                         )
             self._get({name: size for name, size in there.items() if _part(name) not in NOT_KEPT}, store)
 
@@ -216,22 +211,18 @@ class Place:
                 self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
 
     def arriving(self, results: Results) -> Results:
-        """Return the results as whoever waits for a trial reads them: its record is fetched first.
-
-        Raises:
-            UserError: here and whenever a record is asked for, where the store cannot be reached.
-        """
+        """Return the results for reading trials as they end: a record is fetched before it is read."""
         return results if self.url is None else _Arriving(results.root, self.store())
 
     def publish(self, *, finished: bool) -> None:
-        """Bring what the driver wrote: the study and records of its own, and at the end everything."""
+        """Bring what the driver wrote: the study and its own records, and at the end everything."""
         if self.url is None:
             return
-        store, root = self.store(), Path(self.root)
+        store, results = self.store(), Results(Path(self.root))
         here = {
-            path.relative_to(root).as_posix(): path.stat().st_size
+            results.name(path): path.stat().st_size
             # environment.json says that the study is finished, and goes when all else is there.
-            for path in sorted(root.rglob("*"), key=lambda path: (path == Results(root).environment_file, path))
+            for path in sorted(results.root.rglob("*"), key=lambda path: (path == results.environment_file, path))
             if path.is_file() and not path.name.startswith(".")
         }
         early = ("study.yaml", "environment.json")
@@ -243,7 +234,7 @@ class Place:
                 else:
                     wanted = _part(name) not in NOT_KEPT and (finished or name in early)
                 if wanted:
-                    store.put(name, root)
+                    store.put(name, results.root)
             if finished:
                 outdated = (*REWRITTEN, "checkpoints")
                 store.remove(name for name in there if _part(name) in outdated and name not in here)
@@ -252,9 +243,9 @@ class Place:
     def bring(self, path: Path) -> None:
         """Bring one file that the driver wrote."""
         if self.url is not None:
-            store, root = self.store(), Path(self.root)
+            store = self.store()
             with store.explained():
-                store.put(path.relative_to(root).as_posix(), root)
+                store.bring([path], Path(self.root))
 
     def _get(self, wanted: dict[str, int], store: Store) -> None:
         root = Path(self.root)
@@ -268,10 +259,10 @@ class Place:
 
     @contextlib.contextmanager
     def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
-        """Give a worker the results in which it runs a trial, and what it calls after each checkpoint.
+        """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.
 
-        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker
-        that dies loses one finished epoch at most.
+        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker that
+        dies loses at most one finished epoch.
 
         Raises:
             UserError: this node has another version of the package, or does not see the results folder.
@@ -289,7 +280,7 @@ class Place:
             ThreadPoolExecutor(1) as uploader,
         ):
             results = Results(Path(folder))
-            log = results.log_file(key).relative_to(results.root).as_posix()
+            log = results.name(results.log_file(key))
             for name in [*store.files(f"checkpoints/{key}"), *(name for name in store.files("logs") if name == log)]:
                 store.get(name, results.root)
             travelling: list[Future[None]] = []
@@ -297,31 +288,22 @@ class Place:
             def saved() -> None:
                 while travelling:
                     travelling.pop().result()
-                names = [
-                    path.relative_to(results.root).as_posix() for path in sorted(results.checkpoints(key).glob("[!.]*"))
-                ]
+                names = [results.name(path) for path in sorted(results.checkpoints(key).glob("[!.]*"))]
                 travelling.append(uploader.submit(_renew, store, names, f"checkpoints/{key}", results.root))
 
             try:
                 yield results, saved
             finally:
-                if results.log_file(key).exists():
-                    store.put(log, results.root)
+                store.bring([results.log_file(key)], results.root)
             while travelling:
                 travelling.pop().result()
             for part in ("errors", "detectors", "records"):
-                for path in sorted((results.root / part).rglob("[!.]*")):
-                    if path.is_file():
-                        store.put(path.relative_to(results.root).as_posix(), results.root)
+                store.bring(sorted((results.root / part).rglob("[!.]*")), results.root)
             store.remove(store.files(f"checkpoints/{key}"))
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Results]:
-        """Give a worker the results in which it runs a unit of the attack stage.
-
-        Raises:
-            UserError: this node has another version of the package.
-        """
+        """Give a worker, if it has the study's version, the results in which it runs a unit of the attack stage."""
         self._check_version()
         if self.url is None:
             yield Results(Path(self.root))
@@ -332,11 +314,10 @@ class Place:
             yield results
             left = sorted((results.root / "attacks").glob("[!.]*"), key=lambda path: path.suffix == ".json")
             with store.explained():
-                for path in left:
-                    store.put(path.relative_to(results.root).as_posix(), results.root)
+                store.bring(left, results.root)
 
     def _check_version(self) -> None:
-        """Refuse to work where another version is: on a node that joined after all others were looked at."""
+        """Refuse to work with another version; a node may have joined after all others were checked."""
         if self.version != __version__:
             raise UserError(
                 f"node {socket.gethostname()} has puzzle_study {__version__}, the study runs {self.version}; "
@@ -345,7 +326,7 @@ class Place:
 
 
 class _Arriving(Results):
-    """Results whose records are fetched, with their logs, when asked for; those written here are brought there."""
+    """Results that fetch a record and its log before reading, and bring the records that are written here."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
@@ -354,27 +335,24 @@ class _Arriving(Results):
             self._there = set(store.files("records"))
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record; what is said of it points at its log."""
+        """Return a trial's record; its log, which the record points to, is fetched too."""
         with self._store.explained():
             for path in sorted((self.root / "records").glob("[!.]*.json")):
-                name = path.relative_to(self.root).as_posix()
+                name = self.name(path)
                 if name not in self._there:
                     self._store.put(name, self.root)
                     self._there.add(name)
-            log, name = (
-                path.relative_to(self.root).as_posix() for path in (self.log_file(trial), self.record_file(trial))
-            )
+            name = self.name(self.record_file(trial))
             with contextlib.suppress(FileNotFoundError):
-                self._store.get(log, self.root)
+                self._store.get(self.name(self.log_file(trial)), self.root)
             with contextlib.suppress(FileNotFoundError):
                 self._store.get(name, self.root)
                 self._there.add(name)
         return super().record(trial)
 
     def remove_record(self, trial: str) -> None:
-        """Remove a trial's record here and there."""
         super().remove_record(trial)
-        name = self.record_file(trial).relative_to(self.root).as_posix()
+        name = self.name(self.record_file(trial))
         if name in self._there:
             with self._store.explained():
                 self._store.remove([name])
@@ -382,14 +360,13 @@ class _Arriving(Results):
 
 
 class _OnDemand(Results):
-    """Results whose detectors are fetched when they are asked for."""
+    """Results that fetch a detector when it is asked for."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
         self._store = store
 
     def detector(self, trial: str) -> Path:
-        """Return the folder of a detector."""
         folder = super().detector(trial)
         if not folder.exists():
             with self._store.explained():

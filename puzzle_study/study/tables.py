@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.trials.following import FOLLOWED
+from puzzle_study.trials.locating import COLUMNS as LOCATED
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import (
@@ -32,23 +34,18 @@ from puzzle_study.trials.worth import (
 )
 
 METRICS = (
-    "auroc",
-    "auroc_low",
-    "auroc_high",
-    "inverted",
-    "average_precision",
-    "fpr_at_tpr95",
-    "fpr_at_tpr99",
-    "fpr_at_tpr995",
+    *(field.name for field in fields(metrics.Evaluation) if field.name not in ("n", "n_anomalies")),
     "flagged_normal",
     "flagged_anomalous",
     "selection",
     "robust_auroc",
     "robust_selection",
+    *LOCATED,
 )
 PLAIN = (
     "epochs",
     "images_seen",
+    "images_scored",
     "seconds",
     "train_seconds",
     "evaluation_seconds",
@@ -61,6 +58,7 @@ PLAIN = (
     "n_validation",
     "n_test",
     "n_anomalies",
+    "n_masks",
 )
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
@@ -72,8 +70,11 @@ def write_tables(plan: Plan, results: Results) -> None:
     """Write the three tables of everything that has a record so far."""
     axes = training_axes(plan.study)
     rows, epochs = [], []
-    for role, spec, settings in _specs(plan):
-        record = plan.records.get(spec.key) or _never_run(plan, spec)
+    trials = [(REFERENCE, spec, spec.settings) for spec in plan.references]
+    trials += [(CONFIGURATION, spec, planned.settings) for planned in plan.configurations for spec in planned.trials]
+    for role, spec, settings in trials:
+        reason = plan.given_up(spec.key)
+        record = plan.records.get(spec.key) or (Record(spec, "stopped", reason) if reason else None)
         if record is None:
             continue
         searched = {name: setting_of(settings, name) for name in axes} if role == CONFIGURATION else {}
@@ -89,12 +90,6 @@ def write_tables(plan: Plan, results: Results) -> None:
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
 
 
-def _never_run(plan: Plan, spec: TrialSpec) -> Record | None:
-    """Return what stands for a trial that was not run because its configuration was given up."""
-    reason = plan.given_up(spec.key)
-    return Record(spec, "stopped", reason) if reason else None
-
-
 def training_axes(study: config.Study) -> list[str]:
     """Return the searched settings that need training, in the order of the study file."""
     free = Form.of_study(study).free()
@@ -102,14 +97,7 @@ def training_axes(study: config.Study) -> list[str]:
 
 
 def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """Return a trial's row of trials.csv.
-
-    Args:
-        role: ``configuration`` or ``reference``.
-        record: of the trial.
-        searched: values of the axes that need training.
-        error: the norm under which the metrics are.
-    """
+    """Return a trial's row of trials.csv, with the values of searched settings and the metrics under an error norm."""
     spec = record.spec
     row: dict[str, Any] = {
         "trial": spec.key,
@@ -136,14 +124,15 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
                 stem, _, end = name.partition("_") if name in ("auroc_low", "auroc_high") else (name, "", "")
                 if name in values:
                     row[f"{stem}_{aggregation}" + (f"_{end}" if end else "")] = values[name]
-            last = _evaluated(record, aggregation, error)[-LAST:]
+            along = record.history.get(f"auroc_{aggregation}_{error}", [])
+            last = [value for value in along if value is not None][-LAST:]
             row[f"last20_{aggregation}_mean"] = float(np.mean(last)) if last else math.nan
             row[f"last20_{aggregation}_std"] = float(np.std(last, ddof=1)) if len(last) > 1 else math.nan
     return row
 
 
 def epoch_rows(record: Record, error: str) -> pd.DataFrame:
-    """Return a trial's rows of epochs.parquet: what its detector reports of an epoch, and the AUROC along it."""
+    """Return a trial's rows of epochs.parquet: what its detector reports of each epoch, and the AUROC along them."""
     history = record.history
     if not history:
         return pd.DataFrame()
@@ -159,7 +148,7 @@ def epoch_rows(record: Record, error: str) -> pd.DataFrame:
 
 
 def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return summary.csv: every configuration under every aggregation, ranked, and the references."""
+    """Return the rows of summary.csv: every configuration under every aggregation, ranked, and the references."""
     study = plan.study
     winner = plan.winner()
     rows = []
@@ -192,14 +181,14 @@ def _shown(planned: Planned, may_win: Sequence[Reading]) -> list[Reading]:
 
 
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
-    """Write ranks by the first objective, and which rows are on the Pareto front where there are several."""
+    """Write the ranks by the first objective, and with several objectives which rows are on the Pareto front."""
     columns = plan.objectives
     worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
-    contenders_in_order = sorted(
-        zip(contenders, worths, strict=True), key=lambda pair: (-gain(columns[0], pair[1][0]), pair[0]["number"])
+    order = sorted(
+        range(len(contenders)), key=lambda index: (-gain(columns[0], worths[index][0]), contenders[index]["number"])
     )
-    for rank, (row, _) in enumerate(contenders_in_order, start=1):
-        row["rank"] = rank
+    for rank, index in enumerate(order, start=1):
+        contenders[index]["rank"] = rank
     if len(columns) > 1:
         for row, on_front in zip(contenders, pareto_front(worths, columns), strict=True):
             row["pareto"] = on_front
@@ -224,6 +213,10 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
     row["note"] = lacking([record.tested for record in records])
     measured = [record for record in records if not metrics.lacking(*record.tested)]
     row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
+    for name in LOCATED:
+        values = [value for record in records if (value := record.value(reading, name)) is not None]
+        if values:
+            row[name] = float(np.mean(values))
     row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
     if role == CONFIGURATION:
         worth = configuration_worth(records, reading, plan.objectives)
@@ -241,16 +234,3 @@ def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
     mean = mean_interval(values, strata, bounds=(0, 1))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return dict(zip(AUROC, (mean.value, spread, mean.low, mean.high, mean.method), strict=True))
-
-
-def _specs(plan: Plan) -> Iterable[tuple[str, TrialSpec, config.Settings]]:
-    for spec in plan.references:
-        yield REFERENCE, spec, spec.settings
-    for planned in plan.configurations:
-        for spec in planned.trials:
-            yield CONFIGURATION, spec, planned.settings
-
-
-def _evaluated(record: Record, aggregation: str, error: str) -> list[float]:
-    column = record.history.get(f"auroc_{aggregation}_{error}", [])
-    return [value for value in column if value is not None]

@@ -1,7 +1,7 @@
 """Says that Ray on this machine is gone, before the driver is.
 
 Once its node is dead Ray ends a driver from within, some seconds later and at the next use of the object store: with
-exit code 1, no exception and no word. So the processes whose end is that of the node are watched from outside of Ray.
+exit code 1 and without an exception or a message. So the processes that the node needs are watched from outside of Ray.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ PROCESSES = Path("/proc")
 def watched_ray(console: Console) -> Iterator[None]:
     """End this process with a sentence and exit code 2 as soon as Ray on this machine is gone.
 
-    To be entered after Ray has started, and left before it is shut down.
-
-    Args:
-        console: whose live line is on the screen then.
+    Enter it after Ray has started, and leave it before Ray is shut down. The console's live line is cleared first.
     """
     stop, stopper = os.pipe()
     poll = select.poll()
@@ -65,7 +62,7 @@ def _end(name: str, logs: Path, console: Console) -> None:
     console.show_cursor()
     sys.stdout.flush()
     print(
-        f"error: Ray on this machine stopped: its {name} ended (see {logs}); nothing that is finished is lost, "
+        f"error: Ray on this machine stopped: its {name} ended (see {logs}); finished trials are kept, "
         f"go on with --resume",
         file=sys.stderr,
         flush=True,
@@ -75,7 +72,7 @@ def _end(name: str, logs: Path, console: Console) -> None:
 
 
 def _ray_here() -> tuple[dict[int, str], Path]:
-    """Return the processes that this node cannot do without, by their numbers, and the folder of their logs."""
+    """Return the processes that this node needs, by their numbers, and the folder of their logs."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()

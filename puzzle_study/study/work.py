@@ -23,20 +23,13 @@ from puzzle_study.trials.spec import TrialSpec
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one trial, in the unit of its costs.
-
-    Attributes:
-        epochs: at most.
-        epoch: one of them, with its share of the evaluations along training.
-        rest: what does not depend on epochs: a fit at once, calibration, scoring, robustness.
-    """
+    """The work of one trial: an ``epoch`` has its share of the evaluations; ``rest`` does not depend on the epochs."""
 
     epochs: int
     epoch: float
     rest: float
 
     def after(self, epochs: int) -> float:
-        """Return what is left after so many epochs."""
         return max(self.epochs - epochs, 0) * self.epoch + self.rest
 
 
@@ -73,7 +66,7 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
 
 @dataclass
 class _Begun:
-    """A trial that runs: what was last heard of it, and when; ``epoch`` is None before it has reported one."""
+    """A running trial and its last report: when, and at which epoch; None before the first one."""
 
     spec: TrialSpec
     at: float
@@ -81,12 +74,7 @@ class _Begun:
 
 
 class TrialsLeft:
-    """What is left of a plan's trials, told by whoever runs them; times are seconds of one clock.
-
-    Args:
-        plan: what is trained; what it has a record of is done.
-        time_left: what is told of the work done and left.
-    """
+    """What is left of a plan's trials, as their runner tells it; times are seconds of one clock."""
 
     def __init__(self, plan: Plan, time_left: TimeLeft) -> None:
         self._plan, self._time_left = plan, time_left
@@ -101,7 +89,6 @@ class TrialsLeft:
         return [(epoch, epochs) for epoch, epochs in found if epochs > 0]
 
     def clear(self) -> None:
-        """Forget what is running."""
         self._begun.clear()
 
     def started(self, name: str, spec: TrialSpec, now: float) -> None:

@@ -1,4 +1,4 @@
-"""A training as its trial follows it: checkpoints, the AUROC along the epochs, the time that it takes."""
+"""A training as its trial follows it: checkpoints, the AUROC along the epochs, the time it takes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,46 +36,30 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """What earlier processes took up to the checkpoint that this one went on from, and this one until now."""
+        """Seconds of this process, and of earlier ones up to the checkpoint from which it went on."""
         return self.earlier + time.perf_counter() - self._started
 
 
+@dataclass(eq=False)
 class Following(Run):
-    """What a detector's training reports to.
+    """Receives the epochs of a detector's training; keeps checkpoints in a folder, and the rows of epochs.parquet.
 
-    Args:
-        detector: that is trained.
-        evaluate: how it is followed.
-        followed: the images that it is followed on.
-        folder: of the checkpoints.
-        clock: of the trial.
-        on_epoch: called after every epoch with its row of epochs.parquet.
-
-    Attributes:
-        history: the rows so far.
-        train_seconds: spent in training, over all processes.
-        evaluation_seconds: spent in following it.
+    The seconds are those of all processes that worked on the trial, in training and in evaluating along it.
     """
 
-    def __init__(
-        self,
-        detector: Detector,
-        evaluate: config.Evaluate,
-        followed: FollowedImages,
-        *,
-        folder: Path,
-        clock: Clock,
-        on_epoch: EpochCallback | None,
-    ) -> None:
-        self.detector, self.evaluate, self.followed = detector, evaluate, followed
-        self.folder, self.clock, self.on_epoch = folder, clock, on_epoch
-        self.history: list[dict[str, float]] = []
-        self.train_seconds = self.evaluation_seconds = 0.0
-        self._started = time.perf_counter()
+    detector: Detector
+    evaluate: config.Evaluate
+    followed: FollowedImages
+    folder: Path
+    clock: Clock
+    on_epoch: EpochCallback | None
+    history: list[dict[str, float]] = field(default_factory=list)
+    train_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    _started: float = field(default_factory=time.perf_counter)
 
     @property
     def epochs(self) -> int:
-        """Epochs done."""
         return len(self.history)
 
     def resumed(self) -> dict[str, Any] | None:
@@ -88,8 +72,7 @@ class Following(Run):
         self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
         self.clock.earlier = state["seconds"]
         log.info("going on after epoch %d", self.epochs)
-        trained: dict[str, Any] = state["trained"]
-        return trained
+        return dict(state["trained"])
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         """Follow an epoch and keep its checkpoint."""
@@ -114,7 +97,7 @@ class Following(Run):
         self._started = time.perf_counter()
 
     def columns(self) -> dict[str, list[float | None]]:
-        """Return the history as columns for JSON; what an epoch has not is None."""
+        """Return the history as columns for JSON; None stands for values that an epoch does not have."""
         names = list(dict.fromkeys(name for row in self.history for name in row))
         return {
             name: [None if math.isnan(value := row.get(name, math.nan)) else value for row in self.history]
@@ -124,13 +107,7 @@ class Following(Run):
 
 @dataclass(frozen=True, eq=False)
 class FollowedImages:
-    """The images on which a training is followed.
-
-    Attributes:
-        validation: normal images that were not trained on.
-        test: test images, with their labels.
-        pseudo: pseudo-anomalies, for the label-free criterion; None: it is not followed.
-    """
+    """The images and labels on which a training is followed; without ``pseudo``, so is no criterion."""
 
     validation: Tensor
     test: Tensor
@@ -139,14 +116,7 @@ class FollowedImages:
 
     @staticmethod
     def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: Tensor) -> FollowedImages:
-        """Choose the images of a task.
-
-        Args:
-            task: images and labels.
-            evaluate: how many, and whether the criterion is followed.
-            validation: the task's, on the device.
-            pseudo: its pseudo-anomalies.
-        """
+        """Choose a task's images, on the device of ``validation``."""
         device = validation.device
         images, labels = chosen_images(task, evaluate.max_images)
         followed = pseudo.to(device) if evaluate.selection else None
@@ -157,7 +127,8 @@ class FollowedImages:
 
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
-        validation_NK = detector.error_matrix(self.validation)
+        detector.calibrate(self.validation)
+        validation_NK = detector.validation_NK
         followed = {}
         if not metrics.lacking(len(self.labels), int(self.labels.sum())):
             followed["auroc"] = detector.error_matrix(self.test), self.labels

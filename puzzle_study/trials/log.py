@@ -1,4 +1,4 @@
-"""What happened to a trial, in a text file of its own that outlives it."""
+"""The log of a trial: a text file that outlives it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class _LogFile(logging.FileHandler):
     """A log file that never stops a trial: what cannot be written is left out."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Drop the line; the disk that is full for it will be full for a checkpoint too, and that is said."""
+        """Drop the line; a full disk will be reported by the next checkpoint."""
 
 
 @contextlib.contextmanager
 def trial_log(path: Path) -> Iterator[None]:
-    """Append what the package logs to a file, from `info` upwards.
+    """Append what the package logs to a file, from `info` upwards, and what ends the trial.
 
     Raises:
         OSError: the file cannot be opened.
@@ -33,6 +33,9 @@ def trial_log(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         yield
+    except Exception:
+        logger.exception("trial %s stopped", path.stem)
+        raise
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

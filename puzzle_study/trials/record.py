@@ -22,13 +22,13 @@ class Record:
 
     Attributes:
         spec: the trial.
-        status: ``finished``; ``failed`` with a reason; ``stopped`` by a rule or a race.
-        error: why it failed or was stopped, as a sentence; else empty.
+        status: ``finished``; ``failed``; ``stopped`` by a rule or a race.
+        error: why it failed or was stopped, as a sentence.
         seconds: wall time over all processes that worked on it.
         measured: plain columns of a finished trial, such as ``epochs``, ``train_seconds`` and ``n_test``.
         metrics: by error norm and aggregation: test metrics and criteria.
-        history: columns along the training, by name; values that an epoch has not are None.
-        stopping: the rule that stopped it, and what it had reached.
+        history: columns along the training, by name; values that an epoch does not have are None.
+        stopping: the rule that stopped it, and the criterion that it had reached.
         user_error: why it failed, if the user can mend that.
     """
 
@@ -48,6 +48,11 @@ class Record:
         return self.status == "finished"
 
     @property
+    def worked(self) -> bool:
+        """Whether it did not fail."""
+        return self.status != "failed"
+
+    @property
     def tested(self) -> tuple[int, int]:
         """Test images of a finished trial, and anomalies among them."""
         return self.measured["n_test"], self.measured["n_anomalies"]
@@ -63,11 +68,9 @@ class Record:
         return None if found is None else float(found)
 
     def column(self, name: str) -> Any:
-        """Return a plain column, or None."""
         return self.seconds if name == "seconds" else self.measured.get(name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain values."""
         content = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if entry.name != "spec"}
         spec = self.spec
         names = {"format": RECORD_FORMAT, "trial": spec.key, "configuration": spec.configuration}
@@ -75,11 +78,11 @@ class Record:
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> Record:
-        """Return what :meth:`to_json` described.
+        """Return the record that :meth:`to_json` described.
 
         Raises:
             UserError: its detector is not installed.
-            KeyError, TypeError, ValueError: it is no record of this version.
+            KeyError, TypeError, ValueError: it is not a record of this version.
         """
         names = [entry.name for entry in dataclasses.fields(Record) if entry.name != "spec"]
         return Record(spec=TrialSpec.from_json(content), **{name: content[name] for name in names})

@@ -1,7 +1,6 @@
-"""Robustness at the end of a training, so that a search can have it as an objective.
+"""Robustness at the end of a training, so that a search can use it as an objective.
 
-The attack stage of a study measures attacks in full, on the configurations that it is asked to; this is one small
-attack on every trained detector.
+It is one small attack on every trained detector; the attack stage measures attacks in full on a few configurations.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ def measure_robustness(
         robust: the attack.
 
     Returns:
-        ``robust_auroc``, in [0, 1]: attacked normal test images against clean anomalies, up to ``robust.max_images``
-        of each, left out if the test lacks one of them; ``robust_selection``: attacked validation images, as many at
-        most, against clean pseudo-anomalies, without labels.
+        Two AUROCs in [0, 1], each on at most ``robust.max_images`` attacked images: ``robust_auroc`` of attacked normal
+        test images against clean anomalies, left out if the test lacks one of them; ``robust_selection`` of attacked
+        validation images against clean pseudo-anomalies, without labels.
     """
     spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
     tested, test_labels = chosen_of_each_side(task, robust.max_images)

@@ -25,7 +25,7 @@ class TrialSpec:
         settings: the configuration; settings that need no training do not count.
         task: which one-class problem.
         seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
-        fingerprint: content of the data set.
+        fingerprint: hash of the data set's content.
     """
 
     settings: config.Settings
@@ -35,7 +35,6 @@ class TrialSpec:
 
     @property
     def detector(self) -> str:
-        """Name of the detector."""
         return self.settings.detector
 
     def to_json(self) -> dict[str, Any]:
@@ -63,9 +62,9 @@ class TrialSpec:
     def training_seed(self) -> int:
         """Seed of the training's weights and draws, below 2^60: the hash of seed, data set, normal class and repeat.
 
-        With the study's seed itself all classes would start from the same weights and draw the same stream, and a
-        lucky seed would be lucky for all of them: intervals of a mean over classes want independent trainings.
-        Configurations share it, so that they are compared on the same draws.
+        With the study's seed itself all classes would share their weights and draws, and a lucky seed would be lucky
+        for all of them: intervals of a mean over classes need independent trainings. Configurations share this seed, so
+        that they are compared on the same draws.
         """
         return int(content_key({"seed": self.seed, "task": asdict(self.task)}, length=15), 16)
 
@@ -118,12 +117,7 @@ def _remove(content: dict[str, Any], dotted: str) -> None:
 
 
 def reference_settings(name: str, *beside: config.Settings) -> config.Settings:
-    """Return the configuration of a reference that stands beside others.
-
-    Args:
-        name: of the reference's detector.
-        beside: the default configurations of the study's own detectors, whose images it gets.
-    """
+    """Return the configuration of a reference, for the images of the study's own default configurations."""
     kind = DETECTORS[name].Settings
     data, evaluate = beside[0].data, beside[0].evaluate
     own = kind.model_validate(forms.own_part(kind, layers.resolved(kind, {}, data.name)))

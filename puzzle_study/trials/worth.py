@@ -47,11 +47,7 @@ def readings(study: config.Study, detector: str) -> list[Reading]:
 
 
 def objectives(study: config.Study) -> tuple[str, ...]:
-    """Return the columns that configurations are compared by, the first of which ranks them.
-
-    By default the selection criterion: AUROC of validation images against pseudo-anomalies made of them, or the
-    test AUROC where the study says ``oracle``.
-    """
+    """Return the columns that configurations are compared by; the first one ranks them. Default: the selection's."""
     if study.search is not None and study.search.objectives is not None:
         return tuple(study.search.objectives)
     return (criterion(study.selection),)
@@ -68,7 +64,7 @@ def summary_column(objective: str, selection: str) -> str:
 
 
 def chosen_by(study: config.Study) -> str:
-    """Return by what the winner is chosen, for people."""
+    """Return what the winner is chosen by, for people."""
     named = study.search is not None and study.search.objectives is not None
     return objectives(study)[0] if named else study.selection
 
@@ -95,11 +91,7 @@ def trial_value(record: Record, reading: Reading, objective: str) -> float:
 
 
 def lacking(tests: Sequence[tuple[int, int]]) -> str:
-    """Return what the tests of trials lack for an AUROC, and in how many of them; an empty string if nothing.
-
-    Args:
-        tests: the number of test images and of anomalies among them, for each trial.
-    """
+    """Return what test sets lack for an AUROC, and in how many trials, from the images and anomalies of each; or ''."""
     counted = Counter(metrics.lacking(images, anomalies) for images, anomalies in tests)
     return "; ".join(
         what if count == len(tests) else f"{what} in {count} of {len(tests)} trials"
@@ -123,7 +115,7 @@ def require_labels(data: config.Data, selection: str) -> None:
 
 
 def pareto_front(worths: Sequence[Worth], columns: Sequence[str]) -> list[bool]:
-    """Return which points no other one is better than in an objective without being worse in another."""
+    """Return for each point whether no other one is better in an objective without being worse in another."""
     gains = [tuple(gain(column, value) for column, value in zip(columns, worth, strict=True)) for worth in worths]
     return [
         not any(other != point and all(a >= b for a, b in zip(other, point, strict=True)) for other in gains)

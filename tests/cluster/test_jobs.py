@@ -7,7 +7,6 @@ import secrets
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.cluster.test_object_stores import free_port
+from tests.cluster.test_object_stores import answers, free_port
 from tests.study.conftest import tune_environment
 
 # What the job server requires beside the package, which `make test` puts beside its environment.
@@ -37,16 +36,11 @@ train: {epochs: 2, batch_size: 16, precision: float32}
 evaluate: {every: 2, max_images: 20}
 references: [nearest_neighbour]
 """
-LONG = (
-    "--set",
-    "name=long",
-    "--set",
-    "train.epochs=60",
-    "--set",
-    "seeds=[0, 1, 2, 3]",
-    "--set",
-    "max_concurrent=1",
-)
+LONG = [
+    word
+    for setting in ("name=long", "train.epochs=60", "seeds=[0, 1, 2, 3]", "max_concurrent=1")
+    for word in ("--set", setting)
+]
 
 
 @dataclass
@@ -93,15 +87,6 @@ class Head:
         assert done.returncode == 0, done.stderr
         (line,) = [row for row in done.stdout.splitlines() if "ray job submit" in row]
         return line
-
-
-def answers(port: int) -> bool:
-    """Whether something listens on a port of the loopback."""
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.study.conftest import tune_command, tune_environment, wait_until
+from tests.study.conftest import start, start_process, tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
 pytestmark = pytest.mark.slow
@@ -80,15 +80,12 @@ class Cluster:
         )
         self.address = self._answer()
 
-    def add_node(self) -> None:
-        """Start a second node."""
-        self._tell()
-        assert self._answer() == "added"
-
-    def remove_node(self) -> None:
-        """Kill the first node."""
-        self._tell()
-        assert self._answer() == "removed"
+    def go_on(self) -> str:
+        """Let the next thing happen to the cluster, and return what it was."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
 
     def close(self) -> None:
         """End what is left of it."""
@@ -101,18 +98,7 @@ class Cluster:
 
     def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Start a study that joins, with its environment changed."""
-        return subprocess.Popen(
-            tune_command(*arguments, "--address", self.address),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environment | environment,
-        )
-
-    def _tell(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        return start_process(tune_command(*arguments, "--address", self.address), self.environment | environment)
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -137,13 +123,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the study without a cluster."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(STUDY, encoding="utf-8")
-    subprocess.run(
-        tune_command(folder / "tiny.yaml", "--results", folder),
-        check=True,
-        capture_output=True,
-        env=tune_environment(),
-        timeout=300,
-    )
+    driver = start(folder / "tiny.yaml", "--results", folder)
+    out, err = driver.communicate(timeout=300)
+    assert driver.returncode == 0, out + err
     return folder / "tiny"
 
 
@@ -227,9 +209,9 @@ def test_a_node_lost_in_mid_study_changes_no_number(cluster: Cluster, undisturbe
     driver = cluster.start(tmp_path / "tiny.yaml", "--set", f"storage={tmp_path / 'shared'}")
     results = tmp_path / "shared" / "tiny"
     wait_for(driver, results, "checkpoints/*/epoch-*.pt", 1)
-    cluster.add_node()
+    assert cluster.go_on() == "added"
     wait_for(driver, results, "checkpoints/*/epoch-*[1-4][0-9].pt", 1)  # far from the end of a trial of 80
-    cluster.remove_node()
+    assert cluster.go_on() == "removed"
     out, err = driver.communicate(timeout=300)
     assert driver.returncode == 0, out + err
     assert err == "", "nothing is said but our own lines"

@@ -82,7 +82,7 @@ def test_a_store_without_a_bucket_is_refused(url: str) -> None:
 
 
 def test_a_password_in_the_address_is_refused_and_not_said() -> None:
-    with pytest.raises(UserError, match=r"^storage s3://…@bucket/x holds a password, which would stay") as caught:
+    with pytest.raises(UserError, match=r"^storage s3://…@bucket/x contains a password") as caught:
         storage.Store("s3://key:geheim@bucket/x?region=us-east-1", "tiny")
     assert "geheim" not in str(caught.value)
 
@@ -106,9 +106,7 @@ def test_what_a_store_says_is_cut_to_its_cause(place: Place, said: str, shown: s
     with pytest.raises(UserError) as caught, place.store().explained():
         raise OSError(said)
     assert shown in str(caught.value)
-    assert str(caught.value).endswith(
-        "; nothing that is finished is lost: see that it is reached and go on with --resume"
-    )
+    assert str(caught.value).endswith("go on with --resume")
 
 
 def test_a_full_disk_is_not_taken_for_a_store_that_is_not_reached() -> None:

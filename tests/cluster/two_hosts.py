@@ -1,10 +1,7 @@
 """Two hosts on one Linux machine: network namespaces with an sshd each, for `ray up` and `ray submit`.
 
-    sudo .venv/bin/python -m tests.cluster.two_hosts
-
-starts a cluster with docker/cluster-local.yaml, submits a study to it, and takes everything down again. A host has its
-own network, processes, name, home and /tmp; the rest of the disk is that of this machine. It wants root, ip, unshare,
-sshd and rsync.
+A host has its own network, processes, name, home and /tmp; the rest of the disk is that of this machine. It wants root,
+ip, unshare, sshd and rsync.
 """
 
 from __future__ import annotations
@@ -15,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -220,29 +216,3 @@ def wait_for_worker(hosts: TwoHosts) -> None:
     while hosts.nodes() < 2:
         assert time.monotonic() < end, "the second host did not join"
         time.sleep(1)
-
-
-def main() -> None:
-    """Start, submit, take down."""
-    reason = missing()
-    if reason is not None:
-        sys.exit(reason)
-    with tempfile.TemporaryDirectory(prefix="two_hosts_") as temporary, two_hosts(Path(temporary)) as hosts:
-        for line in (
-            "python docker/submit.py --token",
-            f"ray up --yes --no-config-cache {hosts.cluster_file}",
-        ):
-            print(line, flush=True)
-            done = hosts.run(line)
-            print(done.stdout[-3000:] + done.stderr[-3000:], flush=True)
-            if done.returncode != 0:
-                sys.exit(f"{line} failed")
-        wait_for_worker(hosts)
-        print("ray submit", flush=True)
-        done = hosts.submit("--set", f"storage={hosts.folder}/results")
-        print(done.stdout + done.stderr, flush=True)
-        sys.exit(done.returncode)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,16 +7,19 @@ import pickle
 import shutil
 import struct
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from puzzle_study import config
+from puzzle_study import data as command
+from puzzle_study.datasets import Task, load_task, task_specs
 from puzzle_study.datasets.records import Bytes
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -48,11 +51,10 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"needs the real images, which are not at {SHARED}")
     folder = tmp_path_factory.mktemp("real")
     shutil.copytree(SHARED / "mnist", folder / "mnist")
-    # The filter came to Python 3.10 and 3.11 with a bug-fix release that not every machine has.
-    safely: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     for archive, name in (("brain_mri/brain_mri.tar", "brain_mri"), ("mvtec_like/magnetic_tile.tar", "mvtec")):
         with tarfile.open(SHARED / archive) as tar:
-            tar.extractall(folder / name, **safely)
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every Python 3.10 and 3.11
+            tar.extractall(folder / name)
     return folder
 
 
@@ -63,6 +65,27 @@ def real_cifar() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real images, which are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets methods of paths fail, as if the user had no permission."""
+
+    def fail(*arguments: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    def refuse(*methods: str) -> None:
+        for method in methods:
+            monkeypatch.setattr(Path, method, fail)
+
+    return refuse
+
+
+def said(*arguments: object, code: int = 0) -> str:
+    """What ``python -m puzzle_study.data`` prints when it ends with an exit code."""
+    result = CliRunner().invoke(command.main, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def section(name: str, **settings: Any) -> config.Data:
@@ -93,6 +116,15 @@ class Layouts:
 
     root: Path
 
+    def section(self, name: str, **settings: Any) -> config.Data:
+        """The data section that leads to a set here."""
+        return section(name, root=str(self.root), **settings)
+
+    def task(self, name: str, **settings: Any) -> Task:
+        """The first task of a set here."""
+        data = self.section(name, **settings)
+        return load_task(data, task_specs(data)[0])
+
     def mnist(self, name: str = "mnist", per_class: int = 6, zipped: bool = True) -> Path:
         """Ten classes, so many images of each in training and half of them in the test."""
         folder = self.root / name
@@ -101,9 +133,8 @@ class Layouts:
             labels = np.repeat(np.arange(10, dtype=np.uint8), count)
             files = {"images-idx3": pixels(seed, len(labels), 28, 28), "labels-idx1": labels}
             for kind, array in files.items():
-                content = idx_bytes(array)
-                path = folder / f"{part}-{kind}-ubyte{'.gz' if zipped else ''}"
-                path.write_bytes(gzip.compress(content) if zipped else content)
+                content = gzip.compress(idx_bytes(array)) if zipped else idx_bytes(array)
+                (folder / f"{part}-{kind}-ubyte{'.gz' if zipped else ''}").write_bytes(content)
         return folder
 
     def cifar_arrays(self, per_batch: int = 20) -> Iterator[tuple[str, Bytes, list[int]]]:

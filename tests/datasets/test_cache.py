@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 
 from puzzle_study.datasets import cache, finding, load_task, task_specs
-from puzzle_study.datasets.records import Decoded, Sizing
+from puzzle_study.datasets.files_unit import FilesUnit
+from puzzle_study.datasets.records import Decoded, Sizing, hexdigest
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts, png, section
@@ -22,8 +24,15 @@ from .conftest import Layouts, png, section
 SIZING = Sizing(size=16, channels=3)
 
 
-def load(layouts: Layouts) -> tuple[Decoded, str]:
-    return cache.load("mvtec", finding.units("mvtec", str(layouts.root))["bottle"], SIZING)
+@pytest.fixture
+def layouts(layouts: Layouts) -> Layouts:
+    """Two categories, of which the empty cache knows nothing."""
+    layouts.categories()
+    return layouts
+
+
+def load(layouts: Layouts, sizing: Sizing = SIZING) -> tuple[Decoded, str]:
+    return cache.load("mvtec", finding.units("mvtec", str(layouts.root))["bottle"], sizing)
 
 
 def entries(folder: Path) -> list[Path]:
@@ -47,18 +56,16 @@ def all_files_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files whose content was hashed."""
     names: list[str] = []
-    original = cache._sha256_of
 
-    def record(file: object) -> str:
-        names.append(Path(str(getattr(file, "name", ""))).name)
-        return original(file)
+    def record(path: Path, algorithm: str) -> str:
+        names.append(path.name)
+        return hexdigest(path, algorithm)
 
-    monkeypatch.setattr(cache, "_sha256_of", record)
+    monkeypatch.setattr(cache, "hexdigest", record)
     return names
 
 
 def test_images_are_mapped_read_only(layouts: Layouts, fresh_cache: Path) -> None:
-    layouts.categories()
     decoded, _ = load(layouts)
     assert isinstance(decoded.images_NCHW, np.memmap)
     assert not decoded.images_NCHW.flags.writeable
@@ -68,9 +75,8 @@ def test_images_are_mapped_read_only(layouts: Layouts, fresh_cache: Path) -> Non
 
 @pytest.mark.usefixtures("all_files_are_old")
 def test_nothing_is_decoded_nor_hashed_twice(
-    layouts: Layouts, fresh_cache: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
+    layouts: Layouts, hashed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layouts.categories()
     first, digest = load(layouts)
     assert len(hashed) == 22 + 2, "all originals, the new array when written and when opened"
     hashed.clear()
@@ -83,11 +89,8 @@ def test_nothing_is_decoded_nor_hashed_twice(
     assert first.groups.tolist() == again.groups.tolist()
 
 
-def test_young_files_are_hashed_each_time(
-    layouts: Layouts, fresh_cache: Path, hashed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_young_files_are_hashed_each_time(layouts: Layouts, hashed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("puzzle_study.datasets.cache.YOUNG_NS", 3600 * 10**9)  # however slow this machine is now
-    layouts.categories()
     load(layouts)
     hashed.clear()
     load(layouts)
@@ -95,17 +98,15 @@ def test_young_files_are_hashed_each_time(
 
 
 @pytest.mark.usefixtures("all_files_are_old")
-def test_a_change_that_hides_its_time_is_noticed(layouts: Layouts, fresh_cache: Path) -> None:
-    folder = layouts.categories()
+def test_a_change_that_hides_its_time_is_noticed(layouts: Layouts) -> None:
+    folder = layouts.root / "mvtec"
     path = folder / "bottle" / "train" / "good" / "000.png"
     png(path, 1, (16, 16), "L")
     settle(folder)
     before, digest = load(layouts)
     size = path.stat().st_size
-    content = bytearray(path.read_bytes())
     png(path, 2, (16, 16), "L")
-    other = path.read_bytes()[: len(content)].ljust(len(content), b"\0")
-    path.write_bytes(other)
+    path.write_bytes(path.read_bytes()[:size].ljust(size, b"\0"))
     os.utime(path, (1e9, 1e9))
     assert (path.stat().st_size, path.stat().st_mtime) == (size, 1e9)
     after, changed = load(layouts)
@@ -115,7 +116,7 @@ def test_a_change_that_hides_its_time_is_noticed(layouts: Layouts, fresh_cache: 
 
 @pytest.mark.usefixtures("all_files_are_old")
 def test_moved_and_touched_files_are_the_same_set(layouts: Layouts, fresh_cache: Path, tmp_path: Path) -> None:
-    folder = layouts.categories()
+    folder = layouts.root / "mvtec"
     _, digest = load(layouts)
     settle(folder)
     assert load(layouts)[1] == digest
@@ -124,8 +125,8 @@ def test_moved_and_touched_files_are_the_same_set(layouts: Layouts, fresh_cache:
     assert len(entries(fresh_cache)) == 1
 
 
-def test_removed_and_renamed_files_are_noticed(layouts: Layouts, fresh_cache: Path) -> None:
-    folder = layouts.categories() / "bottle" / "test" / "hole"
+def test_removed_and_renamed_files_are_noticed(layouts: Layouts) -> None:
+    folder = layouts.root / "mvtec" / "bottle" / "test" / "hole"
     digests = {load(layouts)[1]}
     (folder / "000.png").rename(folder / "999.png")
     digests.add(load(layouts)[1])
@@ -135,34 +136,28 @@ def test_removed_and_renamed_files_are_noticed(layouts: Layouts, fresh_cache: Pa
 
 
 def test_each_sizing_has_its_entry(layouts: Layouts, fresh_cache: Path) -> None:
-    layouts.categories()
-    unit = finding.units("mvtec", str(layouts.root))["bottle"]
-    sizings = [Sizing(size=16, channels=1), Sizing(size=16, channels=3), Sizing(size=32, channels=3)]
-    shapes = [cache.load("mvtec", unit, sizing)[0].images_NCHW.shape for sizing in sizings]
-    assert shapes == [(22, 1, 16, 16), (22, 3, 16, 16), (22, 3, 32, 32)]
+    for channels, size in ((1, 16), (3, 16), (3, 32)):
+        assert load(layouts, Sizing(size, channels))[0].images_NCHW.shape == (22, channels, size, size)
     assert len(entries(fresh_cache)) == 3
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-3] ^= 1
-    path.write_bytes(content)
+def flipped(content: bytes) -> bytes:
+    return content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
 
 
 @pytest.mark.usefixtures("all_files_are_old")
-@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("damage", [lambda content: content[:-7], flipped, lambda content: b"", None])
 @pytest.mark.parametrize("file", ["images.npy", "index.json"])
-def test_a_damaged_entry_is_rebuilt(layouts: Layouts, fresh_cache: Path, damage: object, file: str) -> None:
-    layouts.categories()
+def test_a_damaged_entry_is_rebuilt(
+    layouts: Layouts, fresh_cache: Path, damage: Callable[[bytes], bytes] | None, file: str
+) -> None:
     before, digest = load(layouts)
     expected = np.array(before.images_NCHW)
     (entry,) = entries(fresh_cache)
-    assert callable(damage)
-    damage(entry / file)
+    if damage is None:
+        (entry / file).unlink()
+    else:
+        (entry / file).write_bytes(damage((entry / file).read_bytes()))
     after, same = load(layouts)
     assert same == digest
     assert np.array_equal(after.images_NCHW, expected)
@@ -170,7 +165,6 @@ def test_a_damaged_entry_is_rebuilt(layouts: Layouts, fresh_cache: Path, damage:
 
 
 def test_damaged_memory_of_hashes_does_no_harm(layouts: Layouts, fresh_cache: Path) -> None:
-    layouts.categories()
     _, digest = load(layouts)
     (fresh_cache / "hashes").mkdir(exist_ok=True)
     for content in (b"\xff", b"[]", b"{}", json.dumps({"bottle/train/good/000.png": 5}).encode()):
@@ -180,11 +174,9 @@ def test_damaged_memory_of_hashes_does_no_harm(layouts: Layouts, fresh_cache: Pa
 
 
 def test_leftovers_of_a_killed_process_are_cleared(layouts: Layouts, fresh_cache: Path) -> None:
-    layouts.categories()
     load(layouts)
     (entry,) = entries(fresh_cache)
-    leftover = entry.with_name(f".{entry.name}.12345")
-    entry.rename(leftover)
+    entry.rename(entry.with_name(f".{entry.name}.partial"))
     load(layouts)
     assert entries(fresh_cache) == [entry]
 
@@ -201,7 +193,6 @@ def _load_elsewhere(root: str, folder: str, start: Any, results: Any) -> None:
 
 @pytest.mark.slow
 def test_processes_that_start_at_once(layouts: Layouts, fresh_cache: Path) -> None:
-    layouts.categories()
     context = multiprocessing.get_context("spawn")
     start, results = context.Barrier(3), context.Queue()
     arguments = (str(layouts.root), str(fresh_cache), start, results)
@@ -216,28 +207,24 @@ def test_processes_that_start_at_once(layouts: Layouts, fresh_cache: Path) -> No
     assert len(entries(fresh_cache)) == 1
 
 
-def test_files_that_change_while_they_are_read(layouts: Layouts, fresh_cache: Path) -> None:
-    folder = layouts.categories()
+def test_files_that_change_while_they_are_read(
+    layouts: Layouts, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = layouts.root / "mvtec"
 
-    class Changing:
-        def __init__(self) -> None:
-            self.unit = finding.units("mvtec", str(layouts.root))["bottle"]
+    def decode(self: FilesUnit, sizing: Sizing, digests: dict[str, str]) -> Decoded:
+        result = original(self, sizing, digests)
+        png(folder / "bottle" / "train" / "good" / "000.png", 123)
+        return result
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.unit, name)
-
-        def decode(self, sizing: Sizing, digests: dict[str, str]) -> Decoded:
-            result = self.unit.decode(sizing, digests)
-            png(folder / "bottle" / "train" / "good" / "000.png", 123)
-            return result
-
+    original = FilesUnit.decode
+    monkeypatch.setattr(FilesUnit, "decode", decode)
     with pytest.raises(UserError, match="mvtec/bottle changed while it was read; run the command again"):
-        cache.load("mvtec", Changing(), SIZING)  # type: ignore[arg-type]
+        load(layouts)
     assert not (fresh_cache / "decoded").exists() or entries(fresh_cache) == []
 
 
 def test_a_cache_that_cannot_be_written(layouts: Layouts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layouts.categories()
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PUZZLE_STUDY_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"the cache folder .*file cannot be written .*PUZZLE_STUDY_CACHE to another"):
@@ -245,7 +232,6 @@ def test_a_cache_that_cannot_be_written(layouts: Layouts, tmp_path: Path, monkey
 
 
 def test_a_full_disk_leaves_nothing(layouts: Layouts, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layouts.categories()
 
     def full(*arguments: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
@@ -257,16 +243,10 @@ def test_a_full_disk_leaves_nothing(layouts: Layouts, fresh_cache: Path, monkeyp
 
 
 @pytest.mark.usefixtures("all_files_are_old")
-def test_a_read_only_cache_still_serves(layouts: Layouts, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layouts.categories()
+def test_a_read_only_cache_still_serves(layouts: Layouts, fresh_cache: Path, refuse: Callable[..., None]) -> None:
     _, digest = load(layouts)
     shutil.rmtree(fresh_cache / "hashes")
-
-    def refuse(*arguments: object, **more: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "mkdir", refuse)
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    refuse("mkdir", "write_bytes")
     assert load(layouts)[1] == digest
 
 

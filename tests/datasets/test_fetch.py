@@ -7,18 +7,16 @@ import dataclasses
 import hashlib
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from puzzle_study import data as command
 from puzzle_study.datasets import catalogue, download, transfer
 from puzzle_study.errors import UserError
 
-from .conftest import Layouts
+from .conftest import Layouts, said
 from .test_archives import make_tar, make_zip
 
 
@@ -37,6 +35,23 @@ class Server:
     """Answer this to everything."""
     ranges: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+
+def md5(content: bytes) -> str:
+    return f"md5:{hashlib.md5(content).hexdigest()}"
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a set come from elsewhere, as one file."""
+
+    def replace(name: str, file: str, urls: Sequence[str], content: bytes | None, max_bytes: int = 2 << 20) -> None:
+        checksum = None if content is None else md5(content)
+        found = catalogue.Download(file, tuple(urls), checksum, max_bytes, unpack=name != "mnist")
+        info = dataclasses.replace(catalogue.DATASETS[name], downloads=(found,), checksums={}, expected={})
+        monkeypatch.setitem(catalogue.DATASETS._found, name, info)
+
+    return replace
 
 
 @pytest.fixture
@@ -81,24 +96,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         running.shutdown()
 
 
-def md5(content: bytes) -> str:
-    return f"md5:{hashlib.md5(content).hexdigest()}"
-
-
-def offer(monkeypatch: pytest.MonkeyPatch, name: str, *downloads: catalogue.Download) -> None:
-    """Let a set come from elsewhere."""
-    info = dataclasses.replace(catalogue.DATASETS[name], downloads=downloads, checksums={}, expected={})
-    monkeypatch.setitem(catalogue.DATASETS._found, name, info)
-
-
 CONTENT = bytes(range(256)) * 4000
 
 
+def fetched(root: Path) -> bytes:
+    return (download.fetch("mnist", str(root)) / "file").read_bytes()
+
+
 @pytest.fixture
-def one_file(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def one_file(server: Server, offer: Callable[..., None]) -> Server:
     """MNIST as a single file of a megabyte."""
     server.files["/file"] = CONTENT
-    offer(monkeypatch, "mnist", catalogue.Download("file", (f"{server.url}/file",), md5(CONTENT), 2 << 20))
+    offer("mnist", "file", [f"{server.url}/file"], CONTENT)
     return server
 
 
@@ -112,15 +121,13 @@ def test_a_file_is_fetched_with_progress(one_file: Server, tmp_path: Path) -> No
 
 
 def test_a_file_that_is_there_is_not_fetched_again(one_file: Server, tmp_path: Path) -> None:
-    download.fetch("mnist", str(tmp_path))
-    download.fetch("mnist", str(tmp_path))
+    assert fetched(tmp_path) == fetched(tmp_path)
     assert len(one_file.asked) == 1
 
 
 def test_interruptions_are_continued(one_file: Server, tmp_path: Path) -> None:
     one_file.break_after = [300_000, 200_000]
-    folder = download.fetch("mnist", str(tmp_path))
-    assert (folder / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
     assert [wanted for _, wanted in one_file.asked] == [None, "bytes=300000-", "bytes=500000-"]
 
 
@@ -130,27 +137,25 @@ def test_the_next_command_continues(one_file: Server, tmp_path: Path, monkeypatc
     with pytest.raises(
         UserError, match=r"file could not be fetched \(.*ended after 300,000 of 1,024,000 bytes; 300,000"
     ):
-        download.fetch("mnist", str(tmp_path))
+        fetched(tmp_path)
     assert (tmp_path / "mnist" / "file.part").stat().st_size == 300_000
-    folder = download.fetch("mnist", str(tmp_path))
-    assert (folder / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
     assert one_file.asked[-1][1] == "bytes=300000-"
 
 
 def test_a_new_version_is_not_glued_to_an_old_one(one_file: Server, tmp_path: Path) -> None:
     one_file.break_after = [300_000]
     one_file.etag_later = '"two"'
-    folder = download.fetch("mnist", str(tmp_path))
-    assert (folder / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
 
 
 def test_servers_without_versions_or_ranges_start_again(one_file: Server, tmp_path: Path) -> None:
     one_file.etag, one_file.break_after = None, [300_000]
-    assert (download.fetch("mnist", str(tmp_path)) / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
     assert [wanted for _, wanted in one_file.asked] == [None, None]
     (tmp_path / "mnist" / "file").unlink()
     one_file.etag, one_file.ranges, one_file.break_after = '"one"', False, [300_000]
-    assert (download.fetch("mnist", str(tmp_path)) / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
 
 
 def test_a_partial_file_that_is_too_long(one_file: Server, tmp_path: Path) -> None:
@@ -158,7 +163,7 @@ def test_a_partial_file_that_is_too_long(one_file: Server, tmp_path: Path) -> No
     folder.mkdir()
     (folder / "file.part").write_bytes(CONTENT + b"more")
     (folder / "file.part.json").write_text(f'{{"url": "{one_file.url}/file", "version": "\\"one\\""}}')
-    assert (download.fetch("mnist", str(tmp_path)) / "file").read_bytes() == CONTENT
+    assert fetched(tmp_path) == CONTENT
 
 
 def test_a_wrong_checksum(one_file: Server, tmp_path: Path) -> None:
@@ -166,16 +171,15 @@ def test_a_wrong_checksum(one_file: Server, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"file could not be fetched \(.*another checksum than md5:.*, so it was deleted"
     ):
-        download.fetch("mnist", str(tmp_path))
+        fetched(tmp_path)
     assert not (tmp_path / "mnist" / "file").exists()
     assert not (tmp_path / "mnist" / "file.part").exists()
 
 
-def test_mirrors_are_tried_in_turn(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirrors_are_tried_in_turn(server: Server, tmp_path: Path, offer: Callable[..., None]) -> None:
     server.files.update({"/bad": b"damaged", "/good": CONTENT})
-    urls = tuple(f"{server.url}/{name}" for name in ("absent", "bad", "good"))
-    offer(monkeypatch, "mnist", catalogue.Download("file", urls, md5(CONTENT), 2 << 20))
-    assert (download.fetch("mnist", str(tmp_path)) / "file").read_bytes() == CONTENT
+    offer("mnist", "file", [f"{server.url}/{name}" for name in ("absent", "bad", "good")], CONTENT)
+    assert fetched(tmp_path) == CONTENT
     assert [path for path, _ in server.asked] == ["/absent", "/bad", "/good"]
 
 
@@ -183,71 +187,62 @@ def test_mirrors_are_tried_in_turn(server: Server, tmp_path: Path, monkeypatch: 
 def test_refusals(one_file: Server, tmp_path: Path, status: int, attempts: int) -> None:
     one_file.status = status
     with pytest.raises(UserError, match=f"the server answers {status} .*run the command again later, or put the file"):
-        download.fetch("mnist", str(tmp_path))
+        fetched(tmp_path)
     assert len(one_file.asked) == attempts
 
 
-def test_more_bytes_than_expected(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_bytes_than_expected(server: Server, tmp_path: Path, offer: Callable[..., None]) -> None:
     server.files["/file"] = CONTENT
-    offer(monkeypatch, "mnist", catalogue.Download("file", (f"{server.url}/file",), None, 1000))
+    offer("mnist", "file", [f"{server.url}/file"], None, 1000)
     with pytest.raises(UserError, match="sends more than the 1,000 bytes expected at most"):
-        download.fetch("mnist", str(tmp_path))
+        fetched(tmp_path)
 
 
-def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offer: Callable[..., None]) -> None:
     monkeypatch.setattr(transfer, "PAUSE_S", 0.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    offer(monkeypatch, "mnist", catalogue.Download("file", ("http://127.0.0.1:9/file",), None, 1000))
+    offer("mnist", "file", ["http://127.0.0.1:9/file"], None, 1000)
     with pytest.raises(UserError, match=r"could not be fetched \(http://127\.0\.0\.1:9/file: .*refused"):
-        download.fetch("mnist", str(tmp_path))
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(command.main, arguments)
+        fetched(tmp_path)
 
 
 def test_the_command_fetches_unpacks_and_checks(
-    server: Server, layouts: Layouts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, layouts: Layouts, tmp_path: Path, offer: Callable[..., None]
 ) -> None:
     folder = layouts.cifar_python()
     files = {f"cifar-10-batches-py/{path.name}": path.read_bytes() for path in folder.iterdir()}
     archive = make_tar(tmp_path / "archive.tar.gz", files).read_bytes()
     server.files["/archive.tar.gz"] = archive
     server.break_after = [10_000]
-    url = f"{server.url}/archive.tar.gz"
-    offer(monkeypatch, "cifar10", catalogue.Download("archive.tar.gz", (url,), md5(archive), 1 << 20, unpack=True))
+    offer("cifar10", "archive.tar.gz", [f"{server.url}/archive.tar.gz"], archive)
     root = tmp_path / "fetched"
-    result = run("fetch", "cifar10", "--root", str(root))
-    assert result.exit_code == 0, result.output
-    assert f"cifar10: 100 train and 20 test images in {root}/cifar10/cifar-10-batches-py" in result.output
+    output = said("fetch", "cifar10", "--root", root)
+    assert f"cifar10: 100 train and 20 test images in {root}/cifar10/cifar-10-batches-py" in output
     assert not (root / "cifar10" / "archive.tar.gz").exists()
-    again = run("fetch", "cifar10", "--root", str(root))
-    assert "cifar10 is there already" in again.output
+    assert "cifar10 is there already" in said("fetch", "cifar10", "--root", root)
     assert len(server.asked) == 2
     (root / "cifar10" / "cifar-10-batches-py" / "data_batch_2").unlink()
-    assert run("fetch", "cifar10", "--root", str(root)).exit_code == 0, "an incomplete set is completed"
+    assert "every file can be read" in said("fetch", "cifar10", "--root", root), "an incomplete set is completed"
 
 
-def test_the_command_refuses_a_traversal(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_refuses_a_traversal(server: Server, tmp_path: Path, offer: Callable[..., None]) -> None:
     archive = make_tar(tmp_path / "archive.tar.gz", {"../../evil": b"x"}).read_bytes()
     server.files["/a"] = archive
-    offer(monkeypatch, "cifar10", catalogue.Download("a", (f"{server.url}/a",), md5(archive), 1 << 20, unpack=True))
-    result = run("fetch", "cifar10", "--root", str(tmp_path / "root"))
-    assert result.exit_code == 2
-    assert "its member '../../evil' leads out of its folder" in result.output
+    offer("cifar10", "a", [f"{server.url}/a"], archive)
+    output = said("fetch", "cifar10", "--root", tmp_path / "root", code=2)
+    assert "its member '../../evil' leads out of its folder" in output
     assert not list(tmp_path.rglob("evil"))
 
 
 def test_an_archive_brought_along_is_kept(
-    server: Server, layouts: Layouts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server, layouts: Layouts, tmp_path: Path, offer: Callable[..., None]
 ) -> None:
     folder = layouts.coil(objects=[1])
     root = tmp_path / "fetched"
     (root / "coil100").mkdir(parents=True)
     files = {f"coil-100/{path.name}": path.read_bytes() for path in folder.iterdir()}
     make_zip(root / "coil100" / "coil-100.zip", files)
-    offer(monkeypatch, "coil100", catalogue.Download("coil-100.zip", (server.url,), None, 1 << 20, unpack=True))
-    result = run("fetch", "coil100", "--root", str(root))
-    assert result.exit_code == 0, result.output
+    offer("coil100", "coil-100.zip", [server.url], None)
+    said("fetch", "coil100", "--root", root)
     assert (root / "coil100" / "coil-100.zip").exists()
     assert server.asked == []

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +27,15 @@ from .conftest import pixels, png
 COLOUR, GRAY = Sizing(size=16, channels=3), Sizing(size=16, channels=1)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 @pytest.mark.parametrize("sizing", [COLOUR, GRAY])
 def test_all_modes_decode(tmp_path: Path, mode: str, sizing: Sizing) -> None:
-    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
-    if mode == "I;16":
-        Image.fromarray(pixels(0, 20, 20).astype(np.uint16) * 257).save(path)
-    else:
-        png(path, mode=mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    png(path, mode=mode)
     result = images.decode(path, sizing)
     assert result.shape == (sizing.channels, 16, 16)
     assert result.dtype == np.uint8
     assert result.std() > 5
-
-
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
-    values = np.repeat(np.arange(16, dtype=np.uint16)[:, None] * 4369, 16, axis=1)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    assert images.decode(tmp_path / "a.png", GRAY)[0, :, 0].tolist() == [17 * number for number in range(16)]
 
 
 @pytest.mark.parametrize("dtype", ["<u2", ">u2", "<i4"])
@@ -54,13 +46,8 @@ def test_sixteen_bits_become_the_nearest_of_eight(tmp_path: Path, monkeypatch: p
     Image.frombytes(mode, (256, 256), values.astype(dtype).tobytes()).save(tmp_path / "a.tif")
     result = images.decode(tmp_path / "a.tif", Sizing(size=256, channels=1))
     assert np.array_equal(result[0], (values * 255 + 32767) // 65535)
-
-
-@pytest.mark.parametrize("value", [-1, 65536])
-def test_more_than_sixteen_bits(tmp_path: Path, value: int) -> None:
-    Image.fromarray(np.full((4, 4), value, dtype=np.int32)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match=r"a\.tif holds pixels beyond 16 bits; save it with 8 or 16 bits"):
-        images.decode(tmp_path / "a.tif", GRAY)
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
+    assert np.array_equal(images.decode(tmp_path / "a.png", Sizing(size=256, channels=1)), result)
 
 
 def test_sixteen_bits_take_little_memory(tmp_path: Path) -> None:
@@ -108,23 +95,16 @@ def test_transparency_lies_on_black(tmp_path: Path, mode: str) -> None:
     assert images.decode(path, COLOUR).max() == 0
 
 
-def test_orientation_of_photographs(tmp_path: Path) -> None:
-    image = Image.new("RGB", (16, 32))
-    image.paste((255, 255, 255), (0, 0, 16, 16))
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
-    result = images.decode(tmp_path / "a.jpg", GRAY)
-    assert result[0, 2].mean() < 20
-    assert result[0, -2].mean() > 235
-
-
 @pytest.mark.parametrize(("orientation", "size"), [(1, (30, 20)), (3, (30, 20)), (6, (20, 30)), (8, (20, 30))])
-def test_the_size_is_that_of_the_upright_photograph(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int, size: tuple[int, int]) -> None:
+    image = Image.new("L", (30, 20))
+    image.paste(255, (0, 0, 15, 10))  # the corner that lies top left unless the photograph is turned
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
     assert images.upright_size(tmp_path / "a.jpg") == size
+    corners = images.decode(tmp_path / "a.jpg", GRAY)[0, 2::11, 2::11] > 128
+    assert [(1, 3, 6, 8)[number] for number in np.flatnonzero(corners[[0, 1, 0, 1], [0, 1, 1, 0]])] == [orientation]
 
 
 def test_scaling_down_does_not_alias(tmp_path: Path) -> None:
@@ -167,39 +147,38 @@ def test_gigantic_images_are_refused(tmp_path: Path, side: int) -> None:
         images.decode(tmp_path / "a.png", COLOUR)
 
 
-def test_no_image(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("this is text")
-    with pytest.raises(UserError, match=r"a\.png is no readable image \(its content is no known image format\)"):
-        images.decode(tmp_path / "a.png", COLOUR)
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.full((4, 4), -1, dtype=np.int32), "holds pixels beyond 16 bits; save it with 8 or 16 bits"),
+        (np.full((4, 4), 65536, dtype=np.int32), "holds pixels beyond 16 bits"),
+        (np.zeros((4, 4), dtype=np.float32), "holds floating-point pixels, whose range is unknown; save it"),
+    ],
+)
+def test_pixels_of_an_unknown_range(tmp_path: Path, array: np.ndarray, sentence: str) -> None:
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=rf"a\.tif {sentence}"):
+        images.decode(tmp_path / "a.tif", GRAY)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
-def test_truncated(tmp_path: Path, name: str) -> None:
+def test_damaged_files(tmp_path: Path, name: str) -> None:
     png(tmp_path / name, size=(64, 64))
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:900])
-    with pytest.raises(UserError, match=r"is no readable image \(.*truncated.*\); replace it by an undamaged copy"):
-        images.decode(tmp_path / name, COLOUR)
+    for content, why in (((tmp_path / name).read_bytes()[:900], ".*truncated.*"), (b"text", "its content .*format")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} is not a readable image \({why}\); replace it"):
+            images.decode(tmp_path / name, COLOUR)
 
 
-def test_missing_folder_and_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_folder_and_permission(tmp_path: Path, refuse: Callable[..., None]) -> None:
     with pytest.raises(UserError, match=r"a\.png is missing"):
         images.decode(tmp_path / "a.png", COLOUR)
     (tmp_path / "b.png").mkdir()
     with pytest.raises(UserError, match=r"b\.png cannot be read \(Is a directory\)"):
         images.decode(tmp_path / "b.png", COLOUR)
-
-    def refuse(*arguments: object, **more: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", refuse)
+    refuse("open")
     with pytest.raises(UserError, match=r"a\.png may not be read by this user; give read permission"):
         images.decode(tmp_path / "a.png", COLOUR)
-
-
-def test_floating_point_pixels(tmp_path: Path) -> None:
-    Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(UserError, match=r"a\.tif holds floating-point pixels, whose range is unknown; save it"):
-        images.decode(tmp_path / "a.tif", GRAY)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

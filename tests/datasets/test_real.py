@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 
-from puzzle_study import data as command
 from puzzle_study.datasets import DATASETS, fingerprint, load_task, task_specs
 from puzzle_study.errors import UserError
 
-from .conftest import section
+from .conftest import said, section
 
 
 def test_mnist(real: Path) -> None:
@@ -73,6 +71,7 @@ def test_brain_mri(real: Path, seed: int) -> None:
     assert not (parts[0] | parts[1]) & parts[2]
 
 
+@pytest.mark.slow
 def test_magnetic_tile(real: Path) -> None:
     data = section("mvtec", root=str(real), augment_to=800)
     (spec,) = task_specs(data)
@@ -84,10 +83,10 @@ def test_magnetic_tile(real: Path) -> None:
     assert torch.equal(load_task(own, task_specs(own)[0]).test, task.test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "brain_mri", "mvtec"])
 def test_the_check_finds_nothing_wrong(real: Path, name: str) -> None:
-    result = CliRunner().invoke(command.main, ["check", name, "--root", str(real)])
-    assert result.exit_code == 0, result.output
-    assert "every file can be read" in result.output
-    assert name == "mvtec" or "the whole set has" not in result.output
-    assert "not byte for byte" not in result.output
+    output = said("check", name, "--root", real)
+    assert "every file can be read" in output
+    assert name == "mvtec" or "the whole set has" not in output
+    assert "not byte for byte" not in output

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from puzzle_study import config
-from puzzle_study.datasets import Task, TaskSpec, fingerprint, load_task, task_specs
+from puzzle_study import config, datasets
+from puzzle_study.datasets import TaskSpec, fingerprint, load_task, task_specs
 from puzzle_study.errors import UserError
 
 from .conftest import Layouts, png, section
@@ -22,16 +24,17 @@ def names(data: config.Data) -> list[str]:
     return [spec.normal_class for spec in task_specs(data)]
 
 
-def only_task(**settings: Any) -> Task:
-    data = section(**settings)
-    return load_task(data, task_specs(data)[0])
-
-
 def test_the_package_is_light() -> None:
     heavy = ("torch", "numpy", "PIL", "sklearn", "pydantic")
     code = f"import sys, puzzle_study.datasets; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_what_the_package_offers_is_found_in_its_modules() -> None:
+    assert all(getattr(datasets, name) for name in datasets.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'load_tasks'"):
+        _ = datasets.load_tasks
 
 
 def test_digits() -> None:
@@ -45,66 +48,60 @@ def test_digits() -> None:
     assert int(task.train.max()) == 255
     assert [task.test_classes[index] == "3" for index in range(599)] == (~task.labels).tolist()
     assert len(set(task.test_names)) == 599
+    other = load_task(section("digits", split_seed=1), TaskSpec("digits", "3"))
+    assert task.test_names == other.test_names, "the split into training and test images is fixed"
+    assert not torch.equal(task.validation, other.validation)
 
 
-def test_the_split_of_digits_into_training_and_test_is_fixed() -> None:
-    tasks = [only_task(name="digits", split_seed=seed) for seed in (0, 1)]
-    assert tasks[0].test_names == tasks[1].test_names
-    assert not torch.equal(tasks[0].validation, tasks[1].validation)
+SETS: dict[str, tuple[Callable[[Layouts], object], str, dict[str, Any], tuple[int, int, int], tuple[int, int, int]]] = {
+    "MNIST": (lambda to: to.mnist(per_class=20), "mnist", {}, (17, 3, 100), (1, 28, 28)),
+    "Fashion-MNIST": (lambda to: to.mnist("fashion_mnist", 20), "fashion_mnist", {}, (17, 3, 100), (1, 28, 28)),
+    "CIFAR-10": (Layouts.cifar_python, "cifar10", {}, (8, 2, 20), (3, 32, 32)),
+    "gray CIFAR-10": (Layouts.cifar_binary, "cifar10", {"grayscale": True, "size": 16}, (8, 2, 20), (1, 16, 16)),
+    "COIL-100": (Layouts.coil, "coil100", {"normal_classes": [1, 2, 17], "size": 16}, (49, 9, 28), (3, 16, 16)),
+    "MVTec AD": (lambda to: to.categories(train=20), "mvtec", {}, (17, 3, 12), (3, 128, 128)),
+    "Head CT": (Layouts.head_ct, "head_ct", {}, (8, 2, 30), (1, 128, 128)),
+    "Brain MRI": (Layouts.brain_mri, "brain_mri", {}, (8, 2, 16), (1, 256, 256)),
+    "own images": (
+        lambda to: to.category(to.root / "screws"),
+        "folder",
+        {"grayscale": True, "size": 32},
+        (8, 2, 12),
+        (1, 32, 32),
+    ),
+}
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_idx_sets(layouts: Layouts, name: str) -> None:
-    layouts.mnist(name, per_class=20)
-    task = only_task(name=name, root=str(layouts.root), normal_classes=[2])
-    assert task.train.shape == (17, 1, 28, 28)
-    assert task.validation.shape == (3, 1, 28, 28)
-    assert task.test.shape == (100, 1, 28, 28)
-    assert task.spec.normal_class == {"mnist": "2", "fashion_mnist": "Pullover"}[name]
+@pytest.mark.parametrize("case", SETS)
+def test_sizes_and_shapes(layouts: Layouts, case: str) -> None:
+    write, name, settings, sizes, shape = SETS[case]
+    write(layouts)
+    task = layouts.task(name, **settings)
+    assert (len(task.train), len(task.validation), len(task.test)) == sizes
+    assert {images.shape[1:] for images in (task.train, task.validation, task.test)} == {shape}
+    assert 0 < int(task.labels.sum()) < len(task.labels)
 
 
-def test_cifar(layouts: Layouts) -> None:
-    layouts.cifar_python()
-    data = section("cifar10", root=str(layouts.root), normal_classes=["truck", 0, "airplane"])
-    assert names(data) == ["truck", "airplane"]
-    assert load_task(data, task_specs(data)[0]).test.shape == (20, 3, 32, 32)
-    gray = only_task(name="cifar10", root=str(layouts.root), grayscale=True, size=16)
-    assert gray.train.shape[1:] == (1, 16, 16)
-
-
-def test_coil(layouts: Layouts) -> None:
+def test_coil_is_drawn_repeatedly(layouts: Layouts) -> None:
     layouts.coil(objects=[1, 2, 17])
-    data = section("coil100", root=str(layouts.root), normal_classes=[1, 2, 17], repeats=4, size=16)
-    specs = task_specs(data)
+    specs = task_specs(layouts.section("coil100", normal_classes=[1, 2, 17], repeats=4, size=16))
     assert [spec.repeat for spec in specs] == [0, 1, 2, 3]
     assert {spec.normal_class for spec in specs[:3]} == {"obj1", "obj2", "obj17"}
-    task = load_task(data, specs[0])
-    assert task.train.shape == (49, 3, 16, 16)
-    assert task.labels.tolist().count(True) == task.labels.tolist().count(False) == 14
-    missing = section("coil100", root=str(layouts.root), normal_classes=["obj99"], size=16)
+    assert len({spec.normal_class for spec in task_specs(layouts.section("coil100"))}) == 30
     with pytest.raises(UserError, match="holds no image of class obj99; the set is incomplete"):
-        load_task(missing, task_specs(missing)[0])
-
-
-def test_thirty_repeats_by_default(layouts: Layouts) -> None:
-    layouts.coil(objects=[1], angles=[0])
-    specs = task_specs(section("coil100", root=str(layouts.root)))
-    assert len({spec.normal_class for spec in specs}) == 30
+        layouts.task("coil100", normal_classes=["obj99"], size=16)
 
 
 def test_augmentation_never_sees_validation_images(layouts: Layouts) -> None:
     folder = layouts.categories(categories=["bottle"], train=20)
-    plain = only_task(name="mvtec", root=str(layouts.root))
-    task = only_task(name="mvtec", root=str(layouts.root), augment_to=80)
+    plain, task = layouts.task("mvtec"), layouts.task("mvtec", augment_to=80)
     assert (len(plain.train), len(task.train), len(task.validation)) == (17, 80, 3)
     assert torch.equal(task.train[:17], plain.train)
     assert torch.equal(task.validation, plain.validation)
     # Uniform images show where a copy comes from: magnified, they stay what they are.
-    from PIL import Image
-
     for number in range(20):
         Image.new("RGB", (8, 8), (10 * number,) * 3).save(folder / "bottle" / "train" / "good" / f"{number:03d}.png")
-    task = only_task(name="mvtec", root=str(layouts.root), augment_to=80)
+    task = layouts.task("mvtec", augment_to=80)
     originals = set(task.train[:17].flatten(1).float().mean(1).tolist())
     counts = [task.train[17:].flatten(1).float().mean(1).tolist().count(value) for value in originals]
     assert sum(counts) == 63
@@ -113,70 +110,26 @@ def test_augmentation_never_sees_validation_images(layouts: Layouts) -> None:
 
 def test_augmented_copies_are_magnified(layouts: Layouts) -> None:
     layouts.categories(categories=["bottle"], train=3)
-    task = only_task(name="mvtec", root=str(layouts.root), augment_to=40, size=32)
+    task = layouts.task("mvtec", augment_to=40, size=32)
     copies = task.train[2:]
     assert len(np.unique(copies.numpy().reshape(len(copies), -1), axis=0)) == len(copies)
-    again = only_task(name="mvtec", root=str(layouts.root), augment_to=40, size=32)
-    assert torch.equal(task.train, again.train)
-    assert len(only_task(name="mvtec", root=str(layouts.root), augment_to=1).train) == 2
+    assert torch.equal(task.train, layouts.task("mvtec", augment_to=40, size=32).train)
+    assert len(layouts.task("mvtec", augment_to=1).train) == 2
 
 
 def test_grayscale_files_become_colour(layouts: Layouts) -> None:
     folder = layouts.categories(categories=["grid"])
     for seed, path in enumerate((folder / "grid").glob("*/*/*.png")):
         png(path, seed, mode="L")
-    assert only_task(name="mvtec", root=str(layouts.root)).train.shape == (8, 3, 128, 128)
+    assert layouts.task("mvtec").train.shape == (8, 3, 128, 128)
 
 
-def test_mvtec_classes_by_name_and_number(layouts: Layouts) -> None:
+def test_classes_by_name_and_number(layouts: Layouts) -> None:
     layouts.categories(categories=["bottle", "screw", "my_part"])
-    root = str(layouts.root)
-    assert names(section("mvtec", root=root)) == ["bottle", "screw", "my_part"]
-    assert names(section("mvtec", root=root, normal_classes=[9, "my_part"])) == ["screw", "my_part"]
-    with pytest.raises(UserError, match=r"folder of category 'cable' is not there \(only bottle, my_part, screw\)"):
-        task_specs(section("mvtec", root=root, normal_classes=["cable"]))
-    with pytest.raises(UserError, match=r"MVTec AD has no class 'screws'; .*did you mean screw"):
-        task_specs(section("mvtec", root=root, normal_classes=["screws"]))
-
-
-def test_own_images(layouts: Layouts) -> None:
-    folder = layouts.category(layouts.root / "screws")
-    task = only_task(name="folder", root=str(folder), grayscale=True, size=32, max_test_images=6)
-    assert task.train.shape == (8, 1, 32, 32)
-    assert sorted(task.test_classes) == ["crack"] * 2 + ["good"] * 2 + ["hole"] * 2
-    assert task.test_names[0].startswith("test/crack/0")
-
-
-def test_medical_sets(layouts: Layouts) -> None:
-    layouts.head_ct()
-    layouts.brain_mri()
-    head = only_task(name="head_ct", root=str(layouts.root))
-    assert (head.train.shape[1:], len(head.train), len(head.validation)) == ((1, 128, 128), 8, 2)
-    assert head.test_classes.count("hemorrhage") == 20
-    brain = only_task(name="brain_mri", root=str(layouts.root))
-    assert brain.train.shape[1:] == (1, 256, 256)
-    assert (int(brain.labels.sum()), len(brain.labels)) == (6, 16)
-
-
-def rows(images: torch.Tensor) -> set[bytes]:
-    return {image.numpy().tobytes() for image in images}
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_copies_never_straddle_a_split(layouts: Layouts, seed: int) -> None:
-    layouts.brain_mri(normal=20, copies=8)
-    task = only_task(name="brain_mri", root=str(layouts.root), split_seed=seed, validation_fraction=0.5, size=32)
-    assert not rows(task.train) & rows(task.validation)
-    assert not (rows(task.train) | rows(task.validation)) & rows(task.test)
-
-
-def test_limits(layouts: Layouts) -> None:
-    layouts.mnist(per_class=40)
-    task = only_task(name="mnist", root=str(layouts.root), train_fraction=0.5, max_train_images=12, max_test_images=30)
-    assert (len(task.train), len(task.validation), len(task.test)) == (10, 2, 30)
-    assert sorted(task.test_classes) == sorted([*"0123456789"] * 3)
-    tiny = only_task(name="mnist", root=str(layouts.root), train_fraction=0.001)
-    assert (len(tiny.train), len(tiny.validation)) == (1, 1)
+    assert names(layouts.section("mvtec")) == ["bottle", "screw", "my_part"]
+    assert names(layouts.section("mvtec", normal_classes=[9, "my_part"])) == ["screw", "my_part"]
+    assert names(layouts.section("cifar10", normal_classes=["truck", 0, "airplane"])) == ["truck", "airplane"]
+    assert names(layouts.section("fashion_mnist", normal_classes=[2])) == ["Pullover"]
 
 
 @pytest.mark.parametrize(
@@ -189,32 +142,59 @@ def test_limits(layouts: Layouts) -> None:
         ("coil100", 0, r"has no class number 0; its numbers are 1 to 100"),
         ("coil100", "object5", r"its classes are obj1 to obj100; did you mean obj5\?"),
         ("brain_mri", "healthy", r"has no class 'healthy'; its classes are normal"),
+        ("mvtec", "cable", r"folder of category 'cable' is not there \(only bottle, grid\)"),
+        ("mvtec", "screws", r"MVTec AD has no class 'screws'; .*did you mean screw"),
     ],
 )
 def test_classes_that_do_not_exist(layouts: Layouts, name: str, wanted: int | str, sentence: str) -> None:
-    layouts.mnist("fashion_mnist")
-    layouts.coil(objects=[1], angles=[0])
-    layouts.brain_mri()
+    layouts.categories()
     with pytest.raises(UserError, match=sentence):
-        task_specs(section(name, root=str(layouts.root), normal_classes=[wanted]))
+        task_specs(layouts.section(name, normal_classes=[wanted]))
+
+
+def test_names_and_limits_of_own_images(layouts: Layouts) -> None:
+    layouts.category(layouts.root / "screws")
+    task = layouts.task("folder", size=32, max_test_images=6)
+    assert sorted(task.test_classes) == ["crack"] * 2 + ["good"] * 2 + ["hole"] * 2
+    assert task.test_names[0].startswith("screws/test/crack/0")
+
+
+def rows(images: torch.Tensor) -> set[bytes]:
+    return {image.numpy().tobytes() for image in images}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_copies_never_straddle_a_split(layouts: Layouts, seed: int) -> None:
+    layouts.brain_mri(normal=20, copies=8)
+    task = layouts.task("brain_mri", split_seed=seed, validation_fraction=0.5, size=32)
+    assert not rows(task.train) & rows(task.validation)
+    assert not (rows(task.train) | rows(task.validation)) & rows(task.test)
+
+
+def test_limits(layouts: Layouts) -> None:
+    layouts.mnist(per_class=40)
+    task = layouts.task("mnist", train_fraction=0.5, max_train_images=12, max_test_images=30)
+    assert (len(task.train), len(task.validation), len(task.test)) == (10, 2, 30)
+    assert sorted(task.test_classes) == sorted([*"0123456789"] * 3)
+    tiny = layouts.task("mnist", train_fraction=0.001)
+    assert (len(tiny.train), len(tiny.validation)) == (1, 1)
 
 
 def test_a_damaged_image_stops_the_task_with_its_name(layouts: Layouts) -> None:
     folder = layouts.categories()
     (folder / "grid" / "test" / "hole" / "002.png").write_bytes(b"\x89PNG nonsense")
-    data = section("mvtec", root=str(layouts.root))
+    data = layouts.section("mvtec")
     assert len(load_task(data, TaskSpec("mvtec", "bottle")).train) > 0
-    with pytest.raises(UserError, match=r"grid/test/hole/002\.png is no readable image"):
+    with pytest.raises(UserError, match=r"grid/test/hole/002\.png is not a readable image"):
         load_task(data, TaskSpec("mvtec", "grid"))
 
 
 def test_tensors_are_the_callers_own(layouts: Layouts) -> None:
     layouts.mnist()
-    data = section("mnist", root=str(layouts.root))
-    first = load_task(data, TaskSpec("mnist", "0"))
+    first = layouts.task("mnist")
     before = first.test.clone()
     first.test.zero_()
-    assert torch.equal(load_task(data, TaskSpec("mnist", "0")).test, before)
+    assert torch.equal(layouts.task("mnist").test, before)
 
 
 def test_tasks_of_another_set_are_a_programming_error() -> None:
@@ -224,22 +204,20 @@ def test_tasks_of_another_set_are_a_programming_error() -> None:
 
 def test_fingerprint_follows_content_and_decoding(layouts: Layouts) -> None:
     folder = layouts.categories()
-    root = str(layouts.root)
-    first = fingerprint(section("mvtec", root=root))
+    first = fingerprint(layouts.section("mvtec"))
     assert len(first) == 16
     assert int(first, 16) >= 0
-    one = fingerprint(section("mvtec", root=root, normal_classes=["bottle"]))
-    assert fingerprint(section("mvtec", root=root, size=64)) != first != one
-    # What a split draws is no matter of content.
-    assert fingerprint(section("mvtec", root=root, split_seed=5, train_fraction=0.5)) == first
+    one = fingerprint(layouts.section("mvtec", normal_classes=["bottle"]))
+    assert fingerprint(layouts.section("mvtec", size=64)) != first != one
+    # It does not follow what a split draws.
+    assert fingerprint(layouts.section("mvtec", split_seed=5, train_fraction=0.5)) == first
     png(folder / "grid" / "test" / "hole" / "001.png", 77_777)
-    assert fingerprint(section("mvtec", root=root)) != first
-    assert fingerprint(section("mvtec", root=root, normal_classes=["bottle"])) == one
+    assert fingerprint(layouts.section("mvtec")) != first
+    assert fingerprint(layouts.section("mvtec", normal_classes=["bottle"])) == one
 
 
 def test_fingerprint_is_the_same_gzipped_or_not(layouts: Layouts, tmp_path: Path) -> None:
     layouts.mnist()
     other = Layouts(tmp_path / "other")
     other.mnist(zipped=False)
-    prints = {fingerprint(section("mnist", root=str(place.root))) for place in (layouts, other)}
-    assert len(prints) == 1
+    assert fingerprint(layouts.section("mnist")) == fingerprint(other.section("mnist"))

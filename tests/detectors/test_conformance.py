@@ -41,6 +41,11 @@ def anomalous(count: int, *, channels: int = 1, seed: int = 1) -> Tensor:
     return torch.randint(0, 256, (count, channels, SIDE, SIDE), generator=generator, dtype=torch.uint8)
 
 
+def upright(images_NCHW: Tensor) -> Tensor:
+    """The same, darker towards the bottom: a blob looks the same turned, and some detectors learn from turns alone."""
+    return (images_NCHW * torch.linspace(1, 0, SIDE)[:, None]).byte()
+
+
 def settings(name: str) -> config.DetectorSettings:
     kind = DETECTORS[name].Settings
     return kind.model_validate(layers.merge(layers.resolved(kind, {}, "digits"), kind.SMALL))
@@ -105,8 +110,10 @@ def test_a_typical_normal_image_scores_about_one(name: str) -> None:
 
 
 def test_it_learns_something(name: str) -> None:
-    detector = kept(name)
-    images = torch.cat((normal(16, seed=3), anomalous(16)))
+    detector = built(name)
+    detector.fit(upright(normal(24)), Run())
+    detector.calibrate(upright(normal(8, seed=2)))
+    images = torch.cat((upright(normal(16, seed=3)), anomalous(16)))
     labels = torch.arange(32) >= 16
     auroc = metrics.auroc(detector.scores(detector.error_matrix(images)).numpy(), labels.numpy())
     assert auroc > (0.95 if type(detector).traits.epochs or detector.views == 1 else 0.5)
@@ -231,7 +238,7 @@ def test_the_gradient_equals_a_finite_difference(name: str) -> None:
     leaf = x_1CHW.clone().requires_grad_()
     (slope,) = torch.autograd.grad(detector(leaf).sum(), leaf)
     direction = slope / slope.norm()
-    step = 1e-2
+    step = 1e-3
     with torch.no_grad():
         rise = detector(x_1CHW + step * direction) - detector(x_1CHW - step * direction)
     assert float(rise) / (2 * step) == pytest.approx(float(slope.norm()), rel=0.1)

@@ -76,7 +76,7 @@ def results(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("study")
     study, found = folder / "other.yaml", Results(folder / "other")
     study.write_text(STUDY, encoding="utf-8")
-    killed = start(study, "--results", folder, environment=environment)
+    killed = start(study, "--results", folder, **environment)
     wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-00000[3-9].pt")), killed)
     driver = psutil.Process(killed.pid)
     for process in (driver, *driver.children(recursive=True)):
@@ -182,6 +182,7 @@ def test_the_winner_is_scored_attacked_and_exported_whichever_detector_it_is(res
     np.testing.assert_allclose(answer, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_is_listed_with_the_others_and_one_that_cannot_be_imported_is_named(environment: dict[str, str]) -> None:
     listed = call(environment, "puzzle_study.detectors", "--json")
     assert listed.returncode == 0

@@ -82,6 +82,7 @@ def test_the_model_of_every_detector_gives_its_scores(name: str, tmp_path: Path)
     assert found.std() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_model_scores_batches_of_any_size_as_the_detector_does(case: str, tmp_path: Path) -> None:
     _, channels, side, *_ = CASES[case]
@@ -101,6 +102,7 @@ def test_the_model_scores_batches_of_any_size_as_the_detector_does(case: str, tm
         torch.testing.assert_close(found, expected[:count], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_model_says_what_its_score_is_and_gives_a_threshold_and_the_same_bytes_again(tmp_path: Path) -> None:
     detector = calibrated(NINE)
     for name in ("model.onnx", "again.onnx"):

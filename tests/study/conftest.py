@@ -52,13 +52,13 @@ Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 def tune() -> Tune:
     """Run the command as a user does, in a process of its own."""
 
-    def run(*arguments: str | Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             tune_command(*arguments),
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=tune_environment(),
+            env=tune_environment() | environment,
             check=False,
         )
 
@@ -75,16 +75,15 @@ def tune_environment() -> dict[str, str]:
     return os.environ | {"COLUMNS": "200"}
 
 
-def start(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
     """Start a run that is to be disturbed, in a session of its own, with its environment changed."""
-    return subprocess.Popen(
-        tune_command(*arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=tune_environment() | dict(environment or {}),
-        start_new_session=True,
-    )
+    return start_process(tune_command(*arguments), tune_environment() | environment)
+
+
+def start_process(command: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a command whose output is read, in a session of its own."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=dict(environment), start_new_session=True)
 
 
 def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, seconds: float = 120) -> None:
@@ -103,7 +102,10 @@ def plan_of(folder: Path, text: str, tasks: Sequence[TaskSpec] = DIGITS[3:4], *,
     """The plan of a study file with this text, whose results lie beside it."""
     path = folder / "study.yaml"
     path.write_text(text, encoding="utf-8")
-    return Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"), journal=journal)
+    plan = Plan(read.load(path), tasks, "0" * 16, Results(folder / "results"))
+    if journal is not None:
+        plan.keep_search(journal)
+    return plan
 
 
 Values = Mapping[str, float]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import types
+from collections import Counter
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks.running import run_attacks
@@ -27,16 +31,17 @@ from puzzle_study.errors import UserError
 from puzzle_study.io import write_json
 from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.statistics import metrics
-from puzzle_study.study import attack_units, attacking
+from puzzle_study.study import attack_units, attacking, engine
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.run import run as run_trial
-from tests.study.conftest import wait_until
+from tests.study.conftest import start_process, wait_until
 
 CPU = torch.device("cpu")
+ATTACKS = ("attack1", "attack2")
 STUDY = """
 name: robust
 data: {name: digits, normal_classes: [3], max_train_images: 80, max_test_images: 60}
@@ -86,56 +91,45 @@ def run(units: list[Unit], results: Results) -> int:
     return len(waiting)
 
 
+def rows_of(unit: Unit, results: Results) -> list[dict[str, Any]]:
+    """Run a unit and return the rows of its record."""
+    unit.run(results, CPU)
+    record = results.attack_record(unit.key)
+    assert record is not None
+    found: list[dict[str, Any]] = record["rows"]
+    return found
+
+
 WORTH = {
     0: {"min": 0.5, "avg": 0.6, "max": 0.7},
     1: {"min": 0.9, "avg": 0.8, "max": 0.7},
     2: {"min": 0.1, "avg": 0.8, "max": 0.2},
 }
+DEFAULT_WINS = {0: {"min": 0.1, "avg": 0.2, "max": 0.9}, 1: {"min": 0.1, "avg": 0.9, "max": 0.9}}
 
 
 @pytest.mark.parametrize(
-    ("changes", "worth", "expected"),
+    ("configurations", "top", "worth", "expected"),
     [
-        ({"configurations": ["winner"]}, WORTH, [("winner", 1, "min")]),
-        ({"configurations": ["winner", "default"]}, WORTH, [("winner", 1, "min"), ("default", 0, "max")]),
-        ({"configurations": ["default", "default"]}, WORTH, [("default", 0, "max")]),
-        ({"configurations": ["all"]}, WORTH, [("default", 0, "max"), ("", 1, "max"), ("", 2, "max")]),
-        (
-            {"configurations": ["winner", "all"]},
-            WORTH,
-            [("winner", 1, "min"), ("default", 0, "max"), ("", 1, "max"), ("", 2, "max")],
-        ),
-        (
-            {"configurations": ["default"], "top": 2},
-            WORTH,
-            [("default", 0, "max"), ("winner", 1, "min"), ("", 2, "avg")],
-        ),
+        (["winner"], None, WORTH, ["winner 1 min"]),
+        (["winner", "default"], None, WORTH, ["winner 1 min", "default 0 max"]),
+        (["default", "default"], None, WORTH, ["default 0 max"]),
+        (["all"], None, WORTH, ["default 0 max", " 1 max", " 2 max"]),
+        (["winner", "all"], None, WORTH, ["winner 1 min", "default 0 max", " 1 max", " 2 max"]),
+        (["default"], 2, WORTH, ["default 0 max", "winner 1 min", " 2 avg"]),
         # The default is the last of the three, under the reading that it is attacked under anyway.
-        (
-            {"configurations": ["default"], "top": 9},
-            WORTH,
-            [("default", 0, "max"), ("winner", 1, "min"), ("", 2, "avg")],
-        ),
-        (
-            {"configurations": ["winner", "default", "all"], "top": 1},
-            {0: {"min": 0.1, "avg": 0.2, "max": 0.9}, 1: {"min": 0.1, "avg": 0.9, "max": 0.9}},
-            [("winner;default", 0, "max"), ("", 1, "max")],
-        ),
-        ({"configurations": ["winner", "default"], "top": 3}, {2: WORTH[2]}, [("winner", 2, "avg")]),
-        ({"configurations": ["all"], "top": 3}, {}, []),
+        (["default"], 9, WORTH, ["default 0 max", "winner 1 min", " 2 avg"]),
+        (["winner", "default", "all"], 1, DEFAULT_WINS, ["winner;default 0 max", " 1 max"]),
+        (["winner", "default"], 3, {2: WORTH[2]}, ["winner 2 avg"]),
+        (["all"], 3, {}, []),
     ],
 )
 def test_who_is_attacked_and_under_which_reading(
-    tmp_path: Path,
-    changes: dict[str, Any],
-    worth: dict[int, dict[str, float]],
-    expected: list[tuple[str, int, str]],
+    tmp_path: Path, configurations: list[str], top: int | None, worth: dict[int, dict[str, float]], expected: list[str]
 ) -> None:
-    plan = complete(plan_of(tmp_path, tmp_path / "results", **changes), worth)
+    plan = complete(plan_of(tmp_path, tmp_path / "results", configurations=configurations, top=top), worth)
     numbers = {planned.configuration: planned.number for planned in plan.configurations}
-    found = [
-        (victim.label, numbers[victim.configuration], victim.reading.aggregation) for victim in attacking.victims(plan)
-    ]
+    found = [f"{one.label} {numbers[one.configuration]} {one.reading.aggregation}" for one in attacking.victims(plan)]
     assert found == expected
     keys = [unit.key for unit in attacking.attack_units(plan)]
     assert len(keys) == len(set(keys))
@@ -172,7 +166,7 @@ def test_a_detector_without_gradients_meets_only_what_needs_none(
         own = spec.settings.own.reading
         plan.done(spec.key, Record(spec, "finished", metrics={own.error: {own.aggregation: {"selection": 0.5}}}))
     units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
-    assert [unit.spec.method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
+    assert [unit.specs[0].method for unit in units if isinstance(unit, TransferUnit)] == ["square"]
     found = [unit.specs[0] for unit in units if isinstance(unit, MethodUnit)]
     assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
 
@@ -196,6 +190,18 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return plan
 
 
+@pytest.fixture
+def copied(attacked: Plan, tmp_path: Path) -> Results:
+    """A copy of its results that a test may change."""
+    return Results(Path(shutil.copytree(attacked.results.root, tmp_path / "results")))
+
+
+@pytest.fixture
+def detectors(attacked: Plan, tmp_path: Path) -> Results:
+    """Its trained detectors alone."""
+    return Results(Path(shutil.copytree(attacked.results.root / "detectors", tmp_path / "results/detectors")).parent)
+
+
 def table(plan: Plan, name: str = "attacks_file") -> pd.DataFrame:
     frame = plan.results.table(getattr(plan.results, name))
     return frame.drop(columns="seconds") if "seconds" in frame else frame
@@ -210,7 +216,7 @@ def test_every_configuration_is_attacked_by_every_method(attacked: Plan) -> None
         found = list(zip(rows["attack"], rows["method"], rows["epsilon"], strict=True))
         assert found == [
             (attack, method, epsilon)
-            for attack in ("attack1", "attack2")
+            for attack in ATTACKS
             for method in ("fgsm", "pgd", "noise")
             for epsilon in (0.05, 0.1)
         ]
@@ -269,7 +275,7 @@ def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan)
 
 
 def test_flags_compare_records(tmp_path: Path) -> None:
-    changes = {"configurations": ["default"], "matrix": False, "transfer": False, "attacks": ["attack1", "attack2"]}
+    changes = {"configurations": ["default"], "matrix": False, "transfer": False, "attacks": ATTACKS}
     plan = complete(plan_of(tmp_path, tmp_path / "results", **changes), {0: WORTH[0]})
     strengths = {"attack1 fgsm": (3.0, 2.0), "attack1 pgd": (2.5, 3.0), "attack1 noise": (1.0, 1.5)}
     for unit in attacking.attack_units(plan):
@@ -294,20 +300,13 @@ def test_flags_compare_records(tmp_path: Path) -> None:
         ("attack1", "fgsm", 0.1): "not_monotone_epsilon",
         ("attack1", "pgd", 0.05): "not_monotone_steps",
         ("attack1", "pgd", 0.1): "",
-        ("attack1", "noise", 0.05): "undone_by_rounding",
-        ("attack1", "noise", 0.1): "undone_by_rounding",
-        ("attack2", "fgsm", 0.05): "weaker_than_noise",
-        ("attack2", "fgsm", 0.1): "weaker_than_noise",
-        ("attack2", "pgd", 0.05): "weaker_than_noise",
-        ("attack2", "pgd", 0.1): "weaker_than_noise",
-        ("attack2", "noise", 0.05): "undone_by_rounding",
-        ("attack2", "noise", 0.1): "undone_by_rounding",
+        **{(name, "noise", epsilon): "undone_by_rounding" for name in ATTACKS for epsilon in (0.05, 0.1)},
+        **{("attack2", name, epsilon): "weaker_than_noise" for name in ("fgsm", "pgd") for epsilon in (0.05, 0.1)},
     }
 
 
-def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None:
-    results = Results(tmp_path / "results")
-    shutil.copytree(attacked.results.root, results.root)
+def test_a_killed_stage_loses_one_method(attacked: Plan, copied: Results) -> None:
+    results = copied
     again = Plan(attacked.file, attacked.tasks, attacked.fingerprint, results)
     again.records = dict(attacked.records)
     assert again.ended()
@@ -322,6 +321,7 @@ def test_a_killed_stage_loses_one_method(attacked: Plan, tmp_path: Path) -> None
     results.attack_file(lost[0].key).unlink()
     results.attack_file(lost[1].key).write_text('{"format": 1, "rows": [', encoding="utf-8")
     results.attack_file(lost[2].key).unlink()
+    results = Results(results.root)
     attacking.write_attack_tables(again, results)
     assert len(table(again)) == len(table(attacked)) - 2
     assert run(units, results) == 3
@@ -350,21 +350,14 @@ def test_the_matrix_is_adaptive_on_its_diagonal(attacked: Plan) -> None:
 def test_transfer_pairs_each_attacked_configuration_with_each_other(attacked: Plan) -> None:
     transfer, attacks = table(attacked, "transfer_file"), table(attacked)
     victims = attacking.victims(attacked)
-    pairs = {
-        ((one.configuration, one.reading.aggregation), (other.configuration, other.reading.aggregation))
+    pairs = [
+        (one.configuration, one.reading.aggregation, other.configuration, other.reading.aggregation)
         for one in victims
         for other in victims
         if one is other or one.configuration != other.configuration
-    }
-    found = list(
-        zip(
-            zip(transfer["source_configuration"], transfer["source_aggregation"], strict=True),
-            zip(transfer["configuration"], transfer["aggregation"], strict=True),
-            strict=True,
-        )
-    )
-    assert len(found) == len(set(found))
-    assert set(found) == pairs
+    ]
+    names = ["source_configuration", "source_aggregation", "configuration", "aggregation"]
+    assert sorted(transfer[names].itertuples(index=False, name=None)) == sorted(pairs)
     assert transfer["normal_class"].eq("3").all()
     # A detector against itself is the attack of attacks.csv, and clean numbers are the target's.
     own = transfer[transfer["source_trial"] == transfer["trial"]]
@@ -382,54 +375,66 @@ def test_one_configuration_transfers_to_nobody(attacked: Plan, tmp_path: Path) -
     assert not any(isinstance(unit, TransferUnit) for unit in attacking.attack_units(plan))
 
 
-def test_detectors_of_other_images_are_left_out_of_transfer(attacked: Plan, tmp_path: Path) -> None:
-    results = Results(tmp_path / "results")
-    shutil.copytree(attacked.results.root / "detectors", results.root / "detectors")
+def test_detectors_of_other_images_are_left_out_of_transfer(attacked: Plan, detectors: Results) -> None:
     source = attacked.configurations[0].trials[0]
     data = source.settings.data.model_copy(update={"max_test_images": 40})
     other = replace(source, settings=source.settings.model_copy(update={"data": data}))
     reading = Reading("l2", "avg")
     targets = ((source, reading), (other, reading))
-    unit = TransferUnit(source, reading, attack_spec("attack1", "fgsm", epsilon=0.1), None, targets)
-    unit.run(results, CPU)
-    record = results.attack_record(unit.key)
-    assert record is not None
-    assert record["rows"][0]["auroc"] is not None
-    assert record["rows"][1] == {}
+    unit = TransferUnit(source, reading, (attack_spec("attack1", "fgsm", epsilon=0.1),), None, targets)
+    rows = rows_of(unit, detectors)
+    assert rows[0]["auroc"] is not None
+    assert rows[1] == {}
 
 
-def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(attacked: Plan, tmp_path: Path) -> None:
-    results = Results(tmp_path / "results")
-    shutil.copytree(attacked.results.root, results.root)
+def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(
+    attacked: Plan, copied: Results, tmp_path: Path
+) -> None:
+    results = copied
     fewer = plan_of(tmp_path, results.root, matrix=False, transfer=False, methods=("fgsm",))
     assert fewer.ended()
     assert run(attacking.attack_units(fewer), results) == 0
     attacking.write_attack_tables(fewer, results)
-    assert set(table(fewer)["method"]) == {"fgsm"}
     # The noise is not shown, and still what an attack is held to.
-    shown, whole = table(fewer), table(attacked)
-    whole = whole[whole["method"] == "fgsm"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(shown, whole)
+    whole = table(attacked)
+    pd.testing.assert_frame_equal(table(fewer), whole[whole["method"] == "fgsm"].reset_index(drop=True))
     assert not results.matrix_file.exists()
     assert not results.transfer_file.exists()
 
 
-def test_images_of_one_kind_have_no_auroc(attacked: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = Results(tmp_path / "results")
-    shutil.copytree(attacked.results.root / "detectors", results.root / "detectors")
-
+def test_images_of_one_kind_have_no_auroc(attacked: Plan, detectors: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     def normal_only(task: datasets.Task, max_images: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         return task.test[~task.labels][:3], torch.zeros(3, dtype=torch.bool)
 
     monkeypatch.setattr(attack_units, "chosen_images", normal_only)
     spec = attack_spec("attack1", "fgsm", epsilon=0.1)
     unit = MethodUnit(attacked.configurations[0].trials[0], Reading("l2", "avg"), (spec,), None)
-    unit.run(results, CPU)
-    record = results.attack_record(unit.key)
-    assert record is not None
-    (row,) = record["rows"]
+    (row,) = rows_of(unit, detectors)
     assert row["auroc"] is None
     assert row["images"] == 3
+
+
+def test_a_study_that_goes_on_builds_one_plan_and_reads_each_attack_record_once(
+    attacked: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(attacked.results.root, tmp_path / "robust")
+    plans, read_text, reads = list[Plan](), Path.read_text, Counter[str]()
+
+    def plan_built(*arguments: Any) -> Plan:
+        plans.append(Plan(*arguments))
+        return plans[-1]
+
+    def text_read(self: Path, *arguments: Any, **named: Any) -> str:
+        reads[self.name] += self.parent.name == "attacks"
+        return read_text(self, *arguments, **named)
+
+    monkeypatch.setattr(engine, "Plan", plan_built)
+    monkeypatch.setattr(Path, "read_text", text_read)
+    assert engine.run_study(attacked.file, tmp_path, resume=False, console=Console(file=StringIO())) == 0
+    assert len(plans) == 1
+    assert {name: count for name, count in reads.items() if count} == {
+        f"{unit.key}.json": 1 for unit in attacking.attack_units(attacked)
+    }
 
 
 def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
@@ -439,8 +444,11 @@ def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(attacking, "claim_cpus", lambda cpus: None)
     devices: list[torch.device] = []
-    unit: Any = types.SimpleNamespace(run=lambda results, device: devices.append(device))
-    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), None).run(unit)
+    monkeypatch.setattr(attacking, "check_images", lambda images, fingerprint: None)
+    trial = types.SimpleNamespace(fingerprint="")
+    unit: Any = types.SimpleNamespace(trial=trial, run=lambda results, device: devices.append(device))
+    images = config.Data(name="digits")
+    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), images).run(unit)
     assert devices == [CPU]
 
 
@@ -457,14 +465,15 @@ from puzzle_study.study import attacking
 from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.storage import Place
 
 plan = make_plan(read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])))
 assert plan.ended()
-units, resources = attacking.attack_units(plan), plan.study.resources
+units = attacking.attack_units(plan)
 try:
-    with local_ray(resources):
+    with local_ray(plan.study.resources):
         progress = StageProgress("attacks", len(units), console=Console())
-        attacking.run_attack_stage(units, plan.results, resources, progress)
+        attacking.run_attack_stage(units, plan.study, plan.results, Place.of(plan.results, None), progress)
 except UserError as error:
     sys.exit(f"error: {error}")
 """
@@ -472,13 +481,7 @@ except UserError as error:
 
 def start_stage(study: Path, results: Path) -> subprocess.Popen[str]:
     """Start the attack stage on Ray in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", STAGE, str(study), str(results)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return start_process([sys.executable, "-c", STAGE, str(study), str(results)], os.environ)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_a_change_that_would_lose_every_trained_detector_is_refused_with_what_ch
     found = compared(tmp_path, done, LOST[name])
     refused = found.refusal("results/one", resume=True)
     assert refused is not None
-    assert "none of its 3 trained detectors is of use to this one; choose another place" in refused
+    assert "none of its 3 trained detectors can be kept; choose another place" in refused
     assert next(iter(LOST[name])) + " was " in refused
     assert found.refusal("results/one", resume=False) == refused
 
@@ -151,10 +152,9 @@ def test_other_images_below_the_same_data_section_are_refused(
 ) -> None:
     found = compared(tmp_path, done, changes, fingerprint="1" * 16)
     assert (found.finished, found.usable) == (3, 0)
-    assert found.refusal("results/one", resume=resume) == (
-        "results/one was made from other images than are in data.root now, and none of its 3 trained detectors is of "
-        "use to them; put those back, or choose another place with --results or another `name`"
-    )
+    refused = found.refusal("results/one", resume=resume)
+    assert refused is not None
+    assert re.search("data.root.* changed since results/one .* 3 trained detectors .*--results", refused)
 
 
 @pytest.mark.parametrize("name", LOST)
@@ -170,9 +170,8 @@ def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done:
     assert (found.settings, found.images, found.finished, found.usable) == ((), False, 3, 3)
     assert found.refusal("results/one", resume=True) is None
     refused = found.refusal("results/one", resume=False)
-    assert refused == (
-        "results/one holds an unfinished study; go on with --resume, or choose another place with --results"
-    )
+    assert refused is not None
+    assert refused.startswith("results/one holds an unfinished study; go on with --resume")
 
 
 def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results, tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results
     assert (found.settings, found.images, found.usable) == ((), False, 3)
     assert found.refusal("results/one", resume=True) is None
     others = compared(tmp_path, done, {"data.root": "elsewhere"}, fingerprint="1" * 16)
-    assert "other images" in (others.refusal("results/one", resume=True) or "")
+    assert "images in data.root have changed" in (others.refusal("results/one", resume=True) or "")
 
 
 @pytest.mark.parametrize("changes", [{}, {"train.epochs": 5}])

@@ -33,16 +33,16 @@ references: []
 """
 
 
-def load(folder: Path) -> read.StudyFile:
+def load(folder: Path, *changes: str) -> read.StudyFile:
     path = folder / "closing.yaml"
     path.write_text(STUDY, encoding="utf-8")
-    return read.load(path)
+    return read.load(path, assignments=changes)
 
 
-def run(folder: Path, *, resume: bool) -> str:
+def run(folder: Path, *changes: str, resume: bool) -> str:
     """Run the study, all of whose trials have a record; returns what it said."""
     said = StringIO()
-    assert run_study(load(folder), folder, resume=resume, console=Console(file=said, width=200)) == 0
+    assert run_study(load(folder, *changes), folder, resume=resume, console=Console(file=said, width=200)) == 0
     return said.getvalue()
 
 
@@ -65,6 +65,12 @@ def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def folder(closed: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(closed, tmp_path / "results"))
+
+
 @pytest.mark.parametrize(
     "gone",
     [
@@ -78,11 +84,10 @@ def closed(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "report",
     ],
 )
-def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, closed: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "results"
-    shutil.copytree(closed, folder)
+def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, folder: Path) -> None:
     assert "closing is finished" in run(folder, resume=False)
     path = folder / "closing" / gone
+    before = path.read_bytes() if path.suffix == ".csv" else b""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -91,34 +96,48 @@ def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, clo
         run(folder, resume=False)
     assert "report: " in run(folder, resume=True)
     assert path.exists()
+    assert before == (path.read_bytes() if before else b"")
     assert "closing is finished" in run(folder, resume=False)
 
 
+@pytest.mark.parametrize("name", ["runs[new]", "runs[/b]"])
+def test_a_folder_in_brackets_is_said_as_it_is(name: str, closed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(closed, tmp_path / name))
+    page = folder / "closing" / "report" / "index.html"
+    assert run(folder, resume=False) == f"closing is finished: {page}\n"
+    page.unlink()
+    assert run(folder, resume=True).endswith(f"report: {page}\n")
+
+
+def test_another_study_file_is_refused_and_named_before_it_overwrites_anything(folder: Path) -> None:
+    before = (folder / "closing" / "study.yaml").read_bytes()
+    with pytest.raises(UserError, match=r"evaluate\.max_images was 20, is 10"):
+        run(folder, "evaluate.max_images=10", resume=False)
+    assert (folder / "closing" / "study.yaml").read_bytes() == before
+
+
 def test_a_study_that_is_killed_while_its_report_is_drawn_is_not_finished(
-    closed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*arguments: object, **named: object) -> Path:
         raise SystemExit
 
-    folder = tmp_path / "results"
-    shutil.copytree(closed, folder)
-    (folder / "closing" / "trials.csv").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(reporting, "build_report", killed)
         with pytest.raises(SystemExit):
-            run(folder, resume=True)
+            run(folder, "selection=oracle", resume=True)
     with pytest.raises(UserError, match="go on with --resume"):
-        run(folder, resume=False)
-    assert "report: " in run(folder, resume=True)
+        run(folder, "selection=oracle", resume=False)
+    assert "report: " in run(folder, "selection=oracle", resume=True)
+    assert "oracle" in (folder / "closing" / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_detector_that_is_fitted_at_once_can_win(closed: Path) -> None:
     results = Results(closed / "closing")
     summary = results.table(results.summary_file)
     assert summary.loc[summary["label"].str.contains("winner"), "detector"].tolist() == ["nearest_neighbour"]
-    assert json.loads((results.best / "3" / "detector.json").read_text(encoding="utf-8"))["detector"] == (
-        "nearest_neighbour"
-    )
+    described = json.loads((results.best / "3" / "detector.json").read_text(encoding="utf-8"))
+    assert described["detector"] == "nearest_neighbour"
 
 
 def test_the_report_says_when_the_study_ended(closed: Path) -> None:
@@ -127,9 +146,7 @@ def test_the_report_says_when_the_study_ended(closed: Path) -> None:
     assert f"finished {ended[:16].replace('T', ' ')}" in (results.report / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_winner_whose_detector_is_gone_is_one_sentence(closed: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "results"
-    shutil.copytree(closed, folder)
+def test_a_winner_whose_detector_is_gone_is_one_sentence(folder: Path) -> None:
     for name in ("detectors", "report"):
         shutil.rmtree(folder / "closing" / name)
     with pytest.raises(
@@ -149,7 +166,7 @@ def test_an_interrupted_study_in_a_store_keeps_its_time(
     (tmp_path / "closing.yaml").write_text(f"{STUDY}storage: file://{tmp_path}/store\n", encoding="utf-8")
     file = read.load(tmp_path / "closing.yaml")
     monkeypatch.setattr(engine, "write_tables", interrupt)
-    assert run_study(file, folder, resume=False, console=Console(file=StringIO())) == engine.INTERRUPTED
+    assert run_study(file, folder, resume=False, console=Console(file=StringIO())) == 130
     before = results.environment()
     assert before["wall_seconds"] > 0
     Place.of(results, file.study.storage).fetch()

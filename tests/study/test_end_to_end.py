@@ -6,15 +6,13 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from tests.study.conftest import TINY, Tune, start, tune_environment, wait_until
+from tests.study.conftest import TINY, Tune, start, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,15 +29,6 @@ FILES = (
     "best/3/detector.json",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
-
-
-KILLED = """
-import os
-from puzzle_study import reporting
-from puzzle_study.tune import main
-reporting.build_report = lambda *arguments, **more: os._exit(9)
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +86,6 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     assert "last 20 evaluations" not in page
 
 
-@pytest.mark.parametrize("folder", ["runs[new]", "runs[/b]"])
-def test_a_folder_in_brackets_is_said_as_it_is(folder: str, finished: Path, tmp_path: Path, tune: Tune) -> None:
-    shutil.copytree(finished / "results", tmp_path / folder)
-    said = f"{tmp_path / folder / 'tiny' / 'report' / 'index.html'}\n"
-    again = tune(finished / "tiny.yaml", "--results", tmp_path / folder)
-    assert again.stdout == f"tiny is finished: {said}", again.stderr
-    (tmp_path / folder / "tiny" / "report" / "index.html").unlink()
-    anew = tune(finished / "tiny.yaml", "--results", tmp_path / folder, "--resume")
-    assert anew.stdout.endswith(f"report: {said}"), anew.stderr
-
-
 def test_a_finished_study_says_so_and_changes_nothing(finished: Path, tune: Tune) -> None:
     results = finished / "results" / "tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
@@ -117,43 +95,12 @@ def test_a_finished_study_says_so_and_changes_nothing(finished: Path, tune: Tune
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("name", ["trials.csv", "best", "report"])
-def test_what_follows_from_records_is_written_again(name: str, finished: Path, tmp_path: Path, tune: Tune) -> None:
-    results = tmp_path / "tiny"
-    shutil.copytree(finished / "results" / "tiny", results)
-    path = results / name
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    done = tune(finished / "tiny.yaml", "--results", tmp_path, "--resume")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert path.exists()
-    assert_same_tables(finished / "results" / "tiny", results)
-
-
-def test_a_study_that_is_killed_before_its_report_is_not_finished(finished: Path, tmp_path: Path, tune: Tune) -> None:
-    results = tmp_path / "tiny"
-    shutil.copytree(finished / "results" / "tiny", results)
-    changed = [str(finished / "tiny.yaml"), "--results", str(tmp_path), "--set", "selection=oracle"]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *changed, "--resume"], env=tune_environment(), check=False)
-    assert killed.returncode == 9
-    again = tune(*changed, "--resume")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "oracle" in (results / "report" / "index.html").read_text(encoding="utf-8")
-
-
 def test_the_resolved_study_runs_again_with_the_same_numbers(finished: Path, tune: Tune, tmp_path: Path) -> None:
     done = tune(finished / "results" / "tiny" / "study.yaml", "--results", tmp_path, "--verbose")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "finished after" in done.stdout
     assert "Failed to fetch metrics" not in done.stdout + done.stderr
     assert_same_tables(finished / "results" / "tiny", tmp_path / "tiny")
-
-
-def test_another_study_file_is_refused_and_named_before_it_overwrites_anything(finished: Path, tune: Tune) -> None:
-    before = (finished / "results" / "tiny" / "study.yaml").read_bytes()
-    other = tune(finished / "tiny.yaml", "--results", finished / "results", "--set", "train.epochs=3")
-    assert other.returncode == 2
-    assert "train.epochs was 2, is 3" in other.stderr
-    assert (finished / "results" / "tiny" / "study.yaml").read_bytes() == before
 
 
 def test_a_killed_driver_resumes_without_ray_state_and_ends_with_the_same_tables(
@@ -207,19 +154,3 @@ def test_resources_that_the_machine_does_not_have_are_refused_at_once(tiny: Path
     refused = tune(tiny, "--results", tmp_path / "results", "--set", "resources.cpu=4096")
     assert refused.returncode == 2
     assert "resources.cpu asks for 4096 CPUs" in refused.stderr
-
-
-def test_a_study_without_search_trains_its_one_configuration_on_every_class_and_seed(
-    tune: Tune, tmp_path: Path
-) -> None:
-    study = tmp_path / "plain.yaml"
-    study.write_text(
-        "data: {name: digits, normal_classes: [3, 8], max_test_images: 60}\nmodel: {base_channels: 2}\n"
-        "train: {epochs: 1, batch_size: 32}\nseeds: [0, 1]\nreferences: []\n",
-        encoding="utf-8",
-    )
-    done = tune(study, "--results", tmp_path / "results")
-    assert done.returncode == 0, done.stdout + done.stderr
-    trials = pd.read_csv(tmp_path / "results" / "plain" / "trials.csv")
-    assert sorted(zip(trials.normal_class, trials.seed, strict=True)) == [(3, 0), (3, 1), (8, 0), (8, 1)]
-    assert (tmp_path / "results" / "plain" / "best" / "3-seed1" / "weights.safetensors").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.console import Console
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.study.engine import run_study
-from tests.study.conftest import tune_command, tune_environment
+from tests.study.conftest import Tune
 
 STUDY = """
 name: logged
@@ -73,16 +72,11 @@ def test_wandb_without_an_account_is_refused_in_a_sentence(
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED), reason=f"needs {' and '.join(NEEDED)}"
 )
-def test_mlflow_and_wandb_follow_the_trials(logged: Path, tmp_path: Path) -> None:
-    environment = {name: value for name, value in tune_environment().items() if name != "MLFLOW_TRACKING_URI"}
-    done = subprocess.run(
-        tune_command(logged, "--results", tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment | {"WANDB_MODE": "offline"},
-        check=False,
-    )
+def test_mlflow_and_wandb_follow_the_trials(
+    logged: Path, tmp_path: Path, tune: Tune, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = tune(logged, "--results", tmp_path, WANDB_MODE="offline")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mlflow" not in done.stderr
     import mlflow

@@ -68,7 +68,7 @@ def run_out(plan: Plan, *, workers: int = 1, seed: int = 0, write: bool = False)
     return [repr(planned.values) for planned in plan.configurations]
 
 
-@pytest.mark.parametrize("algorithm", ["optuna", "random"])
+@pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "cmaes", "random"])
 def test_the_order_in_which_trials_finish_does_not_change_what_is_asked(tmp_path: Path, algorithm: str) -> None:
     asked = [
         run_out(make_plan(tmp_path, algorithm=algorithm), workers=workers, seed=seed)
@@ -86,29 +86,32 @@ def test_a_plan_built_again_from_records_asks_for_the_same_and_runs_nothing(tmp_
     assert [repr(planned.values) for planned in again.configurations] == asked
 
 
-def test_an_interrupted_plan_goes_on_with_the_same_configurations(tmp_path: Path) -> None:
-    whole = run_out(make_plan(tmp_path), workers=1, seed=0)
-    part = make_plan(tmp_path)
+@pytest.mark.parametrize("algorithm", ["optuna", "nsga2", "cmaes"])
+def test_an_interrupted_plan_goes_on_with_the_same_configurations_and_tells_optuna_dashboard_the_same(
+    tmp_path: Path, algorithm: str
+) -> None:
+    whole = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "whole")
+    asked = run_out(whole)
+    winner = whole.winner()
+    assert winner is not None
+    assert max(value for _, value, _ in told(tmp_path / "whole")) == pytest.approx(winner[2][0])
+    part = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "part")
     for _ in range(9):
         spec = part.take()
         assert spec is not None
         finish(part, record_of(spec))
-    rest = make_plan(tmp_path)
-    assert run_out(rest, workers=3, seed=5) == whole
+    rest = make_plan(tmp_path, algorithm=algorithm)
+    assert rest.next() is not None
+    rest.keep_search(tmp_path / "part")
+    assert "RUNNING" in {state for _, _, state in told(tmp_path / "part")}
+    assert run_out(rest, workers=3, seed=5) == asked
+    assert told(tmp_path / "part") == told(tmp_path / "whole")
 
 
-def test_the_search_is_kept_for_optuna_dashboard_and_written_anew_by_a_resumed_study(tmp_path: Path) -> None:
-    journal = tmp_path / "optuna.journal"
-    kept = []
-    for _ in range(2):
-        plan = make_plan(tmp_path, journal=journal)
-        run_out(plan, workers=2, write=True)
-        kept.append(told(journal))
-    assert kept[0] == kept[1]
-    assert {state for _, _, state in kept[0]} == {"COMPLETE"}
-    winner = plan.winner()
-    assert winner is not None
-    assert max(value for _, value, _ in kept[0]) == pytest.approx(winner[2][0])
+def test_a_study_without_a_search_keeps_no_older_journal(tmp_path: Path) -> None:
+    run_out(make_plan(tmp_path, configurations=1, journal=tmp_path / "journal"))
+    plan_of(tmp_path, "data: {name: digits}\n", journal=tmp_path / "journal")
+    assert not (tmp_path / "journal").exists()
 
 
 def test_every_trial_is_handed_out_once_and_pairs_every_configuration_with_every_task(tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_a_failed_trial_makes_its_configuration_incomplete_and_never_the_winner(
     while (spec := plan.take()) is not None:
         failed = spec.settings == plan.configurations[0].settings and spec.task.normal_class == "8"
         plan.done(spec.key, Record(spec, "failed", "diverged") if failed else record_of(spec))
-    assert plan.worth(plan.configurations[0]) is None
+    assert plan.configurations[0].worth is None
     winner = plan.winner()
     assert winner is not None
     assert winner[0].number != 0

@@ -42,6 +42,7 @@ def record_of(best: str, spec: TrialSpec) -> Record:
     return finished(spec, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["optuna", "random"])
 @pytest.mark.parametrize("best", ["nearest_neighbour", "untrained", "puzzle_ae", "pca"])
 def test_a_search_tries_every_detector_and_the_best_one_wins_but_no_reference(
@@ -83,6 +84,9 @@ def test_a_search_tries_every_detector_and_the_best_one_wins_but_no_reference(
 
 def test_without_a_search_each_detector_is_trained_as_it_is_and_a_grid_tries_the_axes_of_each(tmp_path: Path) -> None:
     detectors, _, search = STUDY.partition("search:")
+    plan = plan_of(tmp_path, HEAD + detectors + "seeds: [0, 1]\n", DIGITS[3:5])
+    each = [(spec.task.normal_class, spec.seed) for spec in plan.configurations[0].trials]
+    assert each == [("3", 0), ("3", 1), ("4", 0), ("4", 1)]
     plan = plan_of(tmp_path, HEAD + detectors)
     assert (plan.wanted, carry_out(plan, finished)) == (3, 3 + 1)
     assert [planned.values["detector"] for planned in plan.configurations] == [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puzzle_study.datasets.catalogue import DatasetInfo, counts
+from puzzle_study.datasets.catalogue import DatasetInfo
 
 INFO = DatasetInfo(
     name="brain_mri",
@@ -14,7 +14,7 @@ INFO = DatasetInfo(
     licence="see its Kaggle page",
     source="https://www.kaggle.com/datasets/navoneel/brain-mri-images-for-brain-tumor-detection",
     classes=("normal",),
-    expected=counts(normal=98, tumor=155),
+    expected={"normal": 98, "tumor": 155},
     by_hand="download the archive there (a Kaggle account is needed) and unpack it so that {folder} holds the "
     "folders yes and no",
 )

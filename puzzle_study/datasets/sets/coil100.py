@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puzzle_study.datasets.catalogue import DatasetInfo, Download, counts
+from puzzle_study.datasets.catalogue import DatasetInfo, Download
 
 INFO = DatasetInfo(
     name="coil100",
@@ -15,7 +15,7 @@ INFO = DatasetInfo(
     source="https://www.cs.columbia.edu/CAVE/software/softlib/coil-100.php",
     classes=tuple(f"obj{number}" for number in range(1, 101)),
     first_number=1,
-    expected=counts(all=7_200),
+    expected={"all": 7_200},
     downloads=(
         Download(
             "coil-100.zip",

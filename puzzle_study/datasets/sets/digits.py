@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puzzle_study.datasets.catalogue import DatasetInfo, counts
+from puzzle_study.datasets.catalogue import DatasetInfo
 
 INFO = DatasetInfo(
     name="digits",
@@ -14,5 +14,5 @@ INFO = DatasetInfo(
     licence="CC BY 4.0",
     source="comes with scikit-learn (UCI Machine Learning Repository, Alpaydin and Kaynak 1998)",
     classes=tuple("0123456789"),
-    expected=counts(train=1198, test=599),
+    expected={"train": 1198, "test": 599},
 )

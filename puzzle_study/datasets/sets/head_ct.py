@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from puzzle_study.datasets.catalogue import DatasetInfo, counts
+from puzzle_study.datasets.catalogue import DatasetInfo
 
 INFO = DatasetInfo(
     name="head_ct",
@@ -14,7 +14,7 @@ INFO = DatasetInfo(
     licence="see its Kaggle page",
     source="https://www.kaggle.com/datasets/felipekitamura/head-ct-hemorrhage",
     classes=("normal",),
-    expected=counts(normal=100, hemorrhage=100),
+    expected={"normal": 100, "hemorrhage": 100},
     by_hand="download the archive there (a Kaggle account is needed) and unpack it so that {folder} holds "
     "labels.csv and the folder head_ct with 200 PNG files",
 )

@@ -33,16 +33,7 @@ ACTIVATIONS = 14
 
 
 class PuzzleDetector(Viewed):
-    """A U-Net with its scoring puzzle set and validation errors.
-
-    Args:
-        network: the U-Net.
-        puzzle_set: permutations in scoring.
-        shape: of the images.
-        base_channels: of the U-Net.
-        reading: error norm and aggregation of :meth:`forward`.
-        precision: arithmetic of the convolutions.
-    """
+    """A U-Net of some ``base_channels`` with its scoring puzzle set and validation errors."""
 
     name = "puzzle_ae"
     title = "Puzzle-AE"
@@ -71,22 +62,11 @@ class PuzzleDetector(Viewed):
     @classmethod
     def build(cls, settings: PuzzleSettings, context: Context) -> Self:
         """Return a detector with the weights that its training starts from."""
-        training_set = puzzles.puzzle_set(settings.puzzle, normal_class=context.normal_class, dataset=context.dataset)
-        shape = context.shape
-        trainer = Trainer(
-            settings,
-            training_set,
-            channels=shape.channels,
-            height=shape.height,
-            width=shape.width,
-            seed=context.seed,
-            device=context.device,
-            precision=context.precision,
-        )
+        trainer = Trainer(settings, context)
         detector = cls(
             trainer.solver,
-            scoring_set(settings, training_set),
-            shape=shape,
+            scoring_set(settings, trainer.puzzler.puzzles),
+            shape=context.shape,
             base_channels=settings.model.base_channels,
             reading=settings.reading,
             precision=context.precision,
@@ -148,12 +128,7 @@ class PuzzleDetector(Viewed):
         return answer
 
     def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
-
-        Args:
-            x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
-            permutations: which of the K permutations.
-        """
+        """Return the differentiable mean square error of every puzzle of every image, shape [N, K], or of some."""
         return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
 
     def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
@@ -257,7 +232,7 @@ def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> pu
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
-    """Return the puzzle set of a description; ValueError if it is none."""
+    """Return the puzzle set of a description; ValueError if it is not one."""
     kind, grid = content["kind"], int(content["grid"])
     permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
     if kind == "rotation":
@@ -268,5 +243,5 @@ def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
     if len(permutations) > MOST_PERMUTATIONS:
         raise ValueError(f"its {len(permutations)} permutations are more than {MOST_PERMUTATIONS}")
     if not possible or not permutations:
-        raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
+        raise ValueError(f"its puzzles are not permutations of {grid}×{grid} pieces")
     return puzzles.PuzzleSet(kind, grid, permutations)

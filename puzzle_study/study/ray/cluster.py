@@ -1,8 +1,9 @@
-"""Starting Ray on loopback, or joining a running cluster, and saying at once what either cannot give."""
+"""Starting Ray on loopback or joining a running cluster, and refusing at once what either cannot give."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import secrets
@@ -18,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+import puzzle_study
 from puzzle_study import __version__, config
 from puzzle_study.errors import UserError
 from puzzle_study.study.nodes import answers, check_gpus, named
@@ -60,19 +62,7 @@ except Exception as error:
 def started_ray(
     study: config.Study, place: Place, fingerprint: str, address: str | None, console: Console, *, verbose: bool = False
 ) -> Iterator[None]:
-    """Have Ray for the time of a study: on this machine, or the cluster at an address.
-
-    Args:
-        study: what will run there.
-        place: where its files are.
-        fingerprint: of its images.
-        address: ``auto`` or HOST:PORT; None: this machine alone.
-        console: where the study's progress is shown.
-        verbose: whether Ray's own messages are printed.
-
-    Raises:
-        UserError: see :func:`local_ray` and :func:`joined_ray`.
-    """
+    """Have Ray for the time of a study: on this machine, or the cluster at an address. Raises UserError as those do."""
     _set_environment(VERBOSE if verbose else SILENT)
     started = local_ray(study.resources) if address is None else joined_ray(study, place, fingerprint, address)
     with started, watched_ray(console):
@@ -113,13 +103,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str) -> Iterator[None]:
-    """Join a running cluster for the time of a study, after every node of it has been looked at.
-
-    Args:
-        study: what will run there.
-        place: where its files are.
-        fingerprint: of its images, which every node must have.
-        address: ``auto`` or HOST:PORT.
+    """Join a running cluster for the time of a study, after every node of it has been checked.
 
     Raises:
         UserError: there is no such cluster, or it cannot run this study; the sentence says why.
@@ -162,10 +146,6 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
 def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> None:
     """Refuse a trial that no node could ever run, instead of waiting for it.
 
-    Args:
-        wanted: what a trial occupies.
-        nodes: the resources of each node.
-
     Raises:
         UserError: names the resource.
     """
@@ -185,12 +165,7 @@ def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float
 
 
 def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a cluster whose nodes are not alike, from what each of them said of itself.
-
-    Args:
-        place: where the files of the study are.
-        fingerprint: of the images on the driver.
-        answers: what :func:`_ask` returns.
+    """Refuse a cluster whose nodes are not alike, from the ``answers`` that :func:`_ask` got from them.
 
     Raises:
         UserError: names the nodes and what differs.
@@ -223,10 +198,6 @@ def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, A
 
 def package_digest() -> str:
     """Return a hash of the package's source files."""
-    import hashlib
-
-    import puzzle_study
-
     found = hashlib.sha256()
     root = Path(puzzle_study.__file__).parent
     for path in sorted(root.rglob("*.py")):
@@ -239,11 +210,7 @@ def _set_environment(names: Mapping[str, str]) -> None:
 
 
 def _mend_token() -> str:
-    """Return where the cluster's token comes from; a file of it that others can read is closed to them.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return where the cluster's token comes from, or raise UserError; close a file that others can read to them."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -257,16 +224,12 @@ def _mend_token() -> str:
         pass
     raise UserError(
         f"there is no token for the cluster in {path}; copy that file from the cluster's head, "
-        f"or set RAY_AUTH_MODE=disabled where the cluster was started without"
+        f"or set RAY_AUTH_MODE=disabled if the cluster was started without a token"
     )
 
 
 def _reachable(address: str) -> str:
-    """Return the HOST:PORT that an address stands for; one at which nothing listens Ray would ask for minutes.
-
-    Raises:
-        UserError: there is none, or nothing listens there.
-    """
+    """Return the HOST:PORT of an address, or raise UserError at once; Ray would wait for minutes if nothing listens."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die
 
@@ -274,7 +237,7 @@ def _reachable(address: str) -> str:
             address = canonicalize_bootstrap_address_or_die("auto")
         except ConnectionError as error:
             raise UserError(
-                "this machine is a node of no running Ray cluster, or of several; give --address HOST:PORT, start one "
+                "this machine belongs to no running Ray cluster, or to several; give --address HOST:PORT, start one "
                 "with `ray start --head`, or leave --address out to run on this machine alone"
             ) from error
     host, _, port = address.rpartition(":")
@@ -290,11 +253,7 @@ def _reachable(address: str) -> str:
 
 
 def _ask_in(address: str, token: str | None) -> None:
-    """Ask the cluster once whether it lets this machine in, where Ray would ask for 20 s, or for 13 min what is no Ray.
-
-    Raises:
-        UserError: it does not, or it is no Ray cluster.
-    """
+    """Raise UserError unless the cluster lets this machine in; Ray would ask for 20 s, or 13 min if it is not Ray."""
     try:
         # In a process of its own, which can be ended, and whose words on the screen are kept.
         asked = subprocess.run(
@@ -311,17 +270,12 @@ def _ask_in(address: str, token: str | None) -> None:
         )
     if refused is not None:
         raise UserError(
-            f"what listens at {address} does not answer as a Ray cluster does; give the address "
-            f"that `ray start --head` printed"
+            f"{address} does not answer like a Ray cluster; give the address that `ray start --head` printed"
         )
 
 
 def _claim(place: Place) -> Any:
-    """Return an actor that lives as long as the driver and whose name is that of the results.
-
-    Raises:
-        UserError: another driver has it.
-    """
+    """Return an actor that lives as long as the driver, named after the results; raise UserError if there is one."""
     import ray
 
     class Claim:
@@ -350,11 +304,7 @@ def _sign(place: Place) -> Iterator[str | None]:
 
 
 def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, sign: str | None) -> list[Any]:
-    """Run a small task on every node that says what is there.
-
-    Raises:
-        UserError: a node does not answer.
-    """
+    """Run a small task on every node that says what is there."""
     import ray
 
     here, driver = __version__, ray.get_runtime_context().get_node_id()

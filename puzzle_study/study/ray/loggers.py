@@ -1,4 +1,4 @@
-"""Ray's loggers that follow every trial of a study; each wants a package that is not required here."""
+"""Ray's loggers that follow every trial of a study; each needs a package that is not installed with this one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_loggers(study: config.Study) -> None:
     """Refuse loggers that could not log, before anything is started.
 
     Raises:
-        UserError: the package of one is not installed, or W&B has no account to log to.
+        UserError: a package is not installed, or W&B has no account.
     """
     for name in study.loggers:
         if importlib.util.find_spec(PACKAGES[name]) is None:

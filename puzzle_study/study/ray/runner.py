@@ -6,7 +6,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
-from puzzle_study.study.failing import common_failure, has_worked
+from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.ray.following import LogFollower
+from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.study.ray.loggers import make_loggers
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
@@ -39,53 +39,47 @@ ENDED = "trial"
 """Column of a worker's last report: the key of the trial that has ended."""
 
 
-class ProgressCallback(tune.Callback):
+class LogFollower:
+    """Prints whole new lines of the logs in a folder, each after the name of its trial."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._shown = {path: path.stat().st_size for path in folder.glob("*.log")}
+
+    def print_new(self) -> None:
+        for path in sorted(self._folder.glob("*.log")):
+            start = self._shown.get(path, 0)
+            if path.stat().st_size <= start:
+                continue
+            with path.open("rb") as file:
+                file.seek(start)
+                lines, newline, _ = file.read().rpartition(b"\n")
+            self._shown[path] = start + len(lines) + len(newline)
+            for line in lines.decode(errors="replace").splitlines():
+                self._say(f"{path.stem} {line}")
+
+
+class ProgressCallback(OutOfSnapshots, tune.Callback):
     """Shows on the live line what the plan knows."""
 
     def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
         self._plan, self._progress, self._follower = plan, progress, follower
         self._left = TrialsLeft(plan, progress.time_left)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave plan and screen out of Ray's snapshots."""
-        return {}
-
     def setup(self, *arguments: Any, **info: Any) -> None:
-        """Begin to run what is left: nothing of it runs yet."""
+        """Begin a run, in which nothing runs yet."""
         self._left.clear()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial as running."""
         self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Count the epochs of a running trial."""
         if "epoch" in result and ENDED not in result:
             self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that ended."""
-        self._show(trial)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Count a trial that failed."""
-        self._show(trial)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that a worker is gone and its trial is not."""
-        key = TrialSpec.from_json(trial.config["spec"]).key
-        self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Show the epochs and keep the time left moving."""
-        self._progress.follow(self._left.epochs)
-        self._progress.tick()
-        if self._follower is not None:
-            self._follower.print_new()
-
-    def _show(self, trial: Any) -> None:
         key = TrialSpec.from_json(trial.config["spec"]).key
         self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
         self._progress.follow(self._left.epochs)
@@ -94,24 +88,29 @@ class ProgressCallback(tune.Callback):
         text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
+    on_trial_error = on_trial_complete
 
-class EndsTheStudy(tune.Stopper):
-    """Ends the run if more trials could only fail: one could not write, or the first ones all met the same user error.
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that a worker is gone and its trial is not."""
+        key = TrialSpec.from_json(trial.config["spec"]).key
+        self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
 
-    Attributes:
-        sentence: what the trials said, or None.
-    """
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._progress.follow(self._left.epochs)
+        self._progress.tick()
+        if self._follower is not None:
+            self._follower.print_new()
+
+
+class EndsTheStudy(OutOfSnapshots, tune.Stopper):
+    """Ends the run if more trials could only fail: one could not write, or the first all met the same user error."""
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.sentence: str | None = None
         self._plan = plan
         # On --resume what failed is tried first; what finished then may not have been asked for yet.
-        self._worked_before = any(has_worked(record) for record in records(results))
+        self._worked_before = any(record.worked for record in records(results))
         self._training: set[str] = set()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the plan out of Ray's snapshots."""
-        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return whether this trial could not write."""
@@ -120,7 +119,6 @@ class EndsTheStudy(tune.Stopper):
         return CANNOT_WRITE in result
 
     def stop_all(self) -> bool:
-        """Return whether there is a reason to end the run."""
         if self.sentence is None and not self._worked_before and not self._training:
             self.sentence = common_failure(self._plan)
         return self.sentence is not None
@@ -131,16 +129,9 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
 
     When interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
 
-    Args:
-        plan: what to train.
-        results: where records, checkpoints and Ray's own files go.
-        progress: the live line.
-        place: where workers find and leave files.
-        verbose: whether the logs of trials and Ray's messages are printed.
-
     Raises:
-        UserError: a worker could not write into the results folder, the store is not reached any more, or the first
-            trials all failed with one user error, which is said.
+        UserError: a worker could not write into the results folder, the store cannot be reached any more, or the first
+            trials all failed with one user error, which is passed on.
     """
     # A worker that dies is told of in a line; Ray would print its own traceback with it.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
@@ -154,20 +145,16 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         short, finished = (short + 1 if plan.finished() == finished else 1), plan.finished()
         if short > WORKER_RESTARTS:
             raise UserError(
-                f"memory ran out {short} times before one more trial was done; run fewer at once (max_concurrent, "
+                f"memory ran out {short} times before another trial was finished; run fewer at once (max_concurrent, "
                 f"resources) or free memory, then go on with --resume"
             )
-        progress.say("memory ran out and Ray stopped workers for it; their trials go on from their last epoch")
+        progress.say("memory ran out, so Ray stopped workers; their trials go on from their last epoch")
     if follower is not None:
         follower.print_new()
 
 
 def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
-    """Run what is left of a plan; returns False where Ray stopped workers because memory ran out, and trials are left.
-
-    Raises:
-        UserError: see :func:`run_trials`.
-    """
+    """Run what is left of a plan; returns False if Ray stopped workers because memory ran out and trials are left."""
     study = plan.study
     failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
@@ -217,7 +204,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
-    """What a Ray worker does: one trial, reporting every evaluation, and else at most once a second."""
+    """Run one trial in a Ray worker, reporting every evaluation, and otherwise at most once a second."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     claim_cpus(resources.cpu)
     spec = TrialSpec.from_json(tune_config["spec"])

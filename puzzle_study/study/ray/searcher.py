@@ -11,31 +11,24 @@ from ray.tune.search import Searcher
 
 from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.trials.record import Record, read_record
 
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""
 
 
-class PlanSearcher(Searcher):
+class PlanSearcher(OutOfSnapshots, Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
 
-    The plan's records are the truth: what Ray reports of a trial only says that it is time to read them.
-
-    Args:
-        plan: what to train.
-        results: where records are.
-        stopped: what a stopping rule stopped, by Ray's trial id; such trials get their record here.
+    The plan's records are the truth: Ray's report of a trial only says that it is time to read them. ``stopped`` holds
+    what a stopping rule stopped, by Ray's trial id; such trials get their record here.
     """
 
     def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, Record]) -> None:
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped = plan, results, stopped
         self._specs: dict[str, Any] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the plan out of Ray's snapshots: it is rebuilt from records."""
-        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
@@ -48,7 +41,7 @@ class PlanSearcher(Searcher):
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take in the record that the trial wrote; a worker that refused or died without one leaves a failed record."""
+        """Take in the trial's record; a worker that refused or died without one leaves a failed record."""
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
@@ -65,7 +58,7 @@ class PlanSearcher(Searcher):
             record = Record(spec, "failed", reason, user_error=reason)
         elif record is None:
             log = self._results.log_file(spec.key)
-            died = "its worker died again and again" + (f", see logs/{log.name}" if log.exists() else "")
+            died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
             record = Record(spec, "failed", died)
         self._plan.done(spec.key, record)
         # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
@@ -82,13 +75,9 @@ class PlanSearcher(Searcher):
         self._specs.clear()
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing of worth: the plan is rebuilt from records."""
+        """Write a note only: the plan is rebuilt from records."""
         Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Studies are never restored from Ray's state.
-
-        Raises:
-            RuntimeError: always.
-        """
+        """Raise RuntimeError: a study is never restored from Ray's state."""
         raise RuntimeError("a study goes on from its records: python -m puzzle_study.tune STUDY.yaml --resume")

@@ -1,6 +1,6 @@
 """Stopping trials along their training, by Ray Tune's own rules, each among the trials of one task.
 
-Classes differ in difficulty: compared with one another, every trial of the hard ones would be stopped.
+Classes differ in difficulty: if all were compared, every trial of the hard ones would be stopped.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from puzzle_study import config
+from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 METRIC = "selection"
 
 
-class TaskwiseScheduler(FIFOScheduler):
+class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
     """Gives every task a stopping rule of its own, and remembers what it stopped and why.
 
-    Args:
-        stopping: the rule.
-        stopped: receives the record by Ray's trial id, before the searcher hears of the end.
+    ``stopped`` receives the record by Ray's trial id, before the searcher hears of the end.
     """
 
     def __init__(self, stopping: config.Stopping, stopped: dict[str, Record]) -> None:
@@ -30,17 +29,11 @@ class TaskwiseScheduler(FIFOScheduler):
         self._rules: dict[str, TrialScheduler] = {}
         self._last: dict[str, dict[str, Any]] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave everything out of Ray's snapshots: studies are never restored from them."""
-        return {}
-
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Take a trial in."""
         if (rule := self._rule(trial)) is not None:
             rule.on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Ask the task's rule whether a trial goes on."""
         rule = self._rule(trial)
         if rule is None or METRIC not in result:
             return str(TrialScheduler.CONTINUE)
@@ -65,12 +58,11 @@ class TaskwiseScheduler(FIFOScheduler):
             rule.on_trial_complete(tune_controller, trial, last)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Forget a trial that was taken away."""
         if (rule := self._rule(trial)) is not None:
             rule.on_trial_remove(tune_controller, trial)
 
     def _rule(self, trial: Any) -> TrialScheduler | None:
-        """Return the rule of a trial's task; None where the trial must not be stopped."""
+        """Return the rule of a trial's task; None if the trial must not be stopped."""
         if not trial.config["stoppable"]:
             return None
         task = repr(sorted(trial.config["spec"]["task"].items()))

@@ -1,0 +1,50 @@
+"""An autoencoder with structural similarity (Bergmann et al. 2019); `autoencoders.py` has its network.
+
+SSIM is that of Wang et al. 2004 in the paper's form: a uniform window of 11×11 pixels, biased variances, and for pixels
+in [0, 1] the constants 0.01² and 0.03², which the paper prints without the squares. At the border the window is what
+lies inside the image, so that the map is as large as the image.
+
+Shape legend: N images, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from puzzle_study.detectors.autoencoders import SOURCE, Autoencoder, AutoencoderSettings
+
+WINDOW = 11
+LUMINANCE, CONTRAST = 0.01**2, 0.03**2
+
+
+class AESSIM(Autoencoder):
+    """The error of an image is one less its mean structural similarity to what a convolutional autoencoder rebuilds."""
+
+    name = "ae_ssim"
+    title = "AE-SSIM"
+    source = SOURCE
+    Settings = AutoencoderSettings
+
+    def differences(self, x_NCHW: Tensor, rebuilt_NCHW: Tensor) -> Tensor:
+        """Return 1 - SSIM around each pixel, the mean over the channels, in [0, 2], [N, H, W]."""
+        return (1 - structural_similarity(x_NCHW, rebuilt_NCHW)).mean(1).clamp_min(0)
+
+
+def structural_similarity(x_NCHW: Tensor, y_NCHW: Tensor) -> Tensor:
+    """Return the SSIM of the windows around each pixel of images in [0, 1], [N, C, H, W]; 1 if they are equal."""
+    products = (x_NCHW, y_NCHW, x_NCHW.square(), y_NCHW.square(), x_NCHW * y_NCHW)
+    mean_x, mean_y, square_x, square_y, product = _window_means(torch.cat(products)).chunk(len(products))
+    variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
+    covariance = product - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + LUMINANCE) / (mean_x.square() + mean_y.square() + LUMINANCE)
+    structure = (2 * covariance + CONTRAST) / (variance_x + variance_y + CONTRAST)
+    return luminance * structure
+
+
+def _window_means(x_NCHW: Tensor) -> Tensor:
+    """Return the mean of the window around each pixel, first down, then across: a fifth of the additions."""
+    for kernel, padding in (((WINDOW, 1), (WINDOW // 2, 0)), ((1, WINDOW), (0, WINDOW // 2))):
+        x_NCHW = F.avg_pool2d(x_NCHW, kernel, 1, padding, count_include_pad=False)
+    return x_NCHW

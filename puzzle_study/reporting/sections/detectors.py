@@ -1,0 +1,212 @@
+"""The detectors of a study beside each other: AUROC, time and robustness, each at its best configuration."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from puzzle_study.reporting import drawing
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, section, table, words
+from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.sections.classes import class_cell
+from puzzle_study.reporting.sections.robustness import NOISE, AttackCell, cells
+from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.statistics import intervals
+
+USUAL_EPSILON = 8 / 255
+"""ε at which the literature compares detectors on small images."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A detector as it is compared: its best configuration by the study's criterion, or a reference."""
+
+    choice: Choice
+    auroc: intervals.Mean
+    milliseconds: float
+    attacked: AttackCell | None
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        return self.choice.title
+
+
+@section("detectors", "Detectors")
+def build(data: StudyData) -> Blocks:
+    if not data.compares_detectors:
+        return
+    rivals = compared(data)
+    yield _table(data, rivals)
+    yield _speed_figure(rivals)
+    yield _robustness_figure(rivals)
+    if len(data.classes) > 1:
+        yield _class_table(data, rivals)
+
+
+def compared(data: StudyData) -> list[Rival]:
+    """Return each detector once, the best AUROC first."""
+    choices = [data.choice(row) for _, row in data.ranked.drop_duplicates("detector").iterrows()]
+    names = {choice.detector for choice in choices}
+    choices += [choice for choice in data.references if choice.detector not in names]
+    attacks = cells(data)
+    found = [
+        Rival(choice, mean, _milliseconds(data.of(choice)), _strongest(data, choice, attacks))
+        for choice in choices
+        if (mean := data.mean(choice)) is not None
+    ]
+    return sorted(found, key=lambda rival: -rival.auroc.value)
+
+
+def _milliseconds(trials: pd.DataFrame) -> float:
+    """Return the time that an image takes to be scored, NaN if the trials do not have it."""
+    if not {"score_seconds", "images_scored"} <= set(trials.columns):
+        return float("nan")
+    seconds, images = (pd.to_numeric(trials[name], errors="coerce") for name in ("score_seconds", "images_scored"))
+    return float(1000 * (seconds / images).mean())
+
+
+def _strongest(data: StudyData, choice: Choice, attacks: list[AttackCell]) -> AttackCell | None:
+    """Return the attack1 that leaves least of a detector, at the ε that is nearest to the usual one.
+
+    It is on the configuration that is compared if that was attacked, else on another one of the detector.
+    """
+    own = {str(name) for name in data.summary.loc[data.summary["detector"] == choice.detector, "configuration"]}
+    found = [cell for cell in attacks if cell.attack == "attack1" and cell.method != NOISE and cell.victim[0] in own]
+    if not found:
+        return None
+    if any(cell.victim[0] == choice.configuration for cell in found):
+        found = [cell for cell in found if cell.victim[0] == choice.configuration]
+    nearest = min((cell.epsilon for cell in found), key=lambda epsilon: abs(epsilon - USUAL_EPSILON))
+    return min((cell for cell in found if cell.epsilon == nearest), key=lambda cell: cell.auroc.value)
+
+
+def _table(data: StudyData, rivals: list[Rival]) -> Table:
+    attacked = sum(rival.attacked.images for rival in rivals if rival.attacked)
+    under = (
+        f" Under attack: the attack1 that leaves least, at the ε that is nearest to {significant(USUAL_EPSILON)} "
+        f"({attacked} attacked images in all); the section Robustness has every attack."
+    )
+    return table(
+        "detectors",
+        "Each detector at its best configuration",
+        [_row(data, rival, attacked=attacked > 0) for rival in rivals],
+        "The configuration of each detector that ranks first; the winner is bold. "
+        f"{intervals.method_note(rival.auroc for rival in rivals)} ±: standard deviation of the AUROC of one training "
+        "along its last 20 evaluations, mean over trainings, in points. Fitting and scoring: mean over trials, while "
+        f"other trials may have run beside them.{under if attacked else ''}",
+    )
+
+
+def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
+    choice, cell = rival.choice, rival.attacked
+    strong = data.winner is not None and choice.configuration == data.winner.configuration
+    selection = data.mean(choice, "selection")
+    how = f"{cell.method}, ε {significant(cell.epsilon)}, {cell.target}" if cell else None
+    return {
+        words("detector", "Detector"): word(rival.name, strong=strong),
+        words("configuration", "Configuration"): word("reference" if choice.is_reference else choice.configuration),
+        Column("auroc", "AUROC % [95 %]"): estimated(rival.auroc, strong=strong),
+        Column("last20", "± along the last 20 evaluations"): percent(
+            float(data.metric(choice, "last20", "_std").mean())
+        ),
+        Column("selection", "Selection %"): percent(selection.value if selection else None),
+        Column("train_seconds", "Fitting, s"): number(float(data.metric(choice, "train_seconds").mean())),
+        Column("milliseconds", "Scoring, ms an image"): number(rival.milliseconds),
+        **({Column("attacked", "Under attack %"): estimated(cell.auroc if cell else None)} if attacked else {}),
+        **({words("attack", "Attack"): word(how)} if attacked else {}),
+        Column("trials", "Trials (n)"): count(rival.auroc.n),
+    }
+
+
+def _class_table(data: StudyData, rivals: list[Rival]) -> Table:
+    rows = [
+        {
+            words("class", "Normal class"): word(normal_class),
+            **{
+                Column(f"auroc_{rival.choice.detector}", f"{rival.name} %"): class_cell(
+                    data, rival.choice, normal_class
+                )
+                for rival in rivals
+            },
+        }
+        for normal_class in data.classes
+    ]
+    return table(
+        "detector_classes",
+        "AUROC of the detectors by normal class",
+        rows,
+        "Mean over seeds; the section Classes says what the intervals are.",
+        collapsed=len(rows) > 12,
+    )
+
+
+def _speed_figure(rivals: list[Rival]) -> Figure | None:
+    shown = [rival for rival in rivals if math.isfinite(rival.milliseconds)]
+    if len(shown) < 2:
+        return None
+    with drawing.drawing(6.4, 4.2) as (figure, (place,)):
+        for index, rival in enumerate(shown):
+            mean = rival.auroc
+            place.errorbar(
+                rival.milliseconds,
+                100 * mean.value,
+                yerr=_bars(mean),
+                fmt="oDs^vP"[index % 6],
+                color=drawing.PALETTE[index % len(drawing.PALETTE)],
+                label=rival.name,
+                capsize=3,
+            )
+        place.set_xscale("log")
+        place.set(xlabel="scoring, ms an image", ylabel="AUROC, %")
+        figure.legend(loc="outside right upper", fontsize=8)
+        fastest, best = min(shown, key=lambda rival: rival.milliseconds), shown[0]
+        return drawing.finished(
+            figure,
+            name="detectors_speed",
+            alt=f"Scatter of AUROC against scoring time of {len(shown)} detectors: the fastest is {fastest.name} "
+            f"({significant(fastest.milliseconds)} ms an image, {share(fastest.auroc.value)} %), the highest AUROC has "
+            f"{best.name} ({significant(best.milliseconds)} ms, {share(best.auroc.value)} %).",
+            caption=f"Mean AUROC against the time to score an image, one point a detector (n = {best.auroc.n} trials "
+            f"each at most). {intervals.method_note(rival.auroc for rival in shown)}",
+        )
+
+
+def _bars(mean: intervals.Mean) -> list[list[float]] | None:
+    """Return the lengths of an error bar in percent, None if there is no interval."""
+    if math.isnan(mean.low) or math.isnan(mean.high):
+        return None
+    return [[100 * max(0.0, mean.value - mean.low)], [100 * max(0.0, mean.high - mean.value)]]
+
+
+def _robustness_figure(rivals: list[Rival]) -> Figure | None:
+    shown = [(rival, rival.attacked) for rival in rivals if rival.attacked]
+    if len(shown) < 2:
+        return None
+    epsilons = sorted({cell.epsilon for _, cell in shown})
+    with drawing.drawing(6.4, 4.2) as (figure, (place,)):
+        for index, (rival, cell) in enumerate(shown):
+            place.errorbar(
+                100 * cell.clean,
+                100 * cell.auroc.value,
+                yerr=_bars(cell.auroc),
+                fmt="oDs^vP"[index % 6],
+                color=drawing.PALETTE[index % len(drawing.PALETTE)],
+                label=rival.name,
+                capsize=3,
+            )
+        place.axhline(50, color="black", linewidth=0.8, linestyle=":")
+        place.set(xlabel="AUROC of the same images without attack, %", ylabel="AUROC under attack, %")
+        figure.legend(loc="outside right upper", fontsize=8)
+        best, cell = max(shown, key=lambda pair: pair[1].auroc.value)
+        return drawing.finished(
+            figure,
+            name="detectors_robustness",
+            alt=f"Scatter of AUROC under attack against AUROC without it for {len(shown)} detectors: most is left of "
+            f"{best.name}, {share(cell.auroc.value)} % of {share(cell.clean)} %.",
+            caption=f"What the strongest attack1 leaves of each detector at ε = "
+            f"{', '.join(map(significant, epsilons))}, one point a detector. "
+            f"{intervals.method_note(cell.auroc for _, cell in shown)} Dotted: chance.",
+        )
