@@ -104,8 +104,8 @@ class DeepSVDDSettings(epochs.TrainedSettings):
     PRESETS: ClassVar[dict[str, Layer]] = {
         "paper": {},
         "fast": {
-            "pretrain": {"epochs": 15, "milestone": 10, "learning_rate": 1e-3},
-            "train": {"epochs": 20, "milestone": 15, "batch_size": 64},
+            "pretrain": {"epochs": 8, "milestone": 6, "learning_rate": 1e-3},
+            "train": {"epochs": 10, "milestone": 8, "batch_size": 64},
         },
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
@@ -164,8 +164,11 @@ class Encoder(nn.Module):
         """Return the codes, [N, D]."""
         h_NCHW = x_NCHW
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # The rectifier rises everywhere, so that it may follow the pooling, on a quarter of the numbers.
-            h_NCHW = functional.leaky_relu(functional.max_pool2d(norm(convolution(h_NCHW)), 2))
+            # What rises everywhere may follow the pooling, on a quarter of the numbers: the rectifier always, the norm
+            # once its statistics stand.
+            h_NCHW = convolution(h_NCHW)
+            pool = functional.max_pool2d
+            h_NCHW = functional.leaky_relu(pool(norm(h_NCHW), 2) if self.training else norm(pool(h_NCHW, 2)))
         code_ND: Tensor = self.code(h_NCHW.flatten(1))
         return code_ND
 

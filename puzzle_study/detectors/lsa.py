@@ -210,7 +210,7 @@ def _decoder(levels: Levels, shape: Shape) -> nn.Module:
 
 
 def _halved(side: int, times: int) -> int:
-    return math.ceil(side / 2**times)
+    return -(-side >> times)
 
 
 class Masked(nn.Linear):

@@ -111,8 +111,8 @@ class OCGANSettings(epochs.TrainedSettings):
     PRESETS: ClassVar[dict[str, Layer]] = {
         "paper": {},
         "fast": {
-            "model": {"depth": 2, "base_channels": 32},
-            "train": {"epochs": 24, "mining_after": 18, "batch_size": 64, "learning_rate": 1e-3},
+            "model": {"depth": 2, "base_channels": 16},
+            "train": {"epochs": 20, "mining_after": 15, "batch_size": 64, "learning_rate": 5e-4},
         },
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {

@@ -62,6 +62,19 @@ def test_the_decoder_gives_images_of_any_size(network: str, shape: Shape) -> Non
     assert dsvdd.Decoder(network, shape)(code_ND).shape == x_NCHW.shape
 
 
+def test_pooling_before_the_norm_changes_nothing() -> None:
+    """The slow twin of the encoder in eval mode, in the order of the paper."""
+    encoder = dsvdd.Encoder("small", Shape(1, 28, 28))
+    generator = torch.Generator().manual_seed(0)
+    x_NCHW = torch.rand(6, 1, 28, 28, generator=generator)
+    encoder(x_NCHW)
+    encoder.eval()
+    h_NCHW = x_NCHW
+    for convolution, norm in zip(encoder.convolutions, encoder.norms, strict=True):
+        h_NCHW = functional.max_pool2d(functional.leaky_relu(norm(convolution(h_NCHW))), 2)
+    torch.testing.assert_close(encoder(x_NCHW), encoder.code(h_NCHW.flatten(1)), rtol=1e-6, atol=1e-6)
+
+
 def test_errors_are_what_the_paper_writes() -> None:
     """Another way: image by image, with the normalisation written out."""
     detector = built(dict(DeepSVDDSettings.SMALL), "mnist", Shape(1, 28, 28))
