@@ -1,5 +1,6 @@
 # `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in three minutes.
-# Each sets up .venv first.
+# Each sets up .venv first. `make test-matrix` and `make test-minimum` run the tests that are not slow with other
+# versions of Python and of the packages, each in an environment of its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,12 @@ JOBS := $(VENV)/job-server
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The versions of Python that pyproject.toml names; the oldest one goes with the oldest packages.
+PYTHONS ?= 3.10 3.11 3.12 3.13
+OLDEST := 3.10
+
 .PHONY: study test check-fast lint types check check-ray check-slow check-rest quick-numbers quick-rest clean
+.PHONY: test-matrix test-minimum
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
@@ -23,6 +29,17 @@ test: lint types check
 # Two at a time, for two cores.
 check-fast: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 quick-numbers quick-rest types lint
+
+# All of them, whichever fails; one that is not on this machine is said to be left out and fails nothing.
+test-matrix:
+	@failed=; left=; for version in $(PYTHONS); do \
+	  echo "Python $$version"; code=0; .ci/python $$version || code=$$?; \
+	  case $$code in 0) ;; 3) left="$$left $$version" ;; *) failed="$$failed $$version" ;; esac; \
+	done; \
+	echo "failed:$${failed:- none}; not run, since they are not on this machine:$${left:- none}"; test -z "$$failed"
+
+test-minimum:
+	.ci/python $(OLDEST) lowest-direct
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

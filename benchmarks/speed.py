@@ -27,9 +27,8 @@ from torch import Tensor
 from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
 from benchmarks.reference import Reference, multiply_adds
 from puzzle_study.config import Reading
-from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.base import Context, Shape
 from puzzle_study.detectors.devices import Precision, claim_cpus, default_device
-from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
@@ -220,16 +219,8 @@ def _images(size: Setting, count: int) -> Tensor:
 
 def _trainer(size: Setting, device: torch.device, precision: Precision) -> Trainer:
     train = {"batch_size": size.batch, "feature_loss": "elementwise"}
-    return Trainer(
-        PuzzleSettings.model_validate({"model": {"base_channels": size.base}, "train": train}),
-        puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations()),
-        channels=size.channels,
-        height=size.side,
-        width=size.side,
-        seed=0,
-        device=device,
-        precision=precision,
-    )
+    settings = PuzzleSettings.model_validate({"model": {"base_channels": size.base}, "train": train})
+    return Trainer(settings, Context(Shape(size.channels, size.side, size.side), 0, device, precision))
 
 
 def _detector(size: Setting, device: torch.device, precision: Precision) -> PuzzleDetector:
@@ -238,7 +229,6 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
         trainer.solver,
         trainer.puzzler.puzzles,
         shape=Shape(size.channels, size.side, size.side),
-        base_channels=size.base,
         reading=Reading("mse", "avg"),
         precision=precision,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from pydantic import TypeAdapter, ValidationError
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-TARGETS = ("normal", "anomalous", "both")
+Command = TypeVar("Command", bound=Callable[..., Any])
 TABLE = "attacks.csv"
 EPSILONS = TypeAdapter(tuple[Perturbation, ...])
+EPSILON = "Bounds of the perturbation, pixels in [0, 1]; 8/255 may be written."
 EXAMPLE = """\b
 Examples:
   python -m puzzle_study.attack results/digits
@@ -39,62 +41,36 @@ def _epsilon(context: click.Context, parameter: click.Parameter, values: tuple[s
         first = error.errors()[0]
         value = values[int(first["loc"][0])]
         if first["type"] == "float_parsing":
-            raise click.BadParameter(f"{cut(repr(value))} is no number such as 0.1 or 8/255") from None
+            raise click.BadParameter(f"{cut(repr(value))} is not a number such as 0.1 or 8/255") from None
         raise click.BadParameter(f"{cut(value)} is not between 0 and 1; pixels are in [0, 1]") from None
+
+
+def _setting(flag: str, name: str = "", **changed: Any) -> Callable[[Command], Command]:
+    """Make an option of a setting of a study's ``attacks``, with its default, range and description."""
+    name = name or flag.removeprefix("--").replace("-", "_")
+    field = config.Attacks.model_fields[name]
+    bounds = {end: value for one in field.metadata for end in ("ge", "le") if (value := getattr(one, end, None))}
+    like_it = {
+        "default": field.default,
+        "show_default": True,
+        "multiple": isinstance(field.default, tuple),
+        "type": click.IntRange(bounds.get("ge", 0), bounds.get("le")),
+        "help": field.description,
+    }
+    return click.option(flag, name, **(like_it | changed))
 
 
 @command(epilog=EXAMPLE)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--attack",
-    "attacks",
-    multiple=True,
-    default=("attack1", "attack2"),
-    show_default=True,
-    type=click.Choice(tuple(PLACES)),
-)
-@click.option(
-    "--method",
-    "methods",
-    multiple=True,
-    default=("fgsm", "pgd", "noise"),
-    show_default=True,
-    type=click.Choice(tuple(METHODS)),
-)
-@click.option(
-    "--epsilon",
-    "epsilons",
-    multiple=True,
-    default=("0.05", "0.1", "0.2"),
-    show_default=True,
-    metavar="NUMBER",
-    callback=_epsilon,
-    help="Bound for pixels in [0, 1]; 8/255 may be written.",
-)
-@click.option(
-    "--target", default="normal", show_default=True, type=click.Choice(TARGETS), help="Whose images are attacked."
-)
-@click.option("--steps", default=10, show_default=True, type=click.IntRange(1, 1000), help="Steps of iterated methods.")
-@click.option(
-    "--restarts", default=1, show_default=True, type=click.IntRange(1, 100), help="Runs of methods with a random start."
-)
-@click.option(
-    "--queries",
-    default=200,
-    show_default=True,
-    type=click.IntRange(1, 100_000),
-    help="Scores that square and spsa may ask of each image.",
-)
-@click.option(
-    "--max-images", type=click.IntRange(2), help="Test images at most, in proportion by class.  [default: all]"
-)
-@click.option(
-    "--seed",
-    default=0,
-    show_default=True,
-    type=click.IntRange(0, config.MOST_SEED),
-    help="Seed of random starts and noise.",
-)
+@_setting("--attack", "attacks", type=click.Choice(tuple(PLACES)))
+@_setting("--method", "methods", type=click.Choice(tuple(METHODS)))
+@_setting("--epsilon", "epsilons", type=str, metavar="NUMBER", callback=_epsilon, help=EPSILON)
+@_setting("--target", type=click.Choice(get_args(config.Attacks.model_fields["target"].annotation)))
+@_setting("--steps")
+@_setting("--restarts")
+@_setting("--queries")
+@_setting("--max-images", help="Most test images attacked, drawn in proportion from each class.  [default: all]")
+@_setting("--seed")
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path),
@@ -173,24 +149,14 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
         box=None,
     )
     for name in ("attack", "method", "ε", "AUROC %", "", "FPR99 %", "flags"):
-        right = name in ("ε", "AUROC %", "FPR99 %")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        table.add_column(name, justify="right" if name in ("ε", "AUROC %", "FPR99 %") else "left", no_wrap=True)
     for row in frame.to_dict("records"):
-        table.add_row(
-            row["attack"],
-            row["method"],
-            f"{row['epsilon']:.3g}",
-            *(
-                ("–", "", "–")
-                if row["note"]
-                else (
-                    f"{100 * row['auroc']:.1f}",
-                    f"({100 * row['auroc_low']:.1f}–{100 * row['auroc_high']:.1f})",
-                    f"{100 * row['fpr_at_tpr99']:.1f}",
-                )
-            ),
-            " ".join(str(number) for number, name in enumerate(FLAGS, 1) if name in row["flags"].split(";")),
-        )
+        measured = ("–", "", "–")
+        if not row["note"]:
+            auroc, low, high = (f"{100 * row[name]:.1f}" for name in ("auroc", "auroc_low", "auroc_high"))
+            measured = (auroc, f"({low}–{high})", f"{100 * row['fpr_at_tpr99']:.1f}")
+        flags = " ".join(str(number) for number, name in enumerate(FLAGS, 1) if name in row["flags"].split(";"))
+        table.add_row(row["attack"], row["method"], f"{row['epsilon']:.3g}", *measured, flags)
     console.print(table)
 
 

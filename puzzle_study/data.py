@@ -42,20 +42,17 @@ def list_command(root: str) -> None:
 
     own: Mapping[str, Unit] | None = None
     for name, info in DATASETS.items():
-        if name == "folder":
-            continue
         try:
-            found = finding.find(name, root)
+            found = own if info.of_the_user else finding.find(name, root)
             if found and finding.is_other_set(name, found):
                 own, found = found, None
-            state = f"there: {finding.described(found)}" if found else f"not there: {finding.remedy(name, root)}"
+            missing = info.by_hand if info.of_the_user else f"not there: {finding.remedy(name, root)}"
+            state = f"there: {finding.described(found)}" if found else missing
         except UserError as error:
             state = f"cannot be used: {error}"
-        click.echo(f"{click.style(name, bold=True)}: {info.title}")
-        click.echo(f"  {state}")
-        click.echo(f"  source: {info.source}; licence: {info.licence}")
-    click.echo(f"{click.style('folder', bold=True)}: {DATASETS['folder'].title}")
-    click.echo(f"  {f'there: {finding.described(own)}' if own else DATASETS['folder'].by_hand}")
+        click.echo(f"{click.style(name, bold=True)}: {info.title}\n  {state}")
+        if not info.of_the_user:
+            click.echo(f"  source: {info.source}; licence: {info.licence}")
     if size := cache.size_in_bytes():
         click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
 

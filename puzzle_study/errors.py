@@ -10,6 +10,10 @@ class UserError(Exception):
     """Something that the user can mend: one sentence that says what, where and how."""
 
 
+class MissingPackage(UserError):
+    """A package that an extra of this one installs is not there."""
+
+
 ALIKE, AKIN = 0.8, 0.5
 """How like a name must be to be taken for a mistyped one, and for one that may be meant; 1 is the same."""
 LONGEST = 300

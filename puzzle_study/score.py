@@ -26,9 +26,9 @@ Examples:
 
 
 def _rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Refuse nan, which no comparison of a range finds to be outside of it."""
+    """Refuse nan, which is never outside a range."""
     if math.isnan(value):
-        raise click.BadParameter("nan is no share between 0 and 1")
+        raise click.BadParameter("nan is not a share between 0 and 1")
     return value
 
 
@@ -68,7 +68,7 @@ def main(
     """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
 
     Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
-    typical normal image. Files that cannot be read are listed and do no harm. A warning counts the images whose side,
+    typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose side,
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
     by a factor of more than 1.25. Exit codes: 0 done, 1 no image could be scored, 2 bad input, 130 interrupted.
     """
@@ -80,9 +80,8 @@ def main(
 
     folder = find_detector(detector)
     paths = find_images(images)
-    from puzzle_study.detectors.devices import keep_freed_memory
+    from puzzle_study.detectors.devices import chosen_device, keep_freed_memory
     from puzzle_study.detectors.files import load_detector
-    from puzzle_study.inference.device import chosen_device
 
     keep_freed_memory()
     found = load_detector(folder, device=chosen_device(device))
@@ -104,12 +103,12 @@ def _sizes(folder: Path) -> OriginalSizes | None:
         return OriginalSizes.from_json(read_description(folder).get("original_sizes"))
     except (TypeError, KeyError, ValueError):
         raise UserError(
-            f"{folder / DESCRIPTION} has original_sizes that are no sizes; restore it, or delete that entry"
+            f"{folder / DESCRIPTION} has original_sizes that are not sizes; restore it, or delete that entry"
         ) from None
 
 
 def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
-    """Write the table and say on standard error what it comes to."""
+    """Write the table and its summary on standard error."""
     from puzzle_study.inference.files import table_file
     from puzzle_study.inference.progress import Bar
 
@@ -127,7 +126,7 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
     if outcome.far:
         click.echo(
             f"warning: {outcome.far} of {outcome.scored} images are far in size or aspect ratio from the training "
-            f"images ({scorer.sizes}), so that their scores may say only that; score images taken the same way",
+            f"images ({scorer.sizes}), which alone may change their scores; score images taken the same way",
             err=True,
         )
     if scorer.rate < calibration.lowest_rate:

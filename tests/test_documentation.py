@@ -278,14 +278,10 @@ def test_modules_that_are_named_exist(path: Path) -> None:
         assert any((place / name).is_file() for place in places), name
 
 
-def test_every_study_of_the_paper_is_in_the_page_on_reproduction() -> None:
+def test_the_page_on_reproduction_has_every_study_of_the_paper_and_every_setting_of_the_authors_preset() -> None:
     page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
     named_there = set(re.findall(r"`((?:table|figure)\w+\.yaml)`", page))
     assert named_there == {path.name for path in STUDIES if path.parent.name == "paper"}
-
-
-def test_the_page_on_reproduction_has_every_setting_of_the_authors_preset() -> None:
-    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
     changes = [PuzzleSettings.PRESETS["authors_code"], *PuzzleSettings.PRESETS_BY_DATASET["authors_code"].values()]
     for name in {leaf for layer in changes for leaf in layers.leaves(layer)}:
         assert f"`{name}`" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Hashable
 
 import numpy as np
@@ -26,33 +27,34 @@ def test_mean_is_the_mean_of_the_strata() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "strata", "method"),
+    ("strata", "method"),
     [
-        ([0.7], "a", intervals.NO_INTERVAL),
-        # One degree of freedom.
-        ([0.6, 0.8], "aa", intervals.NO_INTERVAL),
-        ([0.6, 0.8], "ab", intervals.NO_INTERVAL),
-        ([0.6, 0.8, 0.9], "aab", intervals.NO_INTERVAL),
-        # Seeds that change nothing.
-        ([0.7, 0.7, 0.9, 0.9], "aabb", intervals.NO_SPREAD),
+        ("a", intervals.NO_INTERVAL),
+        ("aa", intervals.NO_INTERVAL),
+        ("ab", intervals.NO_INTERVAL),
+        ("aab", intervals.NO_INTERVAL),
+        ("abc", intervals.BETWEEN),
+        ("aaa", intervals.WITHIN),
+        ("aaab", intervals.POOLED),
     ],
 )
-def test_too_little_has_no_interval(values: list[float], strata: str, method: str) -> None:
-    mean = intervals.mean_interval(values, list(strata))
-    assert np.isnan([mean.low, mean.high]).all()
+def test_method_names_what_was_resampled(strata: str, method: str) -> None:
+    """Two degrees of freedom are needed, and one for a standard error."""
+    mean = intervals.mean_interval([0.6, 0.8, 0.9, 0.5][: len(strata)], list(strata))
     assert mean.method == method
-    if method == intervals.NO_INTERVAL:
-        assert (mean.standard_error > 0) == (len(values) > 1)
+    assert np.isnan(mean.low) == np.isnan(mean.high) == (method == intervals.NO_INTERVAL)
+    assert np.isnan(mean.standard_error) == (len(strata) == 1)
 
 
-def test_method_names_what_was_resampled() -> None:
-    assert intervals.mean_interval([0.1, 0.2, 0.4], ["a", "b", "c"]).method == intervals.BETWEEN
-    assert intervals.mean_interval([0.1, 0.2, 0.4], ["a", "a", "a"]).method == intervals.WITHIN
+def test_seeds_that_change_nothing_have_no_interval() -> None:
+    mean = intervals.mean_interval([0.7, 0.7, 0.9, 0.9], ["a", "a", "b", "b"])
+    assert mean.value == pytest.approx(0.8)
+    assert np.isnan([mean.low, mean.high]).all()
+    assert mean.method == intervals.NO_SPREAD
 
 
 def test_few_trials_have_the_interval_of_their_images() -> None:
-    values, lows, highs, strata = [0.9, 0.8], [0.87, 0.76], [0.92, 0.83], ["a", "b"]
-    mean = intervals.with_image_interval(intervals.mean_interval(values, strata), values, lows, highs, strata)
+    mean = intervals.auroc_interval([0.9, 0.8], [0.87, 0.76], [0.92, 0.83], ["a", "b"])
     # Distances 0.03 and 0.04 below, 0.02 and 0.03 above: two classes may share their images.
     assert (mean.low, mean.high) == pytest.approx((0.85 - 0.035, 0.85 + 0.025))
     assert mean.method == intervals.IMAGES
@@ -60,17 +62,15 @@ def test_few_trials_have_the_interval_of_their_images() -> None:
 
 def test_images_that_classes_share_are_not_taken_for_others() -> None:
     """One AUROC twice is no surer than once, whatever the two are called."""
-    once = intervals.with_image_interval(intervals.mean_interval([0.9], ["a"]), [0.9], [0.8], [0.95], ["a"])
-    twice = intervals.with_image_interval(
-        intervals.mean_interval([0.9] * 2, ["a", "b"]), [0.9] * 2, [0.8] * 2, [0.95] * 2, ["a", "b"]
-    )
+    once = intervals.auroc_interval([0.9], [0.8], [0.95], ["a"])
+    twice = intervals.auroc_interval([0.9] * 2, [0.8] * 2, [0.95] * 2, ["a", "b"])
     assert (twice.low, twice.high) == pytest.approx((once.low, once.high))
 
 
 def test_enough_trials_keep_their_own_interval() -> None:
     values, strata = [0.9, 0.8, 0.7], ["a", "a", "a"]
-    mean = intervals.mean_interval(values, strata)
-    assert intervals.with_image_interval(mean, values, [0.0] * 3, [1.0] * 3, strata) is mean
+    own = intervals.mean_interval(values, strata, bounds=(0, 1))
+    assert intervals.auroc_interval(values, [0.0] * 3, [1.0] * 3, strata) == own
 
 
 def test_interval_is_cut_at_the_bounds() -> None:
@@ -84,6 +84,9 @@ def test_interval_is_cut_at_the_bounds() -> None:
 def test_standard_error_by_closed_form() -> None:
     within = intervals.mean_interval([1.0, 3.0, 2.0, 6.0], ["a", "a", "b", "b"])
     assert within.standard_error == pytest.approx(np.sqrt(2 / 2 + 8 / 2) / 2)
+    single = intervals.mean_interval([1.0, 3.0, 2.0, 6.0, 5.0], ["a", "a", "b", "b", "c"])
+    # A single seed has the variance of the others.
+    assert single.standard_error == pytest.approx(np.sqrt(2 / 2 + 8 / 2 + (2 + 8) / 2) / 3)
     between = intervals.mean_interval([1.0, 3.0, 5.0], ["a", "b", "c"])
     assert between.standard_error == pytest.approx(2 / np.sqrt(3))
 
@@ -97,19 +100,33 @@ def test_bootstrap_has_the_variance_of_the_mean() -> None:
     assert drawn.var() == pytest.approx(truth, rel=0.03)
 
 
-@pytest.mark.parametrize(("classes", "seeds"), [(1, 3), (4, 2), (10, 3), (3, 1), (20, 1)])
-def test_interval_covers_the_true_mean(classes: int, seeds: int) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "least"),
+    [
+        # 93 to 95 % with 4 standard errors of 600 rounds, 3.6 points; plain percentiles cover 50 to 88 % here.
+        *(([3], 0.89), ([2] * 4, 0.89), ([3] * 10, 0.89), ([1] * 3, 0.89), ([1] * 20, 0.89)),
+        # Trials are missing: 91 to 95 %; without a variance of the single seeds 44 to 81 %.
+        *(
+            ([3] + [1] * 9, 0.87),
+            ([2, 2] + [1] * 8, 0.87),
+            ([3] * 5 + [1] * 5, 0.87),
+            ([3, 1], 0.87),
+            ([2, 2, 1], 0.87),
+        ),
+    ],
+    ids=str,
+)
+def test_interval_covers_the_true_mean(seeds: list[int], least: float) -> None:
     generator = np.random.default_rng(1)
     # With one seed each the classes themselves are the draw; else they are given and only the seeds vary.
-    effects = np.repeat(generator.normal(size=classes) if seeds > 1 else np.zeros(classes), seeds)
-    strata = list(np.repeat(np.arange(classes), seeds))
+    effects = generator.normal(size=len(seeds)) if max(seeds) > 1 else np.zeros(len(seeds))
+    strata = list(np.repeat(np.arange(len(seeds)), seeds))
     rounds, covered = 600, 0
     for seed in range(rounds):
-        values = effects + generator.normal(size=len(strata))
+        values = np.repeat(effects, seeds) + generator.normal(size=len(strata))
         mean = intervals.mean_interval(values, strata, seed=seed, resamples=400)
         covered += mean.low <= effects.mean() <= mean.high
-    # 93 to 95 % with 4 standard errors of 600 rounds, 3.6 points; plain percentiles cover 50 to 88 % here.
-    assert 0.89 <= covered / rounds <= 0.985
+    assert least <= covered / rounds <= 0.985
 
 
 @pytest.mark.parametrize("seeds", [5, 1])
@@ -130,26 +147,6 @@ def test_interval_covers_the_true_mean_where_some_seeds_are_lucky(seeds: int) ->
         covered += mean.low <= 0 <= mean.high
     # 92 to 95 % with 4 standard errors of 400 rounds; with the study's seeds themselves 59 and 44 %.
     assert 0.89 <= covered / rounds <= 0.99
-
-
-@pytest.mark.parametrize("seeds", [[3] + [1] * 9, [2, 2] + [1] * 8, [3] * 5 + [1] * 5, [3, 1], [2, 2, 1]], ids=str)
-def test_interval_covers_the_true_mean_where_trials_are_missing(seeds: list[int]) -> None:
-    generator = np.random.default_rng(1)
-    strata = list(np.repeat(np.arange(len(seeds)), seeds))
-    effects = generator.normal(size=len(seeds))
-    rounds, covered = 600, 0
-    for seed in range(rounds):
-        values = np.repeat(effects, seeds) + generator.normal(size=len(strata))
-        mean = intervals.mean_interval(values, strata, seed=seed, resamples=400)
-        assert mean.method == intervals.POOLED
-        covered += mean.low <= effects.mean() <= mean.high
-    # 91 to 95 % with 4 standard errors; without a variance of the single seeds 44 to 81 %.
-    assert 0.87 <= covered / rounds <= 0.985
-
-
-def test_a_single_seed_beside_others_has_their_variance() -> None:
-    mean = intervals.mean_interval([1.0, 3.0, 2.0, 6.0, 5.0], ["a", "a", "b", "b", "c"])
-    assert mean.standard_error == pytest.approx(np.sqrt(2 / 2 + 8 / 2 + (2 + 8) / 2) / 3)
 
 
 def test_interval_is_seeded() -> None:
@@ -188,9 +185,7 @@ def test_the_units_of_the_test_are_classes_by_their_mean_difference() -> None:
     # Four mean differences of one sign, though one of eight trials has the other.
     assert difference.p_value == pytest.approx(2 / 16)
     assert (difference.pairs, difference.wins, difference.mean.strata) == (8, 7, 4)
-
-
-def test_seeds_of_one_class_alone_have_no_p() -> None:
+    # Seeds of one class alone have no p.
     assert intervals.paired_difference(np.arange(1.0, 11), np.zeros(10), ["a"] * 10).p_value == 1
 
 
@@ -211,11 +206,9 @@ def test_a_note_says_when_no_p_can_be_small() -> None:
         intervals.paired_difference(np.arange(2.0 * count) + 1, np.zeros(2 * count), list(range(count)) * 2)
         for count in (3, 10)
     )
-    assert intervals.p_note([few, few]).endswith(
-        "Holm-corrected for 2 comparisons. With 3 tasks the smallest p-value that this test can give is 0.25: nothing "
-        "here can be significant at 5 %."
-    )
-    assert intervals.p_note([many]).endswith("Holm-corrected for 1 comparisons.")
+    assert "for 2 comparisons" in intervals.p_note([few, few])
+    assert re.search(r"With 3 tasks the smallest p-value .* is 0.25: nothing", intervals.p_note([few, few]))
+    assert intervals.p_note([many]).endswith("for 1 comparisons.")
 
 
 def test_smallest_p_is_what_wilcoxon_gives() -> None:

@@ -1,1 +1,1 @@
-"""White-box and black-box attacks on anomaly scores (paper, section 4.3), and the reasons to distrust them."""
+"""White-box and black-box attacks on anomaly scores (paper, section 4.3), and reasons to distrust them."""

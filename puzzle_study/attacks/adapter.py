@@ -32,7 +32,7 @@ QUANTILE = 0.95
 
 @dataclass(frozen=True)
 class Centre:
-    """Where scores are looked at from: threshold τ and scale, in units of the score."""
+    """Threshold τ and scale, in units of the score."""
 
     threshold: float
     scale: float
@@ -41,7 +41,7 @@ class Centre:
     def of(cls, validation_scores: Tensor) -> Centre:
         """Measure τ, the 95 % quantile, and the scale, the standard deviation, on scores of normal images.
 
-        Where all scores are equal the scale is their size, or 1 where they are zero.
+        If all scores are equal, the scale is their size, or 1 if they are zero.
         """
         score_N = validation_scores.detach().double().flatten()
         score_N = score_N[score_N.isfinite()]
@@ -56,16 +56,11 @@ class Centre:
 class ScoreLogits(nn.Module):
     """An objective as a classifier of two classes, and a witness of what the attack does to it.
 
-    Args:
-        objective: what is pushed.
-        start_RCHW: the rows before the attack.
-        ball: where perturbed rows may be.
-        centre: threshold and scale of the objective.
-        direction: 1 raises it, -1 lowers it.
+    ``direction`` 1 raises the objective, -1 lowers it.
 
     Attributes:
-        best_RCHW: best iterate of each row so far; the start where there was none.
-        best_rank_R: what it reached, times the direction; -inf where there was none.
+        best_RCHW: best iterate of each row so far; its start if there was none.
+        best_rank_R: what it reached, times the direction; -inf if there was none.
         without_gradient_R: rows of which some gradient was exactly zero everywhere.
         finite: False once a number or gradient was not.
     """

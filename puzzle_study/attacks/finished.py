@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,14 +64,12 @@ def attack_finished(
     # What does not fit this detector is left out; if nothing fits, the first attack says why.
     specs = [spec for spec in specs if fits(spec, detector.traits)] or specs[:1]
     images, labels = chosen_images(task, max_images)
-    done = 0
+    count = itertools.count()
 
     def advance() -> None:
-        nonlocal done
-        done += 1
-        progress(f"{name}: {done} of {len(specs)} attacks on {len(images)} images")
+        progress(f"{name}: {next(count)} of {len(specs)} attacks on {len(images)} images")
 
-    progress(f"{name}: 0 of {len(specs)} attacks on {len(images)} images")
+    advance()
     validation_scores = detector.scores(detector.validation_NK)
     results = run_attacks(detector, images, labels, validation_scores, specs, progress=advance, keep=0)
     about = {

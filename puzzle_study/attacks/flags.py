@@ -1,14 +1,14 @@
-"""What stands beside a number that came from an attack: signs that it may flatter the detector."""
+"""Flags: signs that the number an attack gave may flatter the detector."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.specs import AttackSpec
 
-# Strengths are mean changes of the score in units of its spread over validation images; less is no difference.
+# Strengths are mean changes of the score in units of its spread over validation images; less does not count.
 TOLERANCE = 1e-3
 
 FLAGS: Mapping[str, str] = {
@@ -32,51 +32,33 @@ def control(spec: AttackSpec) -> AttackSpec:
     return replace(spec, attack="attack1", method="noise", steps=1, step_size=1.0, restarts=1)
 
 
-def compared(found: Sequence[tuple[AttackSpec, float, Iterable[str]]], noise: Sequence[float]) -> list[tuple[str, ...]]:
+def compared(
+    found: Sequence[tuple[AttackSpec, float, Collection[str]]], noise: Sequence[float]
+) -> list[tuple[str, ...]]:
     """Return for each attack its flags, with those that follow from comparing strengths, in the order of FLAGS.
 
     Args:
-        found: attacks on one detector and one score, each with its strength and the flags that it has by itself.
+        found: attacks on one detector and one score, each with its strength (how far it moved scores on average, in
+            the direction that it wants, in units of their spread) and the flags that it has by itself.
         noise: for each the strength of its :func:`control`.
     """
-    more = comparing_flags([spec for spec, _, _ in found], [strength for _, strength, _ in found], noise)
-    return [
-        tuple(name for name in FLAGS if name in {*own, *others})
-        for (_, _, own), others in zip(found, more, strict=True)
-    ]
-
-
-def comparing_flags(specs: Sequence[AttackSpec], strengths: Sequence[float], noise: Sequence[float]) -> list[list[str]]:
-    """Return for each attack the flags that follow from comparing it with the others.
-
-    Args:
-        specs: the attacks.
-        strengths: how far each moved scores on average, in the direction that it wants, in units of their spread.
-        noise: the same for random signs in the same ball.
-    """
     flags = []
-    for spec, strength, control in zip(specs, strengths, noise, strict=True):
-        rivals = [
-            (other, reached)
-            for other, reached in zip(specs, strengths, strict=True)
-            if other.attack == spec.attack
-            and other.target == spec.target
-            and METHODS[other.method].norm == METHODS[spec.method].norm
-            and reached > strength + TOLERANCE
-        ]
-        found = []
-        if spec.method != "noise" and control > strength + TOLERANCE:
-            found.append("weaker_than_noise")
-        if METHODS[spec.method].uses_gradient and any(
-            other.method == "square" and other.epsilon == spec.epsilon for other, _ in rivals
-        ):
-            found.append("weaker_than_square")
-        if any(_same_but_smaller(other, spec) for other, _ in rivals):
-            found.append("not_monotone_epsilon")
-        if any(_fewer_steps(other, spec) for other, _ in rivals):
-            found.append("not_monotone_steps")
-        flags.append(found)
+    for (spec, strength, own), control_strength in zip(found, noise, strict=True):
+        stronger = [one for one, reached, _ in found if reached > strength + TOLERANCE and _same_aim(one, spec)]
+        more = {
+            "weaker_than_noise": spec.method != "noise" and control_strength > strength + TOLERANCE,
+            "weaker_than_square": METHODS[spec.method].uses_gradient
+            and any(one.method == "square" and one.epsilon == spec.epsilon for one in stronger),
+            "not_monotone_epsilon": any(_same_but_smaller(one, spec) for one in stronger),
+            "not_monotone_steps": any(_fewer_steps(one, spec) for one in stronger),
+        }
+        flags.append(tuple(name for name in FLAGS if name in own or more.get(name)))
     return flags
+
+
+def _same_aim(other: AttackSpec, spec: AttackSpec) -> bool:
+    norms = METHODS[other.method].norm, METHODS[spec.method].norm
+    return (other.attack, other.target) == (spec.attack, spec.target) and norms[0] == norms[1]
 
 
 def _same_but_smaller(other: AttackSpec, spec: AttackSpec) -> bool:

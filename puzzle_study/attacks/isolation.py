@@ -45,10 +45,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
-
-
-@contextlib.contextmanager
-def differentiable() -> Iterator[None]:
-    """Allow gradients even where the caller works under ``no_grad`` or ``inference_mode``."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield

@@ -26,11 +26,11 @@ class Method:
             ``steps``, ``iterations`` (rounds of SPSA) or ``seed``.
         constants: further arguments, always the same.
         norm: the ball, max-norm or Euclidean.
-        iterated: takes more than one step, so that its best iterate is kept and not its last.
+        iterated: takes several steps, so that its best iterate is kept and not its last.
         random: begins or samples at random, so that restarts differ.
         black_box: asks for scores only, never for gradients.
         adapts_step: chooses its own step size.
-        one_step_size: step as a fraction of ε where `attacks.step_size` does not apply.
+        one_step_size: step as a fraction of ε if `attacks.step_size` does not apply.
         best_loss: called as ``perturb(x, y, best_loss=True)[1]``; the plain call stops at the threshold.
         note: what to know before reading its numbers.
     """
@@ -39,8 +39,8 @@ class Method:
     arguments: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, object] = field(default_factory=dict)
     norm: Norm = "linf"
-    iterated: bool = False
-    random: bool = False
+    iterated: bool = True
+    random: bool = True
     black_box: bool = False
     adapts_step: bool = False
     one_step_size: float = 1.0
@@ -57,47 +57,35 @@ _STEPWISE = {"eps": "epsilon", "alpha": "alpha", "steps": "steps"}
 _APGD = {"eps": "epsilon", "steps": "steps", "seed": "seed"}
 
 METHODS: Mapping[str, Method] = {
-    "fgsm": Method("FGSM", {"eps": "epsilon"}, note="One step of the whole ε: the paper's."),
+    "fgsm": Method(
+        "FGSM", {"eps": "epsilon"}, iterated=False, random=False, note="One step of the whole ε: the paper's."
+    ),
     "ffgsm": Method(
         "FFGSM",
         {"eps": "epsilon", "alpha": "alpha"},
-        random=True,
+        iterated=False,
         one_step_size=1.25,
         note="One step of 1.25 ε from a random start.",
     ),
-    "rfgsm": Method(
-        "RFGSM", _STEPWISE, iterated=True, random=True, note="PGD from random signs of the size of one step."
-    ),
-    "bim": Method("BIM", _STEPWISE, iterated=True, note="PGD without a random start."),
-    "pgd": Method("PGD", _STEPWISE, iterated=True, random=True, note="The best iterate is kept, not the last."),
-    "mifgsm": Method("MIFGSM", _STEPWISE, iterated=True, note="Momentum."),
+    "rfgsm": Method("RFGSM", _STEPWISE, note="PGD from random signs of the size of one step."),
+    "bim": Method("BIM", _STEPWISE, random=False, note="PGD without a random start."),
+    "pgd": Method("PGD", _STEPWISE, note="The best iterate is kept, not the last."),
+    "mifgsm": Method("MIFGSM", _STEPWISE, random=False, note="Momentum."),
     "apgd": Method(
         "APGD",
         _APGD,
         {"norm": "Linf", "loss": "ce", "n_restarts": 1},
-        iterated=True,
-        random=True,
         adapts_step=True,
         best_loss=True,
         note="Cross-entropy and the best loss; called plainly it returns images below the threshold unchanged.",
     ),
-    "pgdl2": Method(
-        "PGDL2",
-        _STEPWISE,
-        # The default, 1e-10, is more than the norm of a small but useful gradient.
-        {"eps_for_division": 1e-30},
-        norm="l2",
-        iterated=True,
-        random=True,
-        note="PGD in the Euclidean ball.",
-    ),
+    # The default, 1e-10, is more than the norm of a small but useful gradient.
+    "pgdl2": Method("PGDL2", _STEPWISE, {"eps_for_division": 1e-30}, norm="l2", note="PGD in the Euclidean ball."),
     "apgdl2": Method(
         "APGD",
         _APGD,
         {"norm": "L2", "loss": "ce", "n_restarts": 1},
         norm="l2",
-        iterated=True,
-        random=True,
         adapts_step=True,
         best_loss=True,
         note="APGD in the Euclidean ball.",
@@ -106,8 +94,6 @@ METHODS: Mapping[str, Method] = {
         "Square",
         {"eps": "epsilon", "n_queries": "steps", "seed": "seed"},
         {"norm": "Linf", "loss": "margin", "n_restarts": 1},
-        iterated=True,
-        random=True,
         black_box=True,
         adapts_step=True,
         note="Random search without gradients: the check on those that use them.",
@@ -116,12 +102,10 @@ METHODS: Mapping[str, Method] = {
         "SPSA",
         {"eps": "epsilon", "lr": "alpha", "nb_iter": "iterations"},
         {"nb_sample": SPSA_SAMPLES, "max_batch_size": SPSA_SAMPLES},
-        iterated=True,
-        random=True,
         black_box=True,
         note="Estimates gradients from scores; missing in torchattacks 3.3.0.",
     ),
-    "noise": Method(None, random=True, note="Random signs of size ε: the control that every attack must beat."),
+    "noise": Method(None, iterated=False, note="Random signs of size ε: the control that every attack must beat."),
 }
 
 _NO_RADIUS = "looks for the smallest perturbation that crosses a threshold; an AUROC at a fixed ε needs a fixed radius"
@@ -164,7 +148,7 @@ REFUSED: Mapping[str, str] = {
 
 
 def refusal(method: str) -> str:
-    """Return why there is no such method: it is an attack of torchattacks that does not fit, or it is unknown."""
+    """Return why there is no such method: torchattacks has it but it does not fit, or it is unknown."""
     for name, why in REFUSED.items():
         if name.lower() == method.lower():
             return f"attack method {method} is not run: {name} {why}"

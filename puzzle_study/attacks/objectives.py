@@ -1,6 +1,6 @@
 """What an attack pushes: per row one number with its gradient, in as little memory as there is.
 
-An objective knows the detector and, where an attack needs them, the true images and permutations of its rows.
+An objective knows the detector and, if an attack needs them, the true images and views of its rows.
 It takes R rows, or a whole multiple of them laid out one full set after the other, as some attacks do for their
 samples. Rows are independent of each other, so that values and gradients come chunk by chunk and are the same
 for every chunk size (up to the last bits of a convolution).
@@ -29,7 +29,7 @@ class Objective(nn.Module, ABC):
 
     Args:
         rows: R, how many rows the attack works on.
-        at_once: how many puzzles, or rows, are in memory together; halved where memory runs out.
+        at_once: how many views, or rows, are in memory together; halved when memory runs out.
         views_per_row: how many of those a row stands for.
     """
 
@@ -51,21 +51,17 @@ class Objective(nn.Module, ABC):
     def values(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is pushed and what ranks, each [B], chunk by chunk without gradients."""
         with torch.no_grad():
-            parts = self._by_chunks(self.evaluate, x_BCHW)
-        value, rank = zip(*parts, strict=True)
-        return torch.cat(value), torch.cat(rank)
+            value_B, rank_B = self._by_chunks(self.evaluate, x_BCHW)
+        return value_B, rank_B
 
     def gradients(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return :meth:`values` and the gradient of the first [B, C, H, W], chunk by chunk."""
         with torch.enable_grad():
-            parts = self._by_chunks(self.differentiate, x_BCHW)
-        value, rank, slope = zip(*parts, strict=True)
-        return torch.cat(value), torch.cat(rank), torch.cat(slope)
+            value_B, rank_B, slope_BCHW = self._by_chunks(self.differentiate, x_BCHW)
+        return value_B, rank_B, slope_BCHW
 
-    def _by_chunks(
-        self, work: Callable[[Tensor, Tensor], tuple[Tensor, ...]], x_BCHW: Tensor
-    ) -> list[tuple[Tensor, ...]]:
-        """Return what ``work`` finds for chunk after chunk, with smaller chunks from where memory runs out."""
+    def _by_chunks(self, work: Callable[[Tensor, Tensor], tuple[Tensor, ...]], x_BCHW: Tensor) -> list[Tensor]:
+        """Return what ``work`` finds for chunk after chunk, with smaller chunks once memory has run out."""
         count = len(x_BCHW)
         if count == 0 or count % self.rows:
             raise RuntimeError(
@@ -81,15 +77,11 @@ class Objective(nn.Module, ABC):
         while done < count:
             done, found = halving(self.at_once, next_chunk)
             parts.append(found)
-        return parts
+        return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 class WholeScore(Objective):
-    """attack1 on any detector: the score of the image (rows are images).
-
-    Args:
-        detector: module from images to scores.
-    """
+    """attack1 on any detector: the score of the image (rows are images)."""
 
     def __init__(self, detector: nn.Module, *, rows: int, at_once: AtOnce) -> None:
         super().__init__(rows=rows, at_once=at_once)
@@ -102,15 +94,15 @@ class WholeScore(Objective):
 
 
 class ThroughViews(Objective):
-    """All K puzzles of each image (rows are images): attack1 and attack2_averaged on a Puzzle-AE.
+    """All K views of each image (rows are images): attack1 and attack2_averaged on a detector with views.
 
-    Without ``true_NCHW`` the number pushed is the aggregated score, whose gradient runs through every puzzle and
-    through the image that it is compared with: attack1. With it, it is the mean of the normalised errors against
-    the *true* image, so that its gradient is the average of the K un-shuffled gradients: attack2_averaged. Iterates
-    are ranked by the aggregated score in both cases.
+    Without ``true_NCHW`` the aggregated score is pushed, whose gradient runs through every view and through the
+    image that it is compared with: attack1. With it, the mean of the normalised errors against the *true* image is
+    pushed, whose gradient is the average of the K gradients, put back in order: attack2_averaged. Iterates are ranked
+    by the aggregated score in both cases.
 
-    The errors are computed first and the gradient of the number with respect to them; then only the puzzles that
-    matter are differentiated, as many at once as fit. Under min and max that is one of the K.
+    The errors come first, and the gradient of the number with respect to them; then only the views that matter are
+    differentiated, as many at once as fit. Under min and max that is one of the K.
     """
 
     def __init__(self, detector: Viewed, *, rows: int, at_once: AtOnce, true_NCHW: Tensor | None = None) -> None:
@@ -123,9 +115,10 @@ class ThroughViews(Objective):
         return self._combine(*self._all_errors(x_BCHW, row_B))
 
     def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the numbers and the gradient, in two passes unless every puzzle fits and matters."""
+        """Return the numbers and the gradient, in two passes unless every view fits and matters."""
         rows, count = len(x_BCHW), self.detector.views
-        if rows * count <= self.at_once.count and self._every_view_matters:
+        every_view_matters = self.true_NCHW is not None or self.detector.reading.aggregation in scoring.DENSE
+        if rows * count <= self.at_once.count and every_view_matters:
             return super().differentiate(x_BCHW, row_B)
         with torch.no_grad():
             loss_BK, true_BK = self._all_errors(x_BCHW, row_B)
@@ -135,15 +128,11 @@ class ThroughViews(Objective):
         leaf_BCHW = x_BCHW.detach().requires_grad_()
         slope_BCHW = torch.zeros_like(leaf_BCHW)
         pair_P2 = weight_BK.nonzero()
-        for start in range(0, len(pair_P2), self.at_once.count):
-            b_P, k_P = pair_P2[start : start + self.at_once.count].unbind(1)
+        for part_P2 in pair_P2.split(self.at_once.count) if len(pair_P2) else ():
+            b_P, k_P = part_P2.unbind(1)
             loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, k_P)
             slope_BCHW += gradient((loss_P * weight_BK[b_P, k_P]).sum(), leaf_BCHW)
         return value_B.detach(), rank_B.detach(), slope_BCHW
-
-    @property
-    def _every_view_matters(self) -> bool:
-        return self.true_NCHW is not None or self.detector.reading.aggregation in scoring.DENSE
 
     def _combine(self, loss_BK: Tensor, true_BK: Tensor) -> tuple[Tensor, Tensor]:
         score_B = self.detector.scores(true_BK)
@@ -155,13 +144,8 @@ class ThroughViews(Objective):
         rows, count = len(x_BCHW), self.detector.views
         b_P = torch.arange(rows, device=x_BCHW.device).repeat_interleave(count)
         k_P = torch.arange(count, device=x_BCHW.device).repeat(rows)
-        parts = [
-            self._errors(
-                x_BCHW, row_B, b_P[start : start + self.at_once.count], k_P[start : start + self.at_once.count]
-            )
-            for start in range(0, rows * count, self.at_once.count)
-        ]
-        loss, true = zip(*parts, strict=True)
+        chunks = zip(b_P.split(self.at_once.count), k_P.split(self.at_once.count), strict=True)
+        loss, true = zip(*(self._errors(x_BCHW, row_B, b, k) for b, k in chunks), strict=True)
         return torch.cat(loss).reshape(rows, count), torch.cat(true).reshape(rows, count)
 
     def _errors(self, x_BCHW: Tensor, row_B: Tensor, b_P: Tensor, k_P: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,24 +159,19 @@ class ThroughViews(Objective):
 
 
 class OwnView(Objective):
-    """attack2 (rows are pairs of image and permutation): each puzzle against its true image.
+    """attack2 (rows are pairs of image and view): each view against its true image.
 
-    Rows are ordered image by image, each with its K puzzles, already made and padded.
-
-    Args:
-        detector: the Puzzle-AE.
-        true_NCHW: the true images.
+    Rows are ordered image by image, each with its K views, already made and padded.
     """
 
     def __init__(self, detector: Viewed, true_NCHW: Tensor, *, at_once: AtOnce) -> None:
-        self.permutations = detector.views
-        super().__init__(rows=len(true_NCHW) * self.permutations, at_once=at_once)
+        super().__init__(rows=len(true_NCHW) * detector.views, at_once=at_once)
         self.detector = detector
         self.true_NCHW = detector.prepare(true_NCHW)
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalised error of each puzzle twice."""
-        image_B, k_B = row_B // self.permutations, row_B % self.permutations
+        """Return the normalised error of each view twice."""
+        image_B, k_B = row_B // self.detector.views, row_B % self.detector.views
         error_B = self.detector.compare(self.detector.answer(x_BCHW), self.true_NCHW[image_B], k_B)
         norm = self.detector.reading.error
         value_B = scoring.normed(error_B, norm) / scoring.normalisation(self.detector.validation_NK, norm)[k_B]
@@ -205,7 +184,7 @@ def normalised(detector: Detector, error_NK: Tensor) -> Tensor:
 
 
 def gradient(total: Tensor, leaf: Tensor) -> Tensor:
-    """Return the gradient of a sum, zero where the sum does not depend on the leaf; weights get none.
+    """Return the gradient of a sum, zero if the sum does not depend on the leaf; weights get none.
 
     It is contiguous, whatever layout the network works in: some attacks take views of it.
     """

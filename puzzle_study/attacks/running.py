@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from puzzle_study.attacks import flags as flagging
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.ball import ROUNDING, Ball
-from puzzle_study.attacks.isolation import child_seed, differentiable, evaluating
+from puzzle_study.attacks.isolation import child_seed, evaluating
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.places.base import Place, default_at_once, device_of, score_images
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.attacks.specs import AttackSpec, measured_as
 from puzzle_study.attacks.template import attack_batch, require_methods
-from puzzle_study.detectors.base import Detector, to_float
+from puzzle_study.detectors.base import to_float
 from puzzle_study.detectors.memory import AtOnce
-from puzzle_study.errors import UserError
 
 DIRECTIONS = (1, -1)
 
@@ -79,22 +78,26 @@ def run_attacks(
         specs: the attacks.
         progress: called after each attack.
         at_once: views, or images of a module without views, in memory together; None: as many as fit.
-            The results do not depend on it. Where memory runs out, half as many from then on.
+            The results do not depend on it. If memory runs out, half as many from then on.
         keep: how many perturbed images each result keeps; None: all.
         compare: whether flags say how attacks compare with each other and with random signs, which are run for
-            it; False where the caller compares strengths itself.
+            it; False if the caller compares strengths itself.
 
     Raises:
         UserError: the detector has no views for attack2 or no gradient, the installed torchattacks lacks a method, or
             memory is too small for one view with its gradient.
         ValueError: images are floats outside [0, 1].
     """
-    _check(images_NCHW)
-    _require_gradients(detector, specs)
-    require_methods(specs)
-    runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once=at_once, keep=keep)
+    if images_NCHW.dtype != torch.uint8 and images_NCHW.numel():
+        low, high = float(images_NCHW.min()), float(images_NCHW.max())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"images must be uint8 or floats in [0, 1], got floats from {low:g} to {high:g}")
+    require_methods(detector, specs)
+    at_once_now = AtOnce(at_once or default_at_once(detector))
+    runner = _Runner(detector, images_NCHW, labels_N.cpu().bool(), validation_scores, at_once_now, keep)
     found, controls = [], []
-    with differentiable(), evaluating(detector):
+    # The caller may work under no_grad or inference_mode.
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(detector):
         runner.prepare()
         for spec in specs:
             if compare:
@@ -108,54 +111,35 @@ def run_attacks(
     return [replace(one, flags=more) for one, more in zip(found, flags, strict=True)]
 
 
-def _require_gradients(detector: nn.Module, specs: Sequence[AttackSpec]) -> None:
-    if isinstance(detector, Detector) and not detector.traits.differentiable:
-        for spec in specs:
-            if METHODS[spec.method].uses_gradient:
-                raise UserError(
-                    f"attack method {spec.method} needs gradients and {detector.title} has none; use square or noise"
-                )
-
-
-def _check(images_NCHW: Tensor) -> None:
-    if images_NCHW.dtype != torch.uint8 and images_NCHW.numel():
-        low, high = float(images_NCHW.min()), float(images_NCHW.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"images must be uint8 or floats in [0, 1], got floats from {low:g} to {high:g}")
-
-
+@dataclass
 class _Runner:
     """The state of :func:`run_attacks`: clean scores and controls are computed once."""
 
-    def __init__(
-        self,
-        detector: nn.Module,
-        images_NCHW: Tensor,
-        labels_N: Tensor,
-        validation_scores: Tensor,
-        *,
-        at_once: int | None,
-        keep: int | None,
-    ) -> None:
-        self.detector, self.images_NCHW, self.labels_N = detector, images_NCHW, labels_N
-        self.validation_scores, self.keep = validation_scores, keep
-        self.at_once = AtOnce(at_once or default_at_once(detector))
-        self.device = device_of(detector)
-        self.scale = Centre.of(validation_scores).scale
+    detector: nn.Module
+    images_NCHW: Tensor
+    labels_N: Tensor
+    validation_scores: Tensor
+    at_once: AtOnce
+    keep: int | None
+
+    def __post_init__(self) -> None:
+        self.device = device_of(self.detector)
+        self.scale = Centre.of(self.validation_scores).scale
         self.noises: dict[AttackSpec, AttackResult] = {}
         self.clean_N = torch.empty(0)
 
     def prepare(self) -> None:
-        """Score the clean images."""
-        place = self._place("attack1")
-        parts = torch.split(self.images_NCHW, place.batch_size(self.images_NCHW[0])) if len(self.images_NCHW) else ()
-        scores = [
-            score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once).cpu() for part in parts
-        ]
-        self.clean_N = torch.cat(scores) if scores else torch.empty(0)
+        """Score the clean images, in batches of the size that attacks have."""
+        if len(self.images_NCHW):
+            size = self._place("attack1").batch_size(self.images_NCHW[0])
+            scores = [
+                score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once)
+                for part in torch.split(self.images_NCHW, size)
+            ]
+            self.clean_N = torch.cat(scores).cpu()
 
     def noise(self, spec: AttackSpec) -> AttackResult:
-        """Return what random signs do; computed once where specs are equal."""
+        """Return what random signs do; equal specs are computed once."""
         if spec not in self.noises:
             self.noises[spec] = self._attack(spec)
         return self.noises[spec]
@@ -167,7 +151,7 @@ class _Runner:
         return replace(self.noise(measured_as(spec)), spec=spec)
 
     def _place(self, attack: str) -> Place:
-        return PLACES[attack].on(self.detector, self.validation_scores, at_once=self.at_once)
+        return PLACES[attack](self.detector, self.validation_scores, self.at_once)
 
     def _attack(self, spec: AttackSpec) -> AttackResult:
         begin = time.perf_counter()
@@ -198,13 +182,13 @@ class _Runner:
             perturbed.update({index: image.clone() for index, image in images if index in kept})
         seconds = time.perf_counter() - begin
         strength, rounded = self._strength(score_N, every_A), self._strength(rounded_N, every_A)
-        flags = [
-            *(["zero_gradient"] if no_gradient else []),
-            *([] if finite else ["non_finite"]),
-            *(["outside_ball"] if overshoot > ROUNDING else []),
-            *(["weaker_than_clean"] if strength < -flagging.TOLERANCE else []),
-            *(["undone_by_rounding"] if strength > flagging.TOLERANCE and rounded < strength / 2 else []),
-        ]
+        flags = {
+            "zero_gradient": no_gradient,
+            "non_finite": not finite,
+            "outside_ball": overshoot > ROUNDING,
+            "weaker_than_clean": strength < -flagging.TOLERANCE,
+            "undone_by_rounding": strength > flagging.TOLERANCE and rounded < strength / 2,
+        }
         shape = self.images_NCHW.shape[1:]
         return AttackResult(
             spec=spec,
@@ -214,7 +198,7 @@ class _Runner:
             indices=every_A,
             max_perturbation=largest,
             strength=strength,
-            flags=tuple(flags),
+            flags=tuple(name for name, raised in flags.items() if raised),
             seconds=seconds,
         )
 

@@ -43,18 +43,9 @@ class AttackSpec:
 
 def attack_specs(attacks: config.Attacks) -> list[AttackSpec]:
     """Return the attacks of a study in a fixed order: attack by attack, method by method, ε as they are listed."""
+    shared = attacks.model_dump(include={"steps", "queries", "step_size", "restarts", "target", "seed"})
     return [
-        attack_spec(
-            attack,
-            method,
-            epsilon=epsilon,
-            steps=attacks.steps,
-            queries=attacks.queries,
-            step_size=attacks.step_size,
-            restarts=attacks.restarts,
-            target=attacks.target,
-            seed=attacks.seed,
-        )
+        attack_spec(attack, method, epsilon=epsilon, **shared)
         for attack, method, epsilon in itertools.product(attacks.attacks, attacks.methods, attacks.epsilons)
     ]
 

@@ -1,9 +1,9 @@
-"""One attack on one batch, not trusted: what it returns is clipped, scored again and compared with what it passed by.
+"""One attack on one batch. The attack is not trusted: what it returns is clipped and scored again.
 
-For every method: the returned rows are clipped to the ball and the box. Methods of several steps are watched, and
-the best row on their way inside the ball is kept where it beats the returned one. Rows become images again, are
-clipped and scored once more by the detector itself; over restarts the best is kept image by image. The clean image
-is never among the candidates, so that an attack that fails shows as one that fails.
+For every method, the returned rows are clipped to the ball and the box. Methods of several steps are watched: the best
+row on their way inside the ball is kept if it beats the returned one. Rows become images again, are clipped and scored
+once more by the detector itself. Over restarts the best is kept image by image. The clean image is never among the
+candidates, so a failed attack shows as a failed attack.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from puzzle_study.attacks.adapter import ScoreLogits
 from puzzle_study.attacks.ball import Ball
@@ -20,18 +20,24 @@ from puzzle_study.attacks.isolation import child_seed, seeded
 from puzzle_study.attacks.methods import METHODS, SPSA_SAMPLES, Method
 from puzzle_study.attacks.places.base import Place
 from puzzle_study.attacks.specs import AttackSpec
+from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 
 
-def require_methods(specs: Sequence[AttackSpec]) -> None:
+def require_methods(detector: nn.Module, specs: Sequence[AttackSpec]) -> None:
     """Refuse what cannot be run, before anything is run.
 
     Raises:
-        UserError: the installed torchattacks lacks a method.
+        UserError: the detector lacks the gradients that a method needs, or the installed torchattacks lacks the method.
     """
     import torchattacks
 
+    gradients = not isinstance(detector, Detector) or detector.traits.differentiable
     for spec in specs:
+        if METHODS[spec.method].uses_gradient and not gradients:
+            raise UserError(
+                f"attack method {spec.method} needs gradients and {detector.title} has none; use square or noise"
+            )
         name = METHODS[spec.method].torchattacks
         if name is not None and not hasattr(torchattacks, name):
             raise UserError(
@@ -46,10 +52,10 @@ class Outcome:
 
     Attributes:
         images_NCHW: in the ball and in [0, 1].
-        score_N: their scores; the clean ones where no finite score was found.
+        score_N: their scores; the clean ones if no finite score was found.
         without_gradient_N: images of which a gradient was exactly zero.
         finite: False once a score, a gradient or a returned pixel was not.
-        overshoot: by how much the attack itself left the ball, 0 where it did not.
+        overshoot: by how much the attack itself left the ball, 0 if it did not.
     """
 
     images_NCHW: Tensor
@@ -63,43 +69,29 @@ def attack_batch(
     place: Place, clean_NCHW: Tensor, clean_score_N: Tensor, spec: AttackSpec, *, direction: int, seed: int
 ) -> Outcome:
     """Attack images [N, C, H, W] in [0, 1] that all go in one direction: 1 raises their score, -1 lowers it."""
-    method = METHODS[spec.method]
-    ball = Ball(method.norm, spec.epsilon)
-    best = Outcome(
-        clean_NCHW, clean_score_N, torch.zeros(len(clean_NCHW), dtype=torch.bool, device=clean_NCHW.device), True, 0.0
-    )
+    ball = Ball(METHODS[spec.method].norm, spec.epsilon)
+    best = Outcome(clean_NCHW, clean_score_N, torch.zeros_like(clean_score_N, dtype=torch.bool), True, 0.0)
     if spec.epsilon == 0:
         return best
     found_N = torch.full_like(clean_score_N, -torch.inf)
+    attempt = _noise if spec.method == "noise" else _attempt
     for restart in range(spec.restarts):
-        attempt = _attempt(place, clean_NCHW, spec, ball, direction=direction, seed=child_seed(seed, restart))
-        score_N = place.score(attempt.images_NCHW)
-        reached_N = torch.where(score_N.isfinite(), direction * score_N, -torch.inf)
+        found = attempt(place, clean_NCHW, spec, ball, direction, child_seed(seed, restart))
+        reached_N = torch.where(found.score_N.isfinite(), direction * found.score_N, -torch.inf)
         better_N = reached_N > found_N
         found_N = torch.where(better_N, reached_N, found_N)
         best = Outcome(
-            torch.where(better_N[:, None, None, None], attempt.images_NCHW, best.images_NCHW),
-            torch.where(better_N, score_N, best.score_N),
-            best.without_gradient_N | attempt.without_gradient_N,
-            best.finite and attempt.finite and bool(score_N.isfinite().all()),
-            max(best.overshoot, attempt.overshoot),
+            torch.where(better_N[:, None, None, None], found.images_NCHW, best.images_NCHW),
+            torch.where(better_N, found.score_N, best.score_N),
+            best.without_gradient_N | found.without_gradient_N,
+            best.finite and found.finite and bool(found.score_N.isfinite().all()),
+            max(best.overshoot, found.overshoot),
         )
     return best
 
 
-@dataclass(frozen=True)
-class _Attempt:
-    """One run of a method, clipped but not yet scored by the detector."""
-
-    images_NCHW: Tensor
-    without_gradient_N: Tensor
-    finite: bool
-    overshoot: float
-
-
-def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, *, direction: int, seed: int) -> _Attempt:
-    if spec.method == "noise":
-        return _noise(clean_NCHW, ball, seed)
+def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, direction: int, seed: int) -> Outcome:
+    """Run a method of torchattacks once."""
     method = METHODS[spec.method]
     start_RCHW = place.rows(clean_NCHW)
     objective = place.objective(clean_NCHW)
@@ -113,21 +105,18 @@ def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, *, 
         beaten_R = (logits.best_rank_R > rank_R) | (~moved_R & logits.best_rank_R.isfinite()) | ~rank_R.isfinite()
         row_RCHW = torch.where(beaten_R[:, None, None, None], logits.best_RCHW, row_RCHW)
     images_NCHW = ball.clip(place.images(row_RCHW, clean_NCHW), clean_NCHW)
-    return _Attempt(
-        images_NCHW,
-        logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1),
-        logits.finite and bool(returned_RCHW.isfinite().all()),
-        overshoot,
-    )
+    without_gradient_N = logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1)
+    finite = logits.finite and bool(returned_RCHW.isfinite().all())
+    return Outcome(images_NCHW, place.score(images_NCHW), without_gradient_N, finite, overshoot)
 
 
-def _noise(clean_NCHW: Tensor, ball: Ball, seed: int) -> _Attempt:
-    """Return random signs of size ε, whose max and root mean square are both ε: the control in either ball."""
+def _noise(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, direction: int, seed: int) -> Outcome:
+    """Add random signs of size ε, whose max and root mean square are both ε: the control in either ball."""
     generator = torch.Generator().manual_seed(seed)
     sign_NCHW = torch.randint(0, 2, clean_NCHW.shape, generator=generator).mul_(2).sub_(1)
-    noisy_NCHW = clean_NCHW + ball.epsilon * sign_NCHW.to(clean_NCHW)
-    calm_N = torch.zeros(len(clean_NCHW), dtype=torch.bool, device=clean_NCHW.device)
-    return _Attempt(ball.clip(noisy_NCHW, clean_NCHW), calm_N, True, 0.0)
+    images_NCHW = ball.clip(clean_NCHW + ball.epsilon * sign_NCHW.to(clean_NCHW), clean_NCHW)
+    score_N = place.score(images_NCHW)
+    return Outcome(images_NCHW, score_N, torch.zeros_like(score_N, dtype=torch.bool), True, 0.0)
 
 
 def _run(method: Method, logits: ScoreLogits, start_RCHW: Tensor, spec: AttackSpec, ball: Ball, seed: int) -> Tensor:
@@ -145,9 +134,10 @@ def _run(method: Method, logits: ScoreLogits, start_RCHW: Tensor, spec: AttackSp
     arguments = {argument: fillings[filling] for argument, filling in method.arguments.items()}
     attack = getattr(torchattacks, str(method.torchattacks))(logits, **arguments, **method.constants)
     label_R = torch.zeros(len(start_RCHW), dtype=torch.int64, device=start_RCHW.device)
+    returned: Tensor
     with seeded(seed):
-        returned = (
-            attack.perturb(start_RCHW, label_R, best_loss=True)[1] if method.best_loss else attack(start_RCHW, label_R)
-        )
-    row_RCHW: Tensor = returned.detach()
-    return row_RCHW
+        if method.best_loss:
+            returned = attack.perturb(start_RCHW, label_R, best_loss=True)[1]
+        else:
+            returned = attack(start_RCHW, label_R)
+    return returned.detach()

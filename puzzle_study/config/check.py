@@ -26,41 +26,29 @@ FOLLOWING = "evaluate."
 
 
 def check_search(file: StudyFile) -> None:
-    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense.
-
-    Raises:
-        UserError: one sentence with the axis, the reason, the file and the line.
-    """
+    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense."""
     search = file.study.search
     if search is None:
         return
     for name, axis in search.space.items():
         _check_names(file, name, axis)
         if search.algorithm == "grid" and axis.kind not in ("choice", "grid"):
-            raise UserError(
-                f"search axis `{name}` is {axis.kind}; `algorithm: grid` wants `grid` or `choice` ({file.where(name)})"
-            )
+            raise _wrong(file, name, f"is {axis.kind}; `algorithm: grid` wants `grid` or `choice`")
         for value in axis.values:
             _check_value(file, name, name, value)
         for dotted, values in (axis.when or {}).items():
             for value in values:
                 _check_value(file, name, dotted, value)
     if loop := cycle(search):
-        raise UserError(
-            f"search axis `{loop[0]}` depends on itself by `when` ({' → '.join([*loop, loop[0]])}); remove one of "
-            f"these conditions ({file.where(loop[0])})"
-        )
+        around = " → ".join([*loop, loop[0]])
+        raise _wrong(file, loop[0], f"depends on itself by `when` ({around}); remove one of these conditions")
     for name, axis in search.space.items():
         if axis.when:
             _check_condition(file, name, axis)
 
 
 def check_rules(file: StudyFile) -> None:
-    """Refuse settings that do not go together, both the study's own and those that its axes can take.
-
-    Raises:
-        UserError: one sentence with the settings, the reason, and the `when` that keeps such axes apart.
-    """
+    """Refuse settings that do not go together, both the study's own and those that its axes can take."""
     for detector in file.form.names:
         default, prefix = file.configuration({forms.ONE: detector}), file.form.prefix(detector)
         for rule in file.form.settings_class(detector).RULES:
@@ -124,32 +112,27 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
     known, free = conditions(file.form), file.form.free()
     for dotted in (name, *(axis.when or {})):
         if dotted not in known:
+            near = nearest_setting(dotted, (), known)
             raise UserError(
-                f"search axis `{cut(dotted)}` is not a setting of a configuration{nearest_setting(dotted, (), known)} "
-                f"({file.where(name)})"
+                f"search axis `{cut(dotted)}` is not a setting of a configuration{near} ({file.where(name)})"
             )
     if name not in searchable(file.form):
         why = UNTRAINED.get(name, "evaluates a training and does not change it")
-        raise UserError(
-            f"search axis `{name}` does not affect training: it {why}; remove it from `search.space` and set it once "
-            f"({file.where(name)})"
-        )
+        raise _wrong(file, name, f"does not affect training: it {why}; remove it from `search.space` and set it once")
     owner = file.form.detector_of(name) if file.form.several else None
     if owner is not None and tuple((axis.when or {})[forms.ONE]) != (owner,):
-        raise UserError(
-            f"search axis `{name}` belongs to {owner} only; remove `{forms.ONE}` from its `when` ({file.where(name)})"
-        )
+        raise _wrong(file, name, f"is searched under {owner} alone; remove `{forms.ONE}` from its `when`")
     if name in free and set(axis.when or {}) - {forms.ONE}:
-        raise UserError(
-            f"search axis `{name}` needs no training, so its values are all applied to every detector; remove its "
-            f"`when` ({file.where(name)})"
+        raise _wrong(
+            file, name, "needs no training, so its values are all applied to every detector; remove its `when`"
         )
     assert file.study.search is not None
     for dotted in axis.when or {}:
         if dotted in free and dotted in file.study.search.space:
-            raise UserError(
-                f"search axis `{name}` has a condition on `{dotted}`, whose values are all applied to every detector; "
-                f"remove that condition ({file.where(name)})"
+            raise _wrong(
+                file,
+                name,
+                f"has a condition on `{dotted}`, whose values are all applied to every detector; remove that condition",
             )
 
 
@@ -159,10 +142,8 @@ def _check_value(file: StudyFile, axis: str, name: str, value: config.Scalar) ->
     if name != forms.ONE:
         file.configuration({name: value, forms.ONE: file.form.detector_of(name) or names[0]}, axis=axis)
     elif value not in names:
-        raise UserError(
-            f"search axis `{axis}` names the detector {cut(repr(value))}{suggestion(str(value), names)}; this study "
-            f"has {', '.join(names)} ({file.where(axis)})"
-        )
+        near = suggestion(str(value), names)
+        raise _wrong(file, axis, f"names the detector {cut(repr(value))}{near}; this study has {', '.join(names)}")
 
 
 def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
@@ -174,10 +155,11 @@ def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
     found = "; ".join(
         f"{other} is {_any_of(value_at(values, other, file.study) for values in points)}" for other in axis.when or {}
     )
-    raise UserError(
-        f"search axis `{name}` is never searched: its `when` wants {wanted}, but in this study {found} "
-        f"({file.where(name)})"
-    )
+    raise _wrong(file, name, f"is never searched: its `when` wants {wanted}, but in this study {found}")
+
+
+def _wrong(file: StudyFile, axis: str, problem: str) -> UserError:
+    return UserError(f"search axis `{axis}` {problem} ({file.where(axis)})")
 
 
 def _any_of(values: Iterable[config.Scalar]) -> str:

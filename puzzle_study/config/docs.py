@@ -1,7 +1,7 @@
 """``python -m puzzle_study.config.docs``: writes the pages that follow from the settings' own classes.
 
-``docs/settings.md`` names every setting of a study file with its meaning, unit, range and default: first what all
-detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, by which editors
+``docs/settings.md`` lists every setting of a study file with its meaning, unit, range and default: first those that all
+detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, with which editors
 complete and check study files.
 """
 
@@ -99,7 +99,7 @@ def described() -> Node:
     }
     common = study["properties"]
     study["properties"] = {"name": common["name"], forms.ONE: one} | common | {forms.SEVERAL: several}
-    every = [Form((name,), several=False) for name in DETECTORS] + [Form(tuple(DETECTORS), several=True)]
+    every = [*(Form((name,), several=False) for name in DETECTORS), Form(tuple(DETECTORS), several=True)]
     axis, space = parts["Axis"]["properties"], parts["Search"]["properties"]["space"]
     for keys, names in ((space, check.searchable), (axis["when"]["anyOf"][0], check.conditions)):
         keys["propertyNames"] = {"enum": list(dict.fromkeys(name for form in every for name in names(form)))}
@@ -203,8 +203,8 @@ preset, the study file, its section `quick` (with `--quick`), `--set`, the value
 a variant fixes. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
 
 Pixel values are in [0, 1]; ε and α refer to that scale. The mark ◦ means that the default depends on data set or
-preset: see the tables at the end of each detector. What these say of `data` holds for `detector: NAME` only, because
-several detectors share their images.
+preset: see the tables at the end of each detector. What they say about `data` applies only with `detector: NAME`,
+because several detectors share their images.
 """
 
 
@@ -239,7 +239,8 @@ def _settings(whole: Node, top: Node, marked: set[str], level: str) -> str:
         for key, entry in node["properties"].items():
             if section_of(whole, entry) is None or "additionalProperties" in entry:
                 mark = " ◦" if f"{prefix}{key}" in marked else ""
-                default = _default(key, entry, required=key in node.get("required", ())) + mark
+                without = "required" if key in node.get("required", ()) else "the file's name" if key == "name" else ""
+                default = (_value(entry["default"]) if "default" in entry else without) + mark
                 about = entry.get("description", "")
                 rows.append((f"`{prefix}{key}`", about, unit_of(entry), allowed(entry), default))
         title = f"{level}`{prefix[:-1]}`\n\n" if prefix else "## The study\n\n" if top is whole else ""
@@ -329,12 +330,6 @@ def defaults(whole: Node, detector: str, dataset: str = "", preset: str = "") ->
     }
     chosen = {"preset": preset} if preset else {}
     return plain | layers.leaves(layers.resolved(DETECTORS[detector].Settings, chosen, dataset))
-
-
-def _default(key: str, entry: Node, *, required: bool) -> str:
-    if "default" not in entry:
-        return "required" if required else "the file's name" if key == "name" else ""
-    return _value(entry["default"])
 
 
 def _value(value: Any) -> str:

@@ -5,6 +5,7 @@ Names of settings follow the form: ``train.epochs``, or ``puzzle_ae.train.epochs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,23 +25,14 @@ Tree = dict[str, "Tree | None"]
 
 @dataclass(frozen=True)
 class Form:
-    """Which detectors a study file names, and how.
-
-    Attributes:
-        names: of the detectors, in the order of the file.
-        several: whether they stand below ``detectors``.
-    """
+    """Which detectors a study file names, in its order, and whether they stand below ``detectors``."""
 
     names: tuple[str, ...]
     several: bool
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Form:
-        """Return the form of a document.
-
-        Raises:
-            UserError: it has both forms, or names no detector.
-        """
+        """Return the form of a document."""
         if SEVERAL not in document:
             named = document.get(ONE, DETECTORS.default)
             if not isinstance(named, str):
@@ -74,8 +66,7 @@ class Form:
     def own(self, document: Mapping[str, Any], detector: str) -> Any:
         """Return what a document says of a detector's own settings."""
         if self.several:
-            own = document[SEVERAL][detector]
-            return {} if own is None else own
+            return {} if document[SEVERAL][detector] is None else document[SEVERAL][detector]
         return own_part(self.settings_class(detector), document)
 
     def shared(self, document: Mapping[str, Any]) -> Layer:
@@ -109,14 +100,10 @@ class Form:
         return head if head in self.names else None
 
     def setting_names(self) -> list[str]:
-        """Return the names of all settings of a configuration but the detector itself, the detectors' own first."""
+        """Return the names of all settings of a configuration except the detector, the detectors' own first."""
         shared = {section: key_tree(Settings)[section] for section in SHARED}
-        own = [
-            f"{self.prefix(detector)}{name}"
-            for detector in self.names
-            for name in leaf_names(key_tree(self.settings_class(detector)))
-        ]
-        return [*own, *leaf_names(shared)]
+        own = [leaf_names(key_tree(self.settings_class(name)), self.prefix(name)) for name in self.names]
+        return [*itertools.chain.from_iterable(own), *leaf_names(shared)]
 
     def free(self) -> dict[str, str]:
         """Return the settings that need no training, by the name in this form, each with the detector's own name."""
@@ -156,9 +143,11 @@ def leaf_names(tree: Tree, prefix: str = "") -> list[str]:
 
 def _model(annotation: Any) -> type[BaseModel] | None:
     """Return the section class inside an annotation such as ``Search | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    parts = getattr(annotation, "__args__", ())
+    # Python 3.10 takes tuple[int, ...] for a class.
+    if not parts and isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return None if annotation is DetectorSettings else annotation
-    for part in getattr(annotation, "__args__", ()):
+    for part in parts:
         if (found := _model(part)) is not None:
             return found
     return None

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from puzzle_study.config import layers
+from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Layer
 from puzzle_study.datasets.catalogue import DATASETS, DEFAULT_ROOT
 
@@ -15,7 +16,7 @@ def is_url(storage: str | None) -> bool:
     return storage is not None and "://" in storage
 
 
-def with_absolute_paths(document: Layer) -> Layer:
+def with_absolute_paths(document: Layer, form: Form) -> Layer:
     """Return a document whose paths, taken from the current folder, mean the same in every worker and on every node.
 
     What is not a path, or of the wrong type, stays as it is.
@@ -29,6 +30,12 @@ def with_absolute_paths(document: Layer) -> Layer:
             found["data"] = {"root": _absolute(root)}
     if isinstance(storage := document.get("storage"), str) and not is_url(storage):
         found["storage"] = _absolute(storage)
+    for name in form.names:
+        own = form.own(document, name)
+        for setting in form.settings_class(name).PATHS if isinstance(own, dict) else ():
+            if isinstance(path := own.get(setting), str):
+                place = ".".join((*form.place(name), setting))
+                found = layers.merge(found, layers.nested(place, _absolute(path)))
     return layers.merge(document, found)
 
 

@@ -151,7 +151,7 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
         origin = Origin(origin.file, origin.lines, (*origin.assigned, place))
     form = _form(document, origin)
     _check_unknown(document, form, origin)
-    document = with_absolute_paths(document)
+    document = with_absolute_paths(document, form)
     return StudyFile(_validated(document, form, origin), form, document, origin)
 
 

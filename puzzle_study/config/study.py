@@ -79,8 +79,8 @@ class Data(Section):
     )
     validation_count: ImageCount | None = Field(
         None,
-        description="Images kept for validation as a fixed count (authors' code); null, or if it does not fit, or "
-        "with a train_fraction below 1: validation_fraction.",
+        description="Fixed number of images kept for validation (authors' code); null: validation_fraction, which also "
+        "applies if the number does not fit or train_fraction is below 1.",
     )
     train_fraction: Fraction = Field(
         1.0,

@@ -149,6 +149,8 @@ class DetectorSettings(Section):
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """The settings that decide which ones of a section are inert, by the section's name."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    """Settings that are paths of files; those of a study file are taken from the current folder."""
     BUDGET: ClassVar[tuple[str, ...]] = ()
     """Whole numbers that make a training long, by which it is compared with that of ``preset: paper``."""
     SMALL: ClassVar[Layer] = {}
@@ -185,6 +187,10 @@ class DetectorSettings(Section):
         """Return what a trial costs; by default distances between all pairs of images."""
         distance = images.pixels * images.channels
         return Costs(fit=images.train**2 * distance, epoch=0.0, score=images.train * distance)
+
+    def notes(self, channels: int) -> list[str]:
+        """Return what is unusual for this detector about images of so many channels, in sentences."""
+        return []
 
     def inert(self) -> dict[str, str]:
         """Return the settings that cannot change this configuration's training, each with the reason."""

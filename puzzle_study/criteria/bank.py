@@ -27,15 +27,14 @@ class PseudoAnomalies:
 
 
 def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int | None = None) -> PseudoAnomalies:
-    """Spoil validation images in each of the three ways, or two where there is one image.
+    """Spoil validation images in each of the three ways; a single one has no other to take a piece from, so in two.
 
     Of eight tries for each result the one that changes the image most is kept: a black patch on black is no anomaly.
-    A single image has no other to take a piece from: ``foreign_piece`` is left out, which would only copy it.
 
     Args:
         validation_NCHW: uint8 images, on any device; the result is on the same.
-        per_image: how many of each kind are made of one image; None: of the first 200 images, up to five where there
-            are few. More would cost more than scoring the test set, and tell hardly more.
+        per_image: how many of each kind are made of one image; None: up to five if there are few images. Only the first
+            200 are used: more would cost more than scoring the test set and tell little more.
         seed: seed of places and partners; the same images and seed give the same result on every device.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,10 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
     """Return the decoded unit, its images memory-mapped read-only, and a SHA-256 over all of it.
 
     Of several processes that start at once, one decodes and the others wait for it.
-
-    Raises:
-        UserError: an original file is missing or damaged, or the cache cannot be written.
     """
     # The folder's name tells people what it holds; the program goes by the hash.
     stem = "-".join(part for part in (dataset, unit.name, f"{sizing.size}x{sizing.channels}") if part)
-    with _writing(folder()):
+    try:
         digests = file_digests(unit.base, unit.files, unit.name) if unit.base else {}
         key = [FORMAT, dataset, unit.name, unit.origin, sizing.size, sizing.channels, sorted(digests.items())]
         entry = folder() / "decoded" / f"{_file_name(stem)}-{_sha256(_json(key))[:16]}"
@@ -72,17 +69,18 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
                 raise UserError(f"{unit.where} changed while it was read; run the command again")
             _write(entry, decoded)
             found = _open(entry)
+    except OSError as error:
+        raise UserError(
+            f"the cache folder {folder()} cannot be written ({error.strerror or error}); free space there or set the "
+            f"environment variable {VARIABLE} to another folder"
+        ) from None
     if found is None:
         raise UserError(f"{entry} was damaged while it was written; check the disk or set {VARIABLE} to another folder")
     return found
 
 
 def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str, str]:
-    """Return the SHA-256 of each file below ``base``, remembered as the module's text says.
-
-    Raises:
-        UserError: a file is missing or may not be read.
-    """
+    """Return the SHA-256 of each file below ``base``, remembered as the module's text says."""
     memory = folder() / "hashes" / f"{_sha256(os.fsencode(f'{base.resolve()}|{label}'))[:32]}.json"
     known, now, digests, remembered = _read_memory(memory), time.time_ns(), {}, {}
     for name in files:
@@ -142,17 +140,6 @@ def _write(entry: Path, decoded: Decoded) -> None:
         partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"the cache folder {place} cannot be written ({error.strerror or error}); free space there or set the "
-            f"environment variable {VARIABLE} to another folder"
-        ) from None
 
 
 def _read_memory(path: Path) -> dict[str, Any]:

@@ -29,11 +29,7 @@ class Report:
 
 
 def check(name: str, root: str | None) -> Report:
-    """Read all files of a set, going on after damaged ones.
-
-    Raises:
-        UserError: the set is not there at all.
-    """
+    """Read all files of a set, going on after damaged ones."""
     units, expected = finding.units(name, root), DATASETS[name].expected
     counts, damaged = Counter[str](), list[str]()
     for unit in units.values():

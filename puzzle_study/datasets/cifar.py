@@ -21,11 +21,7 @@ MAX_BYTES = 100 << 20
 
 
 def find(folder: Path, info: DatasetInfo) -> dict[str, ArraysUnit] | None:
-    """Return the set in ``folder`` (or its cifar-10-batches-* folder), or None if no batch is there.
-
-    Raises:
-        UserError: some batches are there, others are not.
-    """
+    """Return the set in ``folder`` (or its cifar-10-batches-* folder), or None if no batch is there."""
     layouts = [*((folder / name, suffix) for name, suffix in FOLDERS.items()), (folder, ""), (folder, ".bin")]
     for base, suffix in layouts:
         files = tuple(batch + suffix for batch in BATCHES)
@@ -48,11 +44,7 @@ def _read(path: Path) -> tuple[Bytes, Bytes]:
 
 
 def read_python_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the Python version.
-
-    Raises:
-        UserError: missing, unreadable, truncated, not a CIFAR-10 batch, or a pickle that holds anything else.
-    """
+    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the Python version."""
     content = read_pickle(path, MAX_BYTES)
     entries = {_text(key): value for key, value in content.items()} if isinstance(content, dict) else {}
     pixels_NP, labels = entries.get("data"), entries.get("labels")
@@ -70,11 +62,7 @@ def read_python_batch(path: Path) -> tuple[Bytes, Bytes]:
 
 
 def read_binary_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the binary version.
-
-    Raises:
-        UserError: missing, unreadable, or its length does not fit a whole number of images.
-    """
+    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the binary version."""
     with reading(path), path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if not content or len(content) > MAX_BYTES or len(content) % (1 + PIXELS):

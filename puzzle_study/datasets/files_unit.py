@@ -35,7 +35,7 @@ class FilesUnit:
     other_files: tuple[str, ...] = ()
     """Files besides the images that decide what is read, such as a table of labels."""
     masks: Callable[[], tuple[ImageFile, ...]] = field(default=tuple, repr=False, compare=False)
-    """Images that no task uses, but that a check reads as well."""
+    """Masks of test images, which a task has beside its images."""
     missing: tuple[str, ...] = ()
     """Files that belong to the set, as a check reports, but are not there."""
     origin: str = ""
@@ -81,11 +81,7 @@ class FilesUnit:
 
 
 def images_in(folder: Path) -> list[str]:
-    """Return the names of the image files directly in a folder, sorted.
-
-    Raises:
-        UserError: the folder is missing, may not be read, or holds no image.
-    """
+    """Return the names of the image files directly in a folder, sorted."""
     with reading(folder):
         names = sorted(path.name for path in folder.iterdir() if is_image_name(path))
     if not names:
@@ -94,10 +90,6 @@ def images_in(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out.
-
-    Raises:
-        UserError: the folder is missing or may not be read.
-    """
+    """Return the names of the folders in a folder, sorted, hidden ones left out."""
     with reading(folder):
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -12,11 +12,7 @@ from puzzle_study.errors import UserError
 
 
 def units(name: str, root: str | None) -> Mapping[str, Unit]:
-    """Return the parts of a set by category, or one under an empty name; no image is decoded.
-
-    Raises:
-        UserError: the folder, or the set in it, is not there, is incomplete or may not be read.
-    """
+    """Return the parts of a set by category, or one under an empty name; no image is decoded."""
     if (found := find(name, root)) is not None:
         return found
     top = _top(root)
@@ -26,11 +22,7 @@ def units(name: str, root: str | None) -> Mapping[str, Unit]:
 
 
 def find(name: str, root: str | None) -> Mapping[str, Unit] | None:
-    """Return what :func:`units` does, or None if nothing of the set is there.
-
-    Raises:
-        UserError: the set is incomplete or may not be read.
-    """
+    """Return what :func:`units` does, or None if nothing of the set is there."""
     info = DATASETS[name]
     look: Callable[[Path, DatasetInfo], Mapping[str, Unit] | None] = pkgutil.resolve_name(info.reader)
     if not info.in_a_folder:

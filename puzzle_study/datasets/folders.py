@@ -56,11 +56,7 @@ def _coil(folder: Path, matches: list[re.Match[str]]) -> FilesUnit:
 
 
 def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``.
-
-    Raises:
-        UserError: the table cannot be read, or it and the images do not fit together.
-    """
+    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``."""
     if not (place / "labels.csv").is_file():
         return None
     folders = [place / "head_ct" / "head_ct", place / "head_ct", place]
@@ -82,7 +78,8 @@ def find_brain_mri(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | 
     """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None if neither is there."""
     for folder in (place, place / "brain_tumor_dataset"):
         if (folder / "yes").is_dir() or (folder / "no").is_dir():
-            return {"": FilesUnit(folder, partial(_list_brain_mri, folder), where=str(folder))}
+            images = partial(_listed, folder, ("no", NORMAL, "all"), ("yes", "tumor", "all"))
+            return {"": FilesUnit(folder, images, where=str(folder))}
     return None
 
 
@@ -111,22 +108,22 @@ def _list_category(base: Path, below: Path, *, whole: bool) -> tuple[ImageFile, 
             f"{base / below / 'test'} lacks {wanted}; a test needs normal images in test/good and anomalous ones "
             f"in test/<defect>"
         )
-    places = [(Path("train") / GOOD, GOOD, "train"), *((Path("test") / kind, kind, "test") for kind in kinds)]
-    return tuple(
-        ImageFile((below / place / name).as_posix(), kind, part)
-        for place, kind, part in places
-        for name in images_in(base / below / place)
-    )
+    tests = [(below / "test" / kind, kind, "test") for kind in kinds]
+    return _listed(base, (below / "train" / GOOD, GOOD, "train"), *tests)
 
 
 def _list_masks(base: Path, below: Path) -> tuple[ImageFile, ...]:
-    truth = base / below / "ground_truth"
-    if not truth.is_dir():
-        return ()
+    truth = below / "ground_truth"
+    kinds = folders_in(base / truth) if (base / truth).is_dir() else []
+    return _listed(base, *((truth / kind, kind, "mask") for kind in kinds))
+
+
+def _listed(base: Path, *places: tuple[Path | str, str, str]) -> tuple[ImageFile, ...]:
+    """List the images in folders below ``base``, each given with their class and part."""
     return tuple(
-        ImageFile((below / "ground_truth" / kind / name).as_posix(), kind, "mask")
-        for kind in folders_in(truth)
-        for name in images_in(truth / kind)
+        ImageFile((Path(place) / name).as_posix(), class_name, part)
+        for place, class_name, part in places
+        for name in images_in(base / place)
     )
 
 
@@ -151,11 +148,3 @@ def _head_ct_labels(path: Path) -> dict[str, bool]:
             raise UserError(f"{path}, line {line}: image {cells[0]} has a line already; remove one of them")
         labels[name] = cells[1] == "1"
     return labels
-
-
-def _list_brain_mri(folder: Path) -> tuple[ImageFile, ...]:
-    return tuple(
-        ImageFile(f"{place}/{name}", class_name)
-        for place, class_name in (("no", NORMAL), ("yes", "tumor"))
-        for name in images_in(folder / place)
-    )

@@ -25,11 +25,7 @@ MAX_BYTES = 1 << 30
 
 
 def find(folder: Path, info: DatasetInfo) -> dict[str, ArraysUnit] | None:
-    """Return the set in ``folder``, or None if none of its files is there.
-
-    Raises:
-        UserError: some of the four files are there, others are not, or one belongs to another set.
-    """
+    """Return the set in ``folder``, or None if none of its files is there."""
     wanted = [(part, kind) for part in PARTS for kind in DIMENSIONS]
     found = [_present(folder, *each) for each in wanted]
     if not any(found):
@@ -78,11 +74,7 @@ def _present(folder: Path, part: str, kind: str) -> Path | None:
 
 
 def read_idx(path: Path, *, dimensions: int) -> Bytes:
-    """Read a file of unsigned bytes with so many dimensions.
-
-    Raises:
-        UserError: missing, unreadable, not such an IDX file, truncated, or longer than it says.
-    """
+    """Read a file of unsigned bytes with so many dimensions."""
     with reading(path):
         try:
             with path.open("rb") as raw:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from puzzle_study import config
-from puzzle_study.datasets import cache, finding, protocols, zoom
+from puzzle_study.datasets import cache, finding, masks, protocols, zoom
 from puzzle_study.datasets.catalogue import DATASETS, DatasetInfo
 from puzzle_study.datasets.records import Bytes, Decoded, Sizing, Unit
 from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
@@ -39,6 +39,8 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
         UserError: a file is missing, damaged or unreadable, or a class has too few images for its split.
     """
     decoded, chosen = _split(data, spec)
+    names = tuple(decoded.names[index] for index in chosen.test)
+    masks_NHW = masks.masks_of(data.name, _unit(data, spec), _sizing(data).size, names, chosen.labels)
     train = decoded.images_NCHW[chosen.train]
     if data.augment_to:
         train = zoom.augment(train, data.augment_to, protocols.generator(data, protocols.Purpose.ZOOM, spec))
@@ -49,7 +51,8 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
         test=_tensor(decoded.images_NCHW[chosen.test]),
         labels=torch.from_numpy(chosen.labels),
         test_classes=tuple(decoded.classes[index] for index in chosen.test),
-        test_names=tuple(decoded.names[index] for index in chosen.test),
+        test_names=names,
+        masks=None if masks_NHW is None else torch.from_numpy(masks_NHW),
     )
 
 
@@ -87,13 +90,18 @@ def used_units(data: config.Data) -> Mapping[str, Unit]:
 
 def _split(data: config.Data, spec: TaskSpec) -> tuple[Decoded, protocols.Split]:
     """Return the images that a problem is drawn from, as a memory map, and which of them it has."""
+    info, unit = DATASETS[data.name], _unit(data, spec)
+    decoded, _ = cache.load(data.name, unit, _sizing(data))
+    return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+
+
+def _unit(data: config.Data, spec: TaskSpec) -> Unit:
+    """Return the part of the set that a problem is drawn from."""
     info, units = DATASETS[data.name], finding.units(data.name, data.root)
     if spec.dataset != data.name:
         raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
     _known(spec.normal_class, info, units)
-    unit = units[spec.normal_class if info.protocol == "given" else ""]
-    decoded, _ = cache.load(data.name, unit, _sizing(data))
-    return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
+    return units[spec.normal_class if info.protocol == "given" else ""]
 
 
 def _sizing(data: config.Data) -> Sizing:

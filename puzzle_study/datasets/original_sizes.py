@@ -26,11 +26,7 @@ class OriginalSizes:
 
     @staticmethod
     def of(paths: Sequence[Path]) -> OriginalSizes | None:
-        """Read the headers of image files; None if there are none.
-
-        Raises:
-            UserError: a file is missing or its header cannot be read.
-        """
+        """Read the headers of image files; None if there are none."""
         if not paths:
             return None
         sizes = [upright_size(path) for path in paths]
@@ -40,11 +36,7 @@ class OriginalSizes:
 
     @staticmethod
     def from_json(content: Any) -> OriginalSizes | None:
-        """Return what ``asdict`` made of one, or None.
-
-        Raises:
-            TypeError or ValueError: it is something else.
-        """
+        """Return what ``asdict`` made of one, or None."""
         return None if content is None else OriginalSizes(**content)
 
     def is_far(self, width: int, height: int) -> bool:

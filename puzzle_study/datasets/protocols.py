@@ -59,11 +59,7 @@ def generator(data: config.Data, purpose: Purpose, spec: TaskSpec) -> np.random.
 
 
 def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str, where: str) -> Split:
-    """Split a set for one task; ``where`` names the set or folder in messages.
-
-    Raises:
-        UserError: the normal class or the test has too few images.
-    """
+    """Split a set for one task; ``where`` names the set or folder in messages."""
     classes, parts = np.array(decoded.classes), np.array(decoded.parts)
     normal = classes == ("good" if protocol == "given" else spec.normal_class)
     if not normal.any():

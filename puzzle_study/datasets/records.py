@@ -115,11 +115,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def hexdigest(path: Path, algorithm: str) -> str:
-    """Return the checksum of a file's content by an algorithm of :mod:`hashlib`.
-
-    Raises:
-        UserError: the file is missing or may not be read.
-    """
+    """Return the checksum of a file's content by an algorithm of :mod:`hashlib`."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with reading(path), path.open("rb") as file:
         while chunk := file.read(1 << 20):  # hashlib.file_digest is not in Python 3.10

@@ -49,3 +49,6 @@ class Task:
     """Class, or name of the defect, of each test image."""
     test_names: tuple[str, ...]
     """Stable name of each test image: its path below the set's folder, or like ``t10k/00017``."""
+    masks: torch.Tensor | None = None
+    """int8 [N_test, H, W]: 1 for anomalous pixels, 0 for normal ones, −1 in anomalous images without a mask; None if no
+    image has a mask."""

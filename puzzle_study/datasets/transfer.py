@@ -40,11 +40,7 @@ class Resuming:
     """Called with the bytes that are there and, if the server says so, the bytes in all."""
 
     def __call__(self, url: str, output_file: Any, pooch: object) -> None:
-        """Download ``url`` into ``output_file``.
-
-        Raises:
-            TransferError: no connection, an answer without a file, too many bytes, or too many interruptions.
-        """
+        """Download ``url`` into ``output_file``."""
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt:

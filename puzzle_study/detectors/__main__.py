@@ -43,7 +43,7 @@ def main(as_json: bool) -> None:
 
 
 def _described(name: str) -> dict[str, Any] | None:
-    """Return what is told of a detector, None if another package's cannot be imported, which is said."""
+    """Describe a detector; None, with a message, if another package's cannot be imported."""
     try:
         kind = DETECTORS[name]
     except UserError as error:

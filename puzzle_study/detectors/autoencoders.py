@@ -1,4 +1,4 @@
-"""Detectors that rebuild an image, and the convolutional autoencoder of Bergmann et al. 2019.
+"""The convolutional autoencoder of Bergmann et al. 2019, and its settings.
 
 What differs from their paper, for every detector with this network:
 
@@ -7,7 +7,7 @@ What differs from their paper, for every detector with this network:
   the paper: five at 256 pixels, four at 128, two at 28.
 - The paper does not name its initial weights. He's are used, because PyTorch's shrink from layer to layer, and 20
   layers then predict the mean image for hundreds of steps.
-- An image's error is the mean of its map; the paper judges pixels only.
+- An image's error is the mean of its map. The paper judges pixels only.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -15,9 +15,7 @@ Shape legend: N images, C channels, H and W pixels.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -25,11 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Self
 
-from puzzle_study.config.types import MOST_EPOCHS, Costs, Images, Layer, Reading, Section, unit
-from puzzle_study.detectors import scoring
-from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits
-from puzzle_study.detectors.devices import Precision, whole_float32
-from puzzle_study.detectors.epochs import Train, TrainedSettings, seeded, train
+from puzzle_study.config.types import MOST_EPOCHS, Costs, Images, Layer, Section, unit
+from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.epochs import Train, TrainedSettings
+from puzzle_study.detectors.rebuilding import Rebuilding
 
 SOURCE = (
     "Bergmann, Löwe, Fauser, Sattlegger, Steger 2019: Improving Unsupervised Defect Segmentation by Applying "
@@ -73,6 +70,9 @@ class AutoencoderModel(Section):
     )
 
 
+FAST_IMAGES: Layer = {"model": {"code": 100}, "train": {"epochs": 60, "batch_size": 16}}
+
+
 class AutoencoderSettings(TrainedSettings):
     """Bergmann's network and training. On other data sets than MVTec AD, `paper` is the same training."""
 
@@ -87,6 +87,15 @@ class AutoencoderSettings(TrainedSettings):
             "model": {"code": 16, "base_channels": 8},
             "train": {"epochs": 20, "batch_size": 32, "learning_rate": 3e-3},
         },
+    }
+    # Few hundred images of 128 pixels need more passes, and textures more numbers than digits.
+    PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
+        "fast": {
+            "mvtec": {"data": {"size": 128, "augment_to": 800}} | FAST_IMAGES,
+            "folder": FAST_IMAGES,
+            "head_ct": FAST_IMAGES,
+            "brain_mri": FAST_IMAGES,
+        }
     }
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     SMALL: ClassVar[Layer] = {
@@ -174,120 +183,25 @@ def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     nn.init.zeros_(layer.bias)
 
 
-class Rebuilding(Detector):
-    """A detector whose error is the mean of a map of differences between an image and what it makes of it."""
-
-    traits = Traits(epochs=True, maps=True)
-
-    @abstractmethod
-    def rebuild(self, x_NCHW: Tensor) -> Tensor:
-        """Return what the network makes of images, [N, C, H, W]."""
-
-    def differences(self, x_NCHW: Tensor, rebuilt_NCHW: Tensor) -> Tensor:
-        """Return the map of differences, at least 0, [N, H, W]; the mean square over the channels."""
-        return (rebuilt_NCHW - x_NCHW).square().mean(1)
-
-    def errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the means of the maps, [N, 1]."""
-        with whole_float32(self.device):
-            return self.differences(x_NCHW, self.rebuild(x_NCHW)).mean((1, 2))[:, None]
-
-    @torch.no_grad()
-    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the error matrix and the maps of differences in units of the mean validation error."""
-        self.eval()
-        map_NHW = torch.empty(len(images_NCHW), self.shape.height, self.shape.width, device=self.device)
-
-        def work(part: slice, x_NCHW: Tensor) -> None:
-            with whole_float32(self.device):
-                map_NHW[part] = self.differences(x_NCHW, self.rebuild(x_NCHW))
-
-        self.by_chunks(images_NCHW, work)
-        return map_NHW.mean((1, 2))[:, None], map_NHW / scoring.normalisation(self.validation_NK, self.reading.error)
-
-
 class Autoencoder(Rebuilding):
     """A detector with the network of Bergmann et al.; each kind has its own loss and map."""
 
-    def __init__(
-        self,
-        network: ConvolutionalAutoencoder,
-        model: AutoencoderModel,
-        *,
-        shape: Shape,
-        reading: Reading,
-        precision: Precision = "float32",
-    ) -> None:
-        super().__init__(shape=shape, reading=reading, precision=precision)
-        self.network, self.model = network, model
-        self._training: tuple[AutoencoderSettings, int] | None = None
+    Model = AutoencoderModel
 
     @classmethod
-    def build(cls, settings: AutoencoderSettings, context: Context) -> Self:
-        """Return a detector with the weights that its training starts from."""
-        model = settings.model
-        with seeded(context.seed):
-            network = ConvolutionalAutoencoder(context.shape, code=model.code, base_channels=model.base_channels)
-        detector = cls(network, model, shape=context.shape, reading=settings.reading).placed(context.device)
-        detector._training = settings, context.seed
-        return detector
-
-    def fit(self, images_NCHW: Tensor, run: Run) -> None:
-        """Train the network with Adam."""
-        if self._training is None:
-            raise RuntimeError("a detector is fitted once, after build")
-        (settings, seed), self._training = self._training, None
-        how = settings.train
-        adam = torch.optim.Adam(
-            self.network.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, fused=True
-        )
-        generator = torch.Generator(self.device).manual_seed(seed)
-
-        def step(x_NCHW: Tensor) -> dict[str, Tensor]:
-            with whole_float32(self.device):
-                loss = self.differences(x_NCHW, self.rebuild(self.spoil(x_NCHW, settings, generator))).mean()
-                adam.zero_grad()
-                loss.backward()
-            adam.step()
-            return {"loss_rec": loss.detach()}
-
-        train(
-            images_NCHW,
-            run,
-            step,
-            epochs=how.epochs,
-            batch_size=how.batch_size,
-            parts={"network": self.network, "adam": adam},
-            generator=generator,
-        )
-
-    def spoil(self, x_NCHW: Tensor, settings: Any, generator: torch.Generator) -> Tensor:
-        """Return what the network is given in training."""
-        return x_NCHW
-
-    def rebuild(self, x_NCHW: Tensor) -> Tensor:
-        """Return what the network makes of images."""
-        return cast(Tensor, self.network(x_NCHW))
+    def network_for(cls, model: AutoencoderModel, shape: Shape) -> ConvolutionalAutoencoder:
+        """Return the network, untrained."""
+        return ConvolutionalAutoencoder(shape, code=model.code, base_channels=model.base_channels)
 
     def views_at_once(self) -> int:
         """Return how many images fit the cache or the GPU with their widest feature map."""
         pixels = self.shape.height * self.shape.width
         if halvings(self.shape.height, self.shape.width) > LEAST_HALVINGS:
             pixels //= 4
-        return max(1, CHUNK_NUMBERS[self.device.type] // (pixels * self.model.base_channels))
+        model: AutoencoderModel = self.model
+        return max(1, CHUNK_NUMBERS[self.device.type] // (pixels * model.base_channels))
 
     def placed(self, device: torch.device) -> Self:
         """Move to a device, the weights in the layout in which these convolutions are 1.5 times as fast."""
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the sizes of the network."""
-        return self.model.model_dump()
-
-    @classmethod
-    def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
-        """Return a detector with the described network, whose sizes are bounded."""
-        model = AutoencoderModel.model_validate(dict(described))
-        network = ConvolutionalAutoencoder(shape, code=model.code, base_channels=model.base_channels)
-        return cls(network, model, shape=shape, reading=reading, precision=precision)

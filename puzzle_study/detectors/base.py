@@ -131,6 +131,7 @@ class Detector(nn.Module, ABC):
         source: paper or textbook.
         Settings: the class of its settings.
         traits: what it can do.
+        squares: whether its errors are mean squares, as norms take them, or distances.
         validation_NK: error matrix of the validation images, by which eq. 6 divides.
     """
 
@@ -139,6 +140,7 @@ class Detector(nn.Module, ABC):
     source: ClassVar[str]
     Settings: ClassVar[type[DetectorSettings]] = DetectorSettings
     traits: ClassVar[Traits] = Traits()
+    squares: ClassVar[bool] = True
 
     validation_NK: Tensor
 

@@ -16,6 +16,8 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.io import replacing
 
 KEPT = 2
+# What reading a damaged or foreign file may raise, whichever library reads it.
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +48,7 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     """Return the newest checkpoint that can be read; a damaged one is named in the log and passed over.
 
     Returns:
-        The state, its tensors on the CPU, or None where no checkpoint can be read.
+        The state, its tensors on the CPU, or None if no checkpoint can be read.
     """
     states = (_read_or_warn(path) for path in reversed(checkpoints(folder)))
     return next((state for state in states if state is not None), None)
@@ -65,19 +67,7 @@ def read(path: Path) -> dict[str, Any]:
             if (changed := archive.testzip()) is not None:
                 raise DamagedFile(f"the checksum of {changed} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        pickle.UnpicklingError,
-        struct.error,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except (*UNREADABLE, pickle.UnpicklingError, struct.error, zipfile.BadZipFile, zlib.error) as error:
         if is_out_of_memory(error):
             raise
         raise DamagedFile(first_line(error)) from error

@@ -9,6 +9,7 @@ Shape legend: N images, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
@@ -45,7 +46,7 @@ class DAE(Autoencoder):
     )
     Settings = DenoisingSettings
 
-    def spoil(self, x_NCHW: Tensor, settings: DenoisingSettings, generator: Generator) -> Tensor:
-        """Return images with noise."""
-        noise_NCHW = x_NCHW.new_empty(x_NCHW.shape).normal_(0, settings.train.noise, generator=generator)
-        return x_NCHW + noise_NCHW
+    def losses(self, x_NCHW: Tensor, settings: DenoisingSettings, generator: Generator) -> dict[str, Tensor]:
+        """Return the difference between clean images and what is made of noisy ones."""
+        noise_NCHW = torch.empty_like(x_NCHW).normal_(0, settings.train.noise, generator=generator)
+        return {"loss_rec": self.differences(x_NCHW, self.network(x_NCHW + noise_NCHW)).mean()}

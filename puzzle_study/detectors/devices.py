@@ -20,12 +20,31 @@ MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
 
 
 def default_device() -> torch.device:
-    """Return the first GPU where there is one, else the CPU."""
+    """Return the first GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def chosen_device(name: str) -> torch.device:
+    """Return the device that ``auto`` or PyTorch's name of one stands for.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        return default_device()
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name} is unknown; use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name} is not supported; use auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
+    return device
+
+
 def granted_device(gpus: float) -> torch.device:
-    """Return where a worker computes that holds so many GPUs (``resources.gpu``): a GPU, or the CPU for 0.
+    """Return the device of a worker that holds so many GPUs (``resources.gpu``): a GPU, or the CPU for 0.
 
     Raises:
         UserError: PyTorch cannot use the GPU.
@@ -62,7 +81,7 @@ def cannot_use_gpu(where: str, fault: str) -> str:
 
 
 def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
-    """Resolve ``auto``: bfloat16 where the hardware multiplies it natively, else float32."""
+    """Resolve ``auto``: bfloat16 if the hardware multiplies it natively, else float32."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -91,17 +110,15 @@ def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[obj
 @contextlib.contextmanager
 def _without_tf32() -> Iterator[None]:
     """Set this one flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
-    cudnn: Any = torch.backends.cudnn
-    # Since 2.9 convolutions have a flag of their own; the older one cannot be read once a program has set that.
-    flags, name, whole = (
-        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
-    )
-    before = getattr(flags, name)
-    setattr(flags, name, whole)
+    # Not the older allow_tf32, which cannot be read once a program has set this one.
+    cudnn: Any = torch.backends.cudnn  # untyped in part
+    flags = cudnn.conv
+    before = flags.fp32_precision
+    flags.fp32_precision = "ieee"
     try:
         yield
     finally:
-        setattr(flags, name, before)
+        flags.fp32_precision = before
 
 
 def claim_cpus(cpus: float) -> None:
@@ -119,7 +136,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep what this process frees, for the next feature map.
 
     Blocks of 32 MB and more it otherwise gives back and asks for anew each time, and the kernel fills their pages
-    with zeros: an eighth of the time of scoring at base 64. Where there is another C library, nothing is done.
+    with zeros: an eighth of the time of scoring at base 64. With another C library, nothing is done.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from safetensors.torch import load, save_file
 
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
+from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
-from puzzle_study.errors import UserError
+from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
 
 FORMAT = 2
@@ -36,13 +38,12 @@ def save(detector: Detector, folder: Path, description: Mapping[str, Any]) -> No
     with replacing(folder / WEIGHTS, lasting=True) as temporary:
         save_file(tensors, temporary)
         digest = _digest(temporary.read_bytes())
-    shape, reading = detector.shape, detector.reading
     content = {
         **description,
         "format": FORMAT,
         "detector": detector.name,
-        "image": {"channels": shape.channels, "height": shape.height, "width": shape.width},
-        "reading": {"error": reading.error, "aggregation": reading.aggregation},
+        "image": asdict(detector.shape),
+        "reading": asdict(detector.reading),
         "precision": detector.precision,
         "described": detector.describe(),
         "weights": digest,
@@ -72,8 +73,8 @@ def _restored(folder: Path) -> Detector:
     content = read_description(folder)
     kind = DETECTORS[str(content.get("detector"))]
     try:
-        image, reading = content["image"], Reading(content["reading"]["error"], content["reading"]["aggregation"])
-        shape = Shape(*(int(image[name]) for name in ("channels", "height", "width")))
+        shape = Shape(**{name: int(size) for name, size in content["image"].items()})
+        reading = Reading(**content["reading"])
         if content["precision"] not in ("float32", "bfloat16"):
             raise ValueError(f"precision {content['precision']} is unknown")
         if reading.error not in NORMS or reading.aggregation not in AGGREGATIONS:
@@ -89,18 +90,9 @@ def _restored(folder: Path) -> Detector:
         detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
         detector.load_state_dict(tensors)
         return detector
-    except (
-        SafetensorError,
-        UserError,
-        OSError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        OverflowError,
-        AttributeError,
-        MemoryError,
-    ) as error:
+    except MissingPackage:
+        raise
+    except (*UNREADABLE, SafetensorError, UserError, OverflowError, MemoryError) as error:
         if is_out_of_memory(error):
             raise
         raise UserError(

@@ -33,7 +33,7 @@ from puzzle_study.config.types import Costs, Images, Layer, Reading, Rule, Secti
 from puzzle_study.detectors.base import Shape
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.pretext import MOST_CLASSES, BatchSize, Epochs, Pretext, PretextSettings, Rate, Train
-from puzzle_study.detectors.puzzle_ae.puzzles import Permutation, inverse, pad
+from puzzle_study.detectors.puzzle_ae.puzzles import Permutation, pad
 from puzzle_study.errors import UserError
 
 MOMENTUM = 0.9
@@ -145,7 +145,7 @@ class Jigsaw(Pretext):
         super().__init__(transformations=len(permutations), pieces=grid**2, **network)
         self.grid, self.permutations = grid, permutations
         self.register_buffer("order_KT", torch.tensor(permutations), persistent=False)
-        self.register_buffer("inverse_KT", torch.tensor([inverse(order) for order in permutations]), persistent=False)
+        self.register_buffer("inverse_KT", torch.tensor(permutations).argsort(1), persistent=False)
 
     @classmethod
     def made(cls, settings: JigsawSettings, **network: Any) -> Self:

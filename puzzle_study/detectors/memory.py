@@ -1,4 +1,4 @@
-"""Memory that runs out: work goes on with half as much at once, and what does not fit at all is said in a sentence."""
+"""If memory runs out, work goes on with half as much at once; what does not fit at all is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from puzzle_study.errors import UserError
 
 Found = TypeVar("Found")
-# What PyTorch says where malloc fails; its own allocator of GPU memory has a class for it, CUDA's libraries have not.
+# What PyTorch says if malloc fails. Its own allocator of GPU memory raises a class of its own, CUDA's libraries do not.
 CPU_ALLOCATOR = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes"
 )
@@ -51,11 +51,11 @@ def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
             if not is_out_of_memory(error):
                 raise
             why = first_line(error)
-        # Only here, where the error and with it the tensors of its frames are gone, is there memory again.
+        # The error is gone here, and with it the tensors of its frames: only now is there memory again.
         torch.cuda.empty_cache()
         if not at_once.halve():
             raise UserError(
-                f"memory does not suffice for one view of an image at a time ({why}); lower data.size or the "
+                f"there is not enough memory for one view of an image at a time ({why}); lower data.size or the "
                 f"size of the detector, or run fewer trials at once (resources, max_concurrent)"
             )
 

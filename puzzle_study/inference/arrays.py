@@ -35,7 +35,7 @@ def row_shape(features: int, image_shape: Shape | None) -> Shape:
     """Return the (C, H, W) of rows of pixels: as given, else a square of one channel.
 
     Raises:
-        ValueError: the features are no such image.
+        ValueError: the number of features does not fit.
     """
     if image_shape is not None:
         if math.prod(image_shape) != features:
@@ -44,7 +44,7 @@ def row_shape(features: int, image_shape: Shape | None) -> Shape:
     side = math.isqrt(features)
     if side * side != features or side < LEAST_SIDE:
         raise ValueError(
-            f"rows with n_features = {features} are no square image of one channel with at least "
+            f"rows with n_features = {features} are not square images of one channel with at least "
             f"{LEAST_SIDE}×{LEAST_SIDE} pixels; set image_shape=(C, H, W), or give "
             f"images [N, C, H, W] or [N, H, W]"
         )
@@ -92,7 +92,7 @@ def _pixels(images_NCHW: Any) -> Tensor:
 
 
 def _from_array(images_NCHW: npt.NDArray[Any]) -> Tensor:
-    """Wrap a batch, or copy it where PyTorch could not write to it, of which it would warn."""
+    """Wrap a batch, or copy it if it is read-only, of which PyTorch would warn."""
     if images_NCHW.dtype.kind not in "uif":
         raise ValueError(f"{PIXELS}, got {images_NCHW.dtype}")
     batch = np.ascontiguousarray(images_NCHW, dtype=images_NCHW.dtype.newbyteorder("="))

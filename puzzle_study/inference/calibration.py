@@ -44,8 +44,8 @@ class Calibration:
 
         It is the ⌈(V + 1)(1 - rate)⌉-th lowest validation score (split conformal prediction): a new normal image, drawn
         like the validation images, scores above it with a probability of at most ``rate``, on average over
-        validation sets. The plain quantile would promise too much: of V = 20 images it lets one through for
-        a rate of 5 %, where a new image falls above it in 2 of 21 cases.
+        validation sets. The plain quantile would promise too much: for V = 20 and a rate of 5 % one validation image
+        lies above it, but a new image in 2 of 21 cases.
 
         Args:
             rate: false-positive rate in [0, 1). Below :attr:`lowest_rate` no score holds it and the highest validation

@@ -20,13 +20,12 @@ from sklearn.utils.validation import check_is_fitted, check_non_negative, valida
 from puzzle_study import config
 from puzzle_study.config import forms, layers
 from puzzle_study.detectors.base import Context, Detector, Run, Shape
-from puzzle_study.detectors.devices import resolve_precision
+from puzzle_study.detectors.devices import chosen_device, resolve_precision
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError, nearest_setting
 from puzzle_study.inference import arrays
 from puzzle_study.inference.calibration import Calibration
-from puzzle_study.inference.device import chosen_device
 from puzzle_study.inference.locating import find_detector
 from puzzle_study.inference.progress import Bar
 
@@ -293,7 +292,7 @@ class _Watched(Run):
     def epoch(self, row: dict[str, float], state: object, *, last: bool) -> None:
         """Take in an epoch."""
         self.losses.append(next(value for name, value in row.items() if name.startswith("loss")))
-        self.bar.advance()
+        self.bar.step()
 
 
 def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:

@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -37,7 +37,6 @@ class Outcome:
     far: int = 0
 
 
-@dataclass(frozen=True)
 class FileScorer:
     """A detector that scores image files at one false-positive rate.
 
@@ -48,16 +47,12 @@ class FileScorer:
         sizes: of the original training images, to which others are compared; None: unknown.
     """
 
-    detector: Detector
-    rate: float
-    overlays: Path | None = None
-    sizes: OriginalSizes | None = None
-    calibration: Calibration = field(init=False)
-    threshold: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "calibration", Calibration.of(self.detector))
-        object.__setattr__(self, "threshold", self.calibration.threshold(self.rate))
+    def __init__(
+        self, detector: Detector, rate: float, overlays: Path | None = None, sizes: OriginalSizes | None = None
+    ) -> None:
+        self.detector, self.rate, self.overlays, self.sizes = detector, rate, overlays, sizes
+        self.calibration = Calibration.of(detector)
+        self.threshold = self.calibration.threshold(rate)
 
     def write(self, paths: Sequence[Path], table: TextIO, bar: Bar) -> Outcome:
         """Write a row for every file, in order, as soon as it is scored.
@@ -73,14 +68,14 @@ class FileScorer:
         writer.writerow(COLUMNS)
         outcome = Outcome()
         for chunk in streaming.chunks(paths, sizing):
-            error_NK, maps = self._errors(chunk.images_NCHW)
+            if self.overlays is None:
+                error_NK = self.detector.error_matrix(chunk.images_NCHW)
+            else:
+                error_NK, map_NHW = self.detector.maps(chunk.images_NCHW)
+                self._draw(chunk.readable, map_NHW, pictures)
             score_N = self.detector.scores(error_NK).double().cpu().numpy()
             flagged_N = score_N > self.threshold
-            if maps is not None:
-                self._draw(chunk.readable, maps, pictures)
-            judged = zip(
-                score_N.tolist(), self.calibration.percentile(score_N).tolist(), flagged_N.tolist(), strict=True
-            )
+            judged = zip(score_N, self.calibration.percentile(score_N), flagged_N, strict=True)
             for path, error in zip(chunk.paths, chunk.errors, strict=True):
                 if error:
                     bar.say(f"not scored: {error}")
@@ -89,7 +84,7 @@ class FileScorer:
                     score, percentile, flagged = next(judged)
                     writer.writerow((path, f"{score:.6g}", f"{percentile:.1f}", str(flagged).lower(), ""))
             table.flush()
-            bar.advance(len(chunk.paths))
+            bar.step(len(chunk.paths))
             outcome.scored += len(score_N)
             outcome.flagged += int(flagged_N.sum())
             outcome.far += sum(map(self._is_far, chunk.readable))
@@ -97,16 +92,13 @@ class FileScorer:
         return outcome
 
     def _is_far(self, path: Path) -> bool:
-        size = attempt(lambda: upright_size(path)) if self.sizes else None
-        return isinstance(size, tuple) and self.sizes is not None and self.sizes.is_far(*size)
-
-    def _errors(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self.overlays is None:
-            return self.detector.error_matrix(images_NCHW), None
-        return self.detector.maps(images_NCHW)
+        if self.sizes is None:
+            return False
+        size = attempt(lambda: upright_size(path))
+        return isinstance(size, tuple) and self.sizes.is_far(*size)
 
     def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
-        squares = self.detector.reading.error == "mse"
+        squares = self.detector.squares and self.detector.reading.error == "mse"
 
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
@@ -120,7 +112,7 @@ class FileScorer:
 def table_file(output: Path | None) -> Iterator[TextIO]:
     """Give standard output, or a file that is written whole or not at all, as UTF-8.
 
-    Names of files that are no text keep their bytes.
+    File names that are not valid text keep their bytes.
 
     Raises:
         UserError: the file cannot be written.

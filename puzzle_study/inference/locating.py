@@ -27,12 +27,12 @@ def find_detector(folder: Path) -> Path:
             return found[0]
         if found:
             raise UserError(f"{place} holds {len(found)} detectors; choose one: {', '.join(map(str, found))}")
-    what = f"holds no detector ({DESCRIPTION} is missing)" if folder.is_dir() else "is no folder"
+    what = f"holds no detector ({DESCRIPTION} is missing)" if folder.is_dir() else "is not a folder"
     raise UserError(f"{folder} {what}; give a folder like results/NAME/best/CLASS")
 
 
 def detectors_in(folder: Path) -> list[Path]:
-    """Return the folder itself where it is a detector's, else the detectors right below it, in order.
+    """Return the folder itself if it is a detector's, else the detectors right below it, in order.
 
     Raises:
         UserError: a folder that may hold one may not be read.
@@ -57,7 +57,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
     that may not be read stands for the images in it, so that who reads the files says so.
 
     Raises:
-        UserError: a word leads to no image, or to where nobody may look.
+        UserError: a word leads to no image, or to a folder that may not be read.
     """
     found: dict[Path, None] = {}
     for word in words:

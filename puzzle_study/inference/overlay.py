@@ -31,19 +31,19 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """Return the PNG file of each image's overlay: its path below what all images share, below ``folder``.
 
     Raises:
-        UserError: an image lies in ``folder`` itself, where overlays would replace it or be scored the next time.
+        UserError: an image lies in ``folder`` itself: overlays would replace it or be scored the next time.
     """
     # With `..` left in a path, its overlay would leave the folder.
     absolute = {path: Path(os.path.normpath(path.absolute())) for path in paths}
     for path in paths:
         if folder.resolve() in path.resolve().parents:
             raise UserError(f"--overlay {folder} holds an image to be scored ({path}); choose another folder")
-    shared = Path(*_shared([place.parent.parts for place in absolute.values()]))
+    shared = os.path.commonpath([place.parent for place in absolute.values()])
     below = {path: place.relative_to(shared) for path, place in absolute.items()}
-    named = Counter(place.with_suffix(".png") for place in below.values())
-    # Where only the suffix tells two images apart, it stays: a.jpg.png beside a.bmp.png.
+    named = Counter(place.with_suffix("") for place in below.values())
+    # If only the suffix tells two images apart, it stays: a.jpg.png beside a.bmp.png.
     return {
-        path: folder / (place.with_suffix(".png") if named[place.with_suffix(".png")] == 1 else f"{place}.png")
+        path: folder / (f"{place}.png" if named[place.with_suffix("")] > 1 else place.with_suffix(".png"))
         for path, place in below.items()
     }
 
@@ -51,8 +51,8 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: bool) -> None:
     """Write an image with its error map over it as PNG, a square of 512 pixels or the map's own size if larger.
 
-    A pixel is left as it is where its error is at most that of an image at the threshold; it turns yellow, then red
-    at four times this error. The scale is the same for all images of a detector.
+    A pixel stays as it is if its error is at most that of an image at the threshold; otherwise it turns yellow, and
+    red at four times this error. The scale is the same for all images of a detector.
 
     Args:
         path: the image file.
@@ -78,13 +78,3 @@ def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: b
             Image.fromarray(mixed).save(temporary, format="PNG")
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error.strerror or error}); choose another --overlay") from error
-
-
-def _shared(places: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the parts that all places begin with."""
-    shared = []
-    for parts in zip(*places, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared.append(parts[0])
-    return shared

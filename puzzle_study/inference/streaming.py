@@ -6,7 +6,7 @@ Shape legend: N images of a chunk, C channels, H = W pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +63,13 @@ def chunks(paths: Sequence[Path], how: Sizing) -> Iterator[Chunk]:
     size = min(MOST_IMAGES, max(1, CHUNK_BYTES // (how.channels * how.size**2)))
     parts = [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
     with ThreadPoolExecutor(max_workers=1) as ahead:
-        pending = [ahead.submit(_decode, part, how) for part in parts[:1]]
-        for following in (*parts[1:], None):
-            if not pending:
-                return
-            chunk = pending.pop().result()
-            if following is not None:
-                pending.append(ahead.submit(_decode, following, how))
-            yield chunk
+        pending: list[Future[Chunk]] = []
+        for part in parts:
+            pending.append(ahead.submit(_decode, part, how))
+            if len(pending) > 1:
+                yield pending.pop(0).result()
+        for last in pending:
+            yield last.result()
 
 
 def _decode(paths: tuple[Path, ...], how: Sizing) -> Chunk:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from puzzle_study.io import write_text
+from puzzle_study.io import replacing, write_text
 from puzzle_study.reporting import page, reading
-from puzzle_study.reporting.blocks import Section, Table
+from puzzle_study.reporting.blocks import Figure, Section, Table
 from puzzle_study.reporting.sections import comparison
 from puzzle_study.reporting.sections.registry import SECTIONS
 from puzzle_study.reporting.write_tables import write_table
@@ -26,14 +26,16 @@ def build(
     data = reading.load(results, environment)
     compared = [reading.load(other) for other in others]
     _remove_previous(output)
-    sections = _sections(data, compared, output / "figures")
-    for section in sections:
-        for block in section.blocks:
-            if isinstance(block, Table):
-                write_table(block, output / "tables")
+    sections = _sections(data, compared)
+    for block in (block for section in sections for block in section.blocks):
+        if isinstance(block, Table):
+            write_table(block, output / "tables")
+        elif isinstance(block, Figure):
+            for suffix, content in (("png", block.png), ("svg", block.svg)):
+                with replacing(output / "figures" / f"{block.name}.{suffix}") as temporary:
+                    temporary.write_bytes(content)
     target = output / "index.html"
-    html = page.render(title=f"Study {data.name}", subtitle=_subtitle(data), sections=sections)
-    write_text(target, html)
+    write_text(target, page.render(title=f"Study {data.name}", subtitle=_subtitle(data), sections=sections))
     return target
 
 
@@ -52,11 +54,11 @@ def _remove_previous(output: Path) -> None:
             (output / path).unlink(missing_ok=True)
 
 
-def _sections(data: StudyData, others: Sequence[StudyData], figures: Path) -> list[Section]:
-    sections = [build_section(data, figures) for build_section in SECTIONS]
+def _sections(data: StudyData, others: Sequence[StudyData]) -> list[Section]:
+    sections = [build_section(data) for build_section in SECTIONS]
     if others:
         # What was asked for by naming several folders stands right below the summary.
-        sections.insert(1, comparison.build([data, *others], figures))
+        sections.insert(1, comparison.build([data, *others]))
     return [section for section in sections if section.blocks]
 
 

@@ -5,26 +5,36 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
+from numpy.typing import NDArray
 
 from puzzle_study.detectors.scoring import AGGREGATIONS
-from puzzle_study.io import replacing
-from puzzle_study.reporting.blocks import Figure, significant
+from puzzle_study.reporting.blocks import Figure
+from puzzle_study.reporting.cells import significant
+from puzzle_study.statistics.intervals import Estimate
 
 DPI = 150
 PALETTE: list[str] = sns.color_palette("colorblind").as_hex()
 GREY = "#767676"
 AGGREGATION_COLOURS = dict(zip(AGGREGATIONS, itertools.cycle([PALETTE[0], *PALETTE[2:], PALETTE[1]]), strict=False))
 AGGREGATION_DASHES = dict(zip(AGGREGATIONS, itertools.cycle([":", "-", "--", "-."]), strict=False))
+BY_AGGREGATION: dict[str, Any] = {
+    "hue": "aggregation",
+    "style": "aggregation",
+    "palette": AGGREGATION_COLOURS,
+    "hue_order": list(AGGREGATIONS),
+    "style_order": list(AGGREGATIONS),
+}
+"""Arguments of seaborn's functions: colour and style by aggregation, the same in all figures."""
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 10,
@@ -57,28 +67,44 @@ def drawing(
         yield figure, list(axes.ravel())
 
 
-def finished(figure: Drawing, folder: Path, *, name: str, alt: str, caption: str, photo: bool = False) -> Figure:
-    """Save a figure as ``<name>.png`` and ``<name>.svg`` and return it for the page.
+@contextlib.contextmanager
+def panels(
+    count: int, *, most: int, width: float, height: float, above: float = 0.0, **options: Any
+) -> Iterator[tuple[Drawing, list[Axes]]]:
+    """Give a figure of ``count`` panels of one size, at most ``most`` of them side by side; see :func:`drawing`."""
+    columns, rows = min(most, count), -(-count // most)
+    size = max(5.6, width * columns), height * rows + above
+    with drawing(*size, rows=rows, columns=columns, **options) as (figure, axes):
+        for place in axes[count:]:
+            place.set_visible(False)
+        yield figure, axes[:count]
+
+
+def bars(means: Sequence[Estimate]) -> NDArray[np.float64]:
+    """Return the distances of the interval's ends from each mean in percent, as error bars [2, N]; at least 0."""
+    ends = [[mean.value - mean.low for mean in means], [mean.high - mean.value for mean in means]]
+    return np.asarray(np.clip(100 * np.array(ends), 0.0, None))
+
+
+def finished(figure: Drawing, *, name: str, alt: str, caption: str, photo: bool = False) -> Figure:
+    """Return a drawn figure for the page.
 
     Args:
         figure: what :func:`drawing` gave; call this inside its block.
-        folder: where the files go.
         name: file name without suffix.
         alt: what is to be seen, in words, for those who do not see it.
-        caption: what the figure shows, how its intervals were had, and their n.
+        caption: what the figure shows, how its intervals were made, and their n.
         photo: pictures, whose colours the dark page must leave alone.
     """
     _plain_ticks(figure)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=DPI)
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI)
     # The layout is settled now; solving it again for the SVG would cost as much as the drawing.
     figure.set_layout_engine("none")
-    with replacing(folder / f"{name}.png") as temporary:
-        temporary.write_bytes(stream.getvalue())
-    with mpl.rc_context({"svg.hashsalt": name}), replacing(folder / f"{name}.svg") as temporary:
-        figure.savefig(temporary, format="svg", metadata={"Date": None})
-    width, height = figure.get_size_inches()
-    return Figure(name, stream.getvalue(), alt, caption, round(width * 96), round(height * 96), photo)
+    with mpl.rc_context({"svg.hashsalt": name}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    width, height = (round(inches * 96) for inches in figure.get_size_inches())
+    return Figure(name, png.getvalue(), svg.getvalue(), alt, caption, width, height, photo)
 
 
 class _PlainLog(LogFormatter):

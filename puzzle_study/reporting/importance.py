@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from puzzle_study.statistics.intervals import TAIL
+from puzzle_study.statistics.intervals import TAIL, Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -20,26 +20,15 @@ METHOD = "bootstrap over configurations, percentile, 95 %"
 
 
 @dataclass(frozen=True)
-class Importance:
-    """Share of the variance between configurations that a forest loses when one axis is shuffled."""
-
-    axis: str
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class Importances:
-    """Importances of all axes, and how well the forest predicts configurations that it has not seen.
+    """The importance of each axis, and how well the forest predicts configurations that it has not seen.
 
+    An importance is the share of the variance between configurations that a forest loses if the axis is shuffled.
     ``r2`` at or below 0 means that it predicts nothing: the importances then mean nothing either.
     """
 
-    axes: tuple[Importance, ...]
-    r2: float
-    r2_low: float
-    r2_high: float
+    axes: dict[str, Estimate]
+    r2: Estimate
     n: int
 
 
@@ -82,13 +71,13 @@ def importances(settings: pd.DataFrame, values: ArrayLike, *, seed: int = 0) -> 
         explained.append(1 - plain / variance)
     if not lost:
         lost, explained = [np.full(input_ND.shape[1], np.nan)], [np.nan]
-    low, high = np.quantile(lost, [TAIL, 1 - TAIL], axis=0)
-    axes = tuple(
-        Importance(str(name), float(value), float(a), float(b))
-        for name, value, a, b in zip(settings.columns, np.mean(lost, axis=0), low, high, strict=True)
-    )
-    r2_low, r2_high = np.quantile(explained, [TAIL, 1 - TAIL])
-    return Importances(axes, float(np.mean(explained)), float(r2_low), float(r2_high), len(value_N))
+    axes = zip(map(str, settings.columns), _with_ends(lost), strict=True)
+    return Importances({name: Estimate(*own) for name, own in axes}, Estimate(*_with_ends(explained)), len(value_N))
+
+
+def _with_ends(drawn: Sequence[Any]) -> Any:
+    """Return mean and ends of the interval over the resamples, of each axis if there are several."""
+    return np.stack([np.mean(drawn, axis=0), *np.quantile(drawn, [TAIL, 1 - TAIL], axis=0)], axis=-1).tolist()
 
 
 def encoded(settings: pd.DataFrame) -> NDArray[np.float64]:
@@ -97,8 +86,8 @@ def encoded(settings: pd.DataFrame) -> NDArray[np.float64]:
     for name in settings.columns:
         column = settings[name]
         if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-            words: Sequence[str] = sorted(str(value) for value in column.dropna().unique())
-            column = column.map(lambda value, words=words: words.index(str(value)) if pd.notna(value) else np.nan)
+            codes = column.map(str, na_action="ignore").astype("category").cat.codes
+            column = codes.where(codes >= 0)
         number = column.to_numpy(dtype=np.float64)
         known = number[~np.isnan(number)]
         below = known.min() - (np.ptp(known) or 1.0) if len(known) else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from importlib import resources
 from typing import Any
 
@@ -19,10 +19,10 @@ from puzzle_study.config.types import DetectorSettings
 from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
-CLASSIFIERS = {"Jigsaw": "Jigsaw puzzle", "RotNet": "RotNet"}
-"""Detectors of Table 6 by their titles here, with their names there."""
+IN_THE_PAPER = {"Jigsaw": "Jigsaw puzzle", "one-class SVM": "OCSVM"}
+"""Names that the paper gives to detectors, by their titles here where those are others."""
 PLUS_MINUS = (
-    "What the paper's ± is, it leaves open: its text has the mean and the variance over the last 20 epochs (section "
+    "The paper does not say what its ± is: its text has the mean and the variance over the last 20 epochs (section "
     "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
 )
 
@@ -33,8 +33,8 @@ class PaperValues:
 
     Attributes:
         source: where it is printed, such as ``Table 8, CPAE-G, avg``.
-        by_class: AUROC by class number or category; empty where the paper has only a mean.
-        spread: what stands behind its ± (:data:`PLUS_MINUS`), where it is printed.
+        by_class: AUROC by class number or category; empty if the paper has only a mean.
+        spread: what stands behind its ± (:data:`PLUS_MINUS`), if it is printed.
         mean: the mean as printed, which sometimes differs from the mean of its row.
         last20: whether these are means over the last 20 epochs of a training (section 4.3), and not over draws.
     """
@@ -71,9 +71,20 @@ class Conditions:
 
 
 MAIN = Conditions()
+ROTATIONS = Conditions(variant="Rot-AE")
 TWELFTH = 1 / 12
 MEDICAL = ("head_ct", "brain_mri")
 ONLY_CLASS = "0"
+TOY, EFFICIENCY, GENERALITY = "table01_auroc_toy", "table09_data_efficiency_mnist", "table05_generality"
+PEERS: dict[str, dict[str, str]] = {
+    **{name: {"Table 1": TOY, "Table 5": GENERALITY} for name in ("mnist", "fashion_mnist", "cifar10")},
+    "mvtec": {"Table 2": "table02_auroc_mvtec", "Table 6": "table06_auroc_mvtec_ssl", "Table 5": GENERALITY},
+    "coil100": {"Table 3": "table03_auroc_coil100"},
+    **{name: {"Table 4": "table04_medical", "Table 5": GENERALITY} for name in MEDICAL},
+}
+"""Where the paper prints other detectors, by data set; the first table that has one counts."""
+DOUBTFUL = {("fashion_mnist", "DSVDD"): "the numbers of its row of OCSVM in another order"}
+"""Rows of Table 1 that cannot be right."""
 
 
 @cache
@@ -85,7 +96,7 @@ def table(name: str) -> pd.DataFrame:
 
 
 def class_number(dataset: str, normal_class: str) -> str:
-    """Return the number by which the paper's tables call a class, or the name where they use names."""
+    """Return the number by which the paper's tables call a class, or its name if they use names."""
     info = DATASETS.get(dataset)
     classes = info.classes if info and info.classes else ()
     if normal_class in classes and dataset != "mvtec":
@@ -94,7 +105,7 @@ def class_number(dataset: str, normal_class: str) -> str:
 
 
 def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "avg") -> PaperValues | None:
-    """Return what the paper reports for a data set under some settings, or None where it reports nothing.
+    """Return what the paper reports for a data set under some settings, or None if it reports nothing.
 
     Args:
         dataset: name of the data set in a study file.
@@ -102,140 +113,116 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         aggregation: only Table 8 (CIFAR-10) tells the aggregations apart.
     """
     conditions = _effective(dataset, conditions)
-    if conditions.method in (*CLASSIFIERS, "GT"):
-        return _classifier(dataset, conditions)
+    if conditions.method != PUZZLE_AE:
+        return _peer(dataset, conditions)
+    variant, file = conditions.variant, ""
+    chosen = {"method": PUZZLE_AE}
     if dataset == "mnist" and _is_twelfth(conditions):
-        rows = table("table09_data_efficiency_mnist")
-        return _values("Table 9", rows[rows["method"] == PUZZLE_AE], "normal_class")
-    if dataset == "fashion_mnist" and conditions in (MAIN, replace(MAIN, grid=3)):
-        return _toy(dataset, f"{PUZZLE_AE} ({conditions.grid**2} parts)")
-    variant = conditions.variant
-    if replace(conditions, variant=MAIN.variant) != MAIN:
+        source, file = "Table 9", EFFICIENCY
+    elif dataset == "cifar10" and conditions in (MAIN, replace(MAIN, variant="PAE"), replace(MAIN, variant="CPAE")):
+        source, file = f"Table 8, {variant}, {aggregation}", "table08_ablation_cifar10"
+        chosen = {"variant": variant, "aggregation": aggregation}
+    elif dataset == "fashion_mnist" and conditions in (MAIN, replace(MAIN, grid=3)):
+        source, file = "Table 1", TOY
+        chosen = {"dataset": dataset, "method": f"{PUZZLE_AE} ({conditions.grid**2} parts)"}
+    elif dataset == "mvtec" and conditions == ROTATIONS:
+        source, file, chosen = "Table 6, Rot-AE", "table06_auroc_mvtec_ssl", {"method": variant}
+    elif conditions == MAIN:
+        source, file = {
+            "mnist": ("Table 1", TOY),
+            "mvtec": ("Table 2", "table02_auroc_mvtec"),
+            "coil100": ("Table 3", "table03_auroc_coil100"),
+            **dict.fromkeys(MEDICAL, ("Table 4", "table04_medical")),
+        }.get(dataset, ("", ""))
+        chosen |= {"dataset": dataset}
+    if not file:
         return None
-    if dataset == "cifar10" and variant in ("PAE", "CPAE", "CPAE-G"):
-        rows = table("table08_ablation_cifar10")
-        rows = rows[(rows["variant"] == variant) & (rows["aggregation"] == aggregation)]
-        found = _values(f"Table 8, {variant}, {aggregation}", rows, "normal_class")
-        if (variant, aggregation) == ("CPAE-G", "avg"):
-            # Table 1 prints this very row again, with its ±.
-            return replace(found, spread=_toy("cifar10", PUZZLE_AE).spread)
-        return found
-    if dataset == "mvtec" and variant == "Rot-AE":
-        rows = table("table06_auroc_mvtec_ssl")
-        return _values("Table 6, Rot-AE", rows[rows["method"] == "Rot-AE"], "category")
-    if variant != MAIN.variant:
+    values = _values(source, _rows(file, **chosen))
+    if source == "Table 8, CPAE-G, avg":
+        # Table 1 prints this very row again, with its ±.
+        return replace(values, spread=_values("", _rows(TOY, dataset=dataset, method=PUZZLE_AE)).spread)
+    return values
+
+
+def _peer(dataset: str, conditions: Conditions) -> PaperValues | None:
+    """Return what the paper prints of another detector: means over classes only in Table 5."""
+    method, tables = IN_THE_PAPER.get(conditions.method, conditions.method), PEERS.get(dataset, {})
+    if dataset == "mnist" and _is_twelfth(replace(conditions, method=PUZZLE_AE)):
+        tables = {"Table 9": EFFICIENCY}
+    elif replace(conditions, method=PUZZLE_AE, grid=MAIN.grid) != MAIN:
         return None
-    if dataset == "mnist":
-        return _toy(dataset, PUZZLE_AE)
-    if dataset == "mvtec":
-        rows = table("table02_auroc_mvtec")
-        return _values("Table 2", rows[rows["method"] == PUZZLE_AE], "category")
-    if dataset == "coil100":
-        rows = table("table03_auroc_coil100")
-        row = rows[rows["method"] == PUZZLE_AE].iloc[0]
-        return PaperValues("Table 3", {}, {}, row["auroc_percent"] / 100, last20=False)
-    if dataset in MEDICAL:
-        row = _medical(dataset)
-        mean = row["auroc_percent"] / 100
-        return PaperValues("Table 4", {ONLY_CLASS: mean}, {ONLY_CLASS: row["auroc_std_percent"] / 100}, mean)
+    for source, file in tables.items():
+        rows = _rows(file, dataset=dataset, method=method)
+        if len(rows):
+            doubt = f" ({DOUBTFUL[dataset, method]})" if (dataset, method) in DOUBTFUL else ""
+            found = replace(_values(f"{source}, {method}{doubt}", rows), last20=False)
+            means = file == GENERALITY and dataset not in MEDICAL
+            return replace(found, by_class={}, spread={}) if means else found
     return None
-
-
-def _classifier(dataset: str, conditions: Conditions) -> PaperValues | None:
-    """Return the paper's values of a classifier of transformations: Table 6 by category, Table 5 means only."""
-    if replace(conditions, method=MAIN.method, grid=MAIN.grid) != MAIN:
-        return None
-    if dataset == "mvtec" and conditions.method in CLASSIFIERS:
-        rows = table("table06_auroc_mvtec_ssl")
-        name = CLASSIFIERS[conditions.method]
-        found = _values(f"Table 6, {name}", rows[rows["method"] == name], "category")
-        return replace(found, last20=False)
-    rows = table("table05_generality")
-    rows = rows[(rows["dataset"] == dataset) & (rows["method"] == conditions.method)]
-    if rows.empty:
-        return None
-    return PaperValues(f"Table 5, {conditions.method}", {}, {}, rows["auroc_percent"].iloc[0] / 100, last20=False)
 
 
 def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) -> dict[str, float]:
     """Return the paper's FPR at a TPR by class: Table 10, MNIST at 99 and 99.5 %; else empty."""
     if dataset != "mnist" or _effective(dataset, conditions) != MAIN:
         return {}
-    rows = table("table10_fpr_at_tpr_mnist")
-    rows = rows[(rows["method"] == PUZZLE_AE) & (rows["tpr_percent"] == tpr_percent)]
+    rows = _rows("table10_fpr_at_tpr_mnist", method=PUZZLE_AE, tpr_percent=tpr_percent)
     return dict(zip(rows["normal_class"], rows["fpr"].astype(float), strict=True))
 
 
 def fpr_at_unstated_tpr(dataset: str, conditions: Conditions = MAIN) -> dict[str, float]:
-    """Return the paper's FPR by class where it does not say at which TPR: Table 4, the medical sets; else empty."""
+    """Return the paper's FPR by class if it does not say at which TPR: Table 4, the medical sets; else empty."""
     if dataset not in MEDICAL or _effective(dataset, conditions) != MAIN:
         return {}
-    return {ONLY_CLASS: float(_medical(dataset)["fpr"])}
+    return {ONLY_CLASS: float(_rows("table04_medical", dataset=dataset, method=PUZZLE_AE)["fpr"].iloc[0])}
 
 
-def fraction_of_budget(
-    settings: type[DetectorSettings],
-    dataset: str,
-    setting: Callable[[str], Any],
-    *,
-    size: int | None,
-    max_train_images: int | None,
-) -> str:
+def fraction_of_budget(settings: type[DetectorSettings], dataset: str, setting: Callable[[str], Any]) -> str:
     """Return by what a training falls short of the budget of the detector's paper, or nothing if it does not.
 
     Args:
         settings: the class of the detector's settings.
         dataset: name of the data set in a study file.
-        setting: returns a setting of the training by its dotted name.
-        size: side of the images in pixels; None: the data set's own.
-        max_train_images: bound on the training images; None: all.
+        setting: returns a setting of the training by its dotted name, None for one that is left out.
     """
     merged = layers.leaves(layers.resolved(settings, {"preset": "paper"}, dataset))
     short = []
     for name in settings.BUDGET:
-        wanted, has = merged.get(name, _default(settings, name)), setting(name)
+        wanted, has = merged.get(name, reduce(getattr, name.split("."), settings())), setting(name)
         if has is not None and int(has) < wanted:
             short.append(f"{int(has)} of {wanted} {name.rpartition('.')[2].replace('_', ' ')}")
-    side = DATASETS[dataset].size
-    short += [f"{size} of {side} pixels a side"] if size is not None and size < side else []
-    short += [f"at most {max_train_images} training images"] if max_train_images is not None else []
+    side, size, most = DATASETS[dataset].size, setting("data.size"), setting("data.max_train_images")
+    short += [f"{int(size)} of {side} pixels a side"] if size is not None and int(size) < side else []
+    short += [f"at most {int(most)} training images"] if most is not None else []
     return ", ".join(short)
-
-
-def _default(settings: type[DetectorSettings], dotted: str) -> Any:
-    value: Any = settings()
-    for part in dotted.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
     """Return the paper's mean AUROC at 1/12 of the training images by method: Table 9, MNIST; else empty."""
     if dataset != "mnist" or not _is_twelfth(_effective(dataset, conditions)):
         return {}
-    rows = table("table09_data_efficiency_mnist").drop_duplicates("method")
+    rows = table(EFFICIENCY).drop_duplicates("method")
     return dict(zip(rows["method"], rows["reported_mean_percent"].astype(float) / 100, strict=True))
 
 
 def missing_auroc(dataset: str, conditions: Conditions) -> str:
-    """Return that the paper has no AUROC under these settings; empty where it has one, or none of the data set."""
-    there = auroc(dataset) is None or auroc(dataset, conditions) is not None or conditions.method != PUZZLE_AE
-    return "" if there else _missing("AUROC", dataset, conditions)
+    """Return that the paper has no AUROC under these settings; empty if it has one, or none for the data set."""
+    return _missing("AUROC", dataset, conditions, auroc)
 
 
 def missing_fpr(dataset: str, conditions: Conditions) -> str:
-    """Return that the paper has no FPR under these settings; empty where it has one, or none of the data set."""
-    there = not fpr_at_tpr(dataset, 99) or fpr_at_tpr(dataset, 99, conditions) or conditions.method != PUZZLE_AE
-    return "" if there else _missing("FPR", dataset, conditions)
+    """Return that the paper has no FPR under these settings; empty if it has one, or none for the data set."""
+    return _missing("FPR", dataset, conditions, lambda *own: fpr_at_tpr(own[0], 99, *own[1:]))
 
 
 def images_in_use(conditions: Conditions) -> str:
-    """Return the settings that take training images away, by name and value; empty where all are in use."""
+    """Return the settings that take training images away, by name and value; empty if all are in use."""
     settings = {"data.train_fraction": conditions.train_fraction, "data.max_train_images": conditions.max_train_images}
     return ", ".join(f"{name} {value:.3g}" for name, value in settings.items() if value not in (None, 1))
 
 
-def _missing(what: str, dataset: str, conditions: Conditions) -> str:
+def _missing(what: str, dataset: str, conditions: Conditions, printed: Callable[..., object]) -> str:
+    if not printed(dataset) or printed(dataset, conditions) or conditions.method != PUZZLE_AE:
+        return ""
     conditions = _effective(dataset, conditions)
     other = [
         f"variant {conditions.variant}" if conditions.variant != MAIN.variant else "",
@@ -259,20 +246,26 @@ def _is_twelfth(conditions: Conditions) -> bool:
     return math.isclose(fraction, TWELFTH, rel_tol=1e-3) and replace(conditions, train_fraction=1.0) == MAIN
 
 
-def _toy(dataset: str, method: str) -> PaperValues:
-    rows = table("table01_auroc_toy")
-    return _values("Table 1", rows[(rows["dataset"] == dataset) & (rows["method"] == method)], "normal_class")
+def _rows(file: str, **chosen: object) -> pd.DataFrame:
+    """Return the rows of a table that have these values, in the columns that it has."""
+    rows = table(file)
+    for name, value in chosen.items():
+        rows = rows[rows[name] == value] if name in rows else rows
+    return rows
 
 
-def _values(source: str, rows: pd.DataFrame, key: str) -> PaperValues:
-    by_class = dict(zip(rows[key], rows["auroc_percent"].astype(float) / 100, strict=True))
-    spread = {}
-    if "std_percent" in rows:
-        printed = rows.dropna(subset=["std_percent"])
-        spread = dict(zip(printed[key], printed["std_percent"].astype(float) / 100, strict=True))
-    return PaperValues(source, by_class, spread, float(rows["reported_mean_percent"].iloc[0]) / 100)
-
-
-def _medical(dataset: str) -> pd.Series[float]:
-    rows = table("table04_medical")
-    return rows[(rows["dataset"] == dataset) & (rows["method"] == PUZZLE_AE)].iloc[0]
+def _values(source: str, rows: pd.DataFrame) -> PaperValues:
+    """Return one row of the paper, in which a table without classes has a mean over draws or a set of one class."""
+    shares = {
+        name: rows[name].astype(float) / 100
+        for name in ("auroc_percent", "std_percent", "auroc_std_percent", "reported_mean_percent")
+        if name in rows
+    }
+    key = next((rows[name] for name in ("normal_class", "category") if name in rows), None)
+    mean = float(shares.get("reported_mean_percent", shares["auroc_percent"]).iloc[0])
+    if key is None and "dataset" not in rows:
+        return PaperValues(source, {}, {}, mean, last20=False)
+    keys = [ONLY_CLASS] if key is None else list(key)
+    deviations = shares.get("std_percent", shares.get("auroc_std_percent", pd.Series(dtype=float)))
+    printed = {name: float(value) for name, value in zip(keys, deviations, strict=False) if not math.isnan(value)}
+    return PaperValues(source, dict(zip(keys, shares["auroc_percent"], strict=True)), printed, mean)

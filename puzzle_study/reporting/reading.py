@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from puzzle_study import config
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from puzzle_study.results import Results
 
-REPAIR = "delete it and write it anew from the records with tune STUDY.yaml --resume"
+REPAIR = "delete it and run tune STUDY.yaml --resume, which writes it again from the records"
 OF_TRIALS = ("trial", "configuration", "role", "detector", "status", "dataset", "normal_class", "seed")
 OF_FINISHED = (
     *("epochs", "train_seconds"),
@@ -70,18 +69,23 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
     for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
+    attacked = {name: _optional(results, name) for name in ("attacks_file", "matrix_file", "transfer_file")}
+    repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
+    attacks, matrix, transfer = (
+        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked.values()
+    )
     # A column of true, false and nothing is read as text; nothing is not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
     return StudyData(
         results=results,
-        study=_study(results),
+        study=read.load_dumped(results.study_file) if results.study_file.exists() else None,
         environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
         epochs=_optional(results, "epochs_file"),
-        attacks=_optional(results, "attacks_file"),
-        aggregation_matrix=_optional(results, "matrix_file"),
-        transfer=_optional(results, "transfer_file"),
+        attacks=attacks,
+        aggregation_matrix=matrix,
+        transfer=transfer,
         gallery=_gallery(results),
     )
 
@@ -105,10 +109,6 @@ def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, re
         raise UserError(f"{path} has no {what} {missing}; {repair}")
 
 
-def _study(results: Results) -> config.Study | None:
-    return read.load_dumped(results.study_file) if results.study_file.exists() else None
-
-
 def _optional(results: Results, name: str) -> pd.DataFrame | None:
     frame = _table(results, name) if getattr(results, name).exists() else None
     return frame if frame is not None and len(frame) else None
@@ -117,7 +117,7 @@ def _optional(results: Results, name: str) -> pd.DataFrame | None:
 def _gallery(results: Results) -> dict[str, NDArray[Any]] | None:
     if not results.gallery_file.exists():
         return None
-    repair = "delete it and build it anew with --resume"
+    repair = "delete it and run tune STUDY.yaml --resume, which builds it again"
     try:
         with results.gallery_file.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             gallery = {name: archive[name] for name in archive.files}

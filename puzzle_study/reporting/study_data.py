@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,10 @@ from puzzle_study import config
 from puzzle_study.config.axes import setting_of
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.inference.calibration import flagged_shares
+from puzzle_study.reporting import scores
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
-from puzzle_study.statistics import intervals
+from puzzle_study.statistics import delong, intervals, metrics
 from puzzle_study.statistics.intervals import Mean
 from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, summary_column
 
@@ -23,13 +25,29 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from puzzle_study.results import Results
-    from puzzle_study.statistics.delong import Placed
 
 Answer = TypeVar("Answer")
+Asked = ParamSpec("Asked")
 
 AGGREGATIONS: tuple[str, ...] = tuple(scoring.AGGREGATIONS)
 TASK = ["dataset", "normal_class", "repeat"]
 TRIAL_KEY = [*TASK, "seed"]
+
+
+def remembered(
+    method: Callable[Concatenate[StudyData, Asked], Answer],
+) -> Callable[Concatenate[StudyData, Asked], Answer]:
+    """Keep the answers of a method: a report asks for the same numbers in ten sections."""
+
+    @wraps(method)
+    def answered(self: StudyData, /, *args: Asked.args, **named: Asked.kwargs) -> Answer:
+        key = (method.__name__, args, tuple(named.items()))
+        if key not in self.memory:
+            self.memory[key] = method(self, *args, **named)
+        answer: Answer = self.memory[key]
+        return answer
+
+    return answered
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,15 @@ class Choice:
         """The detector's name for people."""
         return title_of(self.detector)
 
+    @property
+    def row(self) -> str:
+        """What a table calls it: a reference by its detector."""
+        return self.title if self.is_reference else self.configuration
+
+    def by_aggregation(self) -> list[Choice]:
+        """Return the configuration under every aggregation."""
+        return [replace(self, aggregation=way) for way in AGGREGATIONS]
+
 
 def title_of(detector: str) -> str:
     """Return a detector's name for people; that of the registry if its package is not installed here."""
@@ -62,7 +89,8 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer`` and ``gallery`` are None where the study has none.
+    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer`` and ``gallery`` are None if the study has none. The
+    tables of attacks have the repeat of each task.
     """
 
     results: Results
@@ -75,10 +103,11 @@ class StudyData:
     aggregation_matrix: pd.DataFrame | None
     transfer: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
+    memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
-        """Name of the study, that of its folder where study.yaml is missing."""
+        """Name of the study, that of its folder if study.yaml is missing."""
         return self.study.name if self.study else self.results.root.resolve().name
 
     @cached_property
@@ -97,9 +126,11 @@ class StudyData:
         return [name for name in self.trials.columns if "." in name or name in ("variant", "preset")]
 
     @cached_property
-    def references(self) -> list[str]:
+    def references(self) -> list[Choice]:
         """References that finished at least one trial, in the order of the study."""
-        return list(self.finished[self.finished["role"] == "reference"]["detector"].unique())
+        names = self.finished[self.finished["role"] == "reference"]["detector"].unique()
+        rows = self.summary[self.summary["role"] == "reference"]
+        return [self.choice(rows[rows["detector"] == name].iloc[0]) for name in names]
 
     @property
     def classes(self) -> list[str]:
@@ -160,6 +191,16 @@ class StudyData:
         return self.summary[self.summary["role"] == "configuration"]
 
     @property
+    def ranked(self) -> pd.DataFrame:
+        """Those of them that may be selected, the best first."""
+        return self.configurations.dropna(subset=["rank"]).sort_values("rank")
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """Those of them whose trials all finished."""
+        return self.configurations[self.configurations["complete"]]
+
+    @property
     def compares_detectors(self) -> bool:
         """Whether the configurations are of several detectors."""
         return len(self.configurations["detector"].unique()) > 1
@@ -170,16 +211,11 @@ class StudyData:
         return len(self.configurations["configuration"].unique()) > 1
 
     @cached_property
-    def complete(self) -> pd.DataFrame:
-        """Those of them whose trials all finished."""
-        return self.configurations[self.configurations["complete"]]
-
-    @cached_property
     def winner(self) -> Choice | None:
         """The selected row: labelled so, else the first by rank, else none."""
-        rows = self.configurations
-        labelled = rows[rows["label"].str.contains("winner")]
-        ranked = (labelled if len(labelled) else rows).dropna(subset=["rank"]).sort_values("rank")
+        labelled = self.configurations["label"].str.contains("winner")
+        ranked = self.ranked
+        ranked = ranked[ranked["label"].str.contains("winner")] if labelled.any() else ranked
         return self.choice(ranked.iloc[0]) if len(ranked) else None
 
     @cached_property
@@ -187,21 +223,17 @@ class StudyData:
         """The study's own settings, with their aggregation and error norm."""
         rows = self.configurations
         rows = rows[rows["label"].str.contains("default")]
-        if not len(rows):
-            return None
         if self.study:
-            rows = rows[rows["detector"] == self.study.first] if (rows["detector"] == self.study.first).any() else rows
             reading = self.study.settings().own.reading
-            own = rows[rows["aggregation"] == reading.aggregation]
-            rows = own if len(own) else rows
-            if "error" in rows:
-                own = rows[rows["error"] == reading.error]
-                rows = own if len(own) else rows
-        return self.choice(rows.iloc[0])
+            own = {"detector": self.study.first, "aggregation": reading.aggregation, "error": reading.error}
+            for name, value in own.items():
+                if name in rows and (rows[name] == value).any():
+                    rows = rows[rows[name] == value]
+        return self.choice(rows.iloc[0]) if len(rows) else None
 
     @property
     def described(self) -> Choice | None:
-        """The row that is described in detail: the winner, else the default where a trial of it finished."""
+        """The row that is described in detail: the winner, else the default if a trial of it finished."""
         choice = self.winner or self.default
         return choice if choice and len(self.of(choice)) else None
 
@@ -226,91 +258,64 @@ class StudyData:
         rows = self.configurations[self.configurations["configuration"] == configuration]
         return Choice(configuration, str(rows["detector"].iloc[0]), aggregation, error)
 
-    def reference(self, name: str) -> Choice:
-        """Return a reference as a choice."""
-        rows = self.summary[(self.summary["role"] == "reference") & (self.summary["detector"] == name)]
-        return self.choice(rows.iloc[0])
-
+    @remembered
     def of(self, choice: Choice) -> pd.DataFrame:
         """Return the finished trials of a choice, in the order of task and seed."""
-        return self._remembered(("of", choice.configuration, choice.detector), lambda: self._of(choice))
-
-    def _of(self, choice: Choice) -> pd.DataFrame:
         rows = self.finished[self.finished["configuration"] == choice.configuration]
         rows = rows.drop_duplicates("trial")
         keys = [(row[0], natural(row[1]), *row[2:]) for row in rows[TRIAL_KEY].itertuples(index=False, name=None)]
         ordered: pd.DataFrame = rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
         return ordered
 
+    def classes_of(self, choice: Choice) -> list[str]:
+        """Return the normal classes of a choice's finished trials in natural order."""
+        return sorted(self.of(choice)["normal_class"].unique(), key=natural)
+
+    @remembered
     def metric(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> pd.Series[float]:
         """Return one number a trial under a choice's aggregation and error norm, indexed by task and seed.
 
-        Args:
-            choice: configuration, aggregation and error norm.
-            metric: first part of a column of trials.csv: ``auroc``, ``selection``, ``fpr_at_tpr99``, ``last20`` …, or a
-                whole one that no reading changes: ``val_error``, ``train_seconds`` …
-            suffix: last part, such as ``_low``.
+        ``metric`` is the first part of a column of trials.csv, such as ``auroc`` or ``last20``, and ``suffix`` its last
+        part, such as ``_low``; or ``metric`` is a whole column that no reading changes, such as ``val_error``.
         """
-        return self._remembered(("metric", choice, metric, suffix), lambda: self._metric(choice, metric, suffix))
-
-    def _metric(self, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
         rows = self.of(choice)
         if rows.empty:
             # A table of which no trial finished has no columns of metrics.
             values = pd.Series(dtype=float)
         elif metric in rows:
             # Of the training and not of a reading, such as val_error.
-            values = pd.to_numeric(rows[metric], errors="coerce")
+            values = rows[metric]
         elif choice.error == self.table_error(choice):
-            values = pd.to_numeric(rows[f"{metric}_{choice.aggregation}{suffix}"], errors="coerce")
+            values = rows[f"{metric}_{choice.aggregation}{suffix}"]
         else:
-            values = self._recomputed(rows, choice, metric, suffix)
-        return pd.Series(values.to_numpy(), index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
+            found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in rows["trial"]]
+            values = pd.Series(found, dtype=float)
+        numbers = pd.to_numeric(values, errors="coerce").to_numpy()
+        return pd.Series(numbers, index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
 
     def table_error(self, choice: Choice) -> str:
         """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
         norms = self.of(choice).get("norm", pd.Series(dtype=str)).dropna()
         return str(norms.iloc[0]) if len(norms) else choice.error
 
+    @remembered
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
-        """Return the mean over classes and seeds with its interval, or None where no trial has the number."""
-        return self._remembered(("mean", choice, metric), lambda: self._mean(choice, metric))
-
-    def _mean(self, choice: Choice, metric: str) -> Mean | None:
+        """Return the mean over classes and seeds with its interval, or None if no trial has the number."""
         values = self.metric(choice, metric)
         if not len(values):
             return None
-        mean = intervals.mean_interval(
-            values.to_numpy(), tasks_of(values), bounds=(0, 1) if metric in SHARES else (-np.inf, np.inf)
-        )
-        if metric != "auroc" or mean.method != intervals.NO_INTERVAL:
-            return mean
-        lows, highs = self.metric(choice, suffix="_low"), self.metric(choice, suffix="_high")
-        return intervals.with_image_interval(
-            mean, values.to_numpy(), lows.to_numpy(), highs.to_numpy(), tasks_of(values)
-        )
+        if metric == "auroc":
+            low, high = (self.metric(choice, suffix=end).to_numpy() for end in ("_low", "_high"))
+            return intervals.auroc_interval(values.to_numpy(), low, high, tasks_of(values))
+        bounds = (0, 1) if metric in SHARES else (-np.inf, np.inf)
+        return intervals.mean_interval(values.to_numpy(), tasks_of(values), bounds=bounds)
 
     def lacking(self, rows: pd.DataFrame | None = None) -> str:
-        """Return what the tests of finished trials lack for an AUROC, and in how many; an empty string if nothing.
-
-        Args:
-            rows: the trials; None: all.
-        """
+        """Return what the tests of trials (None: all finished) lack for an AUROC, and in how many; empty if nothing."""
         rows = self.finished if rows is None else rows
         if not {"n_test", "n_anomalies"} <= set(rows.columns):
             return ""
         return lacking(list(rows[["n_test", "n_anomalies"]].astype(int).itertuples(index=False, name=None)))
-
-    @cached_property
-    def _memory(self) -> dict[Hashable, Any]:
-        return {}
-
-    def _remembered(self, key: Hashable, compute: Callable[[], Answer]) -> Answer:
-        """Return what was computed before: a report asks for the same numbers in ten sections."""
-        if key not in self._memory:
-            self._memory[key] = compute()
-        answer: Answer = self._memory[key]
-        return answer
 
     def label(self, choice: Choice) -> str:
         """Return how a choice is called in sentences."""
@@ -353,19 +358,13 @@ class StudyData:
 
     def budget(self, choice: Choice) -> str:
         """Return by what a configuration's training falls short of the paper's budget, or nothing."""
-        most, size = self.setting(choice, "data.max_train_images"), self.setting(choice, "data.size")
         if self.study is None or choice.detector not in DETECTORS:
             return ""
-        return fraction_of_budget(
-            DETECTORS[choice.detector].Settings,
-            self.dataset,
-            lambda name: self.setting(choice, name),
-            size=None if size is None else int(size),
-            max_train_images=None if most is None else int(most),
-        )
+        settings = DETECTORS[choice.detector].Settings
+        return fraction_of_budget(settings, self.dataset, lambda name: self.setting(choice, name))
 
     def paper_source(self, choice: Choice, source: str) -> str:
-        """Return a table of the paper as it is named in the head of a column, marked where the budget is less."""
+        """Return a table of the paper as the head of a column names it, marked if the budget is smaller here."""
         return f"{source}; here at a fraction of the budget" if self.budget(choice) else source
 
     def paper_note(self, choice: Choice) -> str:
@@ -373,49 +372,27 @@ class StudyData:
         short = self.budget(choice)
         return f" This study is at a fraction of the paper's budget: {short}." if short else ""
 
-    def _recomputed(self, rows: pd.DataFrame, choice: Choice, metric: str, suffix: str) -> pd.Series[float]:
-        """Evaluate the stored error matrices under an error norm that trials.csv does not hold."""
-        name = f"{metric}{suffix}"
-        values = [self._evaluated(str(trial), choice).get(name, np.nan) for trial in rows["trial"]]
-        return pd.Series(values, index=rows.index, dtype=float)
-
+    @remembered
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
-        from puzzle_study.inference.calibration import flagged_shares
-        from puzzle_study.reporting import scores
-        from puzzle_study.statistics import metrics
+        """Evaluate a stored error matrix under an error norm that trials.csv does not hold."""
+        scored = scores.test_scores(self, trial, choice)
+        if scored is None:
+            return {}
+        evaluation = metrics.evaluate(scored.test, scored.labels)
+        flagged = flagged_shares(scored.validation, scored.test, scored.labels)
+        return {**(asdict(evaluation) if evaluation else {}), **flagged, "selection": scored.selection}
 
-        def compute() -> dict[str, float | None]:
-            scored = scores.test_scores(self, trial, choice)
-            if scored is None:
-                return {}
-            evaluation = metrics.evaluate(scored.test, scored.labels)
-            flagged = flagged_shares(scored.validation, scored.test, scored.labels)
-            return {**(asdict(evaluation) if evaluation else {}), **flagged, "selection": scores.selection(scored)}
+    @remembered
+    def placed(self, trial: str, choice: Choice) -> delong.Placed | None:
+        """Return the AUROC of a trial with its images' parts in its error, or None without error matrices."""
+        scored = scores.test_scores(self, trial, choice)
+        return None if scored is None else delong.place(scored.test, scored.labels, scored.names)
 
-        return self._remembered(("trial", trial, choice), compute)
 
-    def placed(self, choice: Choice, pairs: pd.Index[Any]) -> list[list[Placed]] | None:
-        """Return the AUROCs of a choice with their images for each task, or None without error matrices.
-
-        Args:
-            choice: configuration, aggregation and error norm.
-            pairs: tasks and seeds; of a choice that ran with fewer seeds all trainings of these tasks count, as in
-                :func:`paired`.
-        """
-        from puzzle_study.reporting import scores
-
-        rows = self.of(choice)
-        trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
-        tasks, own = {key[:-1] for key in pairs}, self.metric(choice).index
-        keys = pairs if pairs.isin(own).all() else [key for key in own if key[:-1] in tasks]
-        found: dict[Hashable, list[Placed]] = {}
-        for key in keys:
-            trial = str(trials[key])
-            placed = self._remembered(("placed", trial, choice), partial(scores.placed, self, trial, choice))
-            if placed is None:
-                return None
-            found.setdefault(key[:-1], []).append(placed)
-        return list(found.values())
+def mean_auroc(attacked: pd.DataFrame) -> Mean:
+    """Return the mean of rows of a table of attacks, one a trial, with its interval."""
+    values, low, high = (attacked[name].to_numpy() for name in ("auroc", "auroc_low", "auroc_high"))
+    return intervals.auroc_interval(values, low, high, list(attacked[TASK].itertuples(index=False, name=None)))
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:
@@ -423,19 +400,9 @@ def tasks_of(values: pd.Series[float]) -> list[Hashable]:
     return [tuple(key[:-1]) for key in values.index]
 
 
-def paired(
-    first: pd.Series[float], second: pd.Series[float], *, reference: bool = False
-) -> tuple[pd.Series[float], pd.Series[float]]:
-    """Return two series on the tasks and seeds that they share.
-
-    A ``reference`` that ran with fewer seeds (most draw nothing) is paired by its mean over seeds of each task.
-    """
-    common = first.index.intersection(second.index)
-    if not reference or len(common) == len(first):
-        return first.loc[common], second.loc[common]
-    means = second.groupby(level=TASK).mean().to_dict()
-    kept = first.loc[[task in means for task in tasks_of(first)]]
-    return kept, pd.Series([means[task] for task in tasks_of(kept)], index=kept.index, dtype=float)
+def of_class(values: pd.Series[float], normal_class: str) -> pd.Series[float]:
+    """Return the values of one normal class of an index by task and seed."""
+    return values[values.index.get_level_values("normal_class") == normal_class]
 
 
 def natural(name: str) -> tuple[int, int, str]:

@@ -8,42 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from puzzle_study.io import write_text
-from puzzle_study.reporting.blocks import Cell, Table
+from puzzle_study.reporting.blocks import Table
+from puzzle_study.reporting.cells import Cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "–": "--",
-    "−": "$-$",
-    "×": r"$\times$",
-    "±": r"$\pm$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "ε": r"$\varepsilon$",
-    "α": r"$\alpha$",
-    "λ": r"$\lambda$",
-    "β": r"$\beta$",
-    "δ": r"$\delta$",
-    "ρ": r"$\rho$",
-    "½": r"$\frac{1}{2}$",
-    "⌈": r"$\lceil$",
-    "⌉": r"$\rceil$",
-    "→": r"$\to$",
-    "²": r"$^2$",
-    "\u202f": r"\,",
-    "…": r"\ldots{}",
-}
+_MATH = r"""
+− - × \times ± \pm ≤ \leq ≥ \geq ε \varepsilon α \alpha λ \lambda β \beta δ \delta ρ \rho
+½ \frac{1}{2} ⌈ \lceil ⌉ \rceil → \to ² ^2
+"""
+_LATEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        **{sign: f"${code}$" for sign, code in zip(_MATH.split()[::2], _MATH.split()[1::2], strict=True)},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "\u202f": r"\,",
+        "…": r"\ldots{}",
+    }
+)
 
 
 def write_table(table: Table, folder: Path) -> None:
@@ -119,7 +105,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text.replace("\n", " "))
+    return text.replace("\n", " ").translate(_LATEX)
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.statistics.intervals import TAIL
+from puzzle_study.statistics.intervals import TAIL, Estimate
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
 
 ROUNDING = 1e-12
 
@@ -33,22 +32,17 @@ class Placed:
 
 
 @dataclass(frozen=True)
-class ImageDifference:
-    """A difference of mean AUROCs with its 95 % interval over the test images; NaN ends where there is none."""
+class ImageDifference(Estimate):
+    """A difference of mean AUROCs with its 95 % interval over the test images."""
 
-    value: float
-    low: float
-    high: float
     images: int
 
 
 def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Placed:
     """Return an AUROC with each image's part of its error.
 
-    Args:
-        scores: anomaly scores [N], no NaN.
-        labels: True or 1 for anomalies [N], both present.
-        names: name of each image [N]; the same image has the same name in every training.
+    Scores [N] have no NaN, labels [N] are True for anomalies and have both kinds. An image has the same name in every
+    training.
     """
     from scipy.stats import rankdata
 
@@ -69,13 +63,10 @@ def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Plac
 def image_difference(first: Sequence[Sequence[Placed]], second: Sequence[Sequence[Placed]]) -> ImageDifference:
     """Compare two detectors, as they are trained, over the images of their tests.
 
-    Each side is the mean over tasks of the mean over the task's trainings. The interval says what other test images
-    of this kind would give, and nothing of what other trainings would. There is none where it would be a point: no
-    image is placed otherwise by one detector than by the other, or a side has a single image.
-
-    Args:
-        first: detector A's trainings of each task.
-        second: detector B's of the same tasks; a task may have another number of them. Empty: A alone.
+    Each side has the trainings of each task, of which B may have another number; it counts as the mean over tasks of
+    the mean over trainings. An empty ``second`` gives A alone. The interval says what other test images of this kind
+    would give, and nothing about other trainings. There is none if it would be a point: both detectors place every
+    image alike, or a side has a single image.
     """
     import pandas as pd
     from scipy.stats import norm

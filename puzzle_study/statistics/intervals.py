@@ -5,7 +5,10 @@ because the tasks do, and within a stratum only by the seed. All intervals are 9
 
 What is taken as independent: the trainings, given their tasks, because each draws from a seed of its own
 (``TrialSpec.training_seed``). What is not: the images, which all seeds of a task share and often all classes too;
-intervals over seeds hold them as they are, and :mod:`puzzle_study.delong` is about them.
+intervals over seeds hold them as they are, and :mod:`puzzle_study.statistics.delong` is about them.
+
+Everywhere ``values``, ``first`` and ``second`` are one number a trial [n], ``strata`` the stratum of each [n], ``seed``
+that of the resampling, and ``resamples`` their number.
 """
 
 from __future__ import annotations
@@ -27,22 +30,25 @@ POOLED = (
     "the scatter within the others), 95 %"
 )
 BETWEEN = "bootstrap over classes with one seed each (n − 1 of n drawn, widened for few trials), 95 %"
-NO_INTERVAL = "none where there are too few trials"
+NO_INTERVAL = "none if there are too few trials"
 IMAGES = "bootstrap over test images, its ends averaged over trials, 95 % (too few trials for one over seeds)"
 FREEDOM = 2
-NO_SPREAD = "none where the seeds change nothing"
+NO_SPREAD = "none if the seeds change nothing"
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over strata and seeds, with its interval and how that was had.
-
-    ``low`` and ``high`` are NaN where ``method`` says that there is no interval.
-    """
+class Estimate:
+    """A number with the ends of its 95 % interval, NaN if it has none."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Mean(Estimate):
+    """A mean over strata and seeds; ``method`` says how its interval was made, or why it has none."""
+
     standard_error: float
     n: int
     strata: int
@@ -74,11 +80,10 @@ def mean_interval(
 ) -> Mean:
     """Return the mean over strata of the mean within each, with a bootstrap interval.
 
-    Where some stratum has several seeds, the seeds are resampled within their stratum: the interval describes
+    If some stratum has several seeds, the seeds are resampled within their stratum: the interval describes
     repeating the training on *these* classes and test images. With one seed per class the classes are resampled
     instead: the interval then describes drawing other classes of this kind, and is wider. Both take the values as
-    independent given their strata. A seed that were lucky for all classes at once would make them cover less: 59 % of
-    ten classes with five seeds, 44 % with one, if its luck varied as much as the rest of a training.
+    independent given their strata. A seed that was lucky for all classes at once would make them cover less.
 
     From n trials n − 1 are drawn: drawing n would understate the variance of the mean by (n − 1)/n, a third with
     three seeds (Rao and Wu, 1988). The quantiles' distances from the mean are then multiplied by the ratio of
@@ -87,17 +92,12 @@ def mean_interval(
     cover 50 % of two classes. There is no interval with fewer than two degrees of freedom, nor for a detector whose
     seeds all give the same number.
 
-    A stratum with one seed beside others with several, where trials are missing, would add no variance at all. It is
-    drawn with the deviations of the others instead, as if its seeds scattered as much: 91 to 95 % where they do, 87 to
-    93 % where standard deviations differ by a factor of 1.6 (lognormal, σ = 0.5), less where they differ more. Two
+    A stratum with one seed beside others with several, because trials are missing, would add no variance at all. It is
+    drawn with the deviations of the others instead, as if its seeds scattered as much: 91 to 95 % if they do, 87 to
+    93 % if standard deviations differ by a factor of 1.6 (lognormal, σ = 0.5), less if they differ more. Two
     strata of very unequal size are served worse, [10, 2] seeds 84 %.
 
-    Args:
-        values: one number a trial [n].
-        strata: the stratum of each trial [n].
-        seed: seed of the resampling.
-        resamples: number of resamples.
-        bounds: values that the mean cannot leave, at which the interval is cut.
+    The interval is cut at ``bounds``, which the mean cannot leave.
 
     Raises:
         ValueError: there are no values, one is NaN, or the lengths differ.
@@ -134,22 +134,15 @@ def mean_interval(
     return Mean(value, float(ends[0]), float(ends[1]), error, n, len(groups), method)
 
 
-def with_image_interval(
-    mean: Mean, values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]
-) -> Mean:
-    """Return a mean that has too few trials for an interval with one over its test images instead.
+def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
+    """Return the mean AUROC of trials with :func:`mean_interval`, or an interval over test images if they are too few.
 
-    Each trial has an interval over its test images. Their distances from the values are averaged as the values are.
-    That is right where the trials share their images and err alike on them, as seeds of a class do. Where they do not,
-    as classes with images of their own, the interval is too wide: errors that are not alike partly cancel.
-
-    Args:
-        mean: what :func:`mean_interval` gave; returned as it is where it has an interval.
-        values: AUROC of each trial [n].
-        lows: lower ends of the trials' intervals [n].
-        highs: upper ends of the trials' intervals [n].
-        strata: the stratum of each trial [n].
+    Each trial has an interval over its test images, with ends ``lows`` and ``highs`` [n]. Their distances from the
+    values are averaged as the values are. That is right if the trials share their images and err alike on them, as
+    seeds of a class do. If they do not, as classes with images of their own, the interval is too wide: errors that are
+    not alike partly cancel.
     """
+    mean = mean_interval(values, strata, bounds=(0, 1))
     value_N, low_N, high_N = (np.asarray(one, dtype=np.float64) for one in (values, lows, highs))
     if mean.method != NO_INTERVAL or not len(value_N) == len(low_N) == len(high_N):
         return mean
@@ -172,15 +165,8 @@ def paired_difference(
     Trials of one stratum are alike, so that the units of the test are the strata, each by its mean difference. With
     trials for units, p < 0.05 came up in 22 % of comparisons without a difference in ten strata of three seeds, in
     45 % in three of five (standard deviation of strata 1, of seeds 0.3). Few strata can show little: a single one has
-    p = 1 whatever its seeds (see :func:`smallest_p`). Where strata have several seeds the interval answers another
-    question, that of repeating the training on *these* strata, and may leave zero out where p is large.
-
-    Args:
-        first: numbers of configuration A [n].
-        second: numbers of configuration B in the same order [n].
-        strata: the stratum of each pair [n].
-        seed: seed of the resampling.
-        resamples: number of resamples.
+    p = 1 whatever its seeds (see :func:`smallest_p`). If strata have several seeds, the interval answers another
+    question, that of repeating the training on *these* strata, and may leave zero out although p is large.
     """
     from scipy.stats import wilcoxon
 
@@ -188,7 +174,7 @@ def paired_difference(
     mean = mean_interval(difference_N, strata, seed=seed, resamples=resamples)
     means = np.array([difference_N[group].mean() for group in _by_stratum(strata).values()])
     differing = means[means != 0]
-    # Strata that tie are dropped (Wilcoxon's own rule); where all tie, nothing speaks for a difference.
+    # Strata that tie are dropped (Wilcoxon's own rule); if all tie, nothing speaks for a difference.
     p_value = float(wilcoxon(differing).pvalue) if len(differing) else 1.0
     wins = int((difference_N > 0).sum())
     return Difference(mean, p_value, len(difference_N), wins, int((difference_N == 0).sum()))
@@ -214,20 +200,19 @@ def p_note(differences: Sequence[Difference]) -> str:
     return note
 
 
-def method_note(methods: Iterable[str]) -> str:
-    """Return the sentence that says in a table's note how its intervals were had."""
-    found = sorted(set(methods), key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
+def method_note(means: Iterable[Mean | None]) -> str:
+    """Return the sentence that says in a table's note how the intervals of its means were made."""
+    methods = {mean.method for mean in means if mean}
+    found = sorted(methods, key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
     return f"Interval: {'; '.join(found)}." if found else "No interval."
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number by Holm's step-down method, in the order given."""
     order = np.argsort(p_values, kind="stable")
-    corrected = np.empty(len(p_values))
-    running = 0.0
-    for rank, index in enumerate(order):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        corrected[index] = running
+    raised = np.arange(len(order), 0, -1) * np.asarray(p_values, dtype=np.float64)[order]
+    corrected = np.empty(len(order))
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(raised))
     return [float(value) for value in corrected]
 
 
@@ -237,15 +222,8 @@ def probability_of_improvement(
     """Return the probability that a trial of A beats a trial of B on a task drawn at random; ties count ½.
 
     Within each stratum every seed of A meets every seed of B (Agarwal et al., 2021); the strata are averaged.
-    The interval resamples seeds within strata, n of n, or the strata where each has one seed. Where only some have one
-    there is none: a single pair of trials says nothing of how often it would turn out so.
-
-    Args:
-        first: numbers of configuration A [n].
-        second: numbers of configuration B [n], same strata.
-        strata: the stratum of each trial [n].
-        seed: seed of the resampling.
-        resamples: number of resamples.
+    The interval resamples seeds within strata, n of n, or the strata if each has one seed. If only some have one
+    there is none: a single pair of trials says nothing about how often it would turn out so.
     """
     a_N, b_N = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     indices = [np.array(group) for group in _by_stratum(strata).values()]
@@ -273,7 +251,7 @@ def probability_of_improvement(
 def one_standard_error(means: Sequence[float], standard_errors: Sequence[float], costs: Sequence[float]) -> int:
     """Return the index of the cheapest configuration whose mean is within one standard error of the best mean.
 
-    The standard error is that of the best configuration (Breiman et al., 1984); where it is NaN (one trial) only
+    The standard error is that of the best configuration (Breiman et al., 1984); if it is NaN (one trial) only
     the best itself qualifies. Equal costs are decided by the higher mean.
     """
     mean_N = np.asarray(means, dtype=np.float64)
@@ -298,14 +276,10 @@ class RankStability:
 
 
 def rank_stability(score_SN: ArrayLike) -> RankStability:
-    """Compare the order of the same images over all pairs of seeds.
+    """Compare the order of the same images over all pairs of seeds, from the scores of S ≥ 2 seeds for N images.
 
-    Args:
-        score_SN: scores of S ≥ 2 seeds for the same N images.
-
-    Returns:
-        Mean and lowest Spearman correlation and mean overlap over the S(S − 1)/2 pairs. They have no interval:
-        the pairs share seeds.
+    Mean and lowest Spearman correlation and mean overlap are over the S(S − 1)/2 pairs. They have no interval: the
+    pairs share seeds.
     """
     from scipy.stats import rankdata
 
@@ -328,11 +302,7 @@ def variance_shares(values: ArrayLike, factors: Mapping[str, Sequence[Hashable]]
     Each share is the variance of the factor's group means, once the group means of the factors before it are taken
     off, over the whole variance. With a balanced design (each setting on the same classes and seeds) that is η² of a
     factor that is crossed with the others, in any order, and of a nested one (seeds within classes, after the classes)
-    what it has beyond them. ``"rest"`` is interactions and noise.
-
-    Args:
-        values: one number a trial [n].
-        factors: name of a factor → its level in each trial [n].
+    what it has beyond them. ``"rest"`` is interactions and noise. ``factors`` has the level of each trial [n] by name.
     """
     value_N = np.asarray(values, dtype=np.float64)
     rest_N = value_N - value_N.mean()
@@ -380,6 +350,6 @@ def _drawn_within(
 
 
 def _wins(a_RN: NDArray[np.float64], b_RN: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of pairs where A is higher, ties ½, for each row."""
+    """Return the share of pairs in which A is higher, ties ½, for each row."""
     difference = a_RN[:, :, None] - b_RN[:, None, :]
     return np.asarray(((difference > 0) + 0.5 * (difference == 0)).mean((1, 2)))

@@ -1,15 +1,18 @@
-"""What a set of anomaly scores is worth: AUROC, average precision, FPR at a TPR, and intervals.
+"""The metrics of a set of anomaly scores: AUROC, average precision, FPR at a TPR, and intervals.
 
 The anomaly is the positive class everywhere and a higher score means more anomalous. The AUROC is the plain
 one: it is never folded at one half, so a detector that ranks the wrong way round shows a value below 0.5 and is
 marked ``inverted``.
+
+Everywhere ``scores`` are the anomaly scores [N] and ``labels`` are True or 1 for anomalies [N]. A ValueError says that
+a score is NaN, the lengths differ, or, except in :func:`evaluate`, that normal or anomalous images are missing.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,13 +21,6 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 _CHUNK_DRAWS = 2_000_000
-
-
-class Interval(NamedTuple):
-    """Ends of a confidence interval."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -53,15 +49,7 @@ def lacking(images: int, anomalies: int) -> str:
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Return the area under the ROC curve: P(anomaly scores higher than normal) + ½ P(both score the same).
-
-    Args:
-        scores: anomaly scores [N].
-        labels: True or 1 for anomalies [N].
-
-    Raises:
-        ValueError: a score is NaN, the lengths differ, or a class has no image.
-    """
+    """Return the area under the ROC curve: P(anomaly scores higher than normal) + ½ P(both score the same)."""
     from sklearn.metrics import roc_auc_score
 
     score_N, label_N = _checked(scores, labels)
@@ -72,9 +60,6 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     """Return the average precision, Σ (recall step × precision) over the thresholds; anomalies are positive.
 
     A detector that knows nothing has the share of anomalies, not one half.
-
-    Raises:
-        ValueError: as for :func:`auroc`.
     """
     from sklearn.metrics import average_precision_score
 
@@ -85,18 +70,10 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float:
     """Return the share of normal images flagged when at least the share ``tpr`` of the anomalies is caught.
 
-    An image is flagged where its score reaches the threshold (score ≥ t). Among the thresholds whose true
-    positive rate is at least ``tpr`` the smallest false positive rate counts; nothing is interpolated. That
-    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. The paper's Table 10 does not say
-    how it was had; the authors' code takes the threshold with the nearest true positive rate, be it a smaller one.
-
-    Args:
-        scores: anomaly scores [N].
-        labels: True or 1 for anomalies [N].
-        tpr: wanted share of anomalies, in (0, 1].
-
-    Raises:
-        ValueError: ``tpr`` is out of range, or as for :func:`auroc`.
+    An image is flagged if its score reaches the threshold (score ≥ t). Among the thresholds whose true
+    positive rate is at least ``tpr``, in (0, 1], the smallest false positive rate counts; nothing is interpolated. That
+    threshold is the k-th highest anomalous score, k = ⌈tpr · number of anomalies⌉. The paper does not say how it made
+    its Table 10; the authors' code takes the threshold with the nearest true positive rate, even a smaller one.
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must be in (0, 1], got {tpr}")
@@ -107,50 +84,30 @@ def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float:
     return float(np.mean(score_N[~label_N] >= anomalous[caught - 1]))
 
 
-def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000) -> Interval:
-    """Return the 95 % percentile bootstrap interval of the AUROC.
+def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    """Return the ends of a percentile interval for the AUROC at 95 % confidence.
 
-    Normal and anomalous images are drawn with replacement separately, each as many as there are (stratified).
-    The interval describes the draw of the test images only, not the training. Where the two classes do not
-    overlap every resample has the same AUROC and the interval is a point: that says nothing about images not seen.
-
-    Args:
-        scores: anomaly scores [N].
-        labels: True or 1 for anomalies [N].
-        seed: the same seed gives the same interval.
-        resamples: number of bootstrap resamples.
-
-    Raises:
-        ValueError: as for :func:`auroc`.
+    Each resample draws as many normal and as many anomalous images as there are (stratified).
+    The interval describes the draw of the test images only, not the training. If the two classes do not
+    overlap, every resample has the same AUROC and the interval is a point: that says nothing about images not seen.
     """
-    score_N, label_N = _checked(scores, labels)
-    value_R = _resampled_auroc(score_N, label_N, seed, resamples)
+    value_R = _resampled_auroc(*_checked(scores, labels), seed, resamples)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(value_R, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Evaluation | None:
-    """Return all metrics of one test set, or None if it has no normal or no anomalous images.
-
-    Args:
-        scores: anomaly scores [N].
-        labels: True or 1 for anomalies [N].
-        seed: seed of the bootstrap.
-        resamples: number of bootstrap resamples.
-
-    Raises:
-        ValueError: a score is NaN or the lengths differ.
-    """
+    """Return all metrics of one test set, or None if it has no normal or no anomalous images."""
     score_N, label_N = _vectors(scores, labels)
     if lacking(len(label_N), int(label_N.sum())):
         return None
-    interval = bootstrap_auroc(score_N, label_N, seed, resamples)
+    low, high = bootstrap_auroc(score_N, label_N, seed, resamples)
     return Evaluation(
         auroc=auroc(score_N, label_N),
-        auroc_low=interval.low,
-        auroc_high=interval.high,
-        inverted=interval.high < 0.5,
+        auroc_low=low,
+        auroc_high=high,
+        inverted=high < 0.5,
         average_precision=average_precision(score_N, label_N),
         fpr_at_tpr95=fpr_at_tpr(score_N, label_N, 0.95),
         fpr_at_tpr99=fpr_at_tpr(score_N, label_N, 0.99),

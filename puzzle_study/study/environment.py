@@ -22,6 +22,17 @@ from puzzle_study.results import Results
 PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "pandas", "scikit-learn", "seaborn")
 
 
+def notes(study: config.Study) -> list[str]:
+    """Return what is unusual about a study's images, in themselves and for its detectors.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
+    channels = 1 if study.data.grayscale else datasets.DATASETS[study.data.name].channels
+    of_detectors = [note for own in study.detectors.values() for note in own.notes(channels)]
+    return [*datasets.notes(study.data), *dict.fromkeys(of_detectors)]
+
+
 class Account:
     """What environment.json says of a study: what it runs on, since when, and how long its runs took together."""
 
@@ -29,7 +40,7 @@ class Account:
         self._started = time.monotonic()
         before = results.environment()
         self._before = before.get("wall_seconds", 0.0)
-        self.notes = list(datasets.notes(study.data))
+        self.notes = notes(study)
         device = default_device() if study.resources.gpu else torch.device("cpu")
         self._described = {
             "versions": {name: metadata.version(name) for name in PACKAGES},

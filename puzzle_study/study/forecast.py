@@ -27,6 +27,7 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.environment import notes
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
 from puzzle_study.study.work import costs_of, scored_images, trial_work
@@ -70,7 +71,7 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
     if (note := space.validation_note(study)) is not None:
         yield note
     datasets.fingerprint(study.data)  # for what is missing or damaged
-    yield from (f"note: {note}" for note in datasets.notes(study.data))
+    yield from (f"note: {note}" for note in notes(study))
     images = {task: datasets.split_sizes(study.data, task) for task in tasks}
     yield f"images of a task: {_in_words(list(images.values()))}"
     yield from _costs(plan, images)

@@ -21,6 +21,8 @@ from puzzle_study.trials.spec import TrialSpec
 
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
+GRAY, WHITE = 128, 255
+"""Of a mask: nobody says where the anomaly is; there it is."""
 
 
 def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
@@ -30,6 +32,8 @@ def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Se
     """
     rows = [row for spec in trials[:TASKS_SHOWN] for row in _rows(spec, reading, results)]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    if not (arrays["mask"] == WHITE).any():
+        del arrays["mask"]
     attacked = []
     for key in attack_keys:
         path = results.attack_file(key).with_suffix(".npz")
@@ -66,6 +70,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
         {
             "original": images[index].numpy(),
             **_shown(detector, images[index], errors[index]),
+            "mask": _mask(task, index, images[index]),
             "kind": kind,
             "normal_class": spec.task.normal_class,
             "true_class": classes[index],
@@ -93,6 +98,15 @@ def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -
     elif detector.traits.maps:
         shown["error_map"] = detector.maps(image_CHW[None])[1][0].numpy()
     return shown
+
+
+def _mask(task: datasets.Task, index: int, image_CHW: torch.Tensor) -> np.ndarray:
+    """Return where the anomaly is, white on black; gray if nobody says."""
+    normal = index >= len(task.labels) or not task.labels[index]
+    known_HW = torch.full(image_CHW.shape[-2:], 0 if normal else -1)
+    if task.masks is not None and index < len(task.masks):
+        known_HW = task.masks[index]
+    return np.choose(known_HW.numpy() + 1, [GRAY, 0, WHITE]).astype(np.uint8)[None]
 
 
 def _bytes(x_1CHW: torch.Tensor, height: int, width: int) -> np.ndarray:

@@ -348,12 +348,9 @@ class Plan:
     def _told_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
         """Return what the search learns: a configuration with a stopped trial counts with what it had reached."""
         last = self.records[planned.trials[planned.needed - 1].key]
-        if (
-            (found := planned.estimate or planned.worth)
-            or self.objectives != ("selection",)
-            or last.status != "stopped"
-        ):
-            return found
+        whole = planned.estimate or planned.worth
+        if whole is not None or self.objectives != ("selection",) or last.status != "stopped":
+            return whole
         stopped, finished = float(last.stopping["selection"]), self._finished(planned.trials[: planned.needed])
         return {
             reading: (fmean([stopped, *(trial_value(record, reading, "selection") for record in finished)]),)

@@ -20,6 +20,7 @@ from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.trials.following import FOLLOWED
+from puzzle_study.trials.locating import COLUMNS as LOCATED
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import (
@@ -39,6 +40,7 @@ METRICS = (
     "selection",
     "robust_auroc",
     "robust_selection",
+    *LOCATED,
 )
 PLAIN = (
     "epochs",
@@ -56,6 +58,7 @@ PLAIN = (
     "n_validation",
     "n_test",
     "n_anomalies",
+    "n_masks",
 )
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
@@ -210,6 +213,10 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
     row["note"] = lacking([record.tested for record in records])
     measured = [record for record in records if not metrics.lacking(*record.tested)]
     row |= _auroc(measured, reading) if measured else dict.fromkeys(AUROC)
+    for name in LOCATED:
+        values = [value for record in records if (value := record.value(reading, name)) is not None]
+        if values:
+            row[name] = float(np.mean(values))
     row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
     if role == CONFIGURATION:
         worth = configuration_worth(records, reading, plan.objectives)

@@ -19,7 +19,7 @@ class _LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def trial_log(path: Path) -> Iterator[None]:
-    """Append what the package logs to a file, from `info` upwards.
+    """Append what the package logs to a file, from `info` upwards, and what ends the trial.
 
     Raises:
         OSError: the file cannot be opened.
@@ -33,6 +33,9 @@ def trial_log(path: Path) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     try:
         yield
+    except Exception:
+        logger.exception("trial %s stopped", path.stem)
+        raise
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)

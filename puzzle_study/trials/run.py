@@ -30,11 +30,15 @@ from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
+from puzzle_study.trials.locating import measure_maps
 from puzzle_study.trials.log import trial_log
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 log = logging.getLogger(__name__)
+
+FEWEST, LOOKED_AT = 8, 32
+"""Validation images that are scored a second time: none if there are fewer, and no more."""
 
 
 def run(
@@ -63,11 +67,30 @@ def run(
         gives a record of a failed trial; other exceptions are not the trial's and are passed on.
     """
     with trial_log(results.log_file(spec.key)):
+        clock = Clock()
+        log.info(
+            "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
+            *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
+            *(spec.seed, device),
+        )
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         try:
-            return _run_logged(spec, results, device=device, on_epoch=on_epoch, images=images)
-        except Exception:
-            log.exception("trial %s stopped", spec.key)
-            raise
+            if images is not None:
+                check_images(images, spec.fingerprint)
+            task = _load(spec.settings.data, spec.task, spec.fingerprint)
+            record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
+        except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
+                raise
+            sentence = failure_sentence(error, spec, device)
+            log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
+            mended = sentence if isinstance(error, UserError) else ""
+            record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
+        results.write_record(spec.key, record.to_json())
+        log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
+        shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
+        return record
 
 
 def check_images(images: config.Data, fingerprint: str) -> None:
@@ -83,40 +106,6 @@ def check_images(images: config.Data, fingerprint: str) -> None:
 def _fingerprint(images: config.Data) -> str:
     """Look at the files once per worker process."""
     return datasets.fingerprint(images)
-
-
-def _run_logged(
-    spec: TrialSpec,
-    results: Results,
-    *,
-    device: torch.device,
-    on_epoch: EpochCallback | None,
-    images: config.Data | None,
-) -> Record:
-    clock = Clock()
-    log.info(
-        "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
-        *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
-        *(spec.seed, device),
-    )
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    try:
-        if images is not None:
-            check_images(images, spec.fingerprint)
-        task = _load(spec.settings.data, spec.task, spec.fingerprint)
-        record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
-    except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
-            raise
-        sentence = failure_sentence(error, spec, device)
-        log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
-        mended = sentence if isinstance(error, UserError) else ""
-        record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
-    results.write_record(spec.key, record.to_json())
-    log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
-    shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
-    return record
 
 
 @lru_cache(maxsize=4)
@@ -149,6 +138,7 @@ def _fit_and_score(
     arrays = _error_matrices(detector, pseudo.images, task)
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
+    _check_reaction(detector, validation)
     results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
     by_norm = _metrics(arrays, pseudo.kinds, task)
     if settings.evaluate.robust is not None:
@@ -157,6 +147,8 @@ def _fit_and_score(
 
         for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
             by_norm[reading.error][reading.aggregation] |= values
+    for reading, located in measure_maps(detector, task).items():
+        by_norm[reading.error][reading.aggregation] |= located
     _save(detector, spec, results.detector(spec.key))
     epochs = following.epochs
     measured = {
@@ -176,6 +168,7 @@ def _fit_and_score(
         "n_validation": len(task.validation),
         "n_test": len(task.labels),
         "n_anomalies": int(task.labels.sum()),
+        "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
 
@@ -220,6 +213,24 @@ def _check(arrays: dict[str, np.ndarray], task: Task, epochs: int) -> None:
     if differ and (validation_NK == validation_NK[:1]).all():
         raise TrainingDiverged(
             f"the detector has collapsed: {len(validation_NK)} different validation images have the same errors"
+        )
+
+
+def _check_reaction(detector: Detector, images_NCHW: Tensor) -> None:
+    """Refuse a detector whose scores follow the place of an image in the batch, or chance, and not the image.
+
+    Raises:
+        TrainingDiverged: scores of the same images in another order differ as much as those of different images.
+    """
+    images_NCHW = images_NCHW[:LOOKED_AT]
+    if len(images_NCHW) < FEWEST:
+        return
+    first_N = detector.scores(detector.validation_NK[: len(images_NCHW)])
+    again_N = detector.scores(detector.error_matrix(images_NCHW.flip(0))).flip(0)
+    if (again_N - first_N).square().mean() > first_N.var():
+        raise TrainingDiverged(
+            f"the detector's score does not react to the image: {len(images_NCHW)} validation images scored in another "
+            f"order differ from themselves as much as from each other"
         )
 
 

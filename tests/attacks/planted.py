@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from puzzle_study.attacks.running import AttackResult, run_attacks
+from puzzle_study.attacks.specs import AttackSpec, attack_spec
 from puzzle_study.config import Reading
-from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
 
 SIDE = 16
+EPSILON = 0.05
+ATTACKS = ("attack1", "attack2", "attack2_averaged")
 
 
 class Linear(nn.Module):
@@ -94,13 +101,9 @@ def puzzle_detector(
         torch.manual_seed(3)
         network = UNet(channels=channels, base_channels=4)
         initialise_unet(network, "he")
-    detector = PuzzleDetector(
-        network,
-        puzzles.PuzzleSet("jigsaw", grid, every[:count]),
-        shape=Shape(channels, side, side),
-        base_channels=4,
-        reading=Reading("l2", aggregation),
-    )
+    puzzle_set = puzzles.PuzzleSet("jigsaw", grid, every[:count])
+    shape, reading = Shape(channels, side, side), Reading("l2", aggregation)
+    detector = PuzzleDetector(network, puzzle_set, shape=shape, reading=reading)
     detector.calibrate(images(8, side=side, channels=channels, seed=5))
     return detector.eval()
 
@@ -113,14 +116,8 @@ def obfuscated() -> PuzzleDetector:
     signs = torch.randint(0, 2, (2, 1, SIDE, SIDE), generator=generator) * 2.0 - 1
     marker_1HW = torch.zeros(1, SIDE, SIDE)
     marker_1HW[0, 0, 0] = 1
-    network = Answer(puzzler, 3 * signs[0], 30 * signs[1], marker_1HW)
-    detector = PuzzleDetector(
-        network,  # type: ignore[arg-type]
-        puzzle_set,
-        shape=Shape(1, SIDE, SIDE),
-        base_channels=1,
-        reading=Reading("mse", "avg"),
-    )
+    network: Any = Answer(puzzler, 3 * signs[0], 30 * signs[1], marker_1HW)
+    detector = PuzzleDetector(network, puzzle_set, shape=Shape(1, SIDE, SIDE), reading=Reading("mse", "avg"))
     detector.calibrate(marked_images(4))
     return detector.eval()
 
@@ -138,6 +135,22 @@ def images(count: int, *, side: int = SIDE, channels: int = 1, seed: int = 0, lo
     return torch.randint(low, high, (count, channels, side, side), generator=generator, dtype=torch.uint8)
 
 
-def normal_labels(count: int) -> Tensor:
-    """Return labels that call every image normal."""
-    return torch.zeros(count, dtype=torch.bool)
+def fgsm(attack: str = "attack1", epsilon: float = EPSILON) -> AttackSpec:
+    """Return one step of the whole ε."""
+    return attack_spec(attack, "fgsm", epsilon=epsilon)
+
+
+def attacked(
+    detector: nn.Module,
+    x_NCHW: Tensor,
+    *specs: AttackSpec,
+    labels: Sequence[bool] = (),
+    validation: Sequence[float] = (0.9, 1.0, 1.1),
+    **settings: Any,
+) -> list[AttackResult]:
+    """Attack images, all of them normal without labels; a detector of the package has validation scores of its own."""
+    scores = torch.tensor(validation)
+    if isinstance(detector, Detector):
+        scores = detector.scores(detector.validation_NK)
+    label_N = torch.tensor(labels or [False] * len(x_NCHW), dtype=torch.bool)
+    return run_attacks(detector, x_NCHW, label_N, scores, specs, **settings)

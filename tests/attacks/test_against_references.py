@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.scoring import AGGREGATIONS
 
 from . import planted
-
-EPSILON = 0.05
+from .planted import EPSILON, attacked, fgsm
 
 
 def sign_step(value: Tensor, leaf: Tensor) -> Tensor:
@@ -38,28 +38,27 @@ def reference_attack1(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
 
 def reference_attack2(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
     """The paper: attack each permuted image, put it back in order, average."""
-    height, width = x_CHW.shape[-2:]
-    true_CHW = puzzles.pad(x_CHW[None], detector.grid)[0]
-    restored = []
-    for k in range(len(detector.puzzle_set)):
-        index = torch.tensor([k])
-        leaf = detector.puzzler.shuffle(true_CHW[None], index)[0].requires_grad_()
-        attacked = sign_step(own_error(detector, leaf, true_CHW, k), leaf)
-        restored.append(detector.puzzler.unshuffle(attacked[None], index)[0])
-    return torch.stack(restored).mean(0)[:, :height, :width]
+    return averaged_over_puzzles(detector, x_CHW, sign_step)
 
 
 def reference_attack2_averaged(detector: PuzzleDetector, x_CHW: Tensor) -> Tensor:
+    def slope(value: Tensor, leaf: Tensor) -> Tensor:
+        return torch.autograd.grad(value, leaf)[0]
+
+    return (x_CHW + EPSILON * averaged_over_puzzles(detector, x_CHW, slope).sign()).clamp(0, 1)
+
+
+def averaged_over_puzzles(
+    detector: PuzzleDetector, x_CHW: Tensor, made_of: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Put back in order what is made of each puzzle and its error, and average it."""
     height, width = x_CHW.shape[-2:]
     true_CHW = puzzles.pad(x_CHW[None], detector.grid)[0]
-    slopes = []
+    made = []
     for k in range(len(detector.puzzle_set)):
-        index = torch.tensor([k])
-        leaf = detector.puzzler.shuffle(true_CHW[None], index)[0].requires_grad_()
-        (slope,) = torch.autograd.grad(own_error(detector, leaf, true_CHW, k), leaf)
-        slopes.append(detector.puzzler.unshuffle(slope[None], index)[0])
-    sign = torch.stack(slopes).mean(0)[:, :height, :width].sign()
-    return (x_CHW + EPSILON * sign).clamp(0, 1)
+        leaf = detector.puzzler.shuffle(true_CHW[None], torch.tensor([k]))[0].requires_grad_()
+        made.append(made_of(own_error(detector, leaf, true_CHW, k), leaf))
+    return detector.undo(torch.stack(made)[None])[0].mean(0)[:, :height, :width]
 
 
 REFERENCES = {
@@ -75,10 +74,7 @@ REFERENCES = {
 def test_fgsm_is_the_reference(attack: str, aggregation: str, grid: int, side: int, count: int) -> None:
     detector = planted.puzzle_detector(aggregation=aggregation, grid=grid, count=count, side=side)
     x_NCHW = planted.images(3, side=side)
-    validation = detector.scores(detector.validation_NK)
-    (result,) = run_attacks(
-        detector, x_NCHW, planted.normal_labels(3), validation, [attack_spec(attack, "fgsm", epsilon=EPSILON)]
-    )
+    (result,) = attacked(detector, x_NCHW, fgsm(attack))
     expected = torch.stack([REFERENCES[attack](detector, x.float() / 255) for x in x_NCHW])
     # The sign of a gradient next to zero may differ by rounding.
     assert ((result.perturbed - expected).abs() > 1e-4).float().mean() < 0.01
@@ -89,14 +85,13 @@ def test_fgsm_is_the_reference(attack: str, aggregation: str, grid: int, side: i
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("attack", REFERENCES)
 def test_same_result_for_every_chunk_size(attack: str, aggregation: str) -> None:
-    """Also with random starts, and where the puzzles of one image do not fit together."""
+    """Also with random starts, and if the puzzles of one image do not fit together."""
     detector = planted.puzzle_detector(aggregation=aggregation, count=7)
     x_NCHW = planted.images(3)
-    validation = detector.scores(detector.validation_NK)
     specs = [attack_spec(attack, method, epsilon=EPSILON, steps=2) for method in ("fgsm", "ffgsm", "pgdl2")]
-    expected = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=1000)
+    expected = attacked(detector, x_NCHW, *specs, at_once=1000)
     for at_once in (1, 5, 16):
-        found = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs, at_once=at_once)
+        found = attacked(detector, x_NCHW, *specs, at_once=at_once)
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(other.clean_scores, one.clean_scores, rtol=1e-5, atol=0)
             torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
@@ -107,9 +102,7 @@ def test_attack2_shrinks_the_perturbation() -> None:
     """Averaging sign maps of K puzzles leaves less than ε: the paper's wording makes a weak attack."""
     detector = planted.puzzle_detector()
     x_NCHW = planted.images(3, low=51, high=204)
-    validation = detector.scores(detector.validation_NK)
-    specs = [attack_spec(name, "fgsm", epsilon=EPSILON) for name in REFERENCES]
-    first, second, averaged = run_attacks(detector, x_NCHW, planted.normal_labels(3), validation, specs)
+    first, second, averaged = attacked(detector, x_NCHW, *map(fgsm, REFERENCES))
     clean = x_NCHW.float() / 255
     assert float((second.perturbed - clean).abs().mean()) < 0.7 * EPSILON
     assert float((first.perturbed - clean).abs().mean()) > 0.99 * EPSILON
@@ -119,17 +112,10 @@ def test_attack2_shrinks_the_perturbation() -> None:
 
 def test_rotations_are_attacked_too() -> None:
     detector = planted.puzzle_detector(count=3)
-    detector = PuzzleDetector(
-        detector.network,
-        puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,))),
-        shape=detector.shape,
-        base_channels=detector.base_channels,
-        reading=detector.reading,
-    )
+    turns = puzzles.PuzzleSet("rotation", 1, ((1,), (2,), (3,)))
+    detector = PuzzleDetector(detector.network, turns, shape=detector.shape, reading=detector.reading)
     x_NCHW = planted.images(2)
     detector.calibrate(x_NCHW)
-    specs = [attack_spec(name, "fgsm", epsilon=EPSILON) for name in REFERENCES]
-    validation = detector.scores(detector.validation_NK)
-    for result in run_attacks(detector, x_NCHW, planted.normal_labels(2), validation, specs):
+    for result in attacked(detector, x_NCHW, *map(fgsm, REFERENCES)):
         expected = torch.stack([REFERENCES[result.spec.attack](detector, x.float() / 255) for x in x_NCHW])
         torch.testing.assert_close(result.perturbed, expected, rtol=0, atol=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from puzzle_study import datasets
 from puzzle_study.attack import main
@@ -42,13 +42,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+def call(*arguments: str | Path, code: int = 0) -> str:
+    """Run the command, which must end with this exit code, and return what it prints."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def test_a_study_is_attacked(study: Path) -> None:
-    result = call(study, *FAST, "--epsilon", "0.1", "--epsilon", "8/255")
-    assert result.exit_code == 0, result.output
+    output = call(study, *FAST, "--epsilon", "0.1", "--epsilon", "8/255")
     frame = pd.read_csv(study / "best" / "attacks.csv", keep_default_na=False, dtype={"detector": str})
     assert not (study / "attacks.csv").exists()
     assert list(zip(frame["detector"], frame["method"], frame["epsilon"].round(4), strict=True)) == [
@@ -61,8 +63,8 @@ def test_a_study_is_attacked(study: Path) -> None:
     assert (frame["images"] < 20).all()
     assert frame["auroc"].between(0, 1).all()
     assert (frame["max_perturbation"] <= frame["epsilon"] + 1e-6).all()
-    assert "detector 3: clean AUROC" in result.output
-    assert "table: " in result.output
+    assert "detector 3: clean AUROC" in output
+    assert "table: " in output
 
 
 def test_a_detector_without_views_is_attacked_by_what_fits_it(tmp_path: Path) -> None:
@@ -73,35 +75,25 @@ def test_a_detector_without_views_is_attacked_by_what_fits_it(tmp_path: Path) ->
     detector.fit(task.train[:20], Run())
     detector.calibrate(task.validation[:20])
     save(detector, tmp_path, trial.to_json())
-    result = call(tmp_path, "--method", "fgsm", "--max-images", "20", "--epsilon", "0.1")
-    assert result.exit_code == 0, result.output
+    call(tmp_path, "--method", "fgsm", "--max-images", "20", "--epsilon", "0.1")
     assert pd.read_csv(tmp_path / "attacks.csv")["attack"].tolist() == ["attack1"]
-    result = call(tmp_path, "--attack", "attack2", "--method", "fgsm")
-    assert result.exit_code == 2
-    assert "attack2 perturbs views and nearest neighbour has none" in result.output
-
-
-def test_a_seed_that_no_generator_takes_is_refused(study: Path) -> None:
-    result = call(study, "--seed", str(2**32))
-    assert result.exit_code == 2
-    assert "4294967296 is not in the range 0<=x<=4294967295" in result.output
+    refused = call(tmp_path, "--attack", "attack2", "--method", "fgsm", code=2)
+    assert "attack2 perturbs views and nearest neighbour has none" in refused
 
 
 def test_folders_in_brackets_are_said_as_they_are(study: Path, tmp_path: Path) -> None:
     detectors = tmp_path / "runs[/b]"
     shutil.copytree(study / "best" / "3", detectors / "a[new]")
     shutil.copytree(study / "best" / "3", detectors / "b[bold]")
-    result = call(detectors, *FAST, "--epsilon", "0.1")
-    assert result.exit_code == 0, result.output
-    assert "detector a[new]: clean AUROC" in result.output
-    assert "detector b[bold]: clean AUROC" in result.output
-    assert f"table: {detectors / 'attacks.csv'}\n" in result.output
+    output = call(detectors, *FAST, "--epsilon", "0.1")
+    assert "detector a[new]: clean AUROC" in output
+    assert "detector b[bold]: clean AUROC" in output
+    assert f"table: {detectors / 'attacks.csv'}\n" in output
 
 
 def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
-    result = call(study / "best" / "8", *FAST, "--epsilon", "0.1", "--target", "both", "--output", table)
-    assert result.exit_code == 0, result.output
+    call(study / "best" / "8", *FAST, "--epsilon", "0.1", "--target", "both", "--output", table)
     frame = pd.read_csv(table)
     assert len(frame) == 2
     assert (frame["images"] == 20).all()
@@ -118,18 +110,15 @@ def test_detectors_are_found(study: Path, where: str) -> None:
 def test_no_detector_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no detector; give results/NAME of a finished study"):
         find_detectors(tmp_path)
-    result = call(tmp_path)
-    assert result.exit_code == 2
-    assert "holds no detector" in result.output
+    assert "holds no detector" in call(tmp_path, code=2)
 
 
 @pytest.mark.parametrize("place", ["attacks.csv", "/proc"])
 def test_a_table_that_cannot_be_written_is_said_before_the_attacks(study: Path, tmp_path: Path, place: str) -> None:
     (tmp_path / "attacks.csv").write_text("a file, no folder\n", encoding="utf-8")
-    result = call(study, "--output", tmp_path / place / "mine.csv")
-    assert result.exit_code == 2
-    assert "mine.csv cannot be written (" in result.output
-    assert "choose another place with --output" in result.output
+    output = call(study, "--output", tmp_path / place / "mine.csv", code=2)
+    assert "mine.csv cannot be written (" in output
+    assert "choose another place with --output" in output
 
 
 @pytest.mark.parametrize(
@@ -139,16 +128,15 @@ def test_a_table_that_cannot_be_written_is_said_before_the_attacks(study: Path, 
         (("--epsilon", "nan"), "nan is not between 0 and 1"),
         (("--epsilon", "1e400"), "1e400 is not between 0 and 1"),
         (("--epsilon", "1e999999"), "1e999999 is not between 0 and 1"),
-        (("--epsilon", "large"), "'large' is no number such as 0.1 or 8/255"),
-        (("--epsilon", "1/0"), "'1/0' is no number"),
+        (("--epsilon", "large"), "'large' is not a number such as 0.1 or 8/255"),
+        (("--epsilon", "1/0"), "'1/0' is not a number"),
         (("--method", "deepfool"), "'deepfool' is not one of"),
         (("--steps", "0"), "0 is not in the range"),
+        (("--seed", "4294967296"), "4294967296 is not in the range 0<=x<=4294967295"),
     ],
 )
 def test_bad_options_are_sentences(study: Path, arguments: tuple[str, ...], message: str) -> None:
-    result = call(study, *arguments)
-    assert result.exit_code == 2
-    assert message in result.output
+    assert message in call(study, *arguments, code=2)
 
 
 @pytest.mark.parametrize(
@@ -166,14 +154,10 @@ def test_images_that_a_detector_was_not_trained_on_are_refused(
     description = folder / DESCRIPTION
     content = json.loads(description.read_text(encoding="utf-8"))
     description.write_text(json.dumps(content | changes), encoding="utf-8")
-    result = call(folder, *FAST)
-    assert result.exit_code == 2, result.output
-    assert message in result.output
+    assert message in call(folder, *FAST, code=2)
     assert not (folder / "attacks.csv").exists()
 
 
 def test_a_damaged_description_is_a_sentence(study: Path, tmp_path: Path) -> None:
     save(planted.puzzle_detector(count=2), tmp_path, {})
-    result = call(tmp_path, *FAST)
-    assert result.exit_code == 2
-    assert "does not say which images it was trained for" in result.output
+    assert "does not say which images it was trained for" in call(tmp_path, *FAST, code=2)

@@ -17,13 +17,13 @@ from puzzle_study.attacks.methods import METHODS, REFUSED
 from puzzle_study.attacks.objectives import Objective
 from puzzle_study.attacks.places.base import Place
 from puzzle_study.attacks.registry import PLACES
-from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import AttackSpec, attack_spec, attack_specs
 from puzzle_study.attacks.template import attack_batch
 from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.errors import UserError
 
 from . import planted
+from .planted import attacked
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 EPSILON = 0.06
@@ -62,11 +62,8 @@ def test_a_place_says_what_it_is(attack: str) -> None:
 def test_ball_box_and_determinism(channels: int, method: str, attack: str) -> None:
     """With three channels the network works channels-last, and a gradient may come back in that layout."""
     detector = planted.puzzle_detector(count=3, channels=channels)
-    x_NCHW, labels = planted.images(5, channels=channels), torch.tensor([False, False, True, False, False])
-    validation = detector.scores(detector.validation_NK)
-    spec = spec_of(attack, method, target="normal")
-    (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
-    (again,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
+    x_NCHW, spec = planted.images(5, channels=channels), spec_of(attack, method, target="normal")
+    result, again = (attacked(detector, x_NCHW, spec, labels=[*[False] * 2, True, *[False] * 2])[0] for _ in range(2))
     assert result.indices.tolist() == [0, 1, 3, 4]
     assert result.perturbed.dtype == torch.float32
     clean = x_NCHW[result.indices].float() / 255
@@ -89,11 +86,8 @@ def test_ball_box_and_determinism(channels: int, method: str, attack: str) -> No
 @pytest.mark.parametrize("direction", [1, -1])
 @pytest.mark.parametrize("method", ATTACKING)
 def test_every_method_moves_the_score_where_it_should(method: str, direction: int) -> None:
-    detector = planted.puzzle_detector(count=3)
-    x_NCHW, labels = planted.images(4), torch.full((4,), direction < 0)
-    validation = detector.scores(detector.validation_NK)
     spec = spec_of("attack1", method, target="both", steps=6, queries=200)
-    (result,) = run_attacks(detector, x_NCHW, labels, validation, [spec])
+    (result,) = attacked(planted.puzzle_detector(count=3), planted.images(4), spec, labels=[direction < 0] * 4)
     assert direction * float((result.scores - result.clean_scores).mean()) > 0
     assert "weaker_than_noise" not in result.flags
     assert "zero_gradient" not in result.flags
@@ -115,7 +109,7 @@ class ChannelsLast(torch.nn.Module):
 @pytest.mark.parametrize("method", ATTACKING)
 def test_every_method_attacks_a_detector_that_works_channels_last(method: str) -> None:
     x_NCHW, spec = planted.images(2, channels=3), spec_of("attack1", method)
-    (result,) = run_attacks(ChannelsLast(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec], compare=False)
+    (result,) = attacked(ChannelsLast(), x_NCHW, spec, compare=False)
     assert 0 < result.max_perturbation <= EPSILON + ROUNDING
 
 
@@ -146,7 +140,8 @@ class Spied(Place):
 @pytest.mark.parametrize("method", ATTACKING)
 def test_rows_stay_matched_to_their_images(method: str) -> None:
     """Also where some rows are far beyond the threshold, which makes Square and APGD drop rows when called plainly."""
-    place = Spied(planted.Linear(), Centre(0.5, 1e-3), AtOnce(2))
+    place = Spied(planted.Linear(), torch.ones(1), AtOnce(2))
+    place.centre = Centre(0.5, 1e-3)
     spec = spec_of("attack1", method, queries=40)
     attack_batch(place, planted.images(4).float() / 255, torch.zeros(4), spec, direction=1, seed=1)
     assert place.spy.seen >= 4
@@ -161,11 +156,8 @@ def test_an_objective_refuses_rows_it_cannot_tell_apart() -> None:
 
 @pytest.mark.skipif(hasattr(torchattacks, "SPSA"), reason="this torchattacks has SPSA")
 def test_a_missing_method_is_a_sentence() -> None:
-    x_NCHW = planted.images(2)
-    with pytest.raises(
-        UserError, match=rf"attack method spsa is not in torchattacks {torchattacks.__version__}; install"
-    ):
-        run_attacks(planted.Linear(), x_NCHW, planted.normal_labels(2), torch.ones(2), [spec_of("attack1", "spsa")])
+    with pytest.raises(UserError, match=rf"spsa is not in torchattacks {torchattacks.__version__}; install"):
+        attacked(planted.Linear(), planted.images(2), spec_of("attack1", "spsa"))
 
 
 def test_specs_come_in_a_fixed_order_with_what_a_method_uses() -> None:

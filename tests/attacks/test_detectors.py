@@ -10,8 +10,7 @@ import torch
 from puzzle_study.attacks.ball import Ball
 from puzzle_study.attacks.methods import METHODS
 from puzzle_study.attacks.registry import PLACES
-from puzzle_study.attacks.running import AttackResult, run_attacks
-from puzzle_study.attacks.specs import AttackSpec, attack_spec, fits
+from puzzle_study.attacks.specs import attack_spec, fits
 from puzzle_study.config import Reading, read
 from puzzle_study.detectors.base import Shape, Traits
 from puzzle_study.detectors.registry import DETECTORS
@@ -25,19 +24,13 @@ from tests.detectors.mean_image import MeanImage
 from tests.detectors.test_conformance import SIDE, kept, normal
 
 from . import planted
+from .planted import EPSILON, attacked
 
-EPSILON = 0.05
 TRIED = ("fgsm", "pgd", "pgdl2", "square", "noise")
 
 
 # No pixel at an end of [0, 1], none equal to that of a training image: there a distance has no slope.
 IMAGES = normal(3, seed=3) // 2 + planted.images(3, low=30, high=50)
-
-
-def attacked(detector: torch.nn.Module, *specs: AttackSpec) -> list[AttackResult]:
-    with torch.no_grad():
-        validation = detector(normal(8, seed=2).float() / 255)
-    return run_attacks(detector, IMAGES, planted.normal_labels(3), validation, specs)
 
 
 @pytest.mark.parametrize("attack", PLACES)
@@ -46,7 +39,7 @@ def test_what_fits_a_detector_stays_in_the_ball_and_moves_scores_no_less_than_no
     detector = kept(name)
     specs = [attack_spec(attack, method, epsilon=EPSILON, steps=3, queries=20) for method in TRIED]
     specs = [spec for spec in specs if fits(spec, detector.traits)]
-    for result in attacked(detector, *specs):
+    for result in attacked(detector, IMAGES, *specs):
         assert Ball(METHODS[result.spec.method].norm, EPSILON).contains(result.perturbed, IMAGES / 255).all()
         assert result.max_perturbation > 0
         # Only attack1 pushes the very score; the others may move it the wrong way.
@@ -69,8 +62,9 @@ def test_a_gradient_method_on_a_detector_without_gradients_is_a_sentence() -> No
         assert fits(spec, detector.traits) != METHODS[method].uses_gradient
         if METHODS[method].uses_gradient:
             with pytest.raises(UserError, match=f"{method} needs gradients and stepped has none; use square or noise"):
-                attacked(detector, spec)
-    square, noise = attacked(detector, *(attack_spec("attack1", m, epsilon=EPSILON) for m in ("square", "noise")))
+                attacked(detector, IMAGES, spec)
+    specs = [attack_spec("attack1", method, epsilon=EPSILON) for method in ("square", "noise")]
+    square, noise = attacked(detector, IMAGES, *specs)
     assert square.strength > noise.strength
 
 
@@ -80,7 +74,7 @@ def test_an_attack_on_views_that_a_detector_has_not_is_a_sentence(name: str, att
     spec = attack_spec(attack, "fgsm", epsilon=EPSILON)
     assert not fits(spec, DETECTORS[name].traits)
     with pytest.raises(UserError, match=f"{attack} perturbs views and {DETECTORS[name].title} has none; give"):
-        attacked(kept(name), spec)
+        attacked(kept(name), IMAGES, spec)
 
 
 STUDY = """

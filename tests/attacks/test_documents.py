@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from puzzle_study.attacks.methods import REFUSED
-from puzzle_study.attacks.reference import flags_table, methods_table, refused_table
+from puzzle_study.attacks.flags import FLAGS
+from puzzle_study.attacks.methods import METHODS, REFUSED, Method
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
@@ -16,10 +17,31 @@ from puzzle_study.errors import UserError
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 
-@pytest.mark.parametrize("table", [methods_table, refused_table, flags_table])
-def test_the_page_holds_the_tables_of_the_code(table: object) -> None:
-    assert callable(table)
-    assert table() in PAGE.read_text(encoding="utf-8")
+def needs(method: Method) -> str:
+    if method.torchattacks is None:
+        return "nothing"
+    if method.black_box:
+        return "`queries` scores"
+    return "`steps` gradients" if method.iterated else "one gradient"
+
+
+def method_row(name: str, method: Method) -> tuple[str, ...]:
+    ball = {"linf": "max-norm", "l2": "Euclidean"}[method.norm]
+    chance = "yes" if method.random else "no"
+    return f"`{name}`", method.torchattacks or "–", ball, needs(method), chance, method.note
+
+
+TABLES: dict[str, Iterable[tuple[str, ...]]] = {
+    "| method | torchattacks | ball | needs | random start | note |": [method_row(*one) for one in METHODS.items()],
+    "| torchattacks | not run because it |": REFUSED.items(),
+    "| flag | meaning |": [(f"`{name}`", meaning) for name, meaning in FLAGS.items()],
+}
+
+
+@pytest.mark.parametrize("head", TABLES)
+def test_the_page_holds_the_tables_of_the_code(head: str) -> None:
+    lines = [head, "|---" * (head.count("|") - 1) + "|", *(f"| {' | '.join(row)} |" for row in TABLES[head])]
+    assert "\n".join(lines) in PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -34,5 +56,5 @@ def test_what_does_not_fit_is_refused_with_its_reason_in_code_and_in_a_study_fil
 
 
 def test_unknown_methods_get_a_suggestion() -> None:
-    with pytest.raises(UserError, match=r"attack method fsgm is unknown; did you mean fgsm\?"):
+    with pytest.raises(UserError, match=r"fsgm is unknown; did you mean fgsm\?"):
         attack_spec("attack1", "fsgm", epsilon=0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from puzzle_study.attacks.flags import FLAGS, comparing_flags
+from puzzle_study.attacks.flags import compared
 from puzzle_study.attacks.specs import AttackSpec, attack_spec
 
 
@@ -39,7 +39,5 @@ def test_comparisons(
     others: list[tuple[AttackSpec, float]], mine: tuple[AttackSpec, float, float], expected: list[str]
 ) -> None:
     one, strength, noise = mine
-    specs, strengths = [one, *(other for other, _ in others)], [strength, *(reached for _, reached in others)]
-    found = comparing_flags(specs, strengths, [noise] + [0.0] * len(others))
-    assert found[0] == expected
-    assert set(found[0]) <= set(FLAGS)
+    found = [(one, strength, ["zero_gradient"]), *((other, reached, [""]) for other, reached in others)]
+    assert compared(found, [noise] + [0.0] * len(others))[0] == ("zero_gradient", *expected)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from puzzle_study.attacks.adapter import Centre, ScoreLogits
 from puzzle_study.attacks.ball import Ball
 from puzzle_study.attacks.objectives import WholeScore
-from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.detectors.memory import AtOnce
 
@@ -57,10 +56,7 @@ def test_a_saturated_softmax_has_no_gradient() -> None:
     """What the adapter avoids: plain logits with a large gain read as robustness."""
     score_N = torch.tensor([0.5, 0.8, 1.0, 1.5, 2.0], requires_grad=True)
     margin_N = 100 * (score_N - 1.1)
-    for logits in (
-        torch.stack((-margin_N, margin_N), 1),
-        torch.stack((-margin_N, torch.zeros(5)), 1),
-    ):
+    for logits in (torch.stack((-margin_N, margin_N), 1), torch.stack((-margin_N, torch.zeros(5)), 1)):
         loss = F.cross_entropy(logits, torch.zeros(5, dtype=torch.int64), reduction="sum")
         (slope,) = torch.autograd.grad(loss, score_N, retain_graph=True)
         assert (slope == 0).any()
@@ -76,8 +72,8 @@ def test_attacks_do_not_depend_on_the_size_of_scores(method: str, size: float) -
     spec = attack_spec("attack1", method, epsilon=0.05, steps=5)
     gains = []
     for one in (1.0, size):
-        detector = planted.Linear(size=one)
-        (result,) = run_attacks(detector, x_NCHW, planted.normal_labels(3), one * torch.tensor([50.0, 50.1]), [spec])
+        validation = [50.0 * one, 50.1 * one]
+        (result,) = planted.attacked(planted.Linear(size=one), x_NCHW, spec, validation=validation)
         assert "zero_gradient" not in result.flags
         gains.append((result.scores - result.clean_scores).double() / one)
     torch.testing.assert_close(gains[0], gains[1], rtol=1e-2, atol=1e-6)

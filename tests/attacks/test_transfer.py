@@ -5,13 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.attacks.transfer import aggregation_matrix, score_all, transferred
 
 from . import planted
-
-FGSM = attack_spec("attack1", "fgsm", epsilon=0.05)
+from .planted import attacked, fgsm
 
 
 def test_matrix_holds_adaptive_attacks_on_its_diagonal() -> None:
@@ -24,28 +22,20 @@ def test_matrix_holds_adaptive_attacks_on_its_diagonal() -> None:
     by_name = {(cell.spec.method, cell.attacked, cell.scoring): cell for cell in cells}
     for method in ("fgsm", "pgd"):
         for scoring in ("min", "avg", "max"):
-            adaptive = by_name[method, scoring, scoring]
-            gain = _gain(adaptive.scores - adaptive.clean_scores, labels)
-            for attacked in ("min", "avg", "max"):
-                other = by_name[method, attacked, scoring]
-                torch.testing.assert_close(other.clean_scores, adaptive.clean_scores)
-                assert _gain(other.scores - other.clean_scores, labels) <= gain + 1e-4
+            seen = {name: by_name[method, name, scoring] for name in ("min", "avg", "max")}
+            change = {name: torch.where(labels, -1, 1) * (c.scores - c.clean_scores) for name, c in seen.items()}
+            for name, cell in seen.items():
+                torch.testing.assert_close(cell.clean_scores, seen[scoring].clean_scores)
+                assert change[name].mean() <= change[scoring].mean() + 1e-4
     avg = by_name["fgsm", "avg", "avg"]
-    validation = detector.scores(detector.validation_NK)
-    (direct,) = run_attacks(detector, x_NCHW, labels, validation, specs[:1])
+    (direct,) = attacked(detector, x_NCHW, specs[0], labels=labels.tolist())
     torch.testing.assert_close(avg.scores, direct.scores, rtol=1e-5, atol=0)
-
-
-def _gain(change_N: torch.Tensor, labels_N: torch.Tensor) -> float:
-    return float((torch.where(labels_N, -1, 1) * change_N).mean())
 
 
 def test_transfer_to_another_detector() -> None:
     source, target = planted.Linear(seed=0), planted.Linear(seed=1)
-    x_NCHW, labels = planted.images(3, low=51, high=204), torch.tensor([False, True, False])
-    (result,) = run_attacks(
-        source, x_NCHW, labels, torch.tensor([0.9, 1.1]), [attack_spec("attack1", "fgsm", epsilon=0.05)]
-    )
+    x_NCHW = planted.images(3, low=51, high=204)
+    (result,) = attacked(source, x_NCHW, fgsm(), labels=[False, True, False])
     scores = transferred(result, target, x_NCHW)
     gain = 0.05 * (source.weight.sign() * target.weight).sum()
     torch.testing.assert_close(scores - score_all(target, x_NCHW), gain * torch.tensor([1, 0, 1]), rtol=1e-3, atol=1e-6)
@@ -54,13 +44,6 @@ def test_transfer_to_another_detector() -> None:
 
 def test_transfer_needs_all_images() -> None:
     x_NCHW = planted.images(3)
-    (result,) = run_attacks(
-        planted.Linear(),
-        x_NCHW,
-        planted.normal_labels(3),
-        torch.ones(2),
-        [attack_spec("attack1", "fgsm", epsilon=0.05)],
-        keep=1,
-    )
+    (result,) = attacked(planted.Linear(), x_NCHW, fgsm(), keep=1)
     with pytest.raises(ValueError, match="3 images were attacked and 1 kept; run with keep=None"):
         transferred(result, planted.Linear(), x_NCHW)

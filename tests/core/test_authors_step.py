@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from puzzle_study.config import layers
+from puzzle_study.detectors.base import Context, Shape
 from puzzle_study.detectors.puzzle_ae import puzzles, training
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
@@ -68,16 +69,7 @@ def step(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Trainer, Tensor, l
     values = settings(case)
     _, channels, side, _ = SHAPES[case]
     assert values.train.precision == "float32"
-    trainer = Trainer(
-        values,
-        puzzles.puzzle_set(values.puzzle, normal_class="3", dataset=case),
-        channels=channels,
-        height=side,
-        width=side,
-        seed=0,
-        device=tiny.CPU,
-        precision=values.train.precision,
-    )
+    trainer = Trainer(values, Context(Shape(channels, side, side), 0, tiny.CPU, values.train.precision, case, "3"))
     assert trainer.discriminator is not None
     fill(trainer.network, "network")
     fill(trainer.discriminator, "discriminator")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import shutil
@@ -73,7 +72,7 @@ def assert_damaged(folder: Path, reason: str = ".*") -> None:
 def test_a_loaded_network_has_its_weights_in_the_layouts_of_the_trained_one(side: int, tmp_path: Path) -> None:
     """Or sums run in another order; 39 pixels are padded to 40, where layouts change."""
     trained = tiny.trainer(tiny.settings(), side=side).network
-    files.save(PuzzleDetector(trained, SIX, shape=Shape(1, side, side), base_channels=2), tmp_path, {})
+    files.save(PuzzleDetector(trained, SIX, shape=Shape(1, side, side)), tmp_path, {})
     loaded = load_detector(tmp_path, device=CPU)
     assert isinstance(loaded, PuzzleDetector)
     strides = [[weight.stride() for weight in network.parameters()] for network in (loaded.network, trained)]
@@ -183,7 +182,10 @@ LARGE: dict[str, tuple[Edit, str]] = {
     "channels": (lambda c: c["image"].update(channels=10**7), "images have 1 to 1024 channels, not 10000000"),
     "base_channels": (lambda c: c["described"].update(base_channels=2000), "base_channels is 1 to 256, not 2000"),
     "weights": (lambda c: c["described"].update(base_channels=256), "detector.json wants .* of size .256, 1, 3, 3."),
-    "grid": (lambda c: c["described"]["puzzles"].update(grid=30_000), "its puzzles are no permutations of 30000×30000"),
+    "grid": (
+        lambda c: c["described"]["puzzles"].update(grid=30_000),
+        "its puzzles are not permutations of 30000×30000",
+    ),
     "permutations": (
         lambda c: c["described"]["puzzles"].update(permutations=[[1, 0, 2, 3]] * 513),
         "its 513 permutations are more than 512",
@@ -297,19 +299,9 @@ def test_damaged_weights_never_raise_anything_but_a_sentence(
     shutil.rmtree(folder)
 
 
-class Malicious:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.marker),)
-
-
 def test_a_pickle_with_code_is_refused_and_nothing_is_executed(saved: Path, tmp_path: Path) -> None:
     marker = tmp_path / "executed"
-    replace_weights(saved, pickle.dumps(Malicious(marker)))
+    replace_weights(saved, pickle.dumps(tiny.Malicious(marker)))
     assert_damaged(saved)
     assert not marker.exists()
     pickle.loads((saved / WEIGHTS).read_bytes())

@@ -83,14 +83,6 @@ def test_float32_on_a_gpu_is_not_rounded_to_tf32_and_the_flags_of_the_process_ar
     assert settings_of_cudnn() == before
 
 
-def test_a_pytorch_without_flags_of_convolutions_has_the_older_flag_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    older = types.SimpleNamespace(allow_tf32=True)
-    monkeypatch.setattr(torch.backends, "cudnn", older)
-    with autocast(CUDA, "float32"):
-        assert not older.allow_tf32
-    assert older.allow_tf32
-
-
 def test_float32_on_a_cpu_leaves_the_flags_alone() -> None:
     before = settings_of_cudnn()
     with autocast(tiny.CPU, "float32"):

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from puzzle_study import config
+from puzzle_study.attacks.methods import METHODS
 from puzzle_study.config import layers, read, text
 from puzzle_study.config.axes import combinations, setting_of
 from puzzle_study.config.check import searchable
 from puzzle_study.config.forms import Form
-from puzzle_study.datasets import TaskSpec
+from puzzle_study.datasets import DATASETS, TaskSpec
+from puzzle_study.detectors.puzzle_ae.settings import Variant
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
@@ -187,38 +188,69 @@ def test_a_reference_that_is_one_of_the_detectors_is_not_trained_twice(form: str
 
 # The way back
 
+WORDS = ["no", "yes", "08", "010", "1e-3", "1e5", "-1", "null", "true", "~", "ü", "3", "2020-01-01", ".5", "8/255", "'"]
+WORDS += ["a: b", "# c", "", " x "]
+texts = st.one_of(st.sampled_from(WORDS), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8))
+study_names = st.sampled_from(["08", "1e3", "no", "1", "1.5", "a.b"]) | st.from_regex(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True
+)
+parts = st.floats(0, 1, exclude_min=True)
+
+SHARED: dict[str, st.SearchStrategy[Any]] = {
+    "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
+    "data.root": texts,
+    "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4, unique_by=str),
+    "data.augment_to": st.none() | st.integers(1, 900),
+    "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
+    "data.validation_count": st.none() | st.integers(1, 900),
+    "attacks.epsilons": st.lists(st.one_of(st.floats(0, 1), st.just("8/255")), min_size=1, max_size=3),
+    "attacks.methods": st.lists(st.sampled_from(list(METHODS)), min_size=1, max_size=3),
+    "attacks": st.none(),
+    "references": st.lists(st.sampled_from(list(DETECTORS)), max_size=3, unique=True),
+    "resources.cpu": st.floats(0.1, 64),
+}
 OWN: dict[str, st.SearchStrategy[Any]] = {
     "preset": st.sampled_from(["paper", "fast", "authors_code"]),
-    "variant": st.sampled_from(["PAE", "CPAE-G", "Rot-AE"]),
-    "train.epochs": st.integers(0, 9),
+    "variant": st.sampled_from(get_args(Variant)),
+    "puzzle.grid": st.sampled_from([2, 3]),
+    "puzzle.per_batch": st.booleans(),
     "model.base_channels": st.integers(1, 9),
+    "model.discriminator_channels": st.none() | st.integers(1, 256),
+    "train.epochs": st.integers(0, 9),
+    "train.learning_rate": parts,
+    "train.adversary.epsilon": st.one_of(st.floats(0, 1), st.sampled_from(["8/255", "10/255"])),
+    "score.permutations": st.one_of(st.just("all"), st.integers(1, 3)),
 }
-AXES: dict[str, dict[str, Any]] = {
-    "train.learning_rate": {"log_uniform": [1e-4, 1e-2]},
-    "train.adversary.epsilon": {"choice": ["8/255", 0.1], "when": {"train.adversary.method": ["fgsm"]}},
-    "score.error": {"choice": ["l2", "mse"]},
+AXES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "train.learning_rate": st.floats(1e-5, 1e-3).map(lambda low: {"log_uniform": [low, 0.01]}),
+    "train.epochs": st.tuples(st.integers(0, 5), st.integers(6, 100)).map(lambda ends: {"int_uniform": list(ends)}),
+    "train.plateau_factor": st.just({"uniform": [0.1, 0.9]}),
+    "train.adversary.alpha": st.lists(st.floats(0.01, 10), min_size=1, max_size=3).map(lambda values: {"grid": values}),
+    "train.adversary.epsilon": st.just({"choice": ["8/255", 0.1], "when": {"train.adversary.method": ["fgsm"]}}),
+    "score.error": st.just({"choice": ["l2", "mse"]}),
 }
 WITH_SETTINGS = ("puzzle_ae", "untrained")
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
-    """A study file's content in one form or the other, with settings and axes of its detectors."""
+    """A study file's content in one form or the other, with settings of every type and axes of its detectors."""
+
+    def some(options: Mapping[str, st.SearchStrategy[Any]]) -> dict[str, Any]:
+        return {name: draw(options[name]) for name in draw(st.lists(st.sampled_from(list(options)), unique=True))}
+
     several = draw(st.booleans())
     names = draw(st.lists(st.sampled_from(list(DETECTORS)), min_size=1, max_size=3 if several else 1, unique=True))
-    document: dict[str, Any] = {"name": "drawn", "data": {"name": draw(st.sampled_from(["digits", "mvtec", "folder"]))}}
+    document: dict[str, Any] = {"name": draw(study_names), "data": {"name": draw(st.sampled_from(list(DATASETS)))}}
     document |= {"detectors": dict.fromkeys(names)} if several else {"detector": names[0]}
-    searched: dict[str, Any] = {}
-    for name in names:
-        if name in WITH_SETTINGS:
-            for key in draw(st.lists(st.sampled_from(list(OWN)), unique=True)):
-                place = f"detectors.{name}.{key}" if several else key
-                document = layers.merge(document, layers.nested(place, draw(OWN[key])))
-            front = f"{name}." if several else ""
-            for key in draw(st.lists(st.sampled_from(list(AXES)), unique=True)):
-                axis = searched[f"{front}{key}"] = deepcopy(AXES[key])
-                if "when" in axis:
-                    axis["when"] = {f"{front}{other}": values for other, values in axis["when"].items()}
+    chosen, searched = some(SHARED), dict[str, Any]()
+    for name in filter(WITH_SETTINGS.__contains__, names):
+        front = f"{name}." if several else ""
+        chosen |= {f"detectors.{front}{key}" if several else key: value for key, value in some(OWN).items()}
+        for key, axis in deepcopy(some(AXES)).items():  # YAML would write a list that is used twice as an alias
+            when = {f"{front}{other}": values for other, values in axis.get("when", {}).items()}
+            searched[f"{front}{key}"] = axis | ({"when": when} if when else {})
+    document = layers.merge(document, *(layers.nested(name, value) for name, value in chosen.items()))
     if several and draw(st.booleans()):
         searched["detector"] = {"choice": names}
     if searched:
@@ -226,7 +258,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@examples(60)
+@pytest.mark.slow
+@examples(80)
 @given(document=documents())
 def test_a_study_of_either_form_is_dumped_and_read_back_as_the_same(
     tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
@@ -238,8 +271,7 @@ def test_a_study_of_either_form_is_dumped_and_read_back_as_the_same(
     assert list(again.study.detectors) == list(study.detectors)
     assert read.dump(again.study) == read.dump(study)
     for name in study.detectors:
-        values: dict[str, config.Scalar] = {"detector": name}
-        assert again.configuration(values) == study.settings(name)
+        assert again.configuration({"detector": name}) == study.settings(name)
 
 
 # Wrong forms
@@ -276,7 +308,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "axis out of range": (SPACE + f"    {LAMBDA}: {{grid: [1000]}}\n", 8, f"`{LAMBDA}` .*less .*1000"),
     "axis under the other": (
         SPACE + f"    {LAMBDA}: {{grid: [1], when: {{detector: [pca]}}}}\n", 8,
-        f"`{LAMBDA}` belongs to puzzle_ae only; remove `detector`",
+        f"`{LAMBDA}` is searched under puzzle_ae alone; remove `detector`",
     ),
     "axis of one detector": (
         DATA + "detector: pca\nsearch: {space: {detector: {choice: [pca]}}}\n", 3, "`detector` is not a setting",

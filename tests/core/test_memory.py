@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.attacks.transfer import aggregation_matrix
 from puzzle_study.config import Reading
 from puzzle_study.detectors import checkpoint, files
-from puzzle_study.detectors.memory import AtOnce, halving, is_out_of_memory, needed_gib
+from puzzle_study.detectors.memory import AtOnce, halving, needed_gib
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.training import Trainer
@@ -24,6 +23,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.trials.run import run
 
+from ..attacks.planted import attacked, fgsm
 from . import tiny
 from .tiny import CPU
 
@@ -53,13 +53,7 @@ class Small(nn.Module):
 def small(detector: PuzzleDetector, room: int, room_with_gradient: int | None = None) -> PuzzleDetector:
     """The same detector where memory is short."""
     network: Any = Small(detector.network, room, room_with_gradient)
-    other = PuzzleDetector(
-        network,
-        detector.puzzle_set,
-        shape=detector.shape,
-        base_channels=detector.base_channels,
-        reading=detector.reading,
-    )
+    other = PuzzleDetector(network, detector.puzzle_set, shape=detector.shape, reading=detector.reading)
     other.validation_NK = detector.validation_NK
     return other
 
@@ -79,37 +73,28 @@ def calibrated(aggregation: str = "avg") -> PuzzleDetector:
 
 
 @pytest.mark.parametrize("room", [1, 3, 20, 50])
-def test_scoring_that_runs_out_of_memory_goes_on_with_half_as_much_and_the_same_numbers(room: int) -> None:
-    detector, images = calibrated(), tiny.images(30)
-    short = small(detector, room)
-    found = short.error_matrix(images)
-    torch.testing.assert_close(found, detector.error_matrix(images), rtol=1e-5, atol=0)
-    sizes = sizes_of(short)
-    assert max(sizes) > room
-    sizes.clear()
-    short.error_matrix(images)
-    assert max(sizes) <= room, "what did not fit is not tried again"
-
-
 @pytest.mark.parametrize("aggregation", ["min", "avg"])
-@pytest.mark.parametrize("room", [1, 3, 20])
-def test_error_maps_in_little_memory_are_the_same(room: int, aggregation: str) -> None:
-    detector, images = calibrated(aggregation), tiny.images(9)
-    short = small(detector, room)
-    for found, expected in zip(short.maps(images), detector.maps(images), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
-    sizes = sizes_of(short)
-    assert max(sizes) > room
-    sizes.clear()
-    short.maps(images)
-    assert max(sizes) <= room, "what did not fit is not tried again"
+def test_scores_and_maps_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_numbers(
+    room: int, aggregation: str
+) -> None:
+    detector, images = calibrated(aggregation), tiny.images(15)
+    for work in (PuzzleDetector.error_matrix, PuzzleDetector.maps):
+        short = small(detector, room)
+        torch.testing.assert_close(work(short, images), work(detector, images), rtol=1e-5, atol=1e-7)
+        sizes = sizes_of(short)
+        assert max(sizes) > room
+        sizes.clear()
+        work(short, images)
+        assert max(sizes) <= room, "what did not fit is not tried again"
 
 
 @pytest.mark.parametrize("work", [PuzzleDetector.error_matrix, PuzzleDetector.maps])
 def test_memory_that_does_not_suffice_for_one_puzzle_is_a_sentence(
     work: Callable[[PuzzleDetector, Tensor], object],
 ) -> None:
-    with pytest.raises(UserError, match=r"one view of an image at a time \(CUDA out of memory.*lower data\.size or"):
+    with pytest.raises(
+        UserError, match=r"memory for one view of an image at a time \(CUDA out of memory.*lower data\.size or"
+    ):
         work(small(calibrated(), 0), tiny.images(2))
 
 
@@ -121,27 +106,24 @@ def test_attacks_that_run_out_of_memory_go_on_with_half_as_much_and_the_same_num
 ) -> None:
     """Gradients need more room than values: they run out later, in the middle of an attack."""
     detector, images = calibrated(aggregation), tiny.images(5)
-    labels = torch.zeros(len(images), dtype=torch.bool)
-    validation = detector.scores(detector.validation_NK)
     specs = [attack_spec(attack, "fgsm", epsilon=0.05), attack_spec(attack, "pgdl2", epsilon=0.05, steps=2)]
-    expected = run_attacks(detector, images, labels, validation, specs, compare=False)
+    expected = attacked(detector, images, *specs, compare=False)
     short = small(detector, 8, 3)
-    for one, other in zip(expected, run_attacks(short, images, labels, validation, specs, compare=False), strict=True):
+    for one, other in zip(expected, attacked(short, images, *specs, compare=False), strict=True):
         torch.testing.assert_close(other.clean_scores, one.clean_scores, rtol=1e-5, atol=0)
         torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
         assert other.flags == one.flags
     refused = sum(size > 8 for size in sizes_of(short))
     assert 0 < refused <= 16, "halved once and for all, not for every batch"
     with pytest.raises(UserError, match="one view of an image at a time"):
-        run_attacks(small(detector, 8, 0), images, labels, validation, specs, compare=False)
+        attacked(small(detector, 8, 0), images, *specs, compare=False)
 
 
 @pytest.mark.slow
 def test_the_matrix_of_aggregations_is_measured_in_little_memory_too() -> None:
-    detector, images = calibrated(), tiny.images(4)
-    labels, spec = torch.zeros(4, dtype=torch.bool), attack_spec("attack1", "fgsm", epsilon=0.05)
-    expected = aggregation_matrix(detector, images, labels, [spec])
-    found = aggregation_matrix(small(detector, 5, 2), images, labels, [spec])
+    detector, images, labels = calibrated(), tiny.images(4), torch.zeros(4, dtype=torch.bool)
+    expected = aggregation_matrix(detector, images, labels, [fgsm()])
+    found = aggregation_matrix(small(detector, 5, 2), images, labels, [fgsm()])
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other.scores, one.scores, rtol=1e-4, atol=0)
 
@@ -153,19 +135,8 @@ def test_a_detector_that_makes_no_puzzles_is_attacked_with_fewer_images_at_once(
                 raise torch.OutOfMemoryError(GPU_ERROR)
             return x_NCHW.mean((1, 2, 3))
 
-    images, labels = tiny.images(7), torch.zeros(7, dtype=torch.bool)
-    (result,) = run_attacks(
-        Mean(), images, labels, torch.rand(20), [attack_spec("attack1", "fgsm", epsilon=0.05)], compare=False
-    )
+    (result,) = attacked(Mean(), tiny.images(7), fgsm(), compare=False)
     assert bool((result.scores > result.clean_scores).all())
-
-
-def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
-    def broken() -> None:
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        halving(AtOnce(8), broken)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +159,20 @@ def test_memory_that_runs_out_in_a_library_of_the_gpu_is_known_by_its_names(word
     assert halving(at_once, work) == 1
 
 
-@pytest.mark.parametrize("words", ["CUDA error: device-side assert triggered", "cuDNN error: CUDNN_STATUS_BAD_PARAM"])
-def test_other_errors_of_a_gpu_are_not(words: str) -> None:
-    assert not is_out_of_memory(RuntimeError(words))
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mat1 and mat2 shapes cannot be multiplied",
+        "CUDA error: device-side assert triggered",
+        "cuDNN error: CUDNN_STATUS_BAD_PARAM",
+    ],
+)
+def test_other_errors_are_not_taken_for_lack_of_memory(words: str) -> None:
+    def broken() -> None:
+        raise RuntimeError(words)
+
+    with pytest.raises(RuntimeError, match=words):
+        halving(AtOnce(8), broken)
 
 
 def test_a_full_gpu_is_not_a_damaged_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,23 @@
-"""Good study files: what their words mean, which layer wins, and the way back to YAML."""
+"""Good study files: what their words mean, and which layer wins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from puzzle_study import config
-from puzzle_study.attacks.methods import METHODS
-from puzzle_study.config import forms, layers, read, text
+from puzzle_study.config import forms, layers, read
 from puzzle_study.config.axes import combinations, setting_of
 from puzzle_study.config.read import StudyFile
 from puzzle_study.datasets import DATASETS
-from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings, Variant
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.registry import DETECTORS
 
-from .tiny import examples, own
+from .tiny import own
 
 
 def load_file(
@@ -265,81 +261,7 @@ def test_every_setting_is_documented(model: type[BaseModel]) -> None:
             test_every_setting_is_documented(section)
 
 
-# The way back
-
-
-WORDS = ["no", "yes", "08", "010", "1e-3", "1e5", "-1", "null", "true", "~", "ü", "3", "2020-01-01", ".5", "8/255", "'"]
-WORDS += ["a: b", "# c", "", " x "]
-texts = st.one_of(st.sampled_from(WORDS), st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8))
-names = st.one_of(
-    st.sampled_from(["08", "1e3", "no", "1", "1.5", "a.b"]),
-    st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True),
-)
-parts = st.floats(0, 1, exclude_min=True)
-
-AXES: dict[str, st.SearchStrategy[dict[str, Any]]] = {
-    "train.lambda": st.tuples(parts, st.floats(1.5, 100)).map(lambda pair: {"log_uniform": list(pair)}),
-    "train.epochs": st.tuples(st.integers(0, 5), st.integers(6, 100)).map(lambda pair: {"int_uniform": list(pair)}),
-    "score.aggregation": st.just({"choice": ["min", "max"]}),
-    "train.adversary.alpha": st.lists(st.floats(0.01, 10), min_size=1, max_size=3).map(lambda values: {"grid": values}),
-    "train.plateau_factor": st.just({"uniform": [0.1, 0.9], "when": {"train.schedule": ["plateau"]}}),
-}
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> dict[str, Any]:
-    """A study file's content: some settings of every type, of any data set, preset and variant."""
-    document: dict[str, Any] = {
-        "data": {"name": draw(st.sampled_from(list(DATASETS)))},
-        "name": draw(names),
-    }
-    optional: dict[str, st.SearchStrategy[Any]] = {
-        "preset": st.sampled_from(["paper", "authors_code", "fast"]),
-        "variant": st.sampled_from(get_args(Variant)),
-        "seeds": st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=3, unique=True),
-        "data.root": texts,
-        "data.normal_classes": st.lists(st.one_of(texts, st.integers(-3, 100)), min_size=1, max_size=4, unique_by=str),
-        "data.augment_to": st.none() | st.integers(1, 900),
-        "data.validation_fraction": st.floats(0, 1, exclude_min=True, exclude_max=True),
-        "data.validation_count": st.none() | st.integers(1, 900),
-        "puzzle.grid": st.sampled_from([2, 3]),
-        "puzzle.per_batch": st.booleans(),
-        "model.discriminator_channels": st.none() | st.integers(1, 256),
-        "train.learning_rate": parts,
-        "train.adversary.epsilon": st.one_of(st.floats(0, 1), st.sampled_from(["8/255", "10/255"])),
-        "score.permutations": st.one_of(st.just("all"), st.integers(1, 3)),
-        "attacks.epsilons": st.lists(st.one_of(st.floats(0, 1), st.just("8/255")), min_size=1, max_size=3),
-        "attacks.methods": st.lists(st.sampled_from(list(METHODS)), min_size=1, max_size=3),
-        "attacks": st.none(),
-        "references": st.lists(st.sampled_from(list(DETECTORS)), max_size=3, unique=True),
-        "resources.cpu": st.floats(0.1, 64),
-    }
-    for name in draw(st.lists(st.sampled_from(sorted(optional)), unique=True)):
-        document = layers.merge(document, layers.nested(name, draw(optional[name])))
-    searched = draw(st.lists(st.sampled_from(sorted(AXES)), unique=True))
-    if "train.lambda" in searched and document.get("variant") in ("PAE", "CPAE"):
-        searched.remove("train.lambda")
-    preset = layers.resolved(PuzzleSettings, document, document["data"]["name"]).get("preset")
-    if "train.plateau_factor" in searched and preset == "fast":  # whose schedule has no plateau
-        searched.remove("train.plateau_factor")
-    if searched:
-        document["search"] = {"algorithm": "random", "space": {name: draw(AXES[name]) for name in searched}}
-    return document
-
-
-@pytest.mark.slow
-@examples(150)
-@given(document=documents())
-def test_what_is_dumped_is_read_back_as_the_same_study(
-    tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "dumped.yaml"
-    path.write_text(yaml.dump(document, Dumper=text.StudyDumper), encoding="utf-8")
-    study = read.load(path).study
-    path.write_text(read.dump(study), encoding="utf-8")
-    again = read.load(path).study
-    assert again == study
-    assert read.dump(again) == read.dump(study)
+# Paths
 
 
 @pytest.mark.parametrize("name", ["mnist", "folder"])

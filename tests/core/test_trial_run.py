@@ -116,16 +116,23 @@ def test_a_record_of_another_version_or_of_a_detector_that_is_not_there_does_not
     assert records(results) == [good]
 
 
-@pytest.mark.parametrize("cut", range(1, EPOCHS + 1))
-def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(cut: int, whole: Whole, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("cut", "damaged"), [*((cut, False) for cut in range(1, EPOCHS + 1)), (2, True)])
+def test_an_interrupted_trial_goes_on_to_the_same_record_and_errors(
+    cut: int, damaged: bool, whole: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the checkpoint before the newest one, if that is damaged."""
     spec, results, record = whole
     interrupted = Results(tmp_path)
     with pytest.raises(Interrupted):
         run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(cut))
     assert read_record(interrupted, spec.key) is None
+    newest = checkpoint.checkpoints(interrupted.checkpoints(spec.key))[-1]
+    if damaged:
+        newest.write_bytes(newest.read_bytes()[:1000])
     seen: list[float] = []
     resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
-    assert seen == list(range(cut + 1, EPOCHS + 1))
+    assert seen == list(range(cut + 1 - damaged, EPOCHS + 1))
+    assert (str(newest) in caplog.text) is damaged
     assert numbers(resumed) == numbers(record)
     assert same_errors(interrupted.errors(spec.key), results.errors(spec.key))
 
@@ -147,22 +154,6 @@ def test_the_seconds_of_an_interrupted_trial_are_those_of_all_its_processes(
     now[0] = 7e6
     record = run.run(spec, results, device=CPU, on_epoch=tick)
     assert record.seconds == 2000, "what came after the last checkpoint is lost, as its work is"
-
-
-def test_a_trial_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(
-    whole: Whole, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    spec, _, record = whole
-    interrupted = Results(tmp_path)
-    with pytest.raises(Interrupted):
-        run.run(spec, interrupted, device=CPU, on_epoch=interrupt_after(2))
-    newest = checkpoint.checkpoints(interrupted.checkpoints(spec.key))[-1]
-    newest.write_bytes(newest.read_bytes()[:1000])
-    seen: list[float] = []
-    resumed = run.run(spec, interrupted, device=CPU, on_epoch=lambda row: seen.append(row["epoch"]))
-    assert seen == [2, 3]
-    assert str(newest) in caplog.text
-    assert numbers(resumed) == numbers(record)
 
 
 def test_the_record_is_whole_and_plain_json(whole: Whole) -> None:

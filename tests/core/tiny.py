@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from puzzle_study import config
 from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors.base import Shape
+from puzzle_study.detectors.base import Context, Shape
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
@@ -77,16 +79,7 @@ def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:
 
 def trainer(values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Trainer:
     """A trainer in float32 on the CPU."""
-    return Trainer(
-        own(values),
-        puzzle_set(values),
-        channels=channels,
-        height=side,
-        width=side,
-        seed=seed,
-        device=CPU,
-        precision="float32",
-    )
+    return Trainer(own(values), Context(Shape(channels, side, side), seed, CPU, "float32", values.data.name, "3"))
 
 
 def train(values: config.Settings, data: Tensor, *, seed: int = 0) -> tuple[Trainer, list[EpochLosses]]:
@@ -111,14 +104,8 @@ def detector(
         torch.manual_seed(seed)
         network = UNet(channels=channels, base_channels=2)
         initialise_unet(network, "he")
-    return PuzzleDetector(
-        network,
-        puzzles_in_play,
-        shape=Shape(channels, side, side),
-        base_channels=2,
-        reading=reading or config.Reading("l2", "max"),
-        precision="float32",
-    )
+    reading = reading or config.Reading("l2", "max")
+    return PuzzleDetector(network, puzzles_in_play, shape=Shape(channels, side, side), reading=reading)
 
 
 def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str = "puzzle_ae") -> TrialSpec:
@@ -127,6 +114,16 @@ def trial(values: Mapping[str, Any] | None = None, *, seed: int = 0, kind: str =
     if kind != "puzzle_ae":
         configuration = reference_settings(kind, configuration)
     return TrialSpec(configuration, TaskSpec("digits", "3"), seed, "0" * 16)
+
+
+class Malicious:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.marker),)
 
 
 def same_state(one: Any, other: Any) -> bool:

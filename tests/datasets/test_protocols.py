@@ -103,7 +103,7 @@ def test_every_split_is_disjoint_sized_and_repeatable(
     protocol: str, seed: int, fraction: float, train_fraction: float, limit: int | None
 ) -> None:
     found = SETS[protocol]
-    settings = {
+    settings: dict[str, Any] = {
         "split_seed": seed,
         "validation_fraction": fraction,
         "train_fraction": train_fraction,

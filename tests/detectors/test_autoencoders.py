@@ -72,7 +72,9 @@ def test_the_map_of_ae_ssim_is_zero_where_an_image_is_rebuilt_and_large_where_it
     x_NCHW = anomalous(1).float() / 255
     rebuilt_NCHW = x_NCHW.clone()
     rebuilt_NCHW[..., :2, :2] = 1 - rebuilt_NCHW[..., :2, :2]
-    (map_HW,) = AESSIM.differences(kept("ae_ssim"), x_NCHW, rebuilt_NCHW)
+    detector = kept("ae_ssim")
+    assert isinstance(detector, AESSIM)
+    (map_HW,) = detector.differences(x_NCHW, rebuilt_NCHW)
     assert float(map_HW[8:, 8:].max()) == 0
     assert float(map_HW[0, 0]) > 0.05
 

@@ -34,7 +34,7 @@ def test_several_detectors_are_listed_to_choose_from(best: Path) -> None:
 def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no detector \(detector\.json is missing\); give a folder like results"):
         find_detector(tmp_path)
-    with pytest.raises(UserError, match="nowhere is no folder; give a folder like results"):
+    with pytest.raises(UserError, match="nowhere is not a folder; give a folder like results"):
         find_detector(tmp_path / "nowhere")
 
 

@@ -43,15 +43,10 @@ def test_the_mean_of_a_map_is_the_score(name: str) -> None:
             torch.testing.assert_close(maps.square().mean((1, 2)).sqrt(), detector.scores(errors))
 
 
-def test_a_map_has_the_size_of_the_image_without_its_padding() -> None:
-    detector = tiny.detector(SETS["nine_pieces"][0])
-    _, maps = detector.maps(tiny.images(2))
-    assert maps.shape == (2, 16, 16)
-
-
-def test_no_images_have_no_maps() -> None:
-    errors, maps = tiny.detector(SETS["four_pieces"][0]).maps(tiny.images(0))
-    assert (errors.shape, maps.shape) == ((0, 6), (0, 16, 16))
+def test_a_map_has_the_size_of_the_image_without_its_padding_and_no_images_have_none() -> None:
+    for count in (0, 2):
+        errors, maps = tiny.detector(SETS["nine_pieces"][0]).maps(tiny.images(count))
+        assert (errors.shape, maps.shape) == ((count, 3), (count, 16, 16))
 
 
 @pytest.mark.parametrize("squares", [False, True])

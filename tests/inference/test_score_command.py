@@ -28,9 +28,11 @@ from .conftest import save_detector
 from .pictures import write_all_kinds, write_damaged, write_many
 
 
-def score(*words: str | Path) -> Result:
-    """Run the command in this process."""
-    return CliRunner().invoke(main, [str(word) for word in words])
+def score(*words: str | Path, code: int = 0) -> Result:
+    """Run the command in this process; it must end with this exit code."""
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -41,7 +43,6 @@ def rows(text: str) -> list[dict[str, str]]:
 def test_images_of_every_kind_get_the_score_of_their_decoded_pixels(best: Path, tmp_path: Path) -> None:
     paths = write_all_kinds(tmp_path / "images")
     result = score(best / "3", tmp_path / "images", "--fpr", "0.2")
-    assert result.exit_code == 0, result.output
     detector = load_detector(best / "3", device=tiny.CPU)
     images = torch.stack([torch.from_numpy(decode(path, Sizing(16, 1)).copy()) for path in paths])
     expected = detector.scores(detector.error_matrix(images)).double().numpy()
@@ -62,7 +63,6 @@ def test_damaged_images_are_listed_and_the_others_scored(best: Path, tmp_path: P
     good = write_many(tmp_path / "images", 3)
     bad = write_damaged(tmp_path / "images")
     result = score(best, tmp_path / "images")
-    assert result.exit_code == 0, result.output
     table = rows(result.stdout)
     assert [row["path"] for row in table] == [str(path) for path in good + bad]
     for row in table[:3]:
@@ -97,19 +97,15 @@ def test_images_far_from_the_training_images_are_counted_once(
     description = json.loads(path.read_text())
     path.write_text(json.dumps(description | {"original_sizes": {"side": side, "aspect": aspect}}))
     result = score(best, tmp_path / "images")
-    assert result.exit_code == 0, result.output
     assert result.stderr.count("warning: ") == (far > 0)
     assert far == 0 or f"warning: {far} of 3 images are far in size or aspect ratio" in result.stderr
     path.write_text(json.dumps(description | {"original_sizes": {"side": 3}}))
-    refused = score(best, tmp_path / "images")
-    assert (refused.exit_code, "original_sizes that are no sizes" in refused.stderr) == (2, True)
+    assert "original_sizes that are not sizes" in score(best, tmp_path / "images", code=2).stderr
 
 
 def test_where_nothing_can_be_scored_the_exit_code_is_1(best: Path, tmp_path: Path) -> None:
     write_damaged(tmp_path / "images")
-    result = score(best, tmp_path / "images")
-    assert result.exit_code == 1
-    assert len(rows(result.stdout)) == 3
+    assert len(rows(score(best, tmp_path / "images", code=1).stdout)) == 3
 
 
 def test_a_rate_that_the_validation_images_cannot_hold_is_said(best: Path, tmp_path: Path) -> None:
@@ -122,7 +118,7 @@ def test_the_table_goes_into_a_file_and_nothing_to_standard_output(best: Path, t
     write_many(tmp_path / "images", 2)
     target = tmp_path / "tables" / "scores.csv"
     result = score(best, tmp_path / "images", "--output", target)
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stdout == ""
     assert target.read_text() == score(best, tmp_path / "images").stdout
     assert list(target.parent.iterdir()) == [target]
 
@@ -138,8 +134,7 @@ def test_a_table_that_cannot_be_finished_leaves_the_one_before(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PuzzleDetector, "error_matrix", interrupted)
-    result = score(best, tmp_path / "images", "--output", target)
-    assert result.exit_code == 130
+    score(best, tmp_path / "images", "--output", target, code=130)
     assert target.read_text() == "before\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "results", "scores.csv"]
 
@@ -150,7 +145,6 @@ def test_overlays_are_written_for_every_image_that_can_be_read(best: Path, tmp_p
     write_many(tmp_path / "images" / "b", 2)
     plain = score(best, tmp_path / "images")
     result = score(best, tmp_path / "images", "--overlay", tmp_path / "maps")
-    assert result.exit_code == 0, result.output
     assert [row["path"] for row in rows(result.stdout)] == [row["path"] for row in rows(plain.stdout)]
     for one, other in zip(rows(result.stdout), rows(plain.stdout), strict=True):
         assert float(one["score"] or 0) == pytest.approx(float(other["score"] or 0), rel=1e-4)
@@ -175,7 +169,6 @@ def test_a_colour_detector_scores_grey_files(tmp_path: Path) -> None:
     save_detector(tmp_path / "detector", channels=3, side=18)
     write_many(tmp_path / "images", 2, side=30)
     result = score(tmp_path / "detector", tmp_path / "images", "--overlay", tmp_path / "maps")
-    assert result.exit_code == 0, result.output
     assert all(float(row["score"]) > 0 for row in rows(result.stdout))
 
 
@@ -183,21 +176,12 @@ def test_a_colour_detector_scores_grey_files(tmp_path: Path) -> None:
     ("words", "sentence"),
     [
         (["results/tiny/best"], "no images were given; add files, folders or glob patterns, or use --export FILE"),
-        (
-            ["results/tiny/best", "--export", "m.onnx", "--output", "s.csv"],
-            "--output and --overlay need images to score",
-        ),
-        (
-            ["results/tiny/best", "nowhere.png"],
-            "nowhere.png does not exist; give image files, folders or glob patterns",
-        ),
+        (["results/tiny/best", "--export", "m.onnx", "--output", "s.csv"], "--output and --overlay need images"),
+        (["results/tiny/best", "nowhere.png"], "nowhere.png does not exist; give image files, folders or glob"),
         (["images", "images"], "images holds no detector (detector.json is missing); give a folder like results/NAME"),
         (["results/tiny/best", "images", "--overlay", "images"], "--overlay images holds an image to be scored"),
         (["results/tiny/best", "images", "--output", "images/00.png/s.csv"], "images/00.png/s.csv cannot be written"),
-        (
-            ["results/tiny/best", "images", "--device", "cuda"],
-            "device cuda is not there: PyTorch sees 0 GPUs; use auto",
-        ),
+        (["results/tiny/best", "images", "--device", "cuda"], "device cuda is not there: PyTorch sees 0 GPUs"),
         (["broken", "images"], "broken/detector.json cannot be read"),
     ],
 )
@@ -210,29 +194,21 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     Path("broken").mkdir()
     Path("broken/detector.json").write_text("{")
     before = sorted(map(str, Path().rglob("*")))
-    result = score(*words)
-    assert result.exit_code == 2
+    result = score(*words, code=2)
     assert result.stdout == ""
     assert result.stderr.startswith(f"error: {sentence}")
     assert result.stderr.count("\n") == 1
     assert sorted(map(str, Path().rglob("*"))) == before
 
 
-@pytest.mark.parametrize(("rate", "sentence"), [("nan", "nan is no share between 0 and 1"), ("1", "1.0 is not in the")])
+@pytest.mark.parametrize(
+    ("rate", "sentence"), [("nan", "nan is not a share between 0 and 1"), ("1", "1.0 is not in the")]
+)
 def test_a_rate_that_is_no_share_is_a_sentence(rate: str, sentence: str, best: Path, tmp_path: Path) -> None:
     write_many(tmp_path / "images", 1)
-    result = score(best / "3", tmp_path / "images", "--fpr", rate)
-    assert result.exit_code == 2
+    result = score(best / "3", tmp_path / "images", "--fpr", rate, code=2)
     assert result.stdout == ""
     assert f"Invalid value for '--fpr': {sentence}" in result.stderr
-
-
-def test_several_detectors_are_offered_to_choose_from(best: Path, tmp_path: Path) -> None:
-    save_detector(best / "8")
-    write_many(tmp_path / "images", 1)
-    result = score(best, tmp_path / "images")
-    assert result.exit_code == 2
-    assert result.stderr == f"error: {best} holds 2 detectors; choose one: {best / '3'}, {best / '8'}\n"
 
 
 def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(

@@ -130,11 +130,6 @@ class Browser:
         """Return what came with the events of one kind."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        """Save what the page looks like."""
-        shot = self.send("Page.captureScreenshot", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(shot["data"]))
-
     def print_pdf(self) -> bytes:
         """Return the page as it is printed."""
         return base64.b64decode(self.send("Page.printToPDF")["data"])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from puzzle_study.reporting import build_report
 from puzzle_study.results import Results
-from tests.reporting.synthetic import Recipe, write_study
+from tests.reporting.pages import Page
+from tests.reporting.synthetic import SMALL, Recipe, write_study
+
+Small = Callable[..., Results]
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +25,16 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="session")
-def report(study: Results) -> Path:
+def report(study: Results) -> Page:
     """The report of that study."""
-    return build_report(study)
+    return Page(build_report(study))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    """Writes a study of one training and one reference, but for what is given."""
+
+    def write(**changes: Any) -> Results:
+        return write_study(tmp_path / str(changes.get("name", "x")), replace(SMALL, **changes))
+
+    return write

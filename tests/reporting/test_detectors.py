@@ -48,8 +48,8 @@ def rivals(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 @pytest.fixture(scope="module")
-def built(rivals: Results, tmp_path_factory: pytest.TempPathFactory) -> Section:
-    return detectors.build(load(rivals), tmp_path_factory.mktemp("figures"))
+def built(rivals: Results) -> Section:
+    return detectors.build(load(rivals))
 
 
 def test_every_detector_has_a_row_with_its_auroc_and_what_an_attack_leaves(rivals: Results, built: Section) -> None:
@@ -81,4 +81,4 @@ def test_the_classes_stand_below_each_other(built: Section) -> None:
 
 
 def test_a_study_of_one_detector_has_no_such_section(tmp_path: Path) -> None:
-    assert detectors.build(load(write_study(tmp_path)), tmp_path).blocks == ()
+    assert detectors.build(load(write_study(tmp_path))).blocks == ()

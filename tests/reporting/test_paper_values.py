@@ -8,30 +8,34 @@ from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.paper_values import Conditions
 
+TWELFTH = Conditions(train_fraction=1 / 12)
+
 
 @pytest.mark.parametrize(
-    ("dataset", "variant", "aggregation", "grid", "source", "normal_class", "value", "mean"),
+    ("dataset", "conditions", "aggregation", "source", "normal_class", "value", "mean"),
     [
-        ("mnist", "CPAE-G", "max", 2, "Table 1", "8", 0.9414, 0.980),
-        ("cifar10", "CPAE-G", "avg", 2, "Table 8, CPAE-G, avg", "8", 0.8334, 0.7247),
-        ("cifar10", "PAE", "min", 2, "Table 8, PAE, min", "0", 0.7632, 0.6951),
-        ("mvtec", "CPAE-G", "avg", 2, "Table 2", "bottle", 0.9424, 0.7763),
-        ("mvtec", "Rot-AE", "avg", 2, "Table 6, Rot-AE", "bottle", 0.9096, 0.7649),
+        ("mnist", Conditions(), "max", "Table 1", "8", 0.9414, 0.980),
+        ("mnist", Conditions(grayscale=True), "max", "Table 1", "8", 0.9414, 0.980),
+        ("mnist", Conditions(max_train_images=1200), "max", "Table 1", "8", 0.9414, 0.980),
+        ("mnist", Conditions(train_fraction=0.0833), "max", "Table 9", "8", 0.8981, 0.949),
+        ("cifar10", Conditions(), "avg", "Table 8, CPAE-G, avg", "8", 0.8334, 0.7247),
+        ("cifar10", Conditions(variant="PAE"), "min", "Table 8, PAE, min", "0", 0.7632, 0.6951),
+        ("mvtec", Conditions(), "avg", "Table 2", "bottle", 0.9424, 0.7763),
+        ("mvtec", Conditions(variant="Rot-AE"), "avg", "Table 6, Rot-AE", "bottle", 0.9096, 0.7649),
     ],
 )
 def test_values_by_class(
     dataset: str,
-    variant: str,
+    conditions: Conditions,
     aggregation: str,
-    grid: int,
     source: str,
     normal_class: str,
     value: float,
     mean: float,
 ) -> None:
-    found = paper_values.auroc(dataset, Conditions(variant=variant, grid=grid), aggregation=aggregation)
+    found = paper_values.auroc(dataset, conditions, aggregation=aggregation)
     assert found is not None
-    assert found.source == source
+    assert (found.source, found.last20) == (source, True)
     assert found.by_class[normal_class] == pytest.approx(value)
     assert found.mean == pytest.approx(mean)
 
@@ -55,6 +59,32 @@ def test_classifiers_of_transformations_have_tables_5_and_6(
     assert found.mean == pytest.approx(mean)
     assert paper_values.auroc(dataset, Conditions(method=method, grayscale=True)) is None
     assert paper_values.auroc("mnist", Conditions(method="RotNet")) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "fraction", "source", "normal_class", "value"),
+    [
+        ("LSA", "mnist", 1.0, "Table 1, LSA", "8", 0.953),
+        ("LSA", "mnist", 1 / 12, "Table 9, LSA", "8", 0.7656),
+        ("DSVDD", "cifar10", 1.0, "Table 1, DSVDD", "1", 0.659),
+        ("one-class SVM", "fashion_mnist", 1.0, "Table 1, OCSVM", "1", 0.99),
+        ("AE-SSIM", "mvtec", 1.0, "Table 2, AE-SSIM", "bottle", 0.88),
+        ("LSA", "head_ct", 1.0, "Table 4, LSA", "0", 0.8167),
+    ],
+)
+def test_other_detectors_have_the_rows_that_the_paper_prints_of_them(
+    method: str, dataset: str, fraction: float, source: str, normal_class: str, value: float
+) -> None:
+    found = paper_values.auroc(dataset, Conditions(method=method, train_fraction=fraction))
+    assert found is not None
+    assert (found.source, found.by_class[normal_class]) == (source, pytest.approx(value))
+    assert paper_values.auroc(dataset, Conditions(method="PatchCore")) is None
+
+
+def test_a_row_that_cannot_be_right_says_so() -> None:
+    found = paper_values.auroc("fashion_mnist", Conditions(method="DSVDD"))
+    assert found is not None
+    assert "OCSVM in another order" in found.source
 
 
 def test_nine_parts_are_told_apart() -> None:
@@ -89,15 +119,12 @@ def test_table_4_has_its_spread_and_an_fpr_whose_tpr_it_does_not_state(
 
 
 def test_fewer_images_epochs_channels_or_pixels_are_a_fraction_of_the_budget() -> None:
-    def short(own: dict[str, int], **images: int | None) -> str:
-        return paper_values.fraction_of_budget(PuzzleSettings, "mnist", own.get, **images)
-
     whole = {"train.epochs": 600, "model.base_channels": 64}
-    assert short(whole, size=None, max_train_images=None) == ""
-    assert short({"train.epochs": 6, "model.base_channels": 8}, size=16, max_train_images=1200) == (
+    assert paper_values.fraction_of_budget(PuzzleSettings, "mnist", whole.get) == ""
+    less = {"train.epochs": 6, "model.base_channels": 8, "data.size": 16, "data.max_train_images": 1200}
+    assert paper_values.fraction_of_budget(PuzzleSettings, "mnist", less.get) == (
         "6 of 600 epochs, 8 of 64 base channels, 16 of 28 pixels a side, at most 1200 training images"
     )
-    assert paper_values.auroc("mnist", Conditions(max_train_images=1200)) == paper_values.auroc("mnist")
 
 
 @pytest.mark.parametrize(("dataset", "variant"), [("digits", "CPAE-G"), ("folder", "CPAE-G"), ("mnist", "PAE")])
@@ -105,21 +132,12 @@ def test_nothing_where_the_paper_has_nothing(dataset: str, variant: str) -> None
     assert paper_values.auroc(dataset, Conditions(variant=variant)) is None
 
 
-def test_a_twelfth_of_the_images_is_table_9_by_class() -> None:
-    found = paper_values.auroc("mnist", Conditions(train_fraction=0.0833), aggregation="max")
-    assert found is not None
-    assert found.source == "Table 9"
-    assert found.by_class["8"] == pytest.approx(0.8981)
-    assert found.spread["3"] == pytest.approx(0.01056)
-    assert found.mean == pytest.approx(0.949)
-
-
 @pytest.mark.parametrize(
     ("dataset", "conditions", "text"),
     [
         ("mnist", Conditions(grid=3), "puzzle.grid 3"),
         ("cifar10", Conditions(grid=3), "puzzle.grid 3"),
-        ("cifar10", Conditions(train_fraction=1 / 12), "data.train_fraction 0.0833"),
+        ("cifar10", TWELFTH, "data.train_fraction 0.0833"),
         ("cifar10", Conditions(grayscale=True), "data.grayscale"),
         ("mnist", Conditions(train_fraction=1 / 12, grid=3), "puzzle.grid 3, data.train_fraction 0.0833"),
         ("fashion_mnist", Conditions(max_train_images=500, variant="PAE"), "variant PAE"),
@@ -133,25 +151,22 @@ def test_nothing_where_the_settings_are_not_the_papers(dataset: str, conditions:
 
 
 def test_nothing_is_missing_where_the_paper_has_a_value_or_none_of_the_set() -> None:
-    assert paper_values.missing_auroc("mnist", Conditions(train_fraction=1 / 12)) == ""
+    assert paper_values.missing_auroc("mnist", TWELFTH) == ""
     assert paper_values.missing_auroc("digits", Conditions(grid=3)) == ""
     assert paper_values.missing_fpr("cifar10", Conditions(grid=3)) == ""
-    assert (
-        paper_values.missing_fpr("mnist", Conditions(variant="PAE"))
-        == "The paper has no FPR for mnist with variant PAE."
-    )
+    missing = paper_values.missing_fpr("mnist", Conditions(variant="PAE"))
+    assert missing == "The paper has no FPR for mnist with variant PAE."
 
 
-def test_a_gray_set_has_no_colour_to_lose() -> None:
-    assert paper_values.auroc("mnist", Conditions(grayscale=True)) == paper_values.auroc("mnist")
-
-
-def test_classes_by_name_and_by_number() -> None:
-    assert paper_values.class_number("cifar10", "ship") == "8"
-    assert paper_values.class_number("fashion_mnist", "Sandal") == "5"
-    assert paper_values.class_number("mnist", "3") == "3"
-    assert paper_values.class_number("mvtec", "bottle") == "bottle"
-    assert paper_values.class_number("unknown", "x") == "x"
+@pytest.mark.parametrize(
+    ("dataset", "name", "number"),
+    [
+        *(("cifar10", "ship", "8"), ("fashion_mnist", "Sandal", "5"), ("mnist", "3", "3")),
+        *(("mvtec", "bottle", "bottle"), ("unknown", "x", "x")),
+    ],
+)
+def test_classes_by_name_and_by_number(dataset: str, name: str, number: str) -> None:
+    assert paper_values.class_number(dataset, name) == number
 
 
 def test_operating_points_and_data_efficiency() -> None:
@@ -159,17 +174,19 @@ def test_operating_points_and_data_efficiency() -> None:
     assert paper_values.fpr_at_tpr("mnist", 99.5)["0"] == pytest.approx(0.0694)
     assert paper_values.fpr_at_tpr("mnist", 95) == {}
     assert paper_values.fpr_at_tpr("digits", 99) == {}
-    twelfth = Conditions(train_fraction=1 / 12)
     means = {"LSA": 0.8889, "DSVDD": 0.9261, "Puzzle-AE": 0.949}
-    assert paper_values.data_efficiency("mnist", twelfth) == pytest.approx(means)
+    assert paper_values.data_efficiency("mnist", TWELFTH) == pytest.approx(means)
     assert paper_values.data_efficiency("mnist", Conditions()) == {}
-    assert paper_values.data_efficiency("digits", twelfth) == {}
+    assert paper_values.data_efficiency("digits", TWELFTH) == {}
 
 
-def test_cifar_has_the_deviations_that_table_1_prints_for_the_same_row() -> None:
-    found = paper_values.auroc("cifar10", aggregation="avg")
-    assert found is not None
-    assert len(found.spread) == 10
-    other = paper_values.auroc("cifar10", aggregation="max")
-    assert other is not None
-    assert other.spread == {}
+def test_deviations_are_those_printed_for_the_same_row() -> None:
+    """Table 1 prints CIFAR-10's avg again, with its ±; Table 8 prints none."""
+    avg, largest = (paper_values.auroc("cifar10", aggregation=way) for way in ("avg", "max"))
+    twelfth = paper_values.auroc("mnist", TWELFTH)
+    assert avg
+    assert largest
+    assert twelfth
+    assert len(avg.spread) == 10
+    assert not largest.spread
+    assert twelfth.spread["3"] == pytest.approx(0.01056)

@@ -11,42 +11,40 @@ from click.testing import CliRunner
 
 from puzzle_study.report import main
 from puzzle_study.results import Results
-from tests.reporting.synthetic import Recipe, write_study
-
-SMALL = Recipe(
-    classes=("0",), seeds=(0,), configurations=1, references=("pca",), attacks=False, gallery=False, failed=0
-)
+from tests.reporting.conftest import Small
 
 
 @pytest.mark.slow
-def test_report_is_written(tmp_path: Path) -> None:
-    results = write_study(tmp_path / "x", SMALL)
+def test_report_is_written(small: Small) -> None:
+    results = small()
     answer = CliRunner().invoke(main, [str(results.root)])
     assert answer.exit_code == 0, answer.output
     assert answer.output == f"report: {results.report / 'index.html'}\n"
 
 
 @pytest.mark.slow
-def test_output_can_be_elsewhere(tmp_path: Path, study: Results) -> None:
-    other = write_study(tmp_path / "x", SMALL)
+def test_output_can_be_elsewhere(tmp_path: Path, study: Results, small: Small) -> None:
+    other = small()
     answer = CliRunner().invoke(main, [str(other.root), str(study.root), "--output", str(tmp_path / "both")])
     assert answer.exit_code == 0, answer.output
     assert (tmp_path / "both" / "index.html").exists()
     assert not other.report.exists()
 
 
-def test_folder_that_is_none_is_one_sentence(tmp_path: Path) -> None:
-    answer = CliRunner().invoke(main, [str(tmp_path / "nothing")])
-    assert answer.exit_code == 2
-    assert (
-        answer.stderr == f"error: {tmp_path / 'nothing'} is not a folder of results; give one such as results/digits\n"
-    )
-
-
-def test_folder_of_too_long_a_name_is_one_sentence() -> None:
-    answer = CliRunner().invoke(main, ["a" * 300])
-    assert answer.exit_code == 2
-    assert answer.stderr == f"error: {'a' * 300} cannot be read (File name too long); shorten it\n"
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ("nothing", "nothing is not a folder of results; give one such as results/digits"),
+        ("a" * 300, f"{'a' * 300} cannot be read (File name too long); shorten it"),
+    ],
+    ids=["none", "too long"],
+)
+def test_bad_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(main, [folder])
+    assert (answer.exit_code, answer.stderr) == (2, f"error: {sentence}\n")
 
 
 def test_folder_where_nobody_may_look_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from puzzle_study.reporting import blocks, write_tables
+from puzzle_study.reporting import blocks, cells, write_tables
+from puzzle_study.statistics.intervals import Estimate
 
-TABLE = blocks.Table(
+NAME, AUROC, N = blocks.words("name", "Name_1"), blocks.Column("auroc", "AUROC % [95 %]"), blocks.Column("n", "n")
+MANY = cells.count(12345)
+TABLE = blocks.table(
     "example",
     "Costs & <gains>",
-    (blocks.Column("name", "Name_1", numeric=False), blocks.Column("auroc", "AUROC % [95 %]"), blocks.Column("n", "n")),
-    (
-        (blocks.word("a|b"), blocks.percent(0.965, 0.95, 0.98, strong=True), blocks.count(12345)),
-        (blocks.word(None), blocks.percent(None), blocks.count(float("nan"))),
-    ),
+    [
+        {NAME: cells.word("a|b"), AUROC: cells.estimated(Estimate(0.965, 0.95, 0.98), strong=True), N: MANY},
+        {NAME: cells.word(None), AUROC: cells.percent(None), N: cells.count(float("nan"))},
+    ],
     "ε is 10 % of it.",
 )
 
@@ -51,7 +53,7 @@ def test_files_of_a_table(tmp_path: Path) -> None:
      (1e-7, "1.00e−07"), (9.999, "10")],
 )  # fmt: skip
 def test_significant_digits(value: float, text: str) -> None:
-    assert blocks.significant(value) == text
+    assert cells.significant(value) == text
 
 
 @pytest.mark.parametrize(
@@ -59,9 +61,9 @@ def test_significant_digits(value: float, text: str) -> None:
     [(0.965, False, "96.5"), (-0.013, True, "−1.3"), (-0.00001, True, "0.0"), (0.02, True, "+2.0")],
 )
 def test_shares(value: float, signed: bool, text: str) -> None:
-    assert blocks.share(value, signed=signed) == text
+    assert cells.share(value, signed=signed) == text
 
 
 def test_interval_without_an_end_is_left_out() -> None:
-    cell = blocks.percent(0.5, float("nan"), float("nan"))
+    cell = cells.percent(0.5)
     assert (cell.text, cell.low) == ("50.0", None)

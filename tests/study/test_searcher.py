@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
-from puzzle_study.study.ray.runner import ENDED, ProgressCallback
+from puzzle_study.study.ray.runner import ENDED, EndsTheStudy, ProgressCallback
 from puzzle_study.study.ray.searcher import PlanSearcher
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
@@ -50,6 +51,13 @@ def test_a_trial_that_is_run_again_and_whose_worker_dies_says_so(failed: Plan) -
     searcher.on_trial_complete("a", error=True)
     (record,) = failed.records.values()
     assert record.error.startswith("its worker crashed repeatedly")
+
+
+def test_rays_snapshots_hold_nothing_of_a_plan(failed: Plan) -> None:
+    progress = StageProgress("trials", 2, console=Console(file=StringIO()))
+    searcher, callback = PlanSearcher(failed, failed.results, {}), ProgressCallback(failed, progress, None)
+    for held in (searcher, callback, EndsTheStudy(failed, failed.results)):
+        assert len(pickle.dumps(held)) < 200
 
 
 SEARCHED = """

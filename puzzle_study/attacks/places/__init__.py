@@ -1,1 +1,1 @@
-"""Where each attack gets at a detector, one module each."""
+"""The places at which a detector is attacked, one module each."""

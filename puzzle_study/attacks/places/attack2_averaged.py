@@ -5,11 +5,8 @@ The stronger attack that the wording of attack2 suggests.
 
 from __future__ import annotations
 
-from typing import cast
+from torch import Tensor
 
-from torch import Tensor, nn
-
-from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, ThroughViews, normalised
 from puzzle_study.attacks.places.base import Place
 from puzzle_study.detectors.base import Viewed
@@ -20,13 +17,12 @@ class Attack2Averaged(Place):
 
     name = "attack2_averaged"
     needs_views = True
+    detector: Viewed
 
-    @classmethod
-    def centred(cls, detector: nn.Module, validation_scores: Tensor) -> Centre:
-        """Return threshold and scale of the mean normalised error."""
-        viewed = cast(Viewed, detector)
-        return Centre.of(normalised(viewed, viewed.validation_NK).mean(1))
+    def pushed(self, validation_scores: Tensor) -> Tensor:
+        """Return the mean normalised error."""
+        return normalised(self.detector, self.detector.validation_NK).mean(1)
 
     def objective(self, x_NCHW: Tensor) -> Objective:
         """Return the mean error over the views."""
-        return ThroughViews(cast(Viewed, self.detector), rows=len(x_NCHW), at_once=self.at_once, true_NCHW=x_NCHW)
+        return ThroughViews(self.detector, rows=len(x_NCHW), at_once=self.at_once, true_NCHW=x_NCHW)

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, ThroughViews, WholeScore
@@ -24,41 +23,31 @@ class Place(ABC):
 
     Args:
         detector: module from images in [0, 1] to scores.
-        centre: threshold and scale of what is pushed.
+        validation_scores: of normal images that were held out.
         at_once: views (images, for a module without views) in memory together with their gradients.
 
     Attributes:
         name: in the registry and in tables.
         needs_views: whether the detector must have views that can be made and undone.
+        centre: threshold and scale of what is pushed.
+
+    Raises:
+        UserError: the attack perturbs views and the detector has none.
     """
 
     name: ClassVar[str]
     needs_views: ClassVar[bool] = False
 
-    def __init__(self, detector: nn.Module, centre: Centre, at_once: AtOnce) -> None:
-        self.detector, self.centre, self.at_once = detector, centre, at_once
+    def __init__(self, detector: nn.Module, validation_scores: Tensor, at_once: AtOnce) -> None:
+        if self.needs_views and not isinstance(detector, Viewed):
+            title = detector.title if isinstance(detector, Detector) else type(detector).__name__
+            raise UserError(f"{self.name} perturbs views and {title} has none; give attacks.attacks attack1")
+        self.detector, self.at_once = detector, at_once
+        self.centre = Centre.of(self.pushed(validation_scores))
 
-    @classmethod
-    def on(cls, detector: nn.Module, validation_scores: Tensor, *, at_once: AtOnce | None = None) -> Self:
-        """Return the place on a detector.
-
-        Args:
-            detector: module from images in [0, 1] to scores.
-            validation_scores: of normal images that were held out.
-            at_once: see the class; None: as many as fit.
-
-        Raises:
-            UserError: the attack perturbs views and the detector has none, or no gradient reaches the image.
-        """
-        title = detector.title if isinstance(detector, Detector) else type(detector).__name__
-        if cls.needs_views and not isinstance(detector, Viewed):
-            raise UserError(f"{cls.name} perturbs views and {title} has none; give attacks.attacks attack1")
-        return cls(detector, cls.centred(detector, validation_scores), at_once or AtOnce(default_at_once(detector)))
-
-    @classmethod
-    def centred(cls, detector: nn.Module, validation_scores: Tensor) -> Centre:
-        """Return threshold and scale of what is pushed."""
-        return Centre.of(validation_scores)
+    def pushed(self, validation_scores: Tensor) -> Tensor:
+        """Return what is pushed, for the validation images."""
+        return validation_scores
 
     @property
     def rows_per_image(self) -> int:

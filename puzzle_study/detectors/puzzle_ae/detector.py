@@ -33,16 +33,7 @@ ACTIVATIONS = 14
 
 
 class PuzzleDetector(Viewed):
-    """A U-Net with its scoring puzzle set and validation errors.
-
-    Args:
-        network: the U-Net.
-        puzzle_set: permutations in scoring.
-        shape: of the images.
-        base_channels: of the U-Net.
-        reading: error norm and aggregation of :meth:`forward`.
-        precision: arithmetic of the convolutions.
-    """
+    """A U-Net with its scoring puzzle set and validation errors."""
 
     name = "puzzle_ae"
     title = "Puzzle-AE"
@@ -56,14 +47,13 @@ class PuzzleDetector(Viewed):
         puzzle_set: puzzles.PuzzleSet,
         *,
         shape: Shape,
-        base_channels: int,
         reading: Reading | None = None,
         precision: Precision = "float32",
     ) -> None:
         super().__init__(shape=shape, reading=reading, precision=precision, views=len(puzzle_set))
         self.network = network
         self.puzzle_set = puzzle_set
-        self.base_channels = base_channels
+        self.base_channels = network.head.in_channels
         self.grid = puzzle_set.grid
         self._puzzler: puzzles.Puzzler | None = None
         self._trainer: Trainer | None = None
@@ -71,23 +61,11 @@ class PuzzleDetector(Viewed):
     @classmethod
     def build(cls, settings: PuzzleSettings, context: Context) -> Self:
         """Return a detector with the weights that its training starts from."""
-        training_set = puzzles.puzzle_set(settings.puzzle, normal_class=context.normal_class, dataset=context.dataset)
-        shape = context.shape
-        trainer = Trainer(
-            settings,
-            training_set,
-            channels=shape.channels,
-            height=shape.height,
-            width=shape.width,
-            seed=context.seed,
-            device=context.device,
-            precision=context.precision,
-        )
+        trainer = Trainer(settings, context)
         detector = cls(
             trainer.solver,
-            scoring_set(settings, training_set),
-            shape=shape,
-            base_channels=settings.model.base_channels,
+            scoring_set(settings, trainer.puzzler.puzzles),
+            shape=context.shape,
             reading=settings.reading,
             precision=context.precision,
         ).to(context.device)
@@ -148,12 +126,7 @@ class PuzzleDetector(Viewed):
         return answer
 
     def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return the differentiable mean square error of every puzzle of every image, shape [N, K].
-
-        Args:
-            x_NCHW: images in [0, 1] on the detector's device; all N·K puzzles are in memory at once.
-            permutations: which of the K permutations.
-        """
+        """Return the differentiable mean square error of every puzzle of every image, shape [N, K], or of some."""
         return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
 
     def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
@@ -237,7 +210,7 @@ class PuzzleDetector(Viewed):
         puzzle_set = _read_puzzle_set(described["puzzles"])
         puzzles.check_memory(puzzle_set, shape.height, shape.width)
         network = UNet(channels=shape.channels, base_channels=base)
-        return cls(network, puzzle_set, shape=shape, base_channels=base, reading=reading, precision=precision)
+        return cls(network, puzzle_set, shape=shape, reading=reading, precision=precision)
 
     def placed(self, device: torch.device) -> Self:
         """Move to a device, the network's weights in the layouts that are fastest there."""
@@ -257,7 +230,7 @@ def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> pu
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
-    """Return the puzzle set of a description; ValueError if it is none."""
+    """Return the puzzle set of a description; ValueError if it is not one."""
     kind, grid = content["kind"], int(content["grid"])
     permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
     if kind == "rotation":
@@ -268,5 +241,5 @@ def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
     if len(permutations) > MOST_PERMUTATIONS:
         raise ValueError(f"its {len(permutations)} permutations are more than {MOST_PERMUTATIONS}")
     if not possible or not permutations:
-        raise ValueError(f"its puzzles are no permutations of {grid}×{grid} pieces")
+        raise ValueError(f"its puzzles are not permutations of {grid}×{grid} pieces")
     return puzzles.PuzzleSet(kind, grid, permutations)

@@ -116,7 +116,7 @@ def _halving(features: int, left: tuple[int, int]) -> nn.Conv2d:
 def place(network: Network, device: torch.device, *, side: int) -> Network:
     """Move a network to a device, its weights in the layouts in which convolutions are fastest there.
 
-    That is channels-last, but for the deep blocks of a U-Net on a CPU where their maps have a few pixels only.
+    That is channels-last, except for the deep blocks of a U-Net on a CPU if their maps have only a few pixels.
 
     Args:
         network: U-Net or discriminator.

@@ -105,11 +105,6 @@ def drawn_permutations(count: int, seed: int) -> tuple[Permutation, ...]:
     return tuple(tuple(int(piece) for piece in every[i]) for i in chosen)
 
 
-def inverse(permutation: Permutation) -> Permutation:
-    """Return π⁻¹, so that shuffling by π and then by π⁻¹ is the identity."""
-    return tuple(permutation.index(position) for position in range(len(permutation)))
-
-
 def padded_side(side: int, grid: int) -> int:
     """Return the smallest multiple of ``grid`` that is at least ``side`` (28 → 30 for nine pieces)."""
     return -(-side // grid) * grid
@@ -175,11 +170,8 @@ class Puzzler:
 
     def shuffle(self, x_NCHW: Tensor, k_N: Tensor) -> Tensor:
         """Return the puzzle k_N[n] of each image n, shape [N, C, H, W]."""
-        return self._gather(x_NCHW, self.source_KL[k_N])
-
-    def unshuffle(self, puzzle_NCHW: Tensor, k_N: Tensor) -> Tensor:
-        """Put each puzzle n, made by permutation k_N[n], back in order, shape [N, C, H, W]."""
-        return self._gather(puzzle_NCHW, self.target_KL[k_N])
+        flat = x_NCHW.flatten(2)
+        return flat.gather(2, self.source_KL[k_N][:, None, :].expand(flat.shape)).reshape(x_NCHW.shape)
 
     def shuffle_all(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
         """Return every puzzle of every image, or those of some permutations, shape [N, K, C, H, W]."""
@@ -211,10 +203,6 @@ class Puzzler:
     def pieces(self) -> int:
         """How many pieces can be hidden."""
         return len(self.piece_PL)
-
-    def _gather(self, x_NCHW: Tensor, index_NL: Tensor) -> Tensor:
-        flat = x_NCHW.flatten(2)
-        return flat.gather(2, index_NL[:, None, :].expand(flat.shape)).reshape(x_NCHW.shape)
 
 
 def _piece_pixels(pixel_HW: Tensor, grid: int) -> Tensor:

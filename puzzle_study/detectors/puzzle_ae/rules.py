@@ -98,14 +98,7 @@ RULES = (
     Rule(("puzzle.permutations", "puzzle.grid", "puzzle.kind"), _check_permutations),
     Rule(("puzzle.hide", "data.grayscale"), _check_hidden),
     Rule(
-        (
-            "score.permutations",
-            "score.puzzle_set",
-            "puzzle.permutations",
-            "puzzle.count",
-            "puzzle.grid",
-            "puzzle.kind",
-        ),
+        ("score.permutations", "score.puzzle_set", *(f"puzzle.{n}" for n in ("permutations", "count", "grid", "kind"))),
         _check_scored,
     ),
 )

@@ -32,6 +32,10 @@ MOST_PERMUTATIONS = 512
 # Multiply-adds of the U-Net for a pixel are 140 × base², and narrow networks are slower at them.
 ADDS_PER_PIXEL, NARROW = 140, 16
 MOST_BASE_CHANNELS = 256
+Channels = Annotated[int, Field(ge=1, le=MOST_BASE_CHANNELS, json_schema_extra=unit("channels"))]
+Epochs = Annotated[int, Field(json_schema_extra=unit("epochs"))]
+Rate = Annotated[float, Field(le=1, json_schema_extra=unit("–"))]
+Factor = Annotated[float, Field(json_schema_extra=unit("–"))]
 Aggregation = Annotated[str, OneOf(lambda: AGGREGATIONS)]
 ErrorNorm = Annotated[str, OneOf(lambda: NORMS)]
 Variant = Literal["PAE", "CPAE", "CPAE-G", "Rot-AE"]
@@ -72,13 +76,7 @@ class Puzzle(Section):
 class Model(Section):
     """The U-Net and the discriminator."""
 
-    base_channels: int = Field(
-        64,
-        ge=1,
-        le=MOST_BASE_CHANNELS,
-        json_schema_extra=unit("channels"),
-        description="Channels of the U-Net's first level (64: 17.3 M weights).",
-    )
+    base_channels: Channels = Field(64, description="Channels of the U-Net's first level (64: 17.3 M weights).")
     discriminator_channels: int | None = Field(
         None,
         ge=1,
@@ -118,29 +116,15 @@ class Adversary(Section):
 class Train(Section):
     """Losses, optimisers, learning rate schedule and stopping."""
 
-    epochs: int = Field(
-        600,
-        ge=0,
-        le=MOST_EPOCHS,
-        json_schema_extra=unit("epochs"),
-        description="Most epochs; 0 leaves the network untrained.",
-    )
+    epochs: Epochs = Field(600, ge=0, le=MOST_EPOCHS, description="Most epochs; 0 leaves the network untrained.")
     batch_size: int = Field(
         128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images per training step."
     )
-    learning_rate: float = Field(
-        1e-3, gt=0, le=1, json_schema_extra=unit("–"), description="Adam's learning rate for the U-Net."
+    learning_rate: Rate = Field(1e-3, gt=0, description="Adam's learning rate for the U-Net.")
+    discriminator_learning_rate: Rate = Field(
+        2e-4, gt=0, description="Adam's learning rate for the discriminator (β₁ = 0.5)."
     )
-    discriminator_learning_rate: float = Field(
-        2e-4,
-        gt=0,
-        le=1,
-        json_schema_extra=unit("–"),
-        description="Adam's learning rate for the discriminator (β₁ = 0.5).",
-    )
-    weight_decay: float = Field(
-        1e-5, ge=0, le=1, json_schema_extra=unit("–"), description="L2 penalty on the U-Net's weights (eq. 8)."
-    )
+    weight_decay: Rate = Field(1e-5, ge=0, description="L2 penalty on the U-Net's weights (eq. 8).")
     schedule: Literal["plateau", "one_cycle", "constant"] = Field(
         "plateau",
         description="Learning rate of the U-Net: × plateau_factor when the loss stops falling (paper), one-cycle "
@@ -161,22 +145,12 @@ class Train(Section):
         description="Per-step decay of the weight average used for scoring; after n steps it is at most "
         "(1 + n) / (10 + n); 0: the last weights.",
     )
-    plateau_factor: float = Field(
-        0.8, gt=0, lt=1, json_schema_extra=unit("–"), description="Factor on the learning rate at a plateau."
+    plateau_factor: Factor = Field(0.8, gt=0, lt=1, description="Factor on the learning rate at a plateau.")
+    plateau_patience: Epochs = Field(
+        50, ge=1, description="Epochs without improvement before the learning rate is reduced."
     )
-    plateau_patience: int = Field(
-        50,
-        ge=1,
-        json_schema_extra=unit("epochs"),
-        description="Epochs without improvement before the learning rate is reduced.",
-    )
-    lambda_: float = Field(
-        0.02,
-        ge=0,
-        le=100,
-        alias="lambda",
-        json_schema_extra=unit("–"),
-        description="λ, weight of the feature matching loss; 0: no discriminator.",
+    lambda_: Factor = Field(
+        0.02, ge=0, le=100, alias="lambda", description="λ, weight of the feature matching loss; 0: no discriminator."
     )
     feature_loss: Literal["batch_mean", "elementwise"] = Field(
         "batch_mean", description="Feature matching with the batch mean (eq. 3) or element by element (authors' code)."
@@ -380,12 +354,8 @@ class PuzzleSettings(DetectorSettings):
             inert.update(dict.fromkeys(names, reason))
 
         if train.lambda_ == 0:
-            mark(
-                "train.lambda is 0 and no discriminator is built",
-                "train.feature_loss",
-                "train.discriminator_learning_rate",
-                "model.discriminator_channels",
-            )
+            only_there = ("train.feature_loss", "train.discriminator_learning_rate", "model.discriminator_channels")
+            mark("train.lambda is 0 and no discriminator is built", *only_there)
         if adversary.method == "none":
             fields = [f"train.adversary.{name}" for name in Adversary.model_fields if name != "method"]
             mark("train.adversary.method is none", *fields)

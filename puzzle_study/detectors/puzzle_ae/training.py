@@ -6,7 +6,7 @@ Shape legend: N images of a batch, C channels, H and W padded pixels, K permutat
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
-from puzzle_study.detectors.base import TrainingDiverged, to_float
-from puzzle_study.detectors.devices import Precision, autocast, whole_float32
+from puzzle_study.detectors.base import Context, Shape, TrainingDiverged, to_float
+from puzzle_study.detectors.devices import autocast, whole_float32
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.networks import (
@@ -26,10 +26,13 @@ from puzzle_study.detectors.puzzle_ae.networks import (
     place,
 )
 from puzzle_study.detectors.puzzle_ae.rules import hidden_style
-from puzzle_study.detectors.puzzle_ae.settings import Model, PuzzleSettings
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
 # Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
 DIVERGED = 1e6
+# What the state of a training holds besides its random generator.
+COUNTS = ("epochs_done", "lowest_loss", "epochs_since_lowest")
+PARTS = ("network", "averaged", "discriminator", "optimiser", "discriminator_optimiser", "plateau")
 
 
 @dataclass(frozen=True)
@@ -48,39 +51,20 @@ class Trainer:
 
     Args:
         settings: of Puzzle-AE.
-        puzzle_set: permutations in training.
-        channels: channels of the images.
-        height: image height before padding, in pixels.
-        width: image width before padding.
-        seed: seed of initialisation, order of images, puzzles and noise.
-        device: where everything lives.
-        precision: arithmetic of the convolutions.
+        context: shape of the images before padding, seed, device, precision, and the task that puzzles depend on.
     """
 
-    def __init__(
-        self,
-        settings: PuzzleSettings,
-        puzzle_set: puzzles.PuzzleSet,
-        *,
-        channels: int,
-        height: int,
-        width: int,
-        seed: int,
-        device: torch.device,
-        precision: Precision,
-    ) -> None:
-        train, model = settings.train, settings.model
-        self.settings = train
-        self.device = device
-        self.precision: Precision = precision
+    def __init__(self, settings: PuzzleSettings, context: Context) -> None:
+        train, device = settings.train, context.device
+        self.settings, self.device, self.precision = train, device, context.precision
         self.per_batch = settings.puzzle.per_batch
-        self.hide = hidden_style(settings.puzzle.hide, channels)
+        self.hide = hidden_style(settings.puzzle.hide, context.shape.channels)
+        puzzle_set = puzzles.puzzle_set(settings.puzzle, normal_class=context.normal_class, dataset=context.dataset)
         self.grid = puzzle_set.grid
-        height, width = puzzles.padded_side(height, self.grid), puzzles.padded_side(width, self.grid)
+        height, width = (puzzles.padded_side(side, self.grid) for side in (context.shape.height, context.shape.width))
         self.puzzler = puzzles.Puzzler(puzzle_set, height=height, width=width, device=device)
-        self.network, self.discriminator = _networks(
-            model, channels=channels, height=height, width=width, seed=seed, with_discriminator=train.lambda_ > 0
-        )
+        padded = Shape(context.shape.channels, height, width)
+        self.network, self.discriminator = _networks(settings, padded, context.seed)
         side = max(height, width)
         place(self.network, device, side=side)
         self.averaged: swa_utils.AveragedModel | None = None
@@ -98,7 +82,7 @@ class Trainer:
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
         )
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(context.seed)
         self.epochs_done = 0
         self.lowest_loss, self.epochs_since_lowest = math.inf, 0
 
@@ -163,33 +147,23 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return everything that the next epoch depends on, as tensors and plain values."""
         return {
-            "epochs_done": self.epochs_done,
-            "lowest_loss": self.lowest_loss,
-            "epochs_since_lowest": self.epochs_since_lowest,
-            "network": self.network.state_dict(),
-            "averaged": None if self.averaged is None else self.averaged.state_dict(),
-            "discriminator": None if self.discriminator is None else self.discriminator.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "discriminator_optimiser": (
-                None if self.discriminator_optimiser is None else self.discriminator_optimiser.state_dict()
-            ),
-            "plateau": self.plateau.state_dict(),
+            **{name: getattr(self, name) for name in COUNTS},
+            **{name: None if part is None else part.state_dict() for name, part in self._parts()},
             "generator": self.generator.get_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what :meth:`state` returned."""
-        self.epochs_done = state["epochs_done"]
-        self.lowest_loss, self.epochs_since_lowest = state["lowest_loss"], state["epochs_since_lowest"]
-        self.network.load_state_dict(state["network"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.discriminator is not None and self.discriminator_optimiser is not None:
-            self.discriminator.load_state_dict(state["discriminator"])
-            self.discriminator_optimiser.load_state_dict(state["discriminator_optimiser"])
-        self.plateau.load_state_dict(state["plateau"])
+        for name in COUNTS:
+            setattr(self, name, state[name])
+        for name, part in self._parts():
+            if part is not None:
+                part.load_state_dict(state[name])
         self.generator.set_state(state["generator"].cpu())
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        """What has a state of its own, by name; None for what this training does without."""
+        return [(name, getattr(self, name)) for name in PARTS]
 
     def _step(self, x_NCHW: Tensor) -> Tensor:
         """One optimiser step; returns the three losses, still on the device."""
@@ -236,10 +210,10 @@ class Trainer:
         """Hide a random piece and shuffle by a random permutation, drawn per image or per batch."""
         draws = 1 if self.per_batch else len(x_NCHW)
         k_N = self._draw(len(self.puzzler), draws).expand(len(x_NCHW))
-        hidden = x_NCHW
         if self.hide is not None:
-            hidden = self.puzzler.hide(x_NCHW, self._draw(self.puzzler.pieces, draws).expand(len(x_NCHW)), self.hide)
-        return self.puzzler.shuffle(hidden, k_N)
+            piece_N = self._draw(self.puzzler.pieces, draws).expand(len(x_NCHW))
+            x_NCHW = self.puzzler.hide(x_NCHW, piece_N, self.hide)
+        return self.puzzler.shuffle(x_NCHW, k_N)
 
     def _draw(self, below: int, count: int) -> Tensor:
         return torch.randint(below, (count,), generator=self.generator, device=self.device)
@@ -260,9 +234,7 @@ def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
 def one_cycle(progress: float, *, warm_up: float) -> float:
     """Return the factor of the learning rate: linear from 0.05 to 1 while it warms up, then a cosine to 0.
 
-    Args:
-        progress: share of the training that is done, in [0, 1].
-        warm_up: share of the training that warms up, in [0, 1).
+    ``progress`` and ``warm_up`` are shares of the training: what is done, in [0, 1], and what warms up, in [0, 1).
     """
     if progress < warm_up:
         return 0.05 + 0.95 * progress / warm_up
@@ -273,26 +245,22 @@ def averaging_decay(limit: float, step: int) -> float:
     """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most its limit.
 
     It spans about the last ninth of the steps at first, so that a training too short for the limit scores with no
-    average that still holds its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
-
-    Args:
-        limit: ``train.averaging``, in [0, 1).
-        step: how many steps were averaged before, ≥ 1.
+    average that still holds its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``). ``limit`` is
+    ``train.averaging``, in [0, 1); ``step`` counts the steps that were averaged before, 1 or more.
     """
     return min(limit, (1 + step) / (10 + step))
 
 
-def _networks(
-    model: Model, *, channels: int, height: int, width: int, seed: int, with_discriminator: bool
-) -> tuple[UNet, Discriminator | None]:
+def _networks(settings: PuzzleSettings, padded: Shape, seed: int) -> tuple[UNet, Discriminator | None]:
     """Build both networks from the seed alone, on the CPU, so that every device starts from the same weights."""
+    model = settings.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = UNet(channels=channels, base_channels=model.base_channels)
+        network = UNet(channels=padded.channels, base_channels=model.base_channels)
         initialise_unet(network, model.initialisation)
-        if not with_discriminator:
+        if settings.train.lambda_ == 0:
             return network, None
         base = model.discriminator_channels or model.base_channels
-        discriminator = Discriminator(channels=channels, base_channels=base, height=height, width=width)
+        discriminator = Discriminator(base_channels=base, **asdict(padded))
         initialise_discriminator(discriminator)
         return network, discriminator

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Cell, Column, Section, Table, absent, count, percent, section, word
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice
-from puzzle_study.statistics.intervals import method_note
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import count, estimated, percent, word
+from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
+from puzzle_study.statistics.intervals import Mean, method_note
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section on the variants of a detector."""
-    title = "Ablations"
+@section("ablations", "Ablations")
+def build(data: StudyData) -> Blocks:
+    """Yield the table of a detector's variants."""
     axis = variant_axis(data)
     if axis is None or not levels(data, axis):
-        return section("ablations", title, [absent("This study did not vary the method (setting variant).")])
-    return section("ablations", title, [_variant_table(data, axis)])
+        yield absent("This study did not vary the method (setting variant).")
+    else:
+        yield _variant_table(data, axis)
 
 
 def variant_axis(data: StudyData) -> str | None:
@@ -34,11 +31,10 @@ def variant_axis(data: StudyData) -> str | None:
 
 def levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:
     """Return each value of an axis with its configuration of the best rank (by selection, not by test labels)."""
-    rows = data.configurations.dropna(subset=["rank"]).sort_values("rank")
+    rows = data.ranked
     found: dict[Any, str] = {}
     for configuration in rows["configuration"].unique():
-        own = data.trials[data.trials["configuration"] == configuration]
-        value = own[axis].iloc[0] if len(own) else None
+        value = data.values_of(configuration).get(axis)
         if value is not None and not pd.isna(value):
             found.setdefault(value, str(configuration))
     if axis == variant_axis(data):
@@ -48,71 +44,61 @@ def levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:
     return sorted(found.items())
 
 
-def choice_of(data: StudyData, configuration: str, aggregation: str) -> Choice:
-    """Return a configuration under an aggregation and the winner's error norm."""
-    return data.read_by(configuration, aggregation, data.winner.error if data.winner else "l2")
+def means(data: StudyData, configuration: str) -> dict[str, Mean | None]:
+    """Return the mean AUROC of a configuration under every aggregation and the winner's error norm."""
+    choice = data.read_by(configuration, "avg", data.winner.error if data.winner else "l2")
+    return {one.aggregation: data.mean(one) for one in choice.by_aggregation()}
 
 
-def mean_cells(data: StudyData, configuration: str) -> tuple[list[Cell], int, set[str]]:
-    """Return a cell for each aggregation with the mean AUROC, the number of trials, and how the intervals were had."""
-    cells, n, methods = [], 0, set()
-    for way in AGGREGATIONS:
-        mean = data.mean(choice_of(data, configuration, way))
-        cells.append(percent(mean.value, mean.low, mean.high) if mean else Cell(data.lacking() or "–"))
-        if mean:
-            n = mean.n
-            methods.add(mean.method)
-    return cells, n, methods
+def level_row(data: StudyData, value: Row, configuration: str, beside: Row | None = None) -> Row:
+    """Return the row of a value: its configuration, the means under every aggregation, and what stands beside them."""
+    found = means(data, configuration)
+    return {
+        **value,
+        words("configuration", "Configuration"): word(configuration),
+        **{Column(f"auroc_{way}", f"{way} % [95 %]"): estimated(mean, data.lacking()) for way, mean in found.items()},
+        **(beside or {}),
+        Column("trials", "Trials (n)"): count(next((mean.n for mean in found.values() if mean), 0)),
+    }
+
+
+def level_note(data: StudyData, axis: str, what: str) -> str:
+    """Return how the intervals were made, and which configuration represents a value."""
+    methods = method_note(
+        mean for _, configuration in levels(data, axis) for mean in means(data, configuration).values()
+    )
+    return (
+        f"{methods} If other settings were searched too, each {what} is shown with its best-ranked configuration "
+        f"(selection: {data.selected_by})."
+    )
 
 
 def _variant_table(data: StudyData, axis: str) -> Table:
-    found: set[str] = set()
-    rows = []
-    printed: dict[str, dict[str, paper_values.PaperValues | None]] = {
-        str(variant): {
-            way: paper_values.auroc(data.dataset, data.conditions(choice_of(data, configuration, way)), aggregation=way)
-            for way in AGGREGATIONS
-        }
-        for variant, configuration in levels(data, axis)
-    }
+    found = levels(data, axis)
+    printed = {variant: _printed(data, configuration) for variant, configuration in found}
     shown = [way for way in AGGREGATIONS if any(values[way] for values in printed.values())]
-    missing = (
-        "" if shown or data.winner is None else paper_values.missing_auroc(data.dataset, data.conditions(data.winner))
-    )
     chosen = data.described
     marked = " (here at a fraction of the budget)" if chosen and data.budget(chosen) else ""
-    for variant, configuration in levels(data, axis):
-        cells, n, methods = mean_cells(data, configuration)
-        found |= methods
-        papers = [printed[str(variant)][way] for way in shown]
-        rows.append(
-            (
-                word(variant),
-                word(configuration),
-                *cells,
-                *(percent(paper.mean if paper else None) for paper in papers),
-                count(n),
-            )
-        )
-    return Table(
-        "ablations",
-        "Variants of the method",
-        (
-            Column("variant", "Variant", numeric=False),
-            Column("configuration", "Configuration", numeric=False),
-            *(Column(f"auroc_{way}", f"{way} % [95 %]") for way in AGGREGATIONS),
-            *(Column(f"paper_{way}", f"the paper's {way} %{marked}") for way in shown),
-            Column("trials", "Trials (n)"),
-        ),
-        tuple(rows),
-        f"AUROC, mean over classes and seeds. {method_note(found)} Where other settings were "
-        "searched too, each variant stands with its configuration of the best rank (selection: "
-        f"{data.selected_by})."
-        + (
+    rows = []
+    for variant, configuration in found:
+        papers = {way: printed[variant][way] for way in shown}
+        beside = {
+            Column(f"paper_{way}", f"the paper's {way} %{marked}"): percent(paper.mean if paper else None)
+            for way, paper in papers.items()
+        }
+        rows.append(level_row(data, {words("variant", "Variant"): word(variant)}, configuration, beside))
+    note = f"AUROC, mean over classes and seeds. {level_note(data, axis, 'variant')}"
+    if shown:
+        note += (
             " The paper's values: mean over all classes and the last 20 epochs as printed (Table 8 for CIFAR-10); ours "
             "are of the last epoch." + (data.paper_note(chosen) if chosen else "")
-            if shown
-            else ""
         )
-        + (f" {missing}" if missing else ""),
-    )
+    elif data.winner and (missing := paper_values.missing_auroc(data.dataset, data.conditions(data.winner))):
+        note += f" {missing}"
+    return table("ablations", "Variants of the method", rows, note)
+
+
+def _printed(data: StudyData, configuration: str) -> dict[str, paper_values.PaperValues | None]:
+    """Return the paper's values for a configuration by aggregation."""
+    conditions = data.conditions(data.read_by(configuration, "avg", "l2"))
+    return {way: paper_values.auroc(data.dataset, conditions, aggregation=way) for way in AGGREGATIONS}

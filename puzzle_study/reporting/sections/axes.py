@@ -2,66 +2,46 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing, importance
-from puzzle_study.reporting.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Paragraph,
-    Section,
-    Table,
-    absent,
-    count,
-    percent,
-    section,
-    share,
-    word,
-)
-from puzzle_study.reporting.study_data import Choice
+from puzzle_study.reporting.blocks import Block, Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
+from puzzle_study.reporting.cells import Cell, bracketed, count, estimated, percent, share, word
+from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
-
-if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import StudyData
 
 FEW_LEVELS = 6
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Searched settings"
+@section("axes", "Searched settings")
+def build(data: StudyData) -> Blocks:
     chosen = data.winner or data.default
+    frame = configurations(data, chosen) if data.axes and chosen else pd.DataFrame()
     if not data.axes or chosen is None:
-        return section("axes", title, [absent("This study searched no setting.")])
-    frame = configurations(data, chosen)
-    if frame.empty and (lacks := data.lacking()):
-        return section("axes", title, [absent(f"There is no test AUROC to show against the settings: {lacks}.")])
-    if len(frame) < 2:
-        return section("axes", title, [absent("Fewer than two configurations are complete.")])
-    blocks: list[Block | None] = [
-        Paragraph(
+        yield absent("This study searched no setting.")
+    elif frame.empty and (lacks := data.lacking()):
+        yield absent(f"There is no test AUROC to show against the settings: {lacks}.")
+    elif len(frame) < 2:
+        yield absent("Fewer than two configurations are complete.")
+    else:
+        yield Paragraph(
             f"Test AUROC with {chosen.aggregation} aggregation, mean over classes and seeds of each complete "
             "configuration. This describes the search in hindsight; it selected nothing."
-        ),
-        _slices(data, frame, chosen, figures),
-        *_importance(data, frame),
-        _variance(data, chosen),
-    ]
-    return section("axes", title, blocks)
+        )
+        yield _slices(data, frame, chosen)
+        yield _importance(data, frame)
+        yield _variance(data, chosen)
 
 
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     """Return one row a complete configuration: its axes, AUROC, ends of the interval, and labels."""
     rows = []
     for configuration, group in data.complete.groupby("configuration", sort=False):
-        mean = data.mean(Choice(str(configuration), chosen.detector, chosen.aggregation, chosen.error))
+        mean = data.mean(replace(chosen, configuration=str(configuration)))
         if mean is not None:
             label = ";".join(filter(None, group["label"]))
             own = data.values_of(str(configuration))
@@ -69,25 +49,17 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice, figures: Path) -> Figure:
-    columns = min(3, len(data.axes))
-    rows = -(-len(data.axes) // columns)
-    with drawing.drawing(max(5.6, 3.3 * columns), 3.1 * rows, rows=rows, columns=columns, sharey=True) as (
-        figure,
-        places,
-    ):
-        for place in places[len(data.axes) :]:
-            place.set_visible(False)
-        for place, name in zip(places, data.axes, strict=False):
+def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice) -> Figure:
+    with drawing.panels(len(data.axes), most=3, width=3.3, height=3.1, sharey=True) as (figure, places):
+        for place, name in zip(places, data.axes, strict=True):
             _slice(data, frame, name, place)
-        for row in range(rows):
-            places[row * columns].set_ylabel("AUROC, %")
+        for place in places[::3]:
+            place.set_ylabel("AUROC, %")
         places[0].legend(fontsize=8, loc="best")
         best = frame.iloc[int(frame["_auroc"].argmax())]
         settings = ", ".join(f"{name} {best[name]}" for name in data.axes if pd.notna(best[name]))
         return drawing.finished(
             figure,
-            figures,
             name="slices",
             alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations "
             f"against its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
@@ -139,51 +111,44 @@ def _kind(data: StudyData, name: str) -> str:
     return axis.kind if axis else ""
 
 
-def _importance(data: StudyData, frame: pd.DataFrame) -> list[Block | None]:
+def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
     if len(frame) < importance.FEWEST:
-        return [
-            absent(
-                f"No importance of settings: {len(frame)} configurations are complete, and a model of fewer than "
-                f"{importance.FEWEST} would say nothing."
-            )
-        ]
+        return absent(
+            f"No importance of settings: {len(frame)} configurations are complete, and a model of fewer than "
+            f"{importance.FEWEST} would say nothing."
+        )
     found = importance.importances(frame[data.axes], frame["_auroc"])
-    explained = f"{share(found.r2, digits=0)} % [{share(found.r2_low, digits=0)}, {share(found.r2_high, digits=0)}]"
-    if not found.r2_low > 0:
+    r2 = found.r2
+    explained = f"{share(r2.value, digits=0)} %{bracketed(r2, digits=0)}"
+    if not r2.low > 0:
         why = (
             "all configurations have the same AUROC"
-            if np.isnan(found.r2)
+            if np.isnan(r2.value)
             else f"a random forest explains {explained} of the variance of configurations left out "
             f"({importance.METHOD}), which may be nothing"
         )
-        return [absent(f"No importance of settings: {why}; n = {found.n} configurations.")]
-    ordered = sorted(found.axes, key=lambda axis: -axis.value)
-    return [
-        Table(
-            "importance",
-            "Importance of the searched settings",
-            (
-                Column("setting", "Setting", numeric=False),
-                Column("importance", "Importance % [95 %]"),
-                Column("configurations", "Configurations (n)"),
-            ),
-            tuple(
-                (word(axis.axis), percent(axis.value, axis.low, axis.high, digits=0), count(found.n))
-                for axis in ordered
-            ),
-            "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
-            f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
-            f"forest explains {explained} of the variance of configurations left out.",
-        )
-    ]
+        return absent(f"No importance of settings: {why}; n = {found.n} configurations.")
+    return table(
+        "importance",
+        "Importance of the searched settings",
+        [
+            {
+                words("setting", "Setting"): word(name),
+                Column("importance", "Importance % [95 %]"): estimated(axis, digits=0),
+                Column("configurations", "Configurations (n)"): count(found.n),
+            }
+            for name, axis in sorted(found.axes.items(), key=lambda axis: -axis[1].value)
+        ],
+        "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
+        f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
+        f"forest explains {explained} of the variance of configurations left out.",
+    )
 
 
 def _variance(data: StudyData, chosen: Choice) -> Table | None:
     """Return how much of the variance of trials goes with setting, class and seed."""
-    ids = data.complete["configuration"].unique()
-    series = [
-        (str(one), data.metric(Choice(str(one), chosen.detector, chosen.aggregation, chosen.error))) for one in ids
-    ]
+    ids = data.complete["configuration"].astype(str).unique()
+    series = [(one, data.metric(replace(chosen, configuration=one))) for one in ids]
     values = pd.concat([own for _, own in series]) if series else pd.Series(dtype=float)
     factors = {
         "setting": [one for one, own in series for _ in range(len(own))],
@@ -199,20 +164,18 @@ def _variance(data: StudyData, chosen: Choice) -> Table | None:
     shares = intervals.variance_shares(values.to_numpy(), varied)
     titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
     titles["rest"] = "interactions and noise"
-    rows = tuple(
-        (word(titles[name]), percent(value, digits=0), count(len(set(varied[name]))) if name in varied else Cell(""))
-        for name, value in shares.items()
-    )
-    return Table(
+    return table(
         "variance",
         "Where the variance of the trials comes from",
-        (
-            Column("source", "Source", numeric=False),
-            Column("share", "Share of variance %"),
-            Column("levels", "Levels (n)"),
-        ),
-        rows,
-        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor of few "
+        [
+            {
+                words("source", "Source"): word(titles[name]),
+                Column("share", "Share of variance %"): percent(value, digits=0),
+                Column("levels", "Levels (n)"): count(len(set(varied[name]))) if name in varied else Cell(""),
+            }
+            for name, value in shares.items()
+        ],
+        f"η² of each factor over {len(values)} trials of complete configurations; no interval. A factor with few "
         "levels is described, not estimated; even pure noise gives a factor of k levels a share of about (k − 1)/(n − "
         "1).",
     )

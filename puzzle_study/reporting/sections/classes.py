@@ -2,290 +2,236 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import (
-    NOTHING,
-    Block,
-    Cell,
-    Column,
-    Section,
-    Table,
-    absent,
-    count,
-    percent,
-    section,
-    share,
-    word,
-)
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pandas as pd
-
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, percent, share, spread, word
+from puzzle_study.reporting.paper_values import PaperValues
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
+from puzzle_study.reporting.study_data import of_class as values_of_class
+from puzzle_study.statistics.intervals import Estimate
 
 IMAGE_INTERVAL = (
     "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
-    "share the images. It does not cover the training; ± is the standard deviation over seeds. Where normal and "
-    "anomalous images do not overlap the interval is a point, which says nothing about images not seen."
+    "share the images. It does not cover the training; ± is the standard deviation over seeds. If normal and "
+    "anomalous images do not overlap, the interval is a point, which says nothing about images not seen."
 )
+SPREAD = "Mean over seeds ± standard deviation over seeds if there are several; no interval."
+CLASS = words("class", "Normal class")
+COUNTS = (Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)"))
+FLAGGED = {"flagged_normal": "normal", "flagged_anomalous": "anomalous"}
+FPR = {"fpr_at_tpr95": "95", "fpr_at_tpr99": "99", "fpr_at_tpr995": "99.5"}
 
-FLAGGED = (("flagged_normal", "normal"), ("flagged_anomalous", "anomalous"))
 
-
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Classes and aggregations"
-    winner, default = data.winner, data.default
-    chosen = data.described
+@section("classes", "Classes and aggregations")
+def build(data: StudyData) -> Blocks:
+    winner, default, chosen = data.winner, data.default, data.described
     if chosen is None:
-        return section("classes", title, [absent("No configuration finished.")])
-    name = "winner" if winner else "default"
-    tables: list[Block | None] = [
-        build_table(data, chosen, name) for build_table in (auroc_table, fpr_table, flagged_table)
-    ]
+        yield absent("No configuration finished.")
+        return
+    for build_table in (auroc_table, fpr_table, flagged_table):
+        yield build_table(data, chosen, "winner" if winner else "default")
     if winner and default and default.configuration != winner.configuration and len(data.of(default)):
-        tables += [auroc_table(data, default, "default", collapsed=True)]
-    return section("classes", title, tables)
+        yield auroc_table(data, default, "default", collapsed=True)
 
 
 def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool = False) -> Table:
     """Return AUROC by class under every aggregation, of the references, and of the paper."""
-    variants = [Choice(choice.configuration, choice.detector, way, choice.error) for way in AGGREGATIONS]
-    references = [data.reference(reference) for reference in data.references]
+    ours = {
+        Column(f"auroc_{one.aggregation}", f"{one.aggregation} %{' (selected)' if one == choice else ''}"): one
+        for one in choice.by_aggregation()
+    }
+    ours |= {Column(f"auroc_{one.detector}", f"{one.title} %"): one for one in data.references}
+    papers = _papers(data, choice)
+    theirs = {
+        Column(f"paper_{way}", f"the paper's % ({data.paper_source(choice, paper.source)})"): paper
+        for way, paper in papers.items()
+    }
+    last = {
+        Column(f"last20_{one.aggregation}", f"{one.aggregation} %, last 20 evaluations"): one
+        for one in choice.by_aggregation()
+        if one.aggregation in papers and papers[one.aggregation].last20 and len(data.metric(one, "last20", "_mean"))
+    }
+
+    def of_class(name: str, number: str) -> Row:
+        return {
+            **{one: class_cell(data, own, name, strong=own == choice) for one, own in ours.items()},
+            **{one: _last20_cell(data, own, name) for one, own in last.items()},
+            **{one: _printed(own.by_class.get(number), own.spread.get(number)) for one, own in theirs.items()},
+        }
+
+    means: dict[Column, float | None] = {
+        one: float(data.metric(own, "last20", "_mean").mean()) for one, own in last.items()
+    }
+    means |= {one: _mean_of(data, choice, own.by_class) if own.by_class else own.mean for one, own in theirs.items()}
+    mean = {
+        one: estimated(data.mean(own), data.lacking(data.of(own)), strong=own == choice) for one, own in ours.items()
+    }
+    mean |= {one: percent(value, digits=2) for one, value in means.items()}
+    title, note = f"AUROC by normal class: the {name}", _auroc_note(data, choice, bool(papers), bool(last))
+    return table(f"classes_{name}", title, _rows(data, choice, of_class, mean), note, collapsed=collapsed)
+
+
+def _papers(data: StudyData, choice: Choice) -> dict[str, PaperValues]:
+    """Return the paper's values by aggregation, under the choice's own if the paper does not tell them apart."""
     conditions = data.conditions(choice)
-    papers = [(paper_values.auroc(data.dataset, conditions, aggregation=way), way) for way in AGGREGATIONS]
-    by_aggregation = len({paper.source for paper, _ in papers if paper}) > 1
-    shown = [(paper, way) for paper, way in papers if paper and (by_aggregation or way == choice.aggregation)]
-    columns = [Column("class", "Normal class", numeric=False)]
-    for variant in variants:
-        mark = " (selected)" if variant.aggregation == choice.aggregation else ""
-        columns.append(Column(f"auroc_{variant.aggregation}", f"{variant.aggregation} %{mark}"))
-    columns += [Column(f"auroc_{one.detector}", f"{one.title} %") for one in references]
-    alike = [one for one in variants if any(paper.last20 and way == one.aggregation for paper, way in shown)]
-    alike = [one for one in alike if len(data.metric(one, "last20", "_mean"))]
-    columns += [Column(f"last20_{one.aggregation}", f"{one.aggregation} %, last 20 evaluations") for one in alike]
-    columns += [
-        Column(f"paper_{way}", f"the paper's % ({data.paper_source(choice, paper.source)})") for paper, way in shown
-    ]
-    columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
-    rows = []
-    for normal_class in _classes(data, choice):
-        cells = [word(normal_class)]
-        cells += [class_cell(data, one, normal_class, strong=one == choice) for one in [*variants, *references]]
-        cells += [last20_cell(data, one, normal_class) for one in alike]
-        number = paper_values.class_number(data.dataset, normal_class)
-        cells += [_printed(paper.by_class.get(number), paper.spread.get(number)) for paper, _ in shown]
-        rows.append((*cells, *_counts(data, choice, normal_class)))
-    means = [percent(float(data.metric(one, "last20", "_mean").mean()), digits=2) for one in alike]
-    means += _paper_means(data, choice, shown)
-    rows.append((*_mean_cells(data, choice, [*variants, *references]), *means, *_no_counts()))
+    found = {way: paper_values.auroc(data.dataset, conditions, aggregation=way) for way in AGGREGATIONS}
+    papers = {way: paper for way, paper in found.items() if paper}
+    told_apart = len({paper.source for paper in papers.values()}) > 1
+    return {way: paper for way, paper in papers.items() if told_apart or way == choice.aggregation}
+
+
+def _auroc_note(data: StudyData, choice: Choice, papers: bool, last: bool) -> str:
+    mean = data.mean(choice)
     note = (
         f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
         f"{data.selected_by}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
+        + (f"; interval: {mean.method}." if mean else ".")
     )
-    mean = data.mean(choice)
-    note += f"; interval: {mean.method}." if mean else "."
-    if shown:
+    if papers:
         note += " The paper's values are as printed there; its mean is over the classes shown here."
-        if alike:
+        if last:
             note += (
                 " They are means over the last 20 epochs of a training; ours of that kind stand before them, over the "
                 "last 20 evaluations on the images of evaluate.max_images, mean over seeds ± over the evaluations. "
                 + paper_values.PLUS_MINUS
             )
-        note += data.paper_note(choice)
-    elif missing := paper_values.missing_auroc(data.dataset, conditions):
-        note += f" {missing}"
-    return Table(f"classes_{name}", f"AUROC by normal class: the {name}", tuple(columns), tuple(rows), note, collapsed)
+        return note + data.paper_note(choice)
+    missing = paper_values.missing_auroc(data.dataset, data.conditions(choice))
+    return f"{note} {missing}" if missing else note
 
 
 def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
     """Return the share of normal images flagged when 95, 99 and 99.5 % of the anomalies are caught."""
-    metrics = (("fpr_at_tpr95", "95", 95.0), ("fpr_at_tpr99", "99", 99.0), ("fpr_at_tpr995", "99.5", 99.5))
     conditions = data.conditions(choice)
-    papers = [(tpr, paper_values.fpr_at_tpr(data.dataset, value, conditions)) for _, tpr, value in metrics]
-    papers = [(f"at {tpr} %", values) for tpr, values in papers if values]
+    papers = {f"at {tpr} %": paper_values.fpr_at_tpr(data.dataset, float(tpr), conditions) for tpr in FPR.values()}
     unstated = paper_values.fpr_at_unstated_tpr(data.dataset, conditions)
-    papers += [("TPR not stated", unstated)] if unstated else []
-    columns = [Column("class", "Normal class", numeric=False)]
-    columns += [Column(metric, f"FPR % at TPR {tpr} %") for metric, tpr, _ in metrics]
-    columns += [Column("average_precision", "Average precision %")]
+    papers["TPR not stated"] = unstated
     source = data.paper_source(choice, "Table 4" if unstated else "Table 10")
-    columns += [
-        Column(f"paper_{''.join(filter(str.isalnum, tpr))}", f"the paper's FPR %, {tpr} ({source})")
-        for tpr, _ in papers
-    ]
-    columns += [Column("seeds", "Seeds (n)"), Column("images", "Test images (n)"), Column("anomalies", "Anomalies (n)")]
-    series = [data.metric(choice, metric) for metric, _, _ in metrics] + [data.metric(choice, "average_precision")]
-    rows = []
-    for normal_class in _classes(data, choice):
-        lacks = _lacks(data, choice, normal_class)
-        cells = [word(normal_class)]
-        cells += [spread_cell(_of_class(values, normal_class), otherwise=lacks) for values in series]
-        number = paper_values.class_number(data.dataset, normal_class)
-        cells += [percent(values.get(number)) for _, values in papers]
-        rows.append((*cells, *_counts(data, choice, normal_class)))
-    means = [percent(float(values.mean())) if len(values) else Cell(NOTHING) for values in series]
-    classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
-    theirs = [percent(_mean_of([values[one] for one in classes if one in values])) for _, values in papers]
+    theirs = {
+        Column(f"paper_{''.join(filter(str.isalnum, tpr))}", f"the paper's FPR %, {tpr} ({source})"): values
+        for tpr, values in papers.items()
+        if values
+    }
+    ours = {Column(metric, f"FPR % at TPR {tpr} %"): data.metric(choice, metric) for metric, tpr in FPR.items()}
+    ours[Column("average_precision", "Average precision %")] = data.metric(choice, "average_precision")
+
+    def of_class(name: str, number: str) -> Row:
+        lacks = _lacks(data, choice, name)
+        own = {one: spread(values_of_class(values, name), lacks) for one, values in ours.items()}
+        return own | {one: percent(values.get(number)) for one, values in theirs.items()}
+
+    mean = {one: percent(float(values.mean()) if len(values) else None) for one, values in ours.items()}
+    mean |= {one: percent(_mean_of(data, choice, values)) for one, values in theirs.items()}
     missing = paper_values.missing_fpr(data.dataset, conditions)
-    rows.append((word("mean", strong=True), *means, *theirs, *_no_counts()))
-    return Table(
+    return table(
         f"fpr_{name}",
         f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
-        tuple(columns),
-        tuple(rows),
-        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). Mean "
-        "over seeds ± standard deviation over seeds where there are several; no interval. With few anomalies the "
-        "highest rates hang on single images."
-        + (data.paper_note(choice) if papers else "")
+        _rows(data, choice, of_class, mean),
+        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). "
+        f"{SPREAD} With few anomalies the highest rates depend on single images."
+        + (data.paper_note(choice) if theirs else "")
         + (f" {missing}" if missing else ""),
     )
 
 
-def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bool = False) -> Cell:
-    """Return the AUROC of a class, mean over seeds with the interval of its images."""
-    values = _of_class(data.metric(choice), normal_class)
-    if not len(values):
-        return Cell(_lacks(data, choice, normal_class))
-    low = _of_class(data.metric(choice, suffix="_low"), normal_class)
-    high = _of_class(data.metric(choice, suffix="_high"), normal_class)
-    ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (None, None)
-    cell = percent(float(values.mean()), *ends, strong=strong)
-    text = cell.text
-    if len(values) > 1 and not choice.is_reference:
-        text += f" ± {100 * float(values.std()):.1f}"
-    if ends[1] is not None and ends[1] < 0.5:
-        text += " inverted"
-    return Cell(text, cell.value, cell.low, cell.high, strong)
-
-
-def last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
-    """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
-    mean, spread = (_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
-    return _printed(float(mean.mean()) if len(mean) else None, float(spread.mean()) if len(spread) else None)
-
-
-def _printed(value: float | None, spread: float | None) -> Cell:
-    """Return a share in percent with two digits and its ± with three, as the paper prints them."""
-    cell = percent(value, digits=2)
-    return cell if value is None or spread is None else Cell(f"{cell.text} ± {share(spread, digits=3)}", cell.value)
-
-
 def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
     """Return the shares of the test images above the calibrated threshold, None if an old trials.csv lacks them."""
-    if f"{FLAGGED[0][0]}_{choice.aggregation}" not in data.trials:
+    found = _flagged(data, choice)
+    if not found:
         return None
-    rows = [
-        (
-            word(normal_class),
-            *(
-                spread_cell(_of_class(data.metric(choice, metric), normal_class), otherwise=f"no {kind} test images")
-                for metric, kind in FLAGGED
-            ),
-            *_counts(data, choice, normal_class),
-        )
-        for normal_class in _classes(data, choice)
-    ]
-    return Table(
+
+    def of_class(name: str, _: str) -> Row:
+        return {
+            Column(metric, f"Flagged of the {kind} %"): spread(
+                values_of_class(found[metric], name), f"no {kind} test images"
+            )
+            for metric, kind in FLAGGED.items()
+        }
+
+    return table(
         f"flagged_{name}",
         f"Test images above the calibrated threshold: the {name}, {choice.aggregation}",
-        (
-            Column("class", "Normal class", numeric=False),
-            *(Column(metric, f"Flagged of the {kind} %") for metric, kind in FLAGGED),
-            Column("seeds", "Seeds (n)"),
-            Column("images", "Test images (n)"),
-            Column("anomalies", "Anomalies (n)"),
-        ),
-        tuple(rows),
-        f"The threshold is that of `score` for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %: it comes from "
-        "the validation images alone, of which fewer than 19 cannot hold that rate. Of the "
-        "normal images what is flagged are false alarms, of the anomalous ones those that are found. Mean "
-        "over seeds ± standard deviation over seeds where there are several; no interval.",
+        _rows(data, choice, of_class),
+        f"The threshold is the one that `score` uses for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %. It "
+        "comes from the validation images alone; fewer than 19 of them cannot keep that rate. Flagged normal images "
+        f"are false alarms, flagged anomalous ones are found. {SPREAD}",
     )
 
 
 def flagged_sentence(data: StudyData, choice: Choice) -> str:
     """Return in a sentence what :func:`flagged_table` has, for a study that has no AUROC; it begins with a blank."""
-    if f"{FLAGGED[0][0]}_{choice.aggregation}" not in data.trials:
-        return ""
-    measured = [(kind, data.metric(choice, metric)) for metric, kind in FLAGGED]
     return "".join(
         f" At the calibrated threshold for {100 * FALSE_POSITIVE_RATE:g} % false alarms "
-        f"{share(float(values.mean()))} % of the {kind} test images are flagged (mean of {len(values)} trials)."
-        for kind, values in measured
+        f"{share(float(values.mean()))} % of the {FLAGGED[metric]} test images are flagged "
+        f"(mean of {len(values)} trials)."
+        for metric, values in _flagged(data, choice).items()
         if len(values)
     )
 
 
-def spread_cell(values: pd.Series[float], *, digits: int = 1, otherwise: str = NOTHING) -> Cell:
-    """Return a mean over seeds ± their standard deviation, or ``otherwise`` without values."""
-    if not len(values):
-        return Cell(otherwise)
-    text = f"{100 * float(values.mean()):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {100 * float(values.std()):.{digits}f}"
-    return Cell(text, float(values.mean()))
+def _flagged(data: StudyData, choice: Choice) -> dict[str, pd.Series[float]]:
+    if f"flagged_normal_{choice.aggregation}" not in data.trials:
+        return {}
+    return {metric: data.metric(choice, metric) for metric in FLAGGED}
 
 
-def _paper_means(data: StudyData, choice: Choice, shown: list[tuple[paper_values.PaperValues, str]]) -> list[Cell]:
-    classes = [paper_values.class_number(data.dataset, one) for one in _classes(data, choice)]
-    return [
-        percent(
-            _mean_of([paper.by_class[one] for one in classes if one in paper.by_class])
-            if paper.by_class
-            else paper.mean,
-            digits=2,
-        )
-        for paper, _ in shown
-    ]
+def _rows(data: StudyData, choice: Choice, of_class: Callable[[str, str], Row], mean: Row | None = None) -> list[Row]:
+    """Return a row of each class, given its name and the paper's number, with its counts, and one of the means."""
+    rows = []
+    for name in data.classes_of(choice):
+        own = data.of(choice)
+        own = own[own["normal_class"] == name]
+        images = (own[column].astype(float).max() if column in own else np.nan for column in ("n_test", "n_anomalies"))
+        counts = dict(zip(COUNTS, map(count, (len(own), *images)), strict=True))
+        number = paper_values.class_number(data.dataset, name)
+        rows.append({CLASS: word(name), **of_class(name, number), **counts})
+    if mean is not None:
+        rows.append({CLASS: word("mean", strong=True), **mean, **dict.fromkeys(COUNTS, Cell(""))})
+    return rows
 
 
-def _mean_cells(data: StudyData, chosen: Choice, choices: list[Choice]) -> list[Cell]:
-    cells = [word("mean", strong=True)]
-    for choice in choices:
-        mean = data.mean(choice)
-        if mean:
-            cells.append(percent(mean.value, mean.low, mean.high, strong=choice == chosen))
-        else:
-            cells.append(Cell(data.lacking(data.of(choice)) or NOTHING))
-    return cells
-
-
-def _counts(data: StudyData, choice: Choice, normal_class: str) -> list[Cell]:
-    rows = data.of(choice)
-    rows = rows[rows["normal_class"] == normal_class]
-    images, anomalies = (
-        rows[name].astype(float).max() if name in rows else np.nan for name in ("n_test", "n_anomalies")
+def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bool = False) -> Cell:
+    """Return the AUROC of a class, mean over seeds with the interval of its images."""
+    values, low, high = (
+        values_of_class(data.metric(choice, suffix=end), normal_class) for end in ("", "_low", "_high")
     )
-    return [count(len(rows)), count(images), count(anomalies)]
+    if not len(values):
+        return Cell(_lacks(data, choice, normal_class))
+    ends = (float(low.mean()), float(high.mean())) if len(low) == len(high) == len(values) else (np.nan, np.nan)
+    cell = estimated(Estimate(float(values.mean()), *ends), strong=strong)
+    text = cell.text
+    if len(values) > 1 and not choice.is_reference:
+        text += f" ± {100 * float(values.std()):.1f}"
+    return replace(cell, text=text + " inverted" if ends[1] < 0.5 else text)
+
+
+def _last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
+    """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
+    mean, deviation = (values_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
+    return _printed(float(mean.mean()) if len(mean) else None, float(deviation.mean()) if len(deviation) else None)
+
+
+def _printed(value: float | None, deviation: float | None) -> Cell:
+    """Return a share in percent with two digits and its ± with three, as the paper prints them."""
+    cell = percent(value, digits=2)
+    return cell if value is None or deviation is None else Cell(f"{cell.text} ± {share(deviation, digits=3)}", value)
+
+
+def _mean_of(data: StudyData, choice: Choice, printed: Mapping[str, float]) -> float | None:
+    """Return the paper's mean over the classes that a table shows, None if it has none of them."""
+    classes = [paper_values.class_number(data.dataset, one) for one in data.classes_of(choice)]
+    values = [printed[one] for one in classes if one in printed]
+    return sum(values) / len(values) if values else None
 
 
 def _lacks(data: StudyData, choice: Choice, normal_class: str) -> str:
-    """Return what stands where a class has no number."""
+    """Return what is said of a class that has no number."""
     rows = data.of(choice)
     return data.lacking(rows[rows["normal_class"] == normal_class]) or NOTHING
-
-
-def _no_counts() -> list[Cell]:
-    return [Cell(""), Cell(""), Cell("")]
-
-
-def _classes(data: StudyData, choice: Choice) -> list[str]:
-    return sorted(data.of(choice)["normal_class"].unique(), key=natural)
-
-
-def _of_class(values: pd.Series[float], normal_class: str) -> pd.Series[float]:
-    return values[values.index.get_level_values("normal_class") == normal_class]
-
-
-def _mean_of(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

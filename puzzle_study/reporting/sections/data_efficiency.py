@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Section,
-    Table,
-    absent,
-    count,
-    section,
-    share,
-    word,
-)
-from puzzle_study.reporting.sections.ablations import choice_of, levels, mean_cells
-from puzzle_study.reporting.study_data import AGGREGATIONS
-from puzzle_study.statistics.intervals import method_note
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Table, absent, section, table
+from puzzle_study.reporting.cells import Cell, share
+from puzzle_study.reporting.sections.ablations import level_note, level_row, levels, means
+from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
 
 DATA_AXES = ("data.train_fraction", "data.max_train_images")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Data efficiency"
-    blocks: list[Block | None] = [*tables(data)]
-    blocks += [_figure(data, name, figures) for name in _axes(data)]
-    return section("data-efficiency", title, blocks or [absent(_one_number(data))])
+@section("data-efficiency", "Data efficiency")
+def build(data: StudyData) -> Blocks:
+    if not _axes(data):
+        yield absent(_one_number(data))
+    yield from tables(data)
+    for axis in _axes(data):
+        yield _figure(data, axis)
 
 
 def _one_number(data: StudyData) -> str:
@@ -50,14 +33,14 @@ def _one_number(data: StudyData) -> str:
     return text + (f" It trained with {used}." if used else "") + _twelfth(data.dataset, conditions)
 
 
-def _twelfth(dataset: str, conditions: paper_values.Conditions) -> str:
-    paper = paper_values.data_efficiency(dataset, conditions)
+def _twelfth(dataset: str, conditions: paper_values.Conditions | None) -> str:
+    paper = paper_values.data_efficiency(dataset, conditions) if conditions else {}
     beside = "; ".join(f"{method} {share(value)} %" for method, value in paper.items())
     return f" The paper's at 1/12 of the training images (Table 9, mean over ten classes): {beside}." if beside else ""
 
 
 def _at_a_twelfth(data: StudyData, axis: str) -> paper_values.Conditions | None:
-    """Return the settings at 1/12 of the training images, or None where an axis counts them otherwise."""
+    """Return the settings at 1/12 of the training images, or None if an axis counts them otherwise."""
     choice = data.described
     if axis != "data.train_fraction" or choice is None:
         return None
@@ -74,48 +57,30 @@ def _axes(data: StudyData) -> list[str]:
 
 
 def _table(data: StudyData, axis: str) -> Table:
-    found: set[str] = set()
-    rows = []
-    for value, configuration in levels(data, axis):
-        cells, n, methods = mean_cells(data, configuration)
-        found |= methods
-        rows.append((Cell(f"{value:g}", float(value)), word(configuration), *cells, count(n)))
-    twelfth = _at_a_twelfth(data, axis)
-    return Table(
-        axis.replace(".", "_"),
-        f"AUROC by {axis}",
-        (
-            Column("value", axis),
-            Column("configuration", "Configuration", numeric=False),
-            *(Column(f"auroc_{way}", f"{way} % [95 %]") for way in AGGREGATIONS),
-            Column("trials", "Trials (n)"),
-        ),
-        tuple(rows),
-        f"Mean over classes and seeds. {method_note(found)} Where other settings were searched too, "
-        f"each value stands with its configuration of the best rank (selection: {data.selected_by})."
-        + (_twelfth(data.dataset, twelfth) if twelfth else ""),
-    )
+    rows = [
+        level_row(data, {Column("value", axis): Cell(f"{value:g}", float(value))}, configuration)
+        for value, configuration in levels(data, axis)
+    ]
+    note = f"Mean over classes and seeds. {level_note(data, axis, 'value')}"
+    note += _twelfth(data.dataset, _at_a_twelfth(data, axis))
+    return table(axis.replace(".", "_"), f"AUROC by {axis}", rows, note)
 
 
-def _figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
-    found = levels(data, axis)
-    if len(found) < 2 or not any(mean_cells(data, configuration)[1] for _, configuration in found):
+def _figure(data: StudyData, axis: str) -> Figure | None:
+    found = [(float(value), means(data, configuration)) for value, configuration in levels(data, axis)]
+    if len(found) < 2 or not any(any(own.values()) for _, own in found):
         return None
-    x = [float(value) for value, _ in found]
+    x = [value for value, _ in found]
     twelfth = _at_a_twelfth(data, axis)
     paper = paper_values.data_efficiency(data.dataset, twelfth).get(paper_values.PUZZLE_AE) if twelfth else None
     with drawing.drawing(5.6, 3.8) as (figure, (place,)):
         ends = ""
         for way in AGGREGATIONS:
-            means = [data.mean(choice_of(data, configuration, way)) for _, configuration in found]
-            points = [(a, mean) for a, mean in zip(x, means, strict=True) if mean]
+            points = [(value, mean) for value, own in found if (mean := own[way])]
             place.errorbar(
-                [a for a, _ in points],
+                [value for value, _ in points],
                 [100 * mean.value for _, mean in points],
-                yerr=[
-                    [max(0.0, 100 * (mean.value - mean.low)) for _, mean in points],
-                    [max(0.0, 100 * (mean.high - mean.value)) for _, mean in points],
-                ],
+                yerr=drawing.bars([mean for _, mean in points]),
                 color=drawing.AGGREGATION_COLOURS[way],
                 linestyle=drawing.AGGREGATION_DASHES[way],
                 marker="o",
@@ -136,7 +101,6 @@ def _figure(data: StudyData, axis: str, figures: Path) -> Figure | None:
         place.legend()
         return drawing.finished(
             figure,
-            figures,
             name=axis.replace(".", "_"),
             alt=f"Lines of AUROC against {axis} from {x[0]:g} to {x[-1]:g} for {', '.join(AGGREGATIONS)}{ends}.",
             caption=f"AUROC against {axis}; means and intervals as in the table.",

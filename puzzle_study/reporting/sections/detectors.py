@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import (
-    Column,
-    Figure,
-    Section,
-    Table,
-    count,
-    number,
-    percent,
-    section,
-    share,
-    significant,
-    word,
-)
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, section, table, words
+from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
 from puzzle_study.reporting.sections.classes import class_cell
 from puzzle_study.reporting.sections.robustness import NOISE, AttackCell, cells
+from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import Choice, StudyData
-    from puzzle_study.statistics.intervals import Mean
 
 USUAL_EPSILON = 8 / 255
 """ε at which the literature compares detectors on small images."""
@@ -41,7 +24,7 @@ class Rival:
     """A detector as it is compared: its best configuration by the study's criterion, or a reference."""
 
     choice: Choice
-    auroc: Mean
+    auroc: intervals.Mean
     milliseconds: float
     attacked: AttackCell | None
 
@@ -51,22 +34,23 @@ class Rival:
         return self.choice.title
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section; it has no blocks if the study is about one detector."""
-    title = "Detectors"
+@section("detectors", "Detectors")
+def build(data: StudyData) -> Blocks:
     if not data.compares_detectors:
-        return section("detectors", title, [])
+        return
     rivals = compared(data)
-    drawn = [_speed_figure(rivals, figures), _robustness_figure(rivals, figures)]
-    return section("detectors", title, [_table(data, rivals), *drawn, _class_table(data, rivals)])
+    yield _table(data, rivals)
+    yield _speed_figure(rivals)
+    yield _robustness_figure(rivals)
+    if len(data.classes) > 1:
+        yield _class_table(data, rivals)
 
 
 def compared(data: StudyData) -> list[Rival]:
     """Return each detector once, the best AUROC first."""
-    rows = data.configurations.dropna(subset=["rank"]).sort_values("rank").drop_duplicates("detector")
-    choices = [data.choice(row) for _, row in rows.iterrows()]
+    choices = [data.choice(row) for _, row in data.ranked.drop_duplicates("detector").iterrows()]
     names = {choice.detector for choice in choices}
-    choices += [data.reference(name) for name in data.references if name not in names]
+    choices += [choice for choice in data.references if choice.detector not in names]
     attacks = cells(data)
     found = [
         Rival(choice, mean, _milliseconds(data.of(choice)), _strongest(data, choice, attacks))
@@ -90,94 +74,77 @@ def _strongest(data: StudyData, choice: Choice, attacks: list[AttackCell]) -> At
     It is on the configuration that is compared if that was attacked, else on another one of the detector.
     """
     own = {str(name) for name in data.summary.loc[data.summary["detector"] == choice.detector, "configuration"]}
-    found = [
-        cell for cell in attacks if cell.attack == "attack1" and cell.method != NOISE and cell.configuration in own
-    ]
+    found = [cell for cell in attacks if cell.attack == "attack1" and cell.method != NOISE and cell.victim[0] in own]
     if not found:
         return None
-    if any(cell.configuration == choice.configuration for cell in found):
-        found = [cell for cell in found if cell.configuration == choice.configuration]
+    if any(cell.victim[0] == choice.configuration for cell in found):
+        found = [cell for cell in found if cell.victim[0] == choice.configuration]
     nearest = min((cell.epsilon for cell in found), key=lambda epsilon: abs(epsilon - USUAL_EPSILON))
     return min((cell for cell in found if cell.epsilon == nearest), key=lambda cell: cell.auroc.value)
 
 
 def _table(data: StudyData, rivals: list[Rival]) -> Table:
-    attacked = any(rival.attacked for rival in rivals)
-    columns = [
-        Column("detector", "Detector", numeric=False),
-        Column("configuration", "Configuration", numeric=False),
-        Column("auroc", "AUROC % [95 %]"),
-        Column("selection", "Selection %"),
-        Column("train_seconds", "Fitting, s"),
-        Column("milliseconds", "Scoring, ms an image"),
-        *([Column("attacked", "Under attack %"), Column("attack", "Attack", numeric=False)] if attacked else []),
-        Column("trials", "Trials (n)"),
-    ]
-    rows = []
-    for rival in rivals:
-        choice, under = rival.choice, rival.attacked
-        strong = data.winner is not None and choice.configuration == data.winner.configuration
-        selection = data.mean(choice, "selection")
-        rows.append(
-            (
-                word(rival.name, strong=strong),
-                word("reference" if choice.is_reference else choice.configuration),
-                percent(rival.auroc.value, rival.auroc.low, rival.auroc.high, strong=strong),
-                percent(selection.value if selection else None),
-                number(float(data.metric(choice, "train_seconds").mean())),
-                number(rival.milliseconds),
-                *(
-                    (
-                        percent(under.auroc.value, under.auroc.low, under.auroc.high) if under else percent(None),
-                        word(f"{under.method}, ε {significant(under.epsilon)}, {under.target}" if under else None),
-                    )
-                    if attacked
-                    else ()
-                ),
-                count(rival.auroc.n),
-            )
-        )
-    return Table(
+    attacked = sum(rival.attacked.images for rival in rivals if rival.attacked)
+    under = (
+        f" Under attack: the attack1 that leaves least, at the ε that is nearest to {significant(USUAL_EPSILON)} "
+        f"({attacked} attacked images in all); the section Robustness has every attack."
+    )
+    return table(
         "detectors",
         "Each detector at its best configuration",
-        tuple(columns),
-        tuple(rows),
-        f"The configuration of each detector that ranks first; the winner is bold. "
-        f"{intervals.method_note(rival.auroc.method for rival in rivals)} Fitting and scoring: mean over trials, while "
-        "other trials may have run beside them." + (f" {_attack_note(rivals)}" if attacked else ""),
+        [_row(data, rival, attacked=attacked > 0) for rival in rivals],
+        "The configuration of each detector that ranks first; the winner is bold. "
+        f"{intervals.method_note(rival.auroc for rival in rivals)} ±: standard deviation of the AUROC of one training "
+        "along its last 20 evaluations, mean over trainings, in points. Fitting and scoring: mean over trials, while "
+        f"other trials may have run beside them.{under if attacked else ''}",
     )
 
 
-def _attack_note(rivals: list[Rival]) -> str:
-    """Return what the column of attacks is."""
-    images = sum(rival.attacked.images for rival in rivals if rival.attacked)
-    return (
-        f"Under attack: the attack1 that leaves least, at the ε that is nearest to {significant(USUAL_EPSILON)} "
-        f"({images} attacked images in all); the section Robustness has every attack."
-    )
+def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
+    choice, cell = rival.choice, rival.attacked
+    strong = data.winner is not None and choice.configuration == data.winner.configuration
+    selection = data.mean(choice, "selection")
+    how = f"{cell.method}, ε {significant(cell.epsilon)}, {cell.target}" if cell else None
+    return {
+        words("detector", "Detector"): word(rival.name, strong=strong),
+        words("configuration", "Configuration"): word("reference" if choice.is_reference else choice.configuration),
+        Column("auroc", "AUROC % [95 %]"): estimated(rival.auroc, strong=strong),
+        Column("last20", "± along the last 20 evaluations"): percent(
+            float(data.metric(choice, "last20", "_std").mean())
+        ),
+        Column("selection", "Selection %"): percent(selection.value if selection else None),
+        Column("train_seconds", "Fitting, s"): number(float(data.metric(choice, "train_seconds").mean())),
+        Column("milliseconds", "Scoring, ms an image"): number(rival.milliseconds),
+        **({Column("attacked", "Under attack %"): estimated(cell.auroc if cell else None)} if attacked else {}),
+        **({words("attack", "Attack"): word(how)} if attacked else {}),
+        Column("trials", "Trials (n)"): count(rival.auroc.n),
+    }
 
 
-def _class_table(data: StudyData, rivals: list[Rival]) -> Table | None:
-    if len(data.classes) < 2:
-        return None
-    columns = [Column("class", "Normal class", numeric=False)]
-    columns += [Column(f"auroc_{rival.choice.detector}", f"{rival.name} %") for rival in rivals]
-    rows = tuple(
-        (word(normal_class), *(class_cell(data, rival.choice, normal_class) for rival in rivals))
+def _class_table(data: StudyData, rivals: list[Rival]) -> Table:
+    rows = [
+        {
+            words("class", "Normal class"): word(normal_class),
+            **{
+                Column(f"auroc_{rival.choice.detector}", f"{rival.name} %"): class_cell(
+                    data, rival.choice, normal_class
+                )
+                for rival in rivals
+            },
+        }
         for normal_class in data.classes
-    )
-    return Table(
+    ]
+    return table(
         "detector_classes",
         "AUROC of the detectors by normal class",
-        tuple(columns),
         rows,
         "Mean over seeds; the section Classes says what the intervals are.",
         collapsed=len(rows) > 12,
     )
 
 
-def _speed_figure(rivals: list[Rival], figures: Path) -> Figure | None:
-    shown = [rival for rival in rivals if np.isfinite(rival.milliseconds)]
+def _speed_figure(rivals: list[Rival]) -> Figure | None:
+    shown = [rival for rival in rivals if math.isfinite(rival.milliseconds)]
     if len(shown) < 2:
         return None
     with drawing.drawing(6.4, 4.2) as (figure, (place,)):
@@ -198,24 +165,23 @@ def _speed_figure(rivals: list[Rival], figures: Path) -> Figure | None:
         fastest, best = min(shown, key=lambda rival: rival.milliseconds), shown[0]
         return drawing.finished(
             figure,
-            figures,
             name="detectors_speed",
             alt=f"Scatter of AUROC against scoring time of {len(shown)} detectors: the fastest is {fastest.name} "
             f"({significant(fastest.milliseconds)} ms an image, {share(fastest.auroc.value)} %), the highest AUROC has "
             f"{best.name} ({significant(best.milliseconds)} ms, {share(best.auroc.value)} %).",
             caption=f"Mean AUROC against the time to score an image, one point a detector (n = {best.auroc.n} trials "
-            f"each at most). {intervals.method_note(rival.auroc.method for rival in shown)}",
+            f"each at most). {intervals.method_note(rival.auroc for rival in shown)}",
         )
 
 
-def _bars(mean: Mean) -> list[list[float]] | None:
+def _bars(mean: intervals.Mean) -> list[list[float]] | None:
     """Return the lengths of an error bar in percent, None if there is no interval."""
-    if np.isnan(mean.low) or np.isnan(mean.high):
+    if math.isnan(mean.low) or math.isnan(mean.high):
         return None
     return [[100 * max(0.0, mean.value - mean.low)], [100 * max(0.0, mean.high - mean.value)]]
 
 
-def _robustness_figure(rivals: list[Rival], figures: Path) -> Figure | None:
+def _robustness_figure(rivals: list[Rival]) -> Figure | None:
     shown = [(rival, rival.attacked) for rival in rivals if rival.attacked]
     if len(shown) < 2:
         return None
@@ -237,11 +203,10 @@ def _robustness_figure(rivals: list[Rival], figures: Path) -> Figure | None:
         best, cell = max(shown, key=lambda pair: pair[1].auroc.value)
         return drawing.finished(
             figure,
-            figures,
             name="detectors_robustness",
             alt=f"Scatter of AUROC under attack against AUROC without it for {len(shown)} detectors: most is left of "
             f"{best.name}, {share(cell.auroc.value)} % of {share(cell.clean)} %.",
             caption=f"What the strongest attack1 leaves of each detector at ε = "
             f"{', '.join(map(significant, epsilons))}, one point a detector. "
-            f"{intervals.method_note(cell.auroc.method for _, cell in shown)} Dotted: chance.",
+            f"{intervals.method_note(cell.auroc for _, cell in shown)} Dotted: chance.",
         )

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Block, Figure, Paragraph, Section, absent, section
-from puzzle_study.reporting.study_data import natural
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
+from puzzle_study.reporting.cells import count, percent, word
+from puzzle_study.reporting.study_data import StudyData, natural
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from puzzle_study.reporting.study_data import StudyData
+Gallery = dict[str, NDArray[Any]]
 
 MOST = 10
 KINDS = {
@@ -27,29 +25,35 @@ KINDS = {
     "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
     "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
 }
-COLUMNS = {"original": "original", "puzzle": "view", "reconstruction": "reconstruction", "error_map": "anomaly map"}
+COLUMNS = {
+    "original": "original",
+    "mask": "mask",
+    "puzzle": "view",
+    "reconstruction": "reconstruction",
+    "error_map": "anomaly map",
+}
 """What a gallery may show of an image, in this order; what the detector has not is left out."""
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
+@section("gallery", "Gallery")
+def build(data: StudyData) -> Blocks:
     gallery = data.gallery
     if gallery is None or not len(gallery.get("kind", ())):
-        return section("gallery", "Gallery", [absent("This study kept no gallery (gallery.npz).")])
-    blocks: list[Block | None] = [
-        Paragraph(
-            "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
-            "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
-        )
-    ]
+        yield absent("This study kept no gallery (gallery.npz).")
+        return
+    yield Paragraph(
+        "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
+        "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
+    )
     maps = gallery.get("error_map")
     limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
-    blocks += [_examples(gallery, kind, limit, figures) for kind in KINDS]
-    blocks.append(_attacked(gallery, figures))
-    return section("gallery", "Gallery", blocks)
+    for kind in KINDS:
+        yield _examples(gallery, kind, limit)
+    yield _located(data)
+    yield _attacked(gallery)
 
 
-def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures: Path) -> Figure | None:
+def _examples(gallery: Gallery, kind: str, limit: float) -> Figure | None:
     chosen = [int(index) for index in np.flatnonzero(gallery["kind"] == kind)]
     chosen.sort(key=lambda index: natural(str(gallery["normal_class"][index])))
     if not chosen:
@@ -60,25 +64,16 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
         [_heat(gallery[name][index], limit) if name == "error_map" else _rgb(gallery[name][index]) for index in shown]
         for name in rows
     ]
-    labels = [
-        f"{gallery['normal_class'][index]}"
-        + (f" ← {gallery['true_class'][index]}" if "anomalous" in kind else "")
-        + f"\n{float(gallery['score'][index]):.2f}"
-        for index in shown
-    ]
+    named = [(gallery["normal_class"][i], gallery["true_class"][i], float(gallery["score"][i])) for i in shown]
+    labels = [f"{own}{f' ← {true}' if 'anomalous' in kind else ''}\n{score:.2f}" for own, true, score in named]
     title, meaning = KINDS[kind]
-    described = "; ".join(
-        f"class {gallery['normal_class'][index]}, image of {gallery['true_class'][index]}, score "
-        f"{float(gallery['score'][index]):.2f}"
-        for index in shown
-    )
+    described = "; ".join(f"class {own}, image of {true}, score {score:.2f}" for own, true, score in named)
     more = f" The first {MOST} of {len(chosen)}; all are in gallery.npz." if len(chosen) > MOST else ""
     below = "the normal class, the image's own class after the arrow, and" if "anomalous" in kind else "the class and"
     return _montage(
         pictures,
         [COLUMNS[name] for name in rows],
         labels,
-        figures,
         name=f"gallery_{kind}",
         alt=f"Pictures of {title}, rows {', '.join(COLUMNS[name] for name in rows)}: {described}.",
         caption=f"{title[:1].upper()}{title[1:]}: {meaning}. Below each column: {below} the anomaly score (1: "
@@ -86,7 +81,35 @@ def _examples(gallery: dict[str, NDArray[Any]], kind: str, limit: float, figures
     )
 
 
-def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
+def _located(data: StudyData) -> Table | None:
+    """Return how well anomaly maps find the anomalous pixels, if there are masks."""
+    if "pixel_auroc" not in data.summary or data.summary["pixel_auroc"].isna().all():
+        return None
+    rows = []
+    for _, row in data.summary.dropna(subset=["pixel_auroc"]).iterrows():
+        choice = data.choice(row)
+        trials = data.of(choice)
+        rows.append(
+            {
+                words("detector", "Detector"): word(choice.title),
+                words("configuration", "Configuration"): word(choice.configuration),
+                words("aggregation", "Aggregation"): word(choice.aggregation),
+                Column("pixel_auroc", "Pixel AUROC %"): percent(float(row["pixel_auroc"])),
+                Column("aupro", "AUPRO %"): percent(float(row["aupro"])),
+                Column("masks", "Masks (n)"): count(trials["n_masks"].sum() if "n_masks" in trials else None),
+                Column("trials", "Trials (n)"): count(len(trials)),
+            }
+        )
+    return table(
+        "located",
+        "Anomaly maps against masks",
+        rows,
+        "Mean over trials, no interval: the pixels of an image are not independent. AUPRO: overlap with each anomalous "
+        "region, up to 30 % false positives. Anomalous images without a mask are left out.",
+    )
+
+
+def _attacked(gallery: Gallery) -> Figure | None:
     if not len(gallery.get("attacked", ())):
         return None
     shown = _spread(list(zip(gallery["attacked_attack"].tolist(), gallery["attacked_method"].tolist(), strict=True)))
@@ -96,17 +119,16 @@ def _attacked(gallery: dict[str, NDArray[Any]], figures: Path) -> Figure | None:
     largest = max(1, int(np.abs(delta).max()))
     change = (127.5 + 127.5 * delta / largest).astype(np.uint8)
     pictures = [[_rgb(image) for image in images] for images in (before, after, change)]
+    told = ("attack", "method", "epsilon", "score_before", "score_after")
+    columns = (gallery[f"attacked_{name}"][shown] for name in told)
     labels = [
-        f"{gallery['attacked_attack'][i]} {gallery['attacked_method'][i]}\nε "
-        f"{float(gallery['attacked_epsilon'][i]):.3g}: {float(gallery['attacked_score_before'][i]):.2f} → "
-        f"{float(gallery['attacked_score_after'][i]):.2f}"
-        for i in shown
+        f"{attack} {method}\nε {float(epsilon):.3g}: {float(score):.2f} → {float(after):.2f}"
+        for attack, method, epsilon, score, after in zip(*columns, strict=True)
     ]
     return _montage(
         pictures,
         ("original", "attacked", "difference"),
         labels,
-        figures,
         name="gallery_attacked",
         alt="Pictures before and after an attack and their difference: "
         + "; ".join(label.replace("\n", " ").replace("→", "to") for label in labels)
@@ -127,7 +149,6 @@ def _montage(
     pictures: list[list[NDArray[np.uint8]]],
     rows: Sequence[str],
     labels: list[str],
-    figures: Path,
     *,
     name: str,
     alt: str,
@@ -144,18 +165,13 @@ def _montage(
     cell = 0.95
     size = (1.25 + cell * max(4, len(labels)), 0.75 + cell * len(rows) * height / width)
     with drawing.drawing(*size) as (figure, (place,)):
-        _bare(place)
+        place.grid(visible=False)
+        place.spines[:].set_visible(False)
         place.imshow(canvas, interpolation="nearest")
         place.set_yticks([y * step_y + height / 2 for y in range(len(rows))], rows)
         place.set_xticks([x * step_x + width / 2 for x in range(len(labels))], labels, fontsize=7)
         place.tick_params(length=0)
-        return drawing.finished(figure, figures, name=name, alt=alt, caption=caption, photo=True)
-
-
-def _bare(place: Axes) -> None:
-    place.grid(visible=False)
-    for spine in place.spines.values():
-        spine.set_visible(False)
+        return drawing.finished(figure, name=name, alt=alt, caption=caption, photo=True)
 
 
 def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -166,7 +182,5 @@ def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _heat(error_HW: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
     """Return an error map in colours that a colour-blind reader tells apart."""
-    import matplotlib as mpl
-
     colours = mpl.colormaps["inferno"](np.clip(error_HW / limit, 0, 1))
     return np.asarray((255 * colours[..., :3]).astype(np.uint8))

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
-from puzzle_study.reporting import drawing, scores
-from puzzle_study.reporting.blocks import Figure, Section, absent, section, share
-from puzzle_study.reporting.study_data import TASK
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from puzzle_study.reporting.scores import TrialScores
-    from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting import drawing
+from puzzle_study.reporting.blocks import Blocks, Figure, absent, section
+from puzzle_study.reporting.cells import share
+from puzzle_study.reporting.scores import TrialScores, test_scores
+from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData
 
 MOST = 15
 COLOURS = {"normal": drawing.PALETTE[0], "pseudo-anomalous": drawing.PALETTE[2], "anomalous": drawing.PALETTE[3]}
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Scores"
+@section("scores", "Scores")
+def build(data: StudyData) -> Blocks:
     choice = data.described
     found = _scored(data, choice) if choice else []
     if choice is None or not found:
-        return section(
-            "scores", title, [absent("This study kept no error matrices (errors/), from which scores come.")]
-        )
-    return section("scores", title, [_figure(data, choice, found, figures)])
+        yield absent("This study kept no error matrices (errors/), so there are no scores to show.")
+    else:
+        yield _figure(data, choice, found)
 
 
 def _scored(data: StudyData, choice: Choice) -> list[tuple[str, float, TrialScores]]:
@@ -42,22 +34,18 @@ def _scored(data: StudyData, choice: Choice) -> list[tuple[str, float, TrialScor
     aurocs = data.metric(choice)
     for _, trials in data.of(choice).groupby(TASK, sort=False):
         first = trials.iloc[0]
-        scored = scores.test_scores(data, first["trial"], choice)
+        scored = test_scores(data, first["trial"], choice)
         if scored is not None:
-            key = tuple(first[name] for name in (*TASK, "seed"))
-            found.append((str(first["normal_class"]), float(aurocs.get(key, np.nan)), scored))
+            auroc = aurocs.get(tuple(first[TRIAL_KEY]), np.nan)
+            found.append((str(first["normal_class"]), float(auroc), scored))
     return found
 
 
-def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, TrialScores]], figures: Path) -> Figure:
+def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, TrialScores]]) -> Figure:
     shown = found[:MOST]
-    columns = min(5, len(shown))
-    rows = -(-len(shown) // columns)
-    size = (5.6, 3.6) if len(shown) == 1 else (max(5.6, 2.3 * columns), 2.2 * rows + 0.5)
-    with drawing.drawing(*size, rows=rows, columns=columns) as (figure, places):
-        for place in places[len(shown) :]:
-            place.set_visible(False)
-        for place, (name, auroc, scored) in zip(places, shown, strict=False):
+    height = 2.2 if len(shown) > 1 else 3.1
+    with drawing.panels(len(shown), most=5, width=2.3, height=height, above=0.5) as (figure, places):
+        for place, (name, auroc, scored) in zip(places, shown, strict=True):
             long = _long(scored)
             # A few extreme anomalies would press everything else into one bar.
             low, high = np.quantile(long["score"], [0, 0.99])
@@ -79,7 +67,7 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
             )
             value = "" if np.isnan(auroc) else f", {share(auroc)} %"
             place.set(title=f"{name}{value}", xlabel="", ylabel="", yticks=[])
-        handles = [_patch(colour) for colour in COLOURS.values()]
+        handles = [Patch(facecolor=colour, alpha=0.5, edgecolor=colour) for colour in COLOURS.values()]
         figure.legend(handles, list(COLOURS), loc="outside upper center", ncols=3)
         figure.supxlabel("anomaly score (1: a typical normal image)", fontsize=9)
         first = shown[0][2]
@@ -87,10 +75,9 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
         more = f" The first {MOST} of {len(found)} classes." if len(found) > MOST else ""
         middle = _medians([one for _, _, one in shown])
         without = any(one.labels.all() for _, _, one in shown)
-        held_out = " Without normal test images validation images are drawn for them." if without else ""
+        held_out = " There are no normal test images: validation images are drawn in their place." if without else ""
         return drawing.finished(
             figure,
-            figures,
             name="scores",
             alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, "
             f"pseudo-anomalous and anomalous images; {middle}.",
@@ -112,9 +99,8 @@ def _by_kind(scored: TrialScores) -> dict[str, NDArray[np.float64]]:
 
 
 def _long(scored: TrialScores) -> pd.DataFrame:
-    return pd.DataFrame([(score, kind) for kind, scores in _by_kind(scored).items() for score in scores]).set_axis(
-        ["score", "kind"], axis=1
-    )
+    rows = [(score, kind) for kind, scores in _by_kind(scored).items() for score in scores]
+    return pd.DataFrame(rows, columns=["score", "kind"])
 
 
 def _medians(shown: list[TrialScores]) -> str:
@@ -125,8 +111,3 @@ def _medians(shown: list[TrialScores]) -> str:
         if medians:
             parts.append(f"the medians of {kind} images lie between {min(medians):.2f} and {max(medians):.2f}")
     return ", ".join(parts)
-
-
-def _patch(colour: str) -> Patch:
-    """Return the square of a legend."""
-    return Patch(facecolor=colour, alpha=0.5, edgecolor=colour)

@@ -2,90 +2,79 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Cell, Column, Figure, Paragraph, Section, Table, absent, count, section, word
-from puzzle_study.reporting.sections.ranking import axis_cell
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Table, absent, finding, section, table, words
+from puzzle_study.reporting.cells import Cell, count, setting, word
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.trials.worth import LOWER_IS_BETTER, SHARES, shown
 
-if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import StudyData
 
-
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Objectives and Pareto front"
+@section("objectives", "Objectives and Pareto front")
+def build(data: StudyData) -> Blocks:
     names, rows = data.objectives, data.complete
     if len(names) < 2:
-        return section("objectives", title, [absent("This study has one objective: its front is the winner.")])
+        yield absent("This study has one objective: its front is the winner.")
+        return
     if "pareto" not in rows or not rows["pareto"].notna().any():
-        return section("objectives", title, [absent("No configuration is complete: there is no front.")])
+        yield absent("No configuration is complete: there is no front.")
+        return
     rows = rows[rows["pareto"].notna()].assign(pareto=lambda frame: frame["pareto"].astype(str).str.lower() == "true")
     values = pd.DataFrame({name: rows[data.objective_column(name)].astype(float) for name in names})
     front = rows[rows["pareto"]].sort_values("rank")
-    found = Paragraph(
+    yield finding(
         f"{len(front)} of {len(rows)} rows are on the Pareto front of {', '.join(names)}: no other row is better in "
         "one of them without being worse in another. Means over classes and seeds are compared, without regard to "
-        "their intervals. The winner is the row that is best in the first.",
-        kind="finding",
+        "their intervals. The winner is the row that is best in the first."
     )
-    return section("objectives", title, [found, _table(data, front), _scatter(names, rows, values, figures)])
+    yield _table(data, front)
+    yield _scatter(names, rows, values)
 
 
 def _table(data: StudyData, front: pd.DataFrame) -> Table:
-    columns = [
-        Column("rank", "Rank"),
-        Column("configuration", "Configuration", numeric=False),
-        Column("aggregation", "Aggregation", numeric=False),
-        *(Column(name, _title(name)) for name in data.objectives),
-        *(Column(name, name) for name in data.axes),
-    ]
-    cells = [
-        (
-            count(row["rank"]),
-            word(row["configuration"], strong="winner" in row["label"]),
-            word(row["aggregation"]),
-            *(_value(name, float(row[data.objective_column(name)])) for name in data.objectives),
-            *(axis_cell(row[name]) for name in data.axes),
-        )
+    rows = [
+        {
+            Column("rank", "Rank"): count(row["rank"]),
+            words("configuration", "Configuration"): word(row["configuration"], strong="winner" in row["label"]),
+            words("aggregation", "Aggregation"): word(row["aggregation"]),
+            **{
+                Column(name, _title(name)): _value(name, float(row[data.objective_column(name)]))
+                for name in data.objectives
+            },
+            **{Column(name, name): setting(row[name]) for name in data.axes},
+        }
         for _, row in front.iterrows()
     ]
-    return Table(
+    return table(
         "pareto",
         "The Pareto front",
-        tuple(columns),
-        tuple(cells),
-        "Means over classes and seeds. Columns with “robust” are of a small attack at the end of every training "
+        rows,
+        "Means over classes and seeds. Columns with “robust” come from a small attack at the end of every training "
         "(`evaluate.robust`), not of the attack stage.",
     )
 
 
-def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame, figures: Path) -> Figure:
+def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -> Figure:
     """Draw the first two objectives, the front marked."""
     first, second = names[:2]
     points = pd.DataFrame({name: (100 if name in SHARES else 1) * values[name] for name in (first, second)})
+    colours = {"on the front": drawing.PALETTE[0], "dominated": drawing.GREY}
+    by_front = {
+        "hue": "front",
+        "style": "front",
+        "hue_order": [*colours],
+        "style_order": [*colours],
+        "palette": colours,
+    }
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
-        sns.scatterplot(
-            points.assign(front=rows["pareto"].map({True: "on the front", False: "dominated"})),
-            x=first,
-            y=second,
-            hue="front",
-            style="front",
-            hue_order=["on the front", "dominated"],
-            style_order=["on the front", "dominated"],
-            palette={"on the front": drawing.PALETTE[0], "dominated": drawing.GREY},
-            ax=axes,
-        )
+        points["front"] = rows["pareto"].map({True: "on the front", False: "dominated"})
+        sns.scatterplot(points, x=first, y=second, ax=axes, **by_front)
         axes.legend(title=None)
         axes.set(xlabel=_title(first), ylabel=_title(second))
         return drawing.finished(
             figure,
-            figures,
             name="pareto",
             alt=f"Scatter of {len(points)} rows, {first} from {points[first].min():.3g} to {points[first].max():.3g} "
             f"against {second} from {points[second].min():.3g} to {points[second].max():.3g}; "

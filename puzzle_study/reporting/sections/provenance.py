@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from puzzle_study.reporting.blocks import Block, Column, Paragraph, Section, Table, absent, count, section, word
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Block, Blocks, Column, Paragraph, Table, absent, section, table, words
+from puzzle_study.reporting.cells import count, word
+from puzzle_study.reporting.study_data import StudyData
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    if not data.environment:
-        return section("provenance", "Provenance", [absent("environment.json is missing or damaged."), _failed(data)])
-    return section("provenance", "Provenance", [_environment(data), _versions(data), _failed(data)])
+@section("provenance", "Provenance")
+def build(data: StudyData) -> Blocks:
+    if data.environment:
+        yield _environment(data)
+        yield _versions(data)
+    else:
+        yield absent("environment.json is missing or damaged.")
+    yield _failed(data)
 
 
 def _environment(data: StudyData) -> Table:
@@ -42,27 +42,20 @@ def _environment(data: StudyData) -> Table:
         "precision": hardware.get("precision"),
         **({"notes on the images": "; ".join(notes)} if isinstance(notes, list) and notes else {}),
     }
-    return Table(
-        "environment",
-        "How the study was run",
-        (Column("what", "What", numeric=False), Column("value", "Value", numeric=False)),
-        tuple((word(name), word(value)) for name, value in facts.items()),
-        "As written by the study itself (environment.json).",
-    )
+    rows = [{words("what", "What"): word(name), words("value", "Value"): word(value)} for name, value in facts.items()]
+    note = "As written by the study itself (environment.json)."
+    return table("environment", "How the study was run", rows, note)
 
 
 def _versions(data: StudyData) -> Table | None:
     versions = data.environment.get("versions")
     if not isinstance(versions, dict) or not versions:
         return None
-    return Table(
-        "versions",
-        "Versions of the packages",
-        (Column("package", "Package", numeric=False), Column("version", "Version", numeric=False)),
-        tuple((word(name), word(version)) for name, version in sorted(versions.items())),
-        "Of the process that ran the study.",
-        collapsed=True,
-    )
+    rows = [
+        {words("package", "Package"): word(name), words("version", "Version"): word(version)}
+        for name, version in sorted(versions.items())
+    ]
+    return table("versions", "Versions of the packages", rows, "In the process that ran the study.", collapsed=True)
 
 
 def _failed(data: StudyData) -> Block:
@@ -71,29 +64,21 @@ def _failed(data: StudyData) -> Block:
         if stopped:
             return Paragraph(f"No trial failed; {stopped} of {len(data.trials)} were given up (see Ranking).")
         return Paragraph(f"All {len(data.trials)} trials finished.")
-    rows = tuple(
-        (
-            word(row["trial"]),
-            word(row["configuration"]),
-            word(row["normal_class"]),
-            count(float(row["seed"])),
-            word(row.get("error") if isinstance(row.get("error"), str) else row["status"]),
-        )
-        for _, row in data.failed.iterrows()
-    )
-    return Table(
+    return table(
         "failed_trials",
         "Trials that failed",
-        (
-            Column("trial", "Trial", numeric=False),
-            Column("configuration", "Configuration", numeric=False),
-            Column("class", "Normal class", numeric=False),
-            Column("seed", "Seed"),
-            Column("error", "Why", numeric=False),
-        ),
-        rows,
-        "A configuration with a failed trial is incomplete: it has no rank, and nothing was averaged over what is "
-        "missing.",
+        [
+            {
+                words("trial", "Trial"): word(row["trial"]),
+                words("configuration", "Configuration"): word(row["configuration"]),
+                words("class", "Normal class"): word(row["normal_class"]),
+                Column("seed", "Seed"): count(float(row["seed"])),
+                words("error", "Why"): word(row["error"] if isinstance(row.get("error"), str) else row["status"]),
+            }
+            for _, row in data.failed.iterrows()
+        ],
+        "A configuration with a failed trial is incomplete: it has no rank, and its other trials were not "
+        "averaged instead.",
     )
 
 

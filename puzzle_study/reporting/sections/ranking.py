@@ -2,51 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from puzzle_study.config import NEED_TEST_LABELS
-from puzzle_study.reporting.blocks import (
+from puzzle_study.reporting.blocks import Blocks, Column, Paragraph, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import (
     NOTHING,
-    Block,
     Cell,
-    Column,
-    Paragraph,
-    Section,
-    Table,
-    absent,
     count,
+    estimated,
     number,
     percent,
-    section,
+    setting,
     share,
     significant,
     word,
 )
-from puzzle_study.reporting.scores import IMAGES_NOTE, image_difference
-from puzzle_study.reporting.study_data import Choice, paired, tasks_of
+from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 from puzzle_study.trials.worth import gain, shown
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import StudyData
+DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
+PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    blocks: list[Block | None] = [Paragraph(how_selected(data)), _given_up(data), ranking_table(data)]
+@section("ranking", "Ranking")
+def build(data: StudyData) -> Blocks:
+    yield Paragraph(how_selected(data))
+    yield _given_up(data)
+    yield ranking_table(data)
     if data.searched:
-        blocks += [_one_standard_error(data), differences_table(data)]
+        yield _one_standard_error(data)
+        yield differences_table(data)
     else:
-        blocks.append(
-            absent("This study trained one configuration: there is nothing to rank it against but references.")
-        )
-    blocks.append(image_differences_table(data))
-    return section("ranking", "Ranking", blocks)
+        yield absent("This study trained one configuration: it can only be compared with references.")
+    yield image_differences_table(data)
 
 
 def how_selected(data: StudyData) -> str:
@@ -55,21 +49,17 @@ def how_selected(data: StudyData) -> str:
         labels = data.objectives[0] in NEED_TEST_LABELS
         return (
             f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
-            + (": it needs test labels (oracle), is optimistic and cannot be had in practice." if labels else ".")
+            + (": it needs test labels (oracle), is optimistic and cannot be reached in practice." if labels else ".")
         )
     if data.selection == "oracle":
         return (
             "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
-            "optimistic and cannot be had in practice."
+            "optimistic and cannot be reached in practice."
         )
     return (
         "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
         "made of them; test labels were not used."
     )
-
-
-def _ranked_by(data: StudyData) -> str:
-    return f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
 
 
 def _given_up(data: StudyData) -> Paragraph | None:
@@ -80,7 +70,7 @@ def _given_up(data: StudyData) -> Paragraph | None:
     begun = int(stopped["epochs"].notna().sum()) if "epochs" in stopped else 0
     return Paragraph(
         f"{stopped['configuration'].nunique()} configurations were given up: {len(stopped) - begun} of their trials "
-        f"were not run and {begun} were stopped along their training. They are incomplete and cannot win; trials.csv "
+        f"were not run and {begun} were stopped during training. They are incomplete and cannot win; trials.csv "
         "says why."
     )
 
@@ -89,60 +79,42 @@ def ranking_table(data: StudyData) -> Table:
     """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
     is_own = data.summary["role"] == "configuration"
     group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
-    rows = data.summary.assign(_group=group)
-    rows = rows.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
-    columns = [
-        Column("rank", "Rank"),
-        Column("configuration", "Configuration", numeric=False),
-        *([Column("detector", "Detector", numeric=False)] if data.compares_detectors else []),
-        Column("auroc", "AUROC % [95 %]"),
-        Column("aggregation", "Aggregation", numeric=False),
-        *([Column("error", "Error norm", numeric=False)] if data.searches_error else []),
-        Column("label", "Label", numeric=False),
-        Column("selection", "Selection %"),
-        Column("trials", "Trials (n)"),
-        *(Column(name, name, numeric=pd.api.types.is_numeric_dtype(data.trials[name])) for name in data.axes),
-    ]
-    methods: set[str] = set()
-    cells = []
-    for _, row in rows.iterrows():
-        choice = data.choice(row)
-        mean = data.mean(choice)
-        if mean:
-            methods.add(mean.method)
-        strong = "winner" in row["label"]
-        cells.append(
-            (
-                count(row["rank"]),
-                word(choice.title if choice.is_reference else choice.configuration),
-                *([word("" if choice.is_reference else choice.title)] if data.compares_detectors else []),
-                percent(mean.value, mean.low, mean.high, strong=strong)
-                if mean
-                else Cell(data.lacking(data.of(choice)) or NOTHING),
-                word("" if choice.is_reference else choice.aggregation),
-                *([word("" if choice.is_reference else choice.error)] if data.searches_error else []),
-                word("reference" if choice.is_reference else row["label"].replace(";", ", "), strong=strong),
-                percent(row["selection_mean"]),
-                _trials(row["trials"], row["expected"]),
-                *(axis_cell(value) for value in _axis_values(data, choice)),
-            )
-        )
-    return Table(
+    ordered = data.summary.assign(_group=group)
+    ordered = ordered.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
+    means = intervals.method_note(data.mean(data.choice(row)) for _, row in ordered.iterrows())
+    lacks = data.lacking()
+    ranked_by = (
+        f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
+    )
+    selection = "mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies."
+    return table(
         "ranking",
         "Configurations and references",
-        tuple(columns),
-        tuple(cells),
-        f"AUROC: mean over classes and seeds. {intervals.method_note(methods)} {_lacks(data)}"
-        f"Rank: by {_ranked_by(data)}, among complete rows that may be selected. "
-        "Selection: "
-        + ("mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies.")
-        + " Trials: finished of planned.",
+        [_ranking_row(data, row) for _, row in ordered.iterrows()],
+        f"AUROC: mean over classes and seeds. {means} "
+        + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
+        + f"Rank: by {ranked_by}, among complete rows that may be selected. Selection: {selection} Trials: finished of "
+        "planned.",
     )
 
 
-def _lacks(data: StudyData) -> str:
-    lacks = data.lacking()
-    return f"There is no AUROC where it cannot be measured: {lacks}. " if lacks else ""
+def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
+    choice = data.choice(row)
+    own, strong, lacks = not choice.is_reference, "winner" in row["label"], data.lacking(data.of(choice))
+    values = data.values_of(choice.configuration) if own else {}
+    is_number = {name: pd.api.types.is_numeric_dtype(data.trials[name]) for name in data.axes}
+    return {
+        Column("rank", "Rank"): count(row["rank"]),
+        words("configuration", "Configuration"): word(choice.row),
+        **({words("detector", "Detector"): word(choice.title if own else "")} if data.compares_detectors else {}),
+        Column("auroc", "AUROC % [95 %]"): estimated(data.mean(choice), lacks, strong=strong),
+        words("aggregation", "Aggregation"): word(choice.aggregation if own else ""),
+        **({words("error", "Error norm"): word(choice.error if own else "")} if data.searches_error else {}),
+        words("label", "Label"): word(row["label"].replace(";", ", ") if own else "reference", strong=strong),
+        Column("selection", "Selection %"): percent(row["selection_mean"]),
+        Column("trials", "Trials (n)"): _trials(row["trials"], row["expected"]),
+        **{Column(name, name, numeric): setting(values.get(name)) for name, numeric in is_number.items()},
+    }
 
 
 def differences_table(data: StudyData) -> Table | None:
@@ -150,55 +122,40 @@ def differences_table(data: StudyData) -> Table | None:
     winner = data.winner
     if winner is None:
         return None
-    own = data.metric(winner)
-    compared = []
-    for choice in rivals(data):
-        mine, theirs = paired(own, data.metric(choice), reference=choice.is_reference)
-        if len(mine):
-            strata = tasks_of(mine)
-            difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), strata)
-            chance = intervals.probability_of_improvement(mine.to_numpy(), theirs.to_numpy(), strata)
-            compared.append((choice, difference, chance))
-    if not compared:
+    rivals = [data.choice(row) for _, row in data.ranked.drop_duplicates("configuration").iterrows()]
+    rivals = [choice for choice in rivals if choice.configuration != winner.configuration]
+    found = {
+        choice: compared
+        for choice in (*rivals, *data.references)
+        if (compared := compare((data, winner), (data, choice)))
+    }
+    if not found:
         return None
-    corrected = intervals.holm([difference.p_value for _, difference, _ in compared])
-    rows = tuple(
-        (
-            word(choice.title if choice.is_reference else choice.configuration),
-            word("" if choice.is_reference else choice.aggregation),
-            percent(difference.mean.value, difference.mean.low, difference.mean.high, signed=True, digits=2),
-            count(difference.pairs),
-            count(difference.mean.strata),
-            Cell(
-                f"{difference.wins}/{difference.ties}/{difference.pairs - difference.wins - difference.ties}",
-                difference.wins,
-            ),
-            number(difference.p_value),
-            number(p_value),
-            percent(chance.value, chance.low, chance.high, digits=0),
+    differences = [one.difference for one in found.values()]
+    rows: list[Row] = []
+    for (choice, one), p_value in zip(found.items(), intervals.holm([one.p_value for one in differences]), strict=True):
+        difference = one.difference
+        lost = difference.pairs - difference.wins - difference.ties
+        rows.append(
+            {
+                words("against", "Against"): word(choice.row),
+                words("aggregation", "Aggregation"): word("" if choice.is_reference else choice.aggregation),
+                DIFFERENCE: estimated(difference.mean, signed=True, digits=2),
+                PAIRS: count(difference.pairs),
+                TASKS: count(difference.mean.strata),
+                Column("wins", "Won/tied/lost"): Cell(f"{difference.wins}/{difference.ties}/{lost}", difference.wins),
+                Column("p", "p (Wilcoxon)"): number(difference.p_value),
+                Column("p_holm", "p (Holm)"): number(p_value),
+                Column("probability", "P(winner better) % [95 %]"): estimated(one.chance, digits=0),
+            }
         )
-        for (choice, difference, chance), p_value in zip(compared, corrected, strict=True)
-    )
-    differences = [difference for _, difference, _ in compared]
-    methods = [difference.mean.method for difference in differences]
-    chances = [chance.method for _, _, chance in compared]
-    return Table(
+    return table(
         "paired_differences",
         "The winner against the others, on the same tasks and seeds",
-        (
-            Column("against", "Against", numeric=False),
-            Column("aggregation", "Aggregation", numeric=False),
-            Column("difference", "AUROC difference, points [95 %]"),
-            Column("pairs", "Pairs (n)"),
-            Column("tasks", "Tasks (n)"),
-            Column("wins", "Won/tied/lost"),
-            Column("p", "p (Wilcoxon)"),
-            Column("p_holm", "p (Holm)"),
-            Column("probability", "P(winner better) % [95 %]"),
-        ),
         rows,
-        f"Difference: winner minus other. {intervals.method_note(methods)} P(winner better): the chance that it wins "
-        f"a trial on the same task. {intervals.method_note(chances)} {intervals.p_note(differences)}",
+        f"Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} P(winner better): "
+        "the chance that it wins a trial on the same task. "
+        f"{intervals.method_note(one.chance for one in found.values())} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 
@@ -208,62 +165,30 @@ def image_differences_table(data: StudyData) -> Table | None:
     winner = data.winner
     if winner is None:
         return None
-    own, rows = data.metric(winner), []
     default = [data.default] if data.default and data.default.configuration != winner.configuration else []
-    for choice in [*default, *(data.reference(name) for name in data.references)]:
-        mine, _ = paired(own, data.metric(choice), reference=choice.is_reference)
-        found = image_difference((data, winner), (data, choice), mine.index) if len(mine) else None
-        if found is not None:
+    rows: list[Row] = []
+    for choice in [*default, *data.references]:
+        compared = compare((data, winner), (data, choice))
+        if compared and (found := compared.over_images):
             rows.append(
-                (
-                    word(choice.title if choice.is_reference else "the default"),
-                    percent(found.value, found.low, found.high, signed=True, digits=2),
-                    count(found.images),
-                    count(len(set(tasks_of(mine)))),
-                    count(len(mine)),
-                )
+                {
+                    words("against", "Against"): word(choice.title if choice.is_reference else "the default"),
+                    DIFFERENCE: estimated(found, signed=True, digits=2),
+                    Column("images", "Test images (n)"): count(found.images),
+                    TASKS: count(len(set(compared.strata))),
+                    PAIRS: count(len(compared.strata)),
+                }
             )
-    if not rows:
-        return None
-    return Table(
-        "image_differences",
-        "The winner against the default and the references, over the same test images",
-        (
-            Column("against", "Against", numeric=False),
-            Column("difference", "AUROC difference, points [95 %]"),
-            Column("images", "Test images (n)"),
-            Column("tasks", "Tasks (n)"),
-            Column("pairs", "Pairs (n)"),
-        ),
-        tuple(rows),
-        f"Difference: winner minus other. {IMAGES_NOTE}",
-    )
-
-
-def rivals(data: StudyData) -> list[Choice]:
-    """Return every other configuration at its best rank, and every reference."""
-    winner = data.winner
-    rows = data.configurations.dropna(subset=["rank"]).sort_values("rank").drop_duplicates("configuration")
-    others = [data.choice(row) for _, row in rows.iterrows()]
-    others = [choice for choice in others if winner is None or choice.configuration != winner.configuration]
-    return [*others, *(data.reference(name) for name in data.references)]
-
-
-def axis_cell(value: object) -> Cell:
-    """Return a cell for the value of a searched setting, which may be missing, a number or a word."""
-    if isinstance(value, (bool, np.bool_, str)):
-        return word(value)
-    if isinstance(value, (int, float, np.number)):
-        return number(float(value))
-    return Cell("–")
+    title = "The winner against the default and the references, over the same test images"
+    note = f"Difference: winner minus other. {IMAGES_NOTE}"
+    return table("image_differences", title, rows, note) if rows else None
 
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
     """Return which cheaper configuration is as good by the measure that ranks."""
     metric = data.objectives[0]
-    rows = data.configurations.dropna(subset=["rank"])
     candidates = []
-    for _, row in rows.iterrows():
+    for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
         choice = data.choice(row)
         mean = data.mean(choice, metric)
         if mean:
@@ -289,12 +214,5 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
 
 def _trials(done: float, planned: float) -> Cell:
     if np.isnan(done):
-        return Cell("–")
+        return Cell(NOTHING)
     return Cell(f"{done:.0f}" if np.isnan(planned) else f"{done:.0f}/{planned:.0f}", int(done))
-
-
-def _axis_values(data: StudyData, choice: Choice) -> list[object]:
-    if choice.is_reference:
-        return [None] * len(data.axes)
-    values = data.values_of(choice.configuration)
-    return [values.get(name) for name in data.axes]

@@ -1,4 +1,4 @@
-"""The sections of a report, in order. To add one: a module with a ``build``, and a line here.
+"""The sections of a report, in order. To add one: a module with a ``build``, and its name here.
 
 The comparison of several studies is not among them: it is of all studies together, not of one.
 """
@@ -6,49 +6,32 @@ The comparison of several studies is not among them: it is of all studies togeth
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from importlib import import_module
 
 from puzzle_study.reporting.blocks import Section
-from puzzle_study.reporting.sections import (
-    ablations,
-    axes,
-    classes,
-    cost,
-    data_efficiency,
-    detectors,
-    gallery,
-    histograms,
-    objectives,
-    provenance,
-    ranking,
-    robustness,
-    selection,
-    settings,
-    stability,
-    summary,
-    training,
-    transfer,
-)
 from puzzle_study.reporting.study_data import StudyData
 
-SECTIONS: tuple[Callable[[StudyData, Path], Section], ...] = (
-    summary.build,
-    ranking.build,
-    detectors.build,
-    selection.build,
-    objectives.build,
-    classes.build,
-    training.build,
-    stability.build,
-    axes.build,
-    ablations.build,
-    data_efficiency.build,
-    robustness.build,
-    transfer.build,
-    gallery.build,
-    histograms.build,
-    cost.build,
-    settings.build,
-    provenance.build,
+NAMES = (
+    "summary",
+    "ranking",
+    "detectors",
+    "selection",
+    "objectives",
+    "classes",
+    "training",
+    "stability",
+    "axes",
+    "ablations",
+    "data_efficiency",
+    "robustness",
+    "transfer",
+    "gallery",
+    "histograms",
+    "cost",
+    "settings",
+    "provenance",
 )
-"""Each takes a study and the folder of the report's figures; one without blocks is left out."""
+SECTIONS: tuple[Callable[[StudyData], Section], ...] = tuple(
+    import_module(f"puzzle_study.reporting.sections.{name}").build for name in NAMES
+)
+"""Each takes a study; a section without blocks is left out."""

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Figure, Paragraph, Section, absent, section, share
-from puzzle_study.reporting.study_data import AGGREGATIONS
+from puzzle_study.reporting.blocks import Blocks, Figure, Paragraph, absent, finding, section
+from puzzle_study.reporting.cells import share
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics.intervals import TAIL
 
-if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import StudyData
 
-
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Selection against test AUROC"
-    rows = scored(data)
+@section("selection", "Selection against test AUROC")
+def build(data: StudyData) -> Blocks:
+    rows = data.complete.dropna(subset=["selection_mean", "auroc_mean"])
     if rows.empty and (lacks := data.lacking()):
-        return section("selection", title, [absent(f"There is no test AUROC to compare the selection with: {lacks}.")])
-    if rows["configuration"].nunique() < 3:
-        return section(
-            "selection", title, [absent("Fewer than three configurations are complete: no agreement to show.")]
-        )
-    return section("selection", title, [hindsight(data), _agreement(rows), _scatter(data, rows, figures)])
-
-
-def scored(data: StudyData) -> pd.DataFrame:
-    """Return the complete rows of configurations that have a selection score and a test AUROC."""
-    return data.complete.dropna(subset=["selection_mean", "auroc_mean"])
+        yield absent(f"There is no test AUROC to compare the selection with: {lacks}.")
+    elif len(rows["configuration"].unique()) < 3:
+        yield absent("Fewer than three configurations are complete: no agreement to show.")
+    else:
+        yield hindsight(data)
+        yield _agreement(rows)
+        yield _scatter(data, rows)
 
 
 def hindsight(data: StudyData) -> Paragraph | None:
@@ -42,10 +34,9 @@ def hindsight(data: StudyData) -> Paragraph | None:
     if winner is None or best is None or not data.searched:
         return None
     if data.objectives[0] == "auroc":
-        return Paragraph(
-            "The winner was selected by the test AUROC itself (oracle), so that its AUROC is the highest by "
-            "construction and optimistic.",
-            kind="finding",
+        return finding(
+            "The winner was selected by the test AUROC itself (oracle), so its AUROC is the highest by "
+            "construction and optimistic."
         )
     reached, possible = data.mean(winner), data.mean(best)
     if reached is None or possible is None:
@@ -78,40 +69,18 @@ def _agreement(rows: pd.DataFrame) -> Paragraph:
     )
 
 
-def _scatter(data: StudyData, rows: pd.DataFrame, figures: Path) -> Figure:
-    shown = pd.DataFrame(
-        {
-            "selection": 100 * rows["selection_mean"].astype(float),
-            "auroc": 100 * rows["auroc_mean"].astype(float),
-            "aggregation": rows["aggregation"],
-        }
-    )
+def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
+    shown = 100 * rows[["selection_mean", "auroc_mean"]].astype(float).set_axis(["selection", "auroc"], axis=1)
+    shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
-        sns.scatterplot(
-            shown,
-            x="selection",
-            y="auroc",
-            hue="aggregation",
-            style="aggregation",
-            ax=axes,
-            palette=drawing.AGGREGATION_COLOURS,
-            hue_order=list(AGGREGATIONS),
-            style_order=list(AGGREGATIONS),
-        )
-        marked = rows[rows["label"].str.contains("winner")]
-        axes.scatter(
-            100 * marked["selection_mean"],
-            100 * marked["auroc_mean"],
-            s=160,
-            facecolors="none",
-            edgecolors="black",
-            label="winner",
-        )
+        sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
+        marked = shown[rows["label"].str.contains("winner")]
+        circle: dict[str, Any] = {"s": 160, "facecolors": "none", "edgecolors": "black", "label": "winner"}
+        axes.scatter(marked["selection"], marked["auroc"], **circle)
         axes.legend(title=None)
         axes.set(xlabel="selection score, %", ylabel="test AUROC, %")
         return drawing.finished(
             figure,
-            figures,
             name="selection",
             alt=f"Scatter of {len(shown)} points, one for each configuration and aggregation: selection score from "
             f"{shown['selection'].min():.1f} to {shown['selection'].max():.1f} % against test AUROC from "

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from puzzle_study.reporting.blocks import (
-    NOTHING,
-    Block,
-    Cell,
-    Column,
-    Listing,
-    Section,
-    Table,
-    absent,
-    section,
-    significant,
-    word,
-)
-from puzzle_study.reporting.sections.ranking import axis_cell
-from puzzle_study.reporting.study_data import AGGREGATIONS
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Blocks, Column, Listing, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import NOTHING, Cell, setting, significant, word
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    blocks: list[Block | None] = [_searched(data)]
+@section("settings", "Settings")
+def build(data: StudyData) -> Blocks:
+    yield _searched(data)
     if data.results.study_file.exists():
         text = data.results.study_file.read_text(encoding="utf-8")
-        blocks.append(Listing("study.yaml, the resolved study: it can be run again as it is", text))
+        yield Listing("study.yaml, the resolved study: it can be run again as it is", text)
     else:
-        blocks.append(absent("study.yaml is not in the folder."))
-    return section("settings", "Settings", blocks)
+        yield absent("study.yaml is not in the folder.")
 
 
 def _searched(data: StudyData) -> Table | None:
@@ -47,32 +27,24 @@ def _searched(data: StudyData) -> Table | None:
     rows = []
     for name in data.axes:
         axis = axes.get(name)
-        values = " – ".join(map(_short, axis.values)) if axis and "uniform" in axis.kind else ""
-        values = values or (", ".join(map(_short, axis.values)) if axis else "")
-        rows.append(
-            (
-                word(name),
-                word(f"{axis.kind} {values}" if axis else ""),
-                axis_cell(theirs.get(name)),
-                axis_cell(ours.get(name)),
-            )
-        )
-    rows.append((word("score.aggregation"), word(", ".join(AGGREGATIONS)), _way(default), _way(winner)))
-    return Table(
-        "searched_settings",
-        "Searched settings",
-        (
-            Column("setting", "Setting", numeric=False),
-            Column("range", "Range", numeric=False),
-            Column("default", "Default"),
-            Column("winner", "Winner"),
-        ),
-        tuple(rows),
-        f"Winner: chosen by {data.selected_by}. {NOTHING}: not in play under the other settings.",
-    )
+        between = " – " if axis and "uniform" in axis.kind else ", "
+        values = f"{axis.kind} {between.join(map(_short, axis.values))}" if axis else ""
+        rows.append(_row(name, values, setting(theirs.get(name)), setting(ours.get(name))))
+    rows.append(_row("score.aggregation", ", ".join(AGGREGATIONS), _way(default), _way(winner)))
+    note = f"Winner: chosen by {data.selected_by}. {NOTHING}: without effect under the other settings."
+    return table("searched_settings", "Searched settings", rows, note)
 
 
-def _way(choice: Any) -> Cell:
+def _row(name: str, values: str, default: Cell, winner: Cell) -> Row:
+    return {
+        words("setting", "Setting"): word(name),
+        words("range", "Range"): word(values),
+        Column("default", "Default"): default,
+        Column("winner", "Winner"): winner,
+    }
+
+
+def _way(choice: Choice | None) -> Cell:
     return word(choice.aggregation) if choice else Cell(NOTHING)
 
 

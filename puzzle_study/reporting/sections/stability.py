@@ -2,78 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
-from puzzle_study.reporting import scores
-from puzzle_study.reporting.blocks import Column, Section, Table, absent, count, percent, section, word
-from puzzle_study.reporting.study_data import TASK
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import count, percent, word
+from puzzle_study.reporting.scores import test_scores
+from puzzle_study.reporting.study_data import TASK, Choice, StudyData
 from puzzle_study.statistics import intervals
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from puzzle_study.reporting.study_data import Choice, StudyData
 
 FEWEST = 2
 """Images that have an order."""
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Stability over seeds"
+@section("stability", "Stability over seeds")
+def build(data: StudyData) -> Blocks:
     choice = data.described
-    table = rank_table(data, choice) if choice else None
-    text = "This study has one seed, or no error matrices of several, or no test images: "
-    text += "how seeds order the images cannot be said."
-    return section("stability", title, [table or absent(text)])
+    yield (rank_table(data, choice) if choice else None) or absent(
+        "This study has one seed, or no error matrices of several, or no test images: nothing can be said about how "
+        "far seeds agree on the order of the images."
+    )
 
 
 def rank_table(data: StudyData, choice: Choice) -> Table | None:
     """Return the agreement of seeds on the order of the test images, by class."""
-    rows = []
+    rows: list[Row] = []
     for key, trials in data.of(choice).groupby(TASK, sort=False):
-        found = [scores.test_scores(data, trial, choice) for trial in trials["trial"]]
+        found = [test_scores(data, trial, choice) for trial in trials["trial"]]
         scored = [one for one in found if one is not None]
         alike = [one for one in scored if np.array_equal(one.names, scored[0].names)]
-        if len(alike) < 2:
+        if len(alike) < 2 or len(alike[0].labels) < FEWEST:
             continue
         score_SN, labels = np.stack([one.test for one in alike]), alike[0].labels
-        if len(labels) < FEWEST:
-            continue
         whole = intervals.rank_stability(score_SN)
-        normal, anomalous = (_correlation(score_SN[:, labels == one]) for one in (False, True))
         rows.append(
-            (
-                word(key[1]),
-                percent(whole.spearman),
-                percent(whole.spearman_low),
-                percent(normal),
-                percent(anomalous),
-                percent(whole.overlap),
-                count(whole.seeds),
-                count(whole.images),
-            )
+            {
+                words("class", "Normal class"): word(key[1]),
+                Column("spearman", "Spearman’s ρ, all images %"): percent(whole.spearman),
+                Column("spearman_low", "lowest pair %"): percent(whole.spearman_low),
+                Column("spearman_normal", "ρ, normal %"): percent(_correlation(score_SN[:, ~labels])),
+                Column("spearman_anomalous", "ρ, anomalous %"): percent(_correlation(score_SN[:, labels])),
+                Column("overlap", "Common in the top tenth %"): percent(whole.overlap),
+                Column("seeds", "Seeds (n)"): count(whole.seeds),
+                Column("images", "Test images (n)"): count(whole.images),
+            }
         )
     if not rows:
         return None
-    return Table(
+    return table(
         "rank_stability",
         f"Agreement of seeds on the order of the test images: {data.label(choice)}, {choice.aggregation}",
-        (
-            Column("class", "Normal class", numeric=False),
-            Column("spearman", "Spearman’s ρ, all images %"),
-            Column("spearman_low", "lowest pair %"),
-            Column("spearman_normal", "ρ, normal %"),
-            Column("spearman_anomalous", "ρ, anomalous %"),
-            Column("overlap", "Common in the top tenth %"),
-            Column("seeds", "Seeds (n)"),
-            Column("images", "Test images (n)"),
-        ),
-        tuple(rows),
+        rows,
         "Mean over all pairs of seeds of Spearman’s rank correlation of the anomaly scores (100 %: the same order), "
         "and the share of the most anomalous tenth of the images that two seeds have in common (chance: 10 %). No "
         "interval: pairs share seeds.",

@@ -3,51 +3,43 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from puzzle_study.reporting import paper_values
-from puzzle_study.reporting.blocks import Paragraph, Section, absent, section, share, significant
-from puzzle_study.reporting.scores import image_difference
+from puzzle_study.reporting.blocks import Blocks, Paragraph, absent, finding, section
+from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.comparing import Comparison, compare
 from puzzle_study.reporting.sections import robustness, selection, training
 from puzzle_study.reporting.sections.classes import flagged_sentence
-from puzzle_study.reporting.study_data import paired, tasks_of, title_of
+from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.study_data import Choice, StudyData
-    from puzzle_study.statistics.delong import ImageDifference
-    from puzzle_study.statistics.intervals import Mean
+from puzzle_study.statistics.intervals import Mean
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section; its first sentence is the one that hurts most."""
-    if data.winner is None:
-        text = "No configuration finished all of its trials, so that none was selected."
-        return section("summary", "Summary", [Paragraph(text, kind="finding"), _failures(data)])
-    return section(
-        "summary",
-        "Summary",
-        [
-            against_references(data, data.winner),
-            *(robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)),
-            _robustness(data),
-            _against_default(data, data.winner),
-            selection.hindsight(data),
-            _inverted(data, data.winner),
-            _against_paper(data, data.winner),
-            _last_epochs(data, data.winner),
-            _failures(data),
-        ],
-    )
+@section("summary", "Summary")
+def build(data: StudyData) -> Blocks:
+    """Yield the sentences; the first is the one that hurts most."""
+    winner = data.winner
+    if winner is None:
+        yield finding("No configuration finished all of its trials, so none was selected.")
+    else:
+        yield against_references(data, winner)
+        yield from robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)
+        yield _robustness(data)
+        yield _against_default(data, winner)
+        yield selection.hindsight(data)
+        yield _inverted(data, winner)
+        yield _against_paper(data, winner)
+        yield _last_epochs(data, winner)
+    if failed := len(data.failed):
+        yield finding(
+            f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance)."
+        )
 
 
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a detector that costs nothing is better than the winner, with numbers."""
-    own = data.metric(winner)
     of = f"{winner.title}, " if data.compares_detectors else ""
     what = f"the winner ({of}configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
@@ -55,47 +47,40 @@ def against_references(data: StudyData, winner: Choice) -> Paragraph:
         lacks = data.lacking(data.of(winner))
         why = f"cannot be measured: {lacks}.{flagged_sentence(data, winner)}"
         why = why if lacks else "is not in the study's tables."
-        return Paragraph(f"The test AUROC of {what} {why}", kind="finding")
-    compared = []
-    for name in data.references:
-        mine, theirs = paired(own, data.metric(data.reference(name)), reference=True)
-        if len(mine):
-            difference = intervals.paired_difference(theirs.to_numpy(), mine.to_numpy(), tasks_of(mine))
-            per_class = (theirs - mine).groupby(level="normal_class").mean()
-            better = int((per_class > 0).sum())
-            compared.append((name, float(theirs.mean()), difference, better, len(per_class), mine.index))
+        return finding(f"The test AUROC of {what} {why}")
+    return finding(_held_against_references(data, winner, what, reached))
+
+
+def _held_against_references(data: StudyData, winner: Choice, what: str, reached: Mean) -> str:
+    compared = [
+        (reference, comparison)
+        for reference in data.references
+        if (comparison := compare((data, reference), (data, winner)))
+    ]
+    own = f"{_capital(what)} reaches AUROC {_of(reached)}"
     if not compared:
-        text = (
-            f"{_capital(what)} reaches AUROC {_of(reached)}. The study ran no reference, so that this cannot be judged."
-        )
-        return Paragraph(text, kind="finding")
-    compared.sort(key=lambda entry: -entry[2].mean.value)
-    name, value, difference, better, classes, pairs = compared[0]
-    title = title_of(name)
-    gap = _points(difference.mean)
-    images = image_difference((data, data.reference(name)), (data, winner), pairs)
-    sure = _doubt(difference.mean, images)
-    if difference.mean.value > 0:
-        text = (
-            f"{_capital(title)} beats {what}: AUROC {share(value)} % against {_of(reached)}, a difference of {gap} on "
-            f"{_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}; it is better on {better} of "
-            f"{_plural(classes, 'class', 'classes')}."
-        )
-        also = [f"{title_of(other)} ({share(mean)} %)" for other, mean, d, *_ in compared[1:] if d.mean.value > 0]
-        text += f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
-        return Paragraph(text, kind="finding")
-    lost = f"; {title} is better on {better} of {_plural(classes, 'class', 'classes')}" if better else ""
-    return Paragraph(
-        f"{_capital(what)} reaches AUROC {_of(reached)}; the best reference, {title}, reaches {share(value)} %, a "
-        f"difference of {gap} on {_plural(difference.pairs, 'paired trial', 'paired trials')}{sure}{lost}.",
-        kind="finding",
-    )
+        return f"{own}. The study ran no reference, so this cannot be judged."
+    compared.sort(key=lambda entry: -entry[1].difference.mean.value)
+    (best, comparison), *others = compared
+    per_class = (comparison.first - comparison.second).groupby(level="normal_class").mean()
+    gap = f"a difference of {_gap(comparison)}"
+    better = f"is better on {int((per_class > 0).sum())} of {_plural(len(per_class), 'class', 'classes')}"
+    value = share(float(comparison.first.mean()))
+    if comparison.difference.mean.value > 0:
+        also = [
+            f"{one.title} ({share(float(other.first.mean()))} %)"
+            for one, other in others
+            if other.difference.mean.value > 0
+        ]
+        so = f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
+        return f"{_capital(best.title)} beats {what}: AUROC {value} % against {_of(reached)}, {gap}; it {better}.{so}"
+    lost = f"; {best.title} {better}" if (per_class > 0).any() else ""
+    return f"{own}; the best reference, {best.title}, reaches {value} %, {gap}{lost}."
 
 
 def _robustness(data: StudyData) -> Paragraph | None:
     """Return the strongest attack on the winner."""
-    cells = robustness.cells(data)
-    cells = [cell for cell in cells if "winner" in cell.label and cell.method != "noise"]
+    cells = [one for one in robustness.cells(data) if "winner" in one.label and one.method != robustness.NOISE]
     if not cells:
         return None
     worst = min(cells, key=lambda cell: cell.auroc.value)
@@ -113,18 +98,17 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     if default == winner:
         return Paragraph("The search selected the default configuration itself.")
-    mine, theirs = paired(data.metric(winner), data.metric(default))
-    if not len(mine):
+    comparison = compare((data, winner), (data, default))
+    if comparison is None:
         return None
-    difference = intervals.paired_difference(mine.to_numpy(), theirs.to_numpy(), tasks_of(mine))
-    verdict = _doubt(difference.mean, image_difference((data, winner), (data, default), mine.index))
+    difference = comparison.difference
     tasks = difference.mean.strata
     least = intervals.smallest_p(tasks)
     bound = f", at least {significant(least, 2)} whatever the trials" if least > intervals.LEVEL else ""
+    p = f" (Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound})"
     return Paragraph(
-        f"Against the default configuration ({share(float(theirs.mean()))} %, {default.aggregation}) the winner "
-        f"differs by {_points(difference.mean)} on {_plural(difference.pairs, 'paired trial', 'paired trials')} "
-        f"(Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound}){verdict}."
+        f"Against the default configuration ({share(float(comparison.second.mean()))} %, {default.aggregation}) the "
+        f"winner differs by {_gap(comparison, p)}."
     )
 
 
@@ -135,10 +119,9 @@ def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     classes = ", ".join(dict.fromkeys(turned.get_level_values("normal_class")))
     lowest = float(values.loc[turned].min())
-    return Paragraph(
+    return finding(
         f"Inverted scores: in {len(turned)} of {len(values)} trials of the winner normal images score higher than "
-        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %).",
-        kind="finding",
+        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %)."
     )
 
 
@@ -152,8 +135,8 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     if reached is None:
         return None
     own = data.metric(winner).groupby(level="normal_class").mean()
-    common = {name: paper.by_class.get(paper_values.class_number(data.dataset, str(name))) for name in own.index}
-    known = {name: value for name, value in common.items() if value is not None}
+    numbers = {name: paper_values.class_number(data.dataset, str(name)) for name in own.index}
+    known = {name: paper.by_class[number] for name, number in numbers.items() if number in paper.by_class}
     if known:
         theirs, ours = sum(known.values()) / len(known), float(own[list(known)].mean())
         scope = f"mean of the same {_plural(len(known), 'class', 'classes')}"
@@ -168,7 +151,7 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
     short = data.budget(winner)
     return Paragraph(
-        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there} where this study reaches {here}, after "
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there}; this study reaches {here}, after "
         f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
         + (f" This study is at a fraction of the budget: {short}." if short else "")
     )
@@ -185,37 +168,23 @@ def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
     )
 
 
-def _failures(data: StudyData) -> Paragraph | None:
-    failed = len(data.failed)
-    if not failed:
-        return None
-    return Paragraph(
-        f"{failed} of {len(data.trials)} trials failed; their configurations have no rank (see Provenance).",
-        kind="finding",
-    )
-
-
 def _of(mean: Mean) -> str:
-    interval = "" if math.isnan(mean.low) else f" [{share(mean.low)}, {share(mean.high)}]"
-    return f"{share(mean.value)} %{interval} (n = {mean.n})"
+    return f"{share(mean.value)} %{bracketed(mean)} (n = {mean.n})"
 
 
-def _points(mean: Mean) -> str:
-    interval = "" if math.isnan(mean.low) else f" [{share(mean.low, signed=True)}, {share(mean.high, signed=True)}]"
-    return f"{share(mean.value, signed=True)} points{interval}"
-
-
-def _doubt(mean: Mean, images: ImageDifference | None) -> str:
-    """Return what forbids to read a difference as one, if anything does, and what the test images say of it."""
-    said = []
+def _gap(comparison: Comparison, beside: str = "") -> str:
+    """Return a difference with its number of trials, and what forbids to read it as one, if anything does."""
+    mean, images, said = comparison.difference.mean, comparison.over_images, []
     if mean.method == intervals.NO_INTERVAL:
         said.append("too few trainings to say what others would give")
     elif mean.low <= 0 <= mean.high:
-        said.append("the interval holds zero: this may be chance")
+        said.append("the interval includes zero: this may be chance")
     if images is not None and not math.isnan(images.low):
-        interval = f"[{share(images.low, signed=True)}, {share(images.high, signed=True)}]"
-        said.append(f"over the {images.images} test images {interval}, which speaks of images, not of trainings")
-    return f" ({'; '.join(said)})" if said else ""
+        interval = bracketed(images, signed=True)
+        said.append(f"over the {images.images} test images{interval}, which is about images, not trainings")
+    trials = _plural(comparison.difference.pairs, "paired trial", "paired trials")
+    doubt = f" ({'; '.join(said)})" if said else ""
+    return f"{share(mean.value, signed=True)} points{bracketed(mean, signed=True)} on {trials}{beside}{doubt}"
 
 
 def _plural(n: int, one: str, many: str) -> str:

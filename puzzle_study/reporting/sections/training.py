@@ -2,111 +2,78 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import pandas as pd
 import seaborn as sns
 
 from puzzle_study.reporting import drawing, paper_values
-from puzzle_study.reporting.blocks import (
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Paragraph,
-    Section,
-    Table,
-    absent,
-    count,
-    percent,
-    section,
-    share,
-    word,
-)
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, natural
-
-if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import Cell, count, percent, share, word
+from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData, natural, of_class
 
 LAST = 20
 LOSSES = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
-NO_LAST = "The trials have no statistics over their last evaluations"
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section."""
-    title = "Training"
+@section("training", "Training")
+def build(data: StudyData) -> Blocks:
     choice = data.described
     if choice is None:
-        return section("training", title, [absent("No configuration finished.")])
-    blocks: list[Block | None] = []
+        yield absent("No configuration finished.")
+        return
     curves = _curves(data, choice)
     if curves is None:
-        blocks.append(absent("This study stored no epochs of this configuration (epochs.parquet)."))
+        yield absent("This study stored no epochs of this configuration (epochs.parquet).")
     else:
-        blocks += [_auroc_figure(data, choice, curves, figures), _loss_figure(choice, curves, figures)]
-    blocks.append(_second_half(data, choice))
+        yield _auroc_figure(data, choice, curves)
+        yield _loss_figure(choice, curves)
+    yield _second_half(data, choice)
+    yield last_table(data, choice) or absent(_no_last(data, choice))
+
+
+def _no_last(data: StudyData, choice: Choice) -> str:
     lacks = data.lacking(data.of(choice))
-    text = f"There is no test AUROC along the training: {lacks}" if lacks else NO_LAST
-    text += (
-        "."
-        if lacks or data.table_error(choice) == choice.error
-        else f" under the error norm {choice.error}, which won."
-    )
-    blocks.append(last_table(data, choice) or absent(text))
-    return section("training", title, blocks)
+    if lacks:
+        return f"There is no test AUROC along the training: {lacks}."
+    won = "" if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won"
+    return f"The trials have no statistics over their last evaluations{won}."
 
 
 def last_table(data: StudyData, choice: Choice) -> Table | None:
     """Return mean and standard deviation over the last 20 evaluations, by class and aggregation."""
-    variants = [Choice(choice.configuration, choice.detector, way, choice.error) for way in AGGREGATIONS]
-    means = {one.aggregation: data.metric(one, "last20", "_mean") for one in variants}
-    spreads = {one.aggregation: data.metric(one, "last20", "_std") for one in variants}
-    if not any(len(values) for values in means.values()):
+    last = {
+        one.aggregation: (data.metric(one, "last20", "_mean"), data.metric(one, "last20", "_std"))
+        for one in choice.by_aggregation()
+    }
+    if not any(len(means) for means, _ in last.values()):
         return None
     conditions = data.conditions(choice)
     paper = paper_values.auroc(data.dataset, conditions, aggregation=choice.aggregation)
-    missing = paper_values.missing_auroc(data.dataset, conditions)
     alike = paper if paper is not None and paper.last20 and paper.by_class else None
-    columns = [Column("class", "Normal class", numeric=False)]
-    for way in AGGREGATIONS:
-        columns += [Column(f"mean_{way}", f"{way}, mean %"), Column(f"std_{way}", f"{way}, std points")]
-    if alike:
-        source = data.paper_source(choice, alike.source)
-        columns += [Column("paper_mean", f"the paper's % ({source})"), Column("paper_spread", "the paper's ±, points")]
-    columns.append(Column("seeds", "Seeds (n)"))
-    names = sorted(data.of(choice)["normal_class"].unique(), key=natural)
-    rows = []
-    for name in names:
-        cells = [word(name)]
-        for way in AGGREGATIONS:
-            cells += [_mean(means[way], name, digits=2), _mean(spreads[way], name, digits=3)]
+    rows: list[Row] = []
+    for name in data.classes_of(choice):
+        row = {words("class", "Normal class"): word(name)}
+        for way, (means, spreads) in last.items():
+            row[Column(f"mean_{way}", f"{way}, mean %")] = _mean(means, name, digits=2)
+            row[Column(f"std_{way}", f"{way}, std points")] = _mean(spreads, name, digits=3)
         if alike:
-            of_paper = paper_values.class_number(data.dataset, name)
-            cells += [
-                percent(alike.by_class.get(of_paper), digits=2), percent(alike.spread.get(of_paper), digits=3)
-            ]  # fmt: skip
-        number = int((means[choice.aggregation].index.get_level_values("normal_class") == name).sum())
-        rows.append((*cells, count(number)))
-    evaluated = _evaluations(data, choice)
-    last = min(LAST, max(evaluated, default=LAST))
-    these = f"last {last} evaluations" if last > 1 else "only evaluation"
-    return Table(
+            source, number = data.paper_source(choice, alike.source), paper_values.class_number(data.dataset, name)
+            row[Column("paper_mean", f"the paper's % ({source})")] = percent(alike.by_class.get(number), digits=2)
+            row[Column("paper_spread", "the paper's ±, points")] = percent(alike.spread.get(number), digits=3)
+        row[Column("seeds", "Seeds (n)")] = count(len(of_class(last[choice.aggregation][0], name)))
+        rows.append(row)
+    rarely = " Evaluations were so rare that these include the first epochs: use the second half above."
+    counted = min(LAST, max(_evaluations(data, choice), default=LAST))
+    these = f"last {counted} evaluations" if counted > 1 else "only evaluation"
+    missing = paper_values.missing_auroc(data.dataset, conditions)
+    return table(
         "last20",
         f"The {these} of the training: {data.label(choice)}",
-        tuple(columns),
-        tuple(rows),
+        rows,
         f"Mean and standard deviation of the AUROC over the {these} of each trial, both averaged over "
-        "seeds; evaluated on a subset of the test images where evaluate.max_images says so. No interval: the "
+        "seeds; evaluated on a subset of the test images if evaluate.max_images says so. No interval: the "
         "standard deviation is the result."
-        + (
-            " These trainings were evaluated so seldom that these hold their first epochs: read the second half above."
-            if covers_the_start(data, choice)
-            else ""
-        )
-        + " It describes the wandering of one training, not the difference between "
-        "seeds."
+        + (rarely if covers_the_start(data, choice) else "")
+        + " It describes how one training fluctuates, not how seeds differ."
         + (f" {missing}" if missing else "")
         + (f" {paper_values.PLUS_MINUS}{data.paper_note(choice)}" if alike else ""),
     )
@@ -162,7 +129,7 @@ def _curves(data: StudyData, choice: Choice) -> pd.DataFrame | None:
     return curves if len(curves) else None
 
 
-def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figure | None:
     long = curves.melt(
         id_vars=["trial", "epoch", "normal_class"],
         value_vars=[f"auroc_{way}" for way in AGGREGATIONS],
@@ -177,18 +144,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
     names = sorted(own["normal_class"].unique(), key=natural)
     trials = long["trial"].nunique()
     with drawing.drawing(9.6, 3.8, columns=2, sharey=True) as (figure, (left, right)):
-        sns.lineplot(
-            long,
-            x="epoch",
-            y="auroc",
-            hue="aggregation",
-            style="aggregation",
-            errorbar=("pi", 100),
-            ax=left,
-            palette=drawing.AGGREGATION_COLOURS,
-            hue_order=list(AGGREGATIONS),
-            style_order=list(AGGREGATIONS),
-        )
+        sns.lineplot(long, x="epoch", y="auroc", errorbar=("pi", 100), ax=left, **drawing.BY_AGGREGATION)
         left.set(title="all classes, mean and range over trials", xlabel="epoch", ylabel="AUROC, %")
         left.legend(title=None)
         sns.lineplot(
@@ -203,22 +159,20 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame, figures
         )
         right.set(title=f"{choice.aggregation} by normal class, mean over seeds", xlabel="epoch")
         right.legend(title=None, ncols=2 if len(names) <= 10 else 3, fontsize=8)
-        last = own[own["epoch"] == own["epoch"].max()]["auroc"].mean()
+        ends = own.groupby("epoch")["auroc"].mean().iloc[[0, -1]]
         return drawing.finished(
             figure,
-            figures,
             name="auroc_by_epoch",
             alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
-            f"with {choice.aggregation} the mean goes from "
-            f"{own[own['epoch'] == own['epoch'].min()]['auroc'].mean():.1f} % in epoch {own['epoch'].min()} to "
-            f"{last:.1f} % in epoch {own['epoch'].max()}.",
+            f"with {choice.aggregation} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
+            f"{ends.iloc[1]:.1f} % in epoch {ends.index[1]}.",
             caption=f"Test AUROC along the training of {data.label(choice)} (configuration {choice.configuration}); it "
             f"steers neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
             f"of {trials} trials of {len(names)} classes.",
         )
 
 
-def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure | None:
+def _loss_figure(choice: Choice, curves: pd.DataFrame) -> Figure | None:
     names = map(str, curves.columns)
     losses = [name for name in names if name.startswith("loss") and curves[name].notna().any()]
     if not losses:
@@ -233,7 +187,6 @@ def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure 
         ends = curves[curves["epoch"] == curves["epoch"].max()]
         return drawing.finished(
             figure,
-            figures,
             name="losses",
             alt="Lines of the losses against epoch: "
             + ", ".join(f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses)
@@ -243,6 +196,6 @@ def _loss_figure(choice: Choice, curves: pd.DataFrame, figures: Path) -> Figure 
         )
 
 
-def _mean(values: pd.Series[float], name: str, *, digits: int = 1) -> Cell:
-    own = values[values.index.get_level_values("normal_class") == name]
-    return percent(float(own.mean()), digits=digits) if len(own) else Cell("–")
+def _mean(values: pd.Series[float], name: str, *, digits: int) -> Cell:
+    own = of_class(values, name)
+    return percent(float(own.mean()) if len(own) else None, digits=digits)

@@ -2,129 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pandas as pd
 
-from puzzle_study.reporting.blocks import Cell, Column, Table, count, percent, section, significant, word
+from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, section, table, words
+from puzzle_study.reporting.cells import count, estimated, percent, significant, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
+from puzzle_study.reporting.study_data import StudyData, mean_auroc
 from puzzle_study.statistics import intervals
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from puzzle_study.reporting.blocks import Section
-    from puzzle_study.reporting.study_data import StudyData
 
 AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")
 
 
-def build(data: StudyData, figures: Path) -> Section:
-    """Return the section, empty if the study asked for neither table or could measure no AUROC."""
-    tables = [_matrix(data.aggregation_matrix, data), _transfer(data.transfer, data)]
-    return section("transfer", "Whose score an attack breaks", tables)
+@section("transfer", "Whose score an attack breaks")
+def build(data: StudyData) -> Blocks:
+    yield _matrix(data, data.aggregation_matrix)
+    yield _transfer(data, data.transfer)
 
 
-def _matrix(cells: pd.DataFrame | None, data: StudyData) -> Table | None:
-    if cells is None:
-        return None
-    return _table(
-        cells,
-        ["configuration", "label", "error", *AGGREGATIONS],
-        columns=(
-            Column("error", "Error norm", numeric=False),
-            Column("attacked", "Attacked", numeric=False),
-            Column("scoring", "Scored by", numeric=False),
-        ),
-        described=lambda row: (
-            word(row["error"]),
-            word(row["attacked_aggregation"]),
-            word(row["scoring_aggregation"]),
-        ),
-        adaptive=lambda row: row["attacked_aggregation"] == row["scoring_aggregation"],
-        name="aggregation_matrix",
-        title="Attacked and scoring aggregation",
-        data=data,
-    )
+def _matrix(data: StudyData, cells: pd.DataFrame | None) -> Table | None:
+    rows = []
+    for first, group in _groups(cells, ["configuration", "label", "error", *AGGREGATIONS]):
+        attacked, scoring = first[[*AGGREGATIONS]]
+        told = {
+            words("error", "Error norm"): word(first["error"]),
+            words("attacked", "Attacked"): word(attacked),
+            words("scoring", "Scored by"): word(scoring),
+        }
+        rows.append((told, attacked == scoring, group))
+    return _table(data, "aggregation_matrix", "Attacked and scoring aggregation", rows)
 
 
-def _transfer(pairs: pd.DataFrame | None, data: StudyData) -> Table | None:
-    if pairs is None:
-        return None
-    return _table(
-        pairs,
-        ["source_label", *(f"source_{name}" for name in VICTIM), "label", *VICTIM],
-        columns=(
-            Column("source", "Made against", numeric=False),
-            Column("source_reading", "Reading attacked", numeric=False),
-            Column("reading", "Reading that scores", numeric=False),
-        ),
-        described=lambda row: (
-            word(configuration_title(data, row["source_label"], row["source_configuration"])),
-            word(f"{row['source_aggregation']}, {row['source_error']}"),
-            word(f"{row['aggregation']}, {row['error']}"),
-        ),
-        adaptive=lambda row: all(row[f"source_{name}"] == row[name] for name in VICTIM),
-        name="transfer",
-        title="Transfer between configurations",
-        data=data,
-    )
+def _transfer(data: StudyData, pairs: pd.DataFrame | None) -> Table | None:
+    rows = []
+    for first, group in _groups(pairs, ["source_label", *(f"source_{name}" for name in VICTIM), "label", *VICTIM]):
+        source = configuration_title(data, first["source_label"], first["source_configuration"])
+        told = {
+            words("source", "Made against"): word(source),
+            words("source_reading", "Reading attacked"): word(
+                f"{first['source_aggregation']}, {first['source_error']}"
+            ),
+            words("reading", "Reading that scores"): word(f"{first['aggregation']}, {first['error']}"),
+        }
+        rows.append((told, all(first[f"source_{name}"] == first[name] for name in VICTIM), group))
+    return _table(data, "transfer", "Transfer between configurations", rows)
 
 
-def _table(
-    rows: pd.DataFrame,
-    keys: list[str],
-    *,
-    columns: Sequence[Column],
-    described: Callable[[pd.Series[str]], tuple[Cell, ...]],
-    adaptive: Callable[[pd.Series[str]], bool],
-    name: str,
-    title: str,
-    data: StudyData,
-) -> Table | None:
+def _groups(rows: pd.DataFrame | None, keys: list[str]) -> list[tuple[pd.Series[Any], pd.DataFrame]]:
+    """Return the rows of each pair that has an AUROC, behind the first of them."""
+    if rows is None:
+        return []
+    groups = rows.dropna(subset=["auroc"]).groupby(keys, sort=False, dropna=False)
+    return [(group.iloc[0], group) for _, group in groups]
+
+
+def _table(data: StudyData, name: str, title: str, pairs: list[tuple[Row, bool, pd.DataFrame]]) -> Table | None:
     """Return the mean over trials of every pair, the adaptive ones marked; None if no AUROC could be measured."""
-    rows = rows.dropna(subset=["auroc"])
-    if rows.empty:
+    rows, means = [], []
+    for told, adaptive, group in pairs:
+        first, mean = group.iloc[0], mean_auroc(group)
+        means.append(mean)
+        judge = configuration_title(data, first["label"], first["configuration"])
+        rows.append(
+            {
+                **told,
+                words("configuration", "Configuration that scores"): word(judge),
+                words("adaptive", "Adaptive"): word("yes" if adaptive else "no"),
+                Column("auroc", "AUROC % [95 %]"): estimated(mean, strong=adaptive),
+                Column("clean", "Clean %"): percent(float(group["auroc_clean"].mean())),
+                Column("trials", "Trials (n)"): count(mean.n),
+                Column("images", "Attacked images (n)"): count(int(group["images"].sum())),
+            }
+        )
+    if not rows:
         return None
-    rows = rows.merge(data.trials[["trial", "repeat"]].drop_duplicates("trial"), on="trial", how="left")
-    found, methods = [], []
-    for _, group in rows.groupby(keys, sort=False, dropna=False):
-        first = group.iloc[0]
-        strata = list(group[["dataset", "normal_class", "repeat"]].itertuples(index=False, name=None))
-        values = group["auroc"].to_numpy()
-        mean = intervals.with_image_interval(
-            intervals.mean_interval(values, strata, bounds=(0, 1)),
-            *(values, group["auroc_low"].to_numpy(), group["auroc_high"].to_numpy(), strata),
-        )
-        methods.append(mean.method)
-        found.append(
-            (
-                *described(first),
-                word(configuration_title(data, first["label"], first["configuration"])),
-                word("yes" if adaptive(first) else "no"),
-                percent(mean.value, mean.low, mean.high, strong=adaptive(first)),
-                percent(float(group["auroc_clean"].mean())),
-                count(mean.n),
-                count(int(group["images"].sum())),
-            )
-        )
-    first = rows.iloc[0]
-    return Table(
+    first = pairs[0][2].iloc[0]
+    return table(
         name,
         title,
-        (
-            *columns,
-            Column("configuration", "Configuration that scores", numeric=False),
-            Column("adaptive", "Adaptive", numeric=False),
-            Column("auroc", "AUROC % [95 %]"),
-            Column("clean", "Clean %"),
-            Column("trials", "Trials (n)"),
-            Column("images", "Attacked images (n)"),
-        ),
-        tuple(found),
+        rows,
         f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
-        f"{intervals.method_note(methods)} Clean: the score of the one that scores, without an attack. Adaptive: the "
-        f"attack saw the very score that is reported; a higher AUROC in the other rows is the attacker's ignorance and "
-        f"no robustness.",
+        f"{intervals.method_note(means)} Clean: the scoring configuration without an attack. Adaptive: the attack was "
+        "made against the very score that is reported; a higher AUROC in the other rows shows the attacker's "
+        "ignorance, not robustness.",
     )
