@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.study.conftest import start, start_process, tune_command, tune_environment, wait_until
+from tests.study.conftest import run_tune, start_process, tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
 pytestmark = pytest.mark.slow
@@ -123,9 +123,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the study without a cluster."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(STUDY, encoding="utf-8")
-    driver = start(folder / "tiny.yaml", "--results", folder)
-    out, err = driver.communicate(timeout=300)
-    assert driver.returncode == 0, out + err
+    done = run_tune(folder / "tiny.yaml", "--results", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
     return folder / "tiny"
 
 

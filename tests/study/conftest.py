@@ -51,18 +51,19 @@ Tune = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def tune() -> Tune:
     """Run the command as a user does, in a process of its own."""
+    return run_tune
 
-    def run(*arguments: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            tune_command(*arguments),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env=tune_environment() | environment,
-            check=False,
-        )
 
-    return run
+def run_tune(*arguments: str | Path, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a study to its end, with its environment changed."""
+    return subprocess.run(
+        tune_command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=tune_environment() | environment,
+        check=False,
+    )
 
 
 def tune_command(*arguments: str | Path) -> list[str]:
