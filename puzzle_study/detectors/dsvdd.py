@@ -80,6 +80,11 @@ LARGE_NETWORK: Layer = {
     "pretrain": {"epochs": 350, "milestone": 250, "weight_decay": 5e-7},
 }
 FEW_IMAGES: Layer = {"train": {"batch_size": 32}}
+DIGITS: Layer = {
+    "pretrain": {"epochs": 20, "milestone": 20, "learning_rate": 1e-3},
+    "train": {"epochs": 20, "milestone": 10, "batch_size": 32, "learning_rate": 1e-3},
+}
+"""Few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {
     "pretrain": {"epochs": 60, "milestone": 40},
     "train": {"epochs": 60, "milestone": 40, "batch_size": 16},
@@ -90,10 +95,7 @@ class DeepSVDDSettings(epochs.TrainedSettings):
     """The authors' settings for MNIST; those for CIFAR-10 on all other data sets but Fashion-MNIST and digits."""
 
     DATASETS: ClassVar[dict[str, Layer]] = {
-        "digits": {
-            "pretrain": {"epochs": 20, "milestone": 20, "learning_rate": 1e-3},
-            "train": {"epochs": 20, "milestone": 10, "batch_size": 32, "learning_rate": 1e-3},
-        },
+        "digits": DIGITS,
         "cifar10": LARGE_NETWORK,
         "coil100": LARGE_NETWORK | FEW_IMAGES,
         "mvtec": LARGE_NETWORK | FEW_IMAGES,
@@ -109,7 +111,10 @@ class DeepSVDDSettings(epochs.TrainedSettings):
         },
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
-        "fast": dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW)
+        "fast": {
+            "digits": DIGITS,
+            **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
+        }
     }
     BUDGET: ClassVar[tuple[str, ...]] = ("pretrain.epochs", "train.epochs")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.network")

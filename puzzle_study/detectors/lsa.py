@@ -81,6 +81,8 @@ class Train(epochs.Train):
 
 LARGE_NETWORK: Layer = {"model": {"network": "large"}}
 FEW_IMAGES: Layer = {"train": {"batch_size": 32}}
+DIGITS: Layer = {"model": {"width": 4}, "train": {"epochs": 40, "batch_size": 32, "learning_rate": 1e-3}}
+"""Few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {"model": {"network": "small"}, "train": {"epochs": 100, "batch_size": 16}}
 
 
@@ -88,7 +90,7 @@ class LSASettings(epochs.TrainedSettings):
     """The paper's settings for MNIST; its network for CIFAR-10 on all other data sets but Fashion-MNIST and digits."""
 
     DATASETS: ClassVar[dict[str, Layer]] = {
-        "digits": {"model": {"width": 4}, "train": {"epochs": 40, "batch_size": 32, "learning_rate": 1e-3}},
+        "digits": DIGITS,
         "cifar10": LARGE_NETWORK,
         "coil100": LARGE_NETWORK | FEW_IMAGES,
         "mvtec": LARGE_NETWORK | FEW_IMAGES,
@@ -101,7 +103,10 @@ class LSASettings(epochs.TrainedSettings):
         "fast": {"model": {"width": 4}, "train": {"epochs": 12, "batch_size": 64, "learning_rate": 1e-3}},
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
-        "fast": dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW)
+        "fast": {
+            "digits": DIGITS,
+            **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
+        }
     }
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.width")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.network", "model.width")

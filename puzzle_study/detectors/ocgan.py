@@ -91,6 +91,11 @@ class Train(epochs.Train):
 
 
 FEW_IMAGES: Layer = {"train": {"batch_size": 32}}
+DIGITS: Layer = {
+    "model": {"depth": 2, "base_channels": 8, "discriminator_channels": 4},
+    "train": {"epochs": 60, "mining_after": 45, "batch_size": 32, "learning_rate": 1e-3},
+}
+"""Few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {"train": {"epochs": 200, "mining_after": 150, "batch_size": 16}}
 
 
@@ -98,10 +103,7 @@ class OCGANSettings(epochs.TrainedSettings):
     """The authors' settings for MNIST, on all data sets."""
 
     DATASETS: ClassVar[dict[str, Layer]] = {
-        "digits": {
-            "model": {"depth": 2, "base_channels": 8, "discriminator_channels": 4},
-            "train": {"epochs": 60, "mining_after": 45, "batch_size": 32, "learning_rate": 1e-3},
-        },
+        "digits": DIGITS,
         "coil100": FEW_IMAGES,
         "mvtec": FEW_IMAGES,
         "head_ct": FEW_IMAGES,
@@ -116,7 +118,10 @@ class OCGANSettings(epochs.TrainedSettings):
         },
     }
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
-        "fast": dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW)
+        "fast": {
+            "digits": DIGITS,
+            **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
+        }
     }
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.depth", "model.base_channels")

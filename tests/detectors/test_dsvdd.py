@@ -139,3 +139,5 @@ def test_presets_say_what_they_promise() -> None:
     own_images = DeepSVDDSettings.model_validate(layers.resolved(DeepSVDDSettings, {}, "folder"))
     assert (own_images.preset, own_images.model.network) == ("fast", "large")
     assert own_images.epochs_wanted < 150
+    digits = [layers.resolved(DeepSVDDSettings, {"preset": preset}, "digits") for preset in ("paper", "fast")]
+    assert {**digits[0], "preset": ""} == {**digits[1], "preset": ""}

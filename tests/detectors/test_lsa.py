@@ -109,3 +109,5 @@ def test_presets_say_what_they_promise() -> None:
     assert (paper.model.network, paper.model.width) == ("large", 32)
     own_images = LSASettings.model_validate(layers.resolved(LSASettings, {}, "folder"))
     assert (own_images.preset, own_images.model.width) == ("fast", 4)
+    digits = [layers.resolved(LSASettings, {"preset": preset}, "digits") for preset in ("paper", "fast")]
+    assert {**digits[0], "preset": ""} == {**digits[1], "preset": ""}

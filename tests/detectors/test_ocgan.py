@@ -103,3 +103,5 @@ def test_presets_say_what_they_promise() -> None:
     assert (paper.train.epochs, paper.train.batch_size, paper.train.lambda_) == (200, 512, 10.0)
     own_images = OCGANSettings.model_validate(layers.resolved(OCGANSettings, {}, "folder"))
     assert (own_images.preset, own_images.train.batch_size) == ("fast", 16)
+    digits = [layers.resolved(OCGANSettings, {"preset": preset}, "digits") for preset in ("paper", "fast")]
+    assert {**digits[0], "preset": ""} == {**digits[1], "preset": ""}
