@@ -179,7 +179,7 @@ class _Archive:
             raise UserError(f"features: {self._path} is missing; give a file of torch.export.save") from None
         raise UserError(
             f"features: {self._path} cannot be used as a network ({cut(first_line(error))}); write it with "
-            f"torch.export.save of PyTorch 2.9 or later, as docs/detectors.md shows"
+            f"torch.export.save of a recent PyTorch (2.13 is tested), as docs/detectors.md shows"
         ) from error
 
     def json(self, name: str) -> Any:

@@ -30,6 +30,8 @@ PROJECTED = 128
 """Features of a patch that the choice of the coreset looks at, after a random projection."""
 NUMBERS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}
 """Of all distances between patches that are held together."""
+CANDIDATES = 2048
+"""Points that are farthest from the coreset, among which its next ones are sought."""
 STRIDE, FEATURES = 8, 152
 """Pixels for each position of EfficientNet-Lite0's maps, and their features."""
 
@@ -183,19 +185,36 @@ def projected(patch_MD: Tensor, generator: torch.Generator) -> Tensor:
 def farthest_first(point_MD: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return which points a greedy k-centre choice takes, [count]: each time the one farthest from all so far.
 
-    The first is drawn.
+    The first is drawn. The choice goes on among the farthest points alone for as long as one of them is farther than
+    all others were; then all points learn of the new centres together, which a product of matrices does far faster
+    than one centre after the other.
     """
     square_M = point_MD.square().sum(1)
-    index_1 = torch.randint(len(point_MD), (1,), generator=generator).to(point_MD.device)
+    chosen = [int(torch.randint(len(point_MD), (1,), generator=generator))]
     nearest_M = torch.full_like(square_M, torch.inf)
-    chosen = torch.empty(count, dtype=torch.int64, device=point_MD.device)
-    for number in range(count):
-        chosen[number] = index_1[0]
-        centre_D1 = point_MD.index_select(0, index_1).T
-        distance_M = square_M + square_M.index_select(0, index_1) - 2 * (point_MD @ centre_D1)[:, 0]
-        nearest_M = torch.minimum(nearest_M, distance_M)
-        index_1 = nearest_M.argmax()[None]
-    return chosen
+    known = 0
+    while True:
+        centres = torch.tensor(chosen[known:], device=point_MD.device)
+        known = len(chosen)
+        rows = max(1, NUMBERS_AT_ONCE["cpu"] // len(centres))
+        for start in range(0, len(point_MD), rows):
+            part = slice(start, start + rows)
+            product_mc = point_MD[part] @ point_MD[centres].T
+            distance_mc = square_M[part, None] + square_M[centres] - 2 * product_mc
+            nearest_M[part] = torch.minimum(nearest_M[part], distance_mc.amin(1))
+        if known == count:
+            return torch.tensor(chosen, device=point_MD.device)
+        farthest_K, place_K = nearest_M.topk(min(CANDIDATES, len(point_MD)))
+        # As far as any point that is no candidate can be.
+        beyond = float(farthest_K[-1]) if len(farthest_K) < len(point_MD) else -torch.inf
+        candidate_KD, square_K = point_MD[place_K], square_M[place_K]
+        while len(chosen) < min(count, known + CANDIDATES):
+            best = int(farthest_K.argmax())
+            if len(chosen) > known and float(farthest_K[best]) < beyond:
+                break
+            chosen.append(int(place_K[best]))
+            distance_K = square_K + square_K[best] - 2 * (candidate_KD @ candidate_KD[best])
+            farthest_K = torch.minimum(farthest_K, distance_K)
 
 
 def neighbours_of(bank_BD: Tensor, count: int) -> Tensor:

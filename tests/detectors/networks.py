@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -53,4 +55,6 @@ def exported(path: Path, network: nn.Module, *, image: Sequence[int] = (3, 32, 3
     shapes = ({0: torch.export.Dim("N")},) if free else None
     program = torch.export.export(network, (torch.zeros(2, *image),), dynamic_shapes=shapes)
     torch.export.save(program, path)
+    if not any(name.endswith("models/model.json") for name in zipfile.ZipFile(path).namelist()):
+        pytest.skip(f"PyTorch {torch.__version__} writes such files in an older form")
     return path

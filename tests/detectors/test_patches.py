@@ -32,7 +32,9 @@ def test_it_finds_another_digit() -> None:
     assert metrics.auroc(scores.numpy(), digits.target[tested] == 8) > 0.9
 
 
-def test_the_coreset_is_the_greedy_one() -> None:
+@pytest.mark.parametrize("candidates", [5, 2048])
+def test_the_coreset_is_the_greedy_one(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patchcore, "CANDIDATES", candidates)
     point_MD = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     chosen = patchcore.farthest_first(point_MD, 12, torch.Generator().manual_seed(1)).tolist()
     expected = [int(torch.randint(60, (1,), generator=torch.Generator().manual_seed(1)))]
