@@ -51,7 +51,7 @@ class AESSIM(Autoencoder):
 def structural_similarity(x_NCHW: Tensor, y_NCHW: Tensor) -> Tensor:
     """Return the SSIM of the windows around each pixel of images in [0, 1], [N, C, H, W]; 1 if they are equal."""
     products = (x_NCHW, y_NCHW, x_NCHW.square(), y_NCHW.square(), x_NCHW * y_NCHW)
-    mean_x, mean_y, square_x, square_y, product = _window_means(torch.cat(products)).chunk(len(products))
+    mean_x, mean_y, square_x, square_y, product = _window_means(torch.cat(products, 1)).chunk(len(products), 1)
     variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
     covariance = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + LUMINANCE) / (mean_x.square() + mean_y.square() + LUMINANCE)
