@@ -4,16 +4,27 @@ SSIM is that of Wang et al. 2004 in the paper's form: a uniform window of 11×11
 in [0, 1] the constants 0.01² and 0.03², which the paper prints without the squares. At the border the window is what
 lies inside the image, so that the map is as large as the image.
 
+The output layer has a sigmoid, as in public code for this paper; the paper has none. Output darker than black has
+a negative luminance, from where the gradient leads to ever larger values instead of back: without the sigmoid the loss
+of tiles of 128 pixels stayed at 1.
+
 Shape legend: N images, C channels, H and W pixels.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from puzzle_study.detectors.autoencoders import SOURCE, Autoencoder, AutoencoderSettings
+from puzzle_study.detectors.autoencoders import (
+    SOURCE,
+    Autoencoder,
+    AutoencoderModel,
+    AutoencoderSettings,
+    ConvolutionalAutoencoder,
+)
+from puzzle_study.detectors.base import Shape
 
 WINDOW = 11
 LUMINANCE, CONTRAST = 0.01**2, 0.03**2
@@ -27,6 +38,11 @@ class AESSIM(Autoencoder):
     source = SOURCE
     Settings = AutoencoderSettings
 
+    @classmethod
+    def network_for(cls, model: AutoencoderModel, shape: Shape) -> ConvolutionalAutoencoder:
+        """Return the network, untrained, whose output stays in [0, 1]."""
+        return ConvolutionalAutoencoder(shape, code=model.code, base_channels=model.base_channels, last=nn.Sigmoid())
+
     def differences(self, x_NCHW: Tensor, rebuilt_NCHW: Tensor) -> Tensor:
         """Return 1 - SSIM around each pixel, the mean over the channels, in [0, 2], [N, H, W]."""
         return (1 - structural_similarity(x_NCHW, rebuilt_NCHW)).mean(1).clamp_min(0)
@@ -35,7 +51,7 @@ class AESSIM(Autoencoder):
 def structural_similarity(x_NCHW: Tensor, y_NCHW: Tensor) -> Tensor:
     """Return the SSIM of the windows around each pixel of images in [0, 1], [N, C, H, W]; 1 if they are equal."""
     products = (x_NCHW, y_NCHW, x_NCHW.square(), y_NCHW.square(), x_NCHW * y_NCHW)
-    mean_x, mean_y, square_x, square_y, product = _window_means(torch.cat(products)).chunk(len(products))
+    mean_x, mean_y, square_x, square_y, product = _window_means(torch.cat(products, 1)).chunk(len(products), 1)
     variance_x, variance_y = square_x - mean_x.square(), square_y - mean_y.square()
     covariance = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + LUMINANCE) / (mean_x.square() + mean_y.square() + LUMINANCE)

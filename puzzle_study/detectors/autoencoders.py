@@ -100,7 +100,7 @@ class AutoencoderSettings(TrainedSettings):
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     SMALL: ClassVar[Layer] = {
         "model": {"code": 8, "base_channels": 4},
-        "train": {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3},
+        "train": {"epochs": 25, "batch_size": 8, "learning_rate": 5e-3},
     }
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.base_channels")
 
@@ -143,14 +143,15 @@ class ConvolutionalAutoencoder(nn.Module):
         shape: of the images; sides that do not halve evenly are padded by their edge and cut again.
         code: numbers in the bottleneck.
         base_channels: of the first convolution.
+        last: what follows the last layer; None: nothing, as in the paper.
     """
 
-    def __init__(self, shape: Shape, *, code: int, base_channels: int) -> None:
+    def __init__(self, shape: Shape, *, code: int, base_channels: int, last: nn.Module | None = None) -> None:
         super().__init__()
         count = halvings(shape.height, shape.width)
         self.sides = shape.height, shape.width
         self.padding = -shape.height % 2**count, -shape.width % 2**count
-        last = (shape.height + self.padding[0]) // 2**count, (shape.width + self.padding[1]) // 2**count
+        sides = (shape.height + self.padding[0]) // 2**count, (shape.width + self.padding[1]) // 2**count
         down: list[nn.Module] = []
         up: list[nn.Module] = []
         inputs = shape.channels
@@ -159,9 +160,10 @@ class ConvolutionalAutoencoder(nn.Module):
             back = nn.Conv2d if stride == 1 else nn.ConvTranspose2d
             up = [nn.LeakyReLU(SLOPE), back(outputs, inputs, kernel, stride, padding=1), *up]
             inputs = outputs
-        self.encoder = nn.Sequential(*down, nn.Conv2d(inputs, code, last))
+        self.encoder = nn.Sequential(*down, nn.Conv2d(inputs, code, sides))
         # A kernel that is moved by its own size: the one position there is, and all that a pixel gets is its weights.
-        self.decoder = nn.Sequential(nn.ConvTranspose2d(code, inputs, last, stride=last), *up)
+        up = [nn.ConvTranspose2d(code, inputs, sides, stride=sides), *up]
+        self.decoder = nn.Sequential(*up, *([last] if last else []))
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 _initialise(layer)
