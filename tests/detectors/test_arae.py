@@ -14,6 +14,8 @@ from puzzle_study.config import layers
 from puzzle_study.detectors.arae import ARAE, DenseAutoencoder, RobustAdversary, RobustModel, RobustSettings, perturb
 from puzzle_study.detectors.base import Context, Shape
 
+pytestmark = pytest.mark.slow
+
 Array = npt.NDArray[np.float64]
 EPSILON, STEPS = 0.1, 6
 

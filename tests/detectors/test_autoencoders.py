@@ -20,6 +20,8 @@ from puzzle_study.detectors.dae import DAE, DenoisingSettings
 from puzzle_study.statistics import metrics
 from tests.detectors.test_conformance import anomalous, kept, normal
 
+pytestmark = pytest.mark.slow
+
 # Table 1 of the paper, for 128×128×1: channels in, channels out, kernel; the decoder is the same reversed.
 PUBLISHED = ((1, 32, 4), (32, 32, 4), (32, 32, 3), (32, 64, 4), (64, 64, 3), (64, 128, 4), (128, 64, 3), (64, 32, 3))
 

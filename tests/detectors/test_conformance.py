@@ -21,6 +21,8 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 SIDE = 16
 

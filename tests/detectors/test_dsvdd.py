@@ -19,6 +19,8 @@ from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.dsvdd import DeepSVDD, DeepSVDDSettings
 from puzzle_study.statistics import metrics
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -21,6 +21,8 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from tests.detectors.networks import Vectors, exported, made
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -21,6 +21,8 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.export import write_onnx
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -17,6 +17,8 @@ from puzzle_study.detectors import lsa
 from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.lsa import LSA, LSASettings
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

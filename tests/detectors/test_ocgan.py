@@ -15,6 +15,8 @@ from puzzle_study.config import layers
 from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.ocgan import OCGAN, OCGANSettings
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

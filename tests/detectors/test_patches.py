@@ -20,6 +20,8 @@ from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
 from tests.detectors.test_features import built, fitted, images
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_finds_another_digit() -> None:
     digits = load_digits()

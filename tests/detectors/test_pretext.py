@@ -24,6 +24,8 @@ from puzzle_study.detectors.wide_resnet import WideResNet, multiply_adds
 from puzzle_study.errors import UserError
 from tests.detectors.test_conformance import kept, normal
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NAMES = ("gt", "jigsaw", "rotnet")
 
