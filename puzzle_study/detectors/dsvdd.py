@@ -119,8 +119,8 @@ class DeepSVDDSettings(epochs.TrainedSettings):
     BUDGET: ClassVar[tuple[str, ...]] = ("pretrain.epochs", "train.epochs")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.network")
     SMALL: ClassVar[Layer] = {
-        "pretrain": {"epochs": 2, "learning_rate": 1e-3},
-        "train": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3},
+        "pretrain": {"epochs": 5, "learning_rate": 1e-3},
+        "train": {"epochs": 10, "batch_size": 8, "learning_rate": 1e-3},
     }
 
     model: Model = Field(Model(), description="The network.")

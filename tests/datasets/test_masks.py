@@ -68,5 +68,5 @@ def test_the_images_stay_what_they_were(unmasked: Layouts) -> None:
 def test_a_damaged_mask_is_named(unmasked: Layouts) -> None:
     drawn(unmasked, "hole/002_mask.png")
     (unmasked.root / "screws" / "ground_truth" / "hole" / "002_mask.png").write_text("x")
-    with pytest.raises(UserError, match=r"002_mask\.png is no readable image"):
+    with pytest.raises(UserError, match=r"002_mask\.png is not a readable image"):
         task(unmasked)
