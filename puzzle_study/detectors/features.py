@@ -49,7 +49,7 @@ class FeatureSettings(DetectorSettings):
         "cifar10": {"input_size": 96},
     }
     PATHS: ClassVar[tuple[str, ...]] = ("features",)
-    SMALL: ClassVar[Layer] = {"input_size": 32}
+    SMALL: ClassVar[Layer] = {"input_size": 48}
     LARGE: ClassVar[tuple[str, ...]] = ("input_size",)
 
     features: str | None = Field(
