@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="puzzle-study")
 def main() -> None:
-    """Studies of Puzzle-AE: which configuration finds novelties, how stably, and under attack."""
+    """Which detector finds anomalies best, without labelled ones, how stably, and under attack."""
 
 
 if __name__ == "__main__":
