@@ -500,7 +500,7 @@ TINY: Mapping[str, Any] = {
 @pytest.mark.slow
 def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(images: Path, tmp_path: Path) -> None:
     seen = set()
-    for path in OURS:
+    for path in OF_ONE:
         root = images / "mine" if path.stem == "folder" else images
         assignments = [f"{name}={value}" for name, value in {**TINY, "data.root": root}.items()]
         if "coil100" in path.stem:
@@ -517,6 +517,21 @@ def test_every_quick_section_trains_and_scores_images_in_the_sets_own_layout(ima
         assert record.finished, (path, record.error)
         assert (record.value(puzzle_ae.reading, "n") or 0) > 0
     assert len(seen) == 10  # eight sets and folder make eight, Rot-AE and nine pieces two more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", OVER_DETECTORS, ids=named)
+def test_every_detector_of_a_study_over_detectors_trains_in_its_quick_form(
+    path: Path, images: Path, tmp_path: Path
+) -> None:
+    root = images / "mine" if "folder" in path.stem else images
+    few = {name: value for name, value in TINY.items() if name.startswith("data.")} | {"data.root": root}
+    file = read.load(path, quick=True, assignments=[f"{name}={value}" for name, value in few.items()])
+    task = datasets.task_specs(file.study.data)[0]
+    for name in file.study.detectors:
+        trial = TrialSpec(file.study.settings(name), task, 0, datasets.fingerprint(file.study.data))
+        record = run(trial, Results(tmp_path / name), device=CPU)
+        assert record.finished, (name, record.error)
 
 
 @long_and_quick
