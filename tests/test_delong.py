@@ -83,6 +83,7 @@ def world(seed: int, count: int) -> tuple[list[list[Placed]], list[list[Placed]]
     return first, second
 
 
+@pytest.mark.slow
 def test_interval_covers_where_tasks_and_trainings_share_images() -> None:
     one, other = (float(norm.cdf(strength / np.sqrt(2.5))) for strength in (1.2, 0.7))
     worlds = [world(seed, 30) for seed in range(300)]

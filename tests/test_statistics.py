@@ -100,6 +100,7 @@ def test_bootstrap_has_the_variance_of_the_mean() -> None:
     assert drawn.var() == pytest.approx(truth, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "least"),
     [
@@ -129,6 +130,7 @@ def test_interval_covers_the_true_mean(seeds: list[int], least: float) -> None:
     assert least <= covered / rounds <= 0.985
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [5, 1])
 def test_interval_covers_the_true_mean_where_some_seeds_are_lucky(seeds: int) -> None:
     """Luck is of the seed that a training draws from: shared by all classes it would not average out over them."""
@@ -189,6 +191,7 @@ def test_the_units_of_the_test_are_classes_by_their_mean_difference() -> None:
     assert intervals.paired_difference(np.arange(1.0, 11), np.zeros(10), ["a"] * 10).p_value == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "seeds"), [(3, 5), (10, 3)])
 def test_p_is_small_no_more_often_than_it_says_where_classes_differ(classes: int, seeds: int) -> None:
     generator = np.random.default_rng(1)

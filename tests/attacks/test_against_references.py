@@ -16,6 +16,8 @@ from puzzle_study.detectors.scoring import AGGREGATIONS
 from . import planted
 from .planted import EPSILON, attacked, fgsm
 
+pytestmark = pytest.mark.slow
+
 
 def sign_step(value: Tensor, leaf: Tensor) -> Tensor:
     (slope,) = torch.autograd.grad(value, leaf)
@@ -81,7 +83,6 @@ def test_fgsm_is_the_reference(attack: str, aggregation: str, grid: int, side: i
     torch.testing.assert_close(result.scores, detector(expected).detach(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("attack", REFERENCES)
 def test_same_result_for_every_chunk_size(attack: str, aggregation: str) -> None:

@@ -26,6 +26,8 @@ from tests.detectors.test_conformance import SIDE, kept, normal
 from . import planted
 from .planted import EPSILON, attacked
 
+pytestmark = pytest.mark.slow
+
 TRIED = ("fgsm", "pgd", "pgdl2", "square", "noise")
 
 

@@ -18,6 +18,8 @@ from puzzle_study.detectors.puzzle_ae.training import averaging_decay
 
 from . import tiny
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 5
 CASES: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -57,7 +59,6 @@ def test_the_same_seed_gives_the_same_weights_and_losses_to_the_bit(case: str) -
         assert losses[-1].lr < losses[0].lr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_cut_after_any_epoch_and_resumed_is_the_same_to_the_bit(case: str, tmp_path: Path) -> None:
     settings = case_settings(case)

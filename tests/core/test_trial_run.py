@@ -28,6 +28,8 @@ from puzzle_study.trials.spec import TrialSpec
 from . import tiny
 from .tiny import CPU
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 VALUES: dict[str, Any] = {
     "train.epochs": EPOCHS,
