@@ -13,7 +13,7 @@ from rich.console import Console
 from puzzle_study.config import read
 from puzzle_study.reporting.blocks import Figure, Section, Table
 from puzzle_study.reporting.reading import load
-from puzzle_study.reporting.sections import detectors
+from puzzle_study.reporting.sections import detectors, robustness
 from puzzle_study.results import Results
 from puzzle_study.study import attacking, engine
 from puzzle_study.trials import run as trials
@@ -78,6 +78,11 @@ def test_the_classes_stand_below_each_other(built: Section) -> None:
     table = next(block for block in built.blocks if isinstance(block, Table) and block.name == "detector_classes")
     assert [row[0].text for row in table.rows] == ["3", "8"]
     assert all(isinstance(cell.value, float) for row in table.rows for cell in row[1:])
+
+
+def test_an_attacked_configuration_is_called_after_its_detector(rivals: Results) -> None:
+    labels = {cell.label for cell in robustness.cells(load(rivals))}
+    assert {label.partition(",")[0] for label in labels} == {"PCA", "nearest neighbour"}
 
 
 def test_a_study_of_one_detector_has_no_such_section(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from puzzle_study.reporting.blocks import (
     words,
 )
 from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
-from puzzle_study.reporting.study_data import StudyData, mean_auroc
+from puzzle_study.reporting.study_data import StudyData, mean_auroc, title_of
 from puzzle_study.statistics import intervals
 
 VICTIM = ["configuration", "aggregation", "error"]
@@ -133,7 +133,14 @@ Beside = tuple[AttackCell, AttackCell, float]
 
 
 def configuration_title(data: StudyData, label: object, configuration: object) -> str:
-    """Return the labels of an attacked configuration; one that is neither winner nor default is named by its axes."""
+    """Return how an attacked configuration is called, after its detector if the study compares several."""
+    detectors = data.trials.loc[data.trials["configuration"] == configuration, "detector"]
+    title = _title(data, label, configuration)
+    return f"{title_of(str(detectors.iloc[0]))}, {title}" if data.compares_detectors and len(detectors) else title
+
+
+def _title(data: StudyData, label: object, configuration: object) -> str:
+    """Return the labels of a configuration; one that is neither winner nor default is named by its axes."""
     if isinstance(label, str) and label:
         return label.replace(";", " and ")
     values = data.values_of(str(configuration))
