@@ -1,4 +1,4 @@
-# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in three minutes.
+# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than 90 seconds.
 # Each sets up .venv first. `make test-matrix` and `make test-minimum` run the tests that are not slow with other
 # versions of Python and of the packages, each in an environment of its own.
 PYTHON ?= python3
