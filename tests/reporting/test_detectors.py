@@ -13,7 +13,7 @@ from rich.console import Console
 from puzzle_study.config import read
 from puzzle_study.reporting.blocks import Figure, Section, Table
 from puzzle_study.reporting.reading import load
-from puzzle_study.reporting.sections import detectors, robustness
+from puzzle_study.reporting.sections import cost, detectors, robustness
 from puzzle_study.results import Results
 from puzzle_study.study import attacking, engine
 from puzzle_study.trials import run as trials
@@ -83,6 +83,11 @@ def test_the_classes_stand_below_each_other(built: Section) -> None:
 def test_an_attacked_configuration_is_called_after_its_detector(rivals: Results) -> None:
     labels = {cell.label for cell in robustness.cells(load(rivals))}
     assert {label.partition(",")[0] for label in labels} == {"PCA", "nearest neighbour"}
+
+
+def test_the_cost_of_each_detector_is_told_apart(rivals: Results) -> None:
+    table = next(block for block in cost.build(load(rivals)).blocks if isinstance(block, Table))
+    assert {"all of PCA", "all of nearest neighbour"} <= {row[0].text for row in table.rows}
 
 
 def test_a_study_of_one_detector_has_no_such_section(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, number, significant, word
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.study_data import Choice, StudyData, title_of
 
 MEASURES = (
     Column("epochs", "Epochs"),
@@ -37,10 +37,14 @@ def build(data: StudyData) -> Blocks:
 
 
 def _table(data: StudyData) -> Table:
-    """Return mean and range of each measure for the winner, the default, all configurations and each reference."""
+    """Return mean and range of each measure for the winner, the default, each detector and each reference."""
     named = {"winner": data.winner, "default": data.default}
     groups = [(f"{name} ({one.configuration})", data.of(one)) for name, one in named.items() if one]
-    groups.append(("all configurations", data.finished[data.finished["role"] == "configuration"]))
+    own = data.finished[data.finished["role"] == "configuration"]
+    if data.compares_detectors:
+        groups += [(f"all of {title_of(str(name))}", trials) for name, trials in own.groupby("detector", sort=False)]
+    else:
+        groups.append(("all configurations", own))
     groups += [(one.title, data.finished[data.finished["detector"] == one.detector]) for one in data.references]
     rows = [
         {
