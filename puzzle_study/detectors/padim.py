@@ -18,12 +18,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from puzzle_study.config.types import Reading, unit
-from puzzle_study.detectors import patches
-from puzzle_study.detectors.base import Context, Run, Shape, Traits
+from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.devices import Precision
 from puzzle_study.detectors.feature_networks import Network
-from puzzle_study.detectors.features import FeatureDetector, FeatureSettings
-from puzzle_study.detectors.patches import joined, upsampled
+from puzzle_study.detectors.features import FeatureSettings
+from puzzle_study.detectors.patches import PatchDetector, joined, upsampled
 
 RIDGE = 0.01
 """Added to the variances, so that fewer images than features will do."""
@@ -43,14 +42,13 @@ class PaDiMSettings(FeatureSettings):
     )
 
 
-class PaDiM(FeatureDetector):
+class PaDiM(PatchDetector):
     """The error of an image is the largest value of its smoothed map of Mahalanobis distances."""
 
     name = "padim"
     title = "PaDiM"
     source = "Defard, Setkov, Loesch, Audigier 2021: PaDiM: a Patch Distribution Modeling Framework"
     Settings = PaDiMSettings
-    traits = Traits(features=True, maps=True)
     TAPS = (2, 4, 10)
 
     drawn_D: Tensor
@@ -121,16 +119,6 @@ class PaDiM(FeatureDetector):
         distance_Nhw = distance_PN.T.unflatten(1, (height, -1))
         map_NHW = upsampled(distance_Nhw, self.shape.height, self.shape.width)
         return map_NHW.flatten(1).amax(1, keepdim=True), distance_Nhw
-
-    def errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the largest value of each image's map, [N, 1]."""
-        return self.distances(x_NCHW)[0]
-
-    @torch.no_grad()
-    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the error matrix, and the distances upsampled to the image and smoothed, [N, H, W]."""
-        self.eval()
-        return patches.measured(self, images_NCHW, self.distances)
 
     def describe(self) -> dict[str, Any]:
         """Return the network and the size of the Gaussians."""

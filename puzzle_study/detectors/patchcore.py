@@ -19,12 +19,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from puzzle_study.config.types import Costs, Fraction, Images, Layer, Reading, unit
-from puzzle_study.detectors import patches
-from puzzle_study.detectors.base import Context, Run, Shape, Traits
+from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.devices import Precision
 from puzzle_study.detectors.feature_networks import Network
-from puzzle_study.detectors.features import FeatureDetector, FeatureSettings
-from puzzle_study.detectors.patches import joined
+from puzzle_study.detectors.features import FeatureSettings
+from puzzle_study.detectors.patches import PatchDetector, joined
 
 PROJECTED = 128
 """Features of a patch that the choice of the coreset looks at, after a random projection."""
@@ -65,14 +64,13 @@ class PatchCoreSettings(FeatureSettings):
         return Costs(fit=seen.fit + choice, epoch=0.0, score=seen.score + positions * kept * FEATURES)
 
 
-class PatchCore(FeatureDetector):
+class PatchCore(PatchDetector):
     """The error of an image is the largest distance of its patches to the coreset, weighted by the neighbourhood."""
 
     name = "patchcore"
     title = "PatchCore"
     source = "Roth, Pemula, Zepeda, Schölkopf, Brox, Gehler 2022: Towards Total Recall in Industrial Anomaly Detection"
     Settings = PatchCoreSettings
-    traits = Traits(features=True, maps=True)
     TAPS = (4, 10)
 
     bank_BD: Tensor
@@ -145,16 +143,6 @@ class PatchCore(FeatureDetector):
             error_N1 = (1 - share_Nb[:, :1]) * error_N1
         height = max(features.shape[-2] for features in maps)
         return error_N1, distance_NP.unflatten(1, (height, -1))
-
-    def errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the weighted distance of the patch that is farthest from the coreset, [N, 1]."""
-        return self.distances(x_NCHW)[0]
-
-    @torch.no_grad()
-    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the error matrix, and the distances upsampled to the image and smoothed, [N, H, W]."""
-        self.eval()
-        return patches.measured(self, images_NCHW, self.distances)
 
     def views_at_once(self) -> int:
         """Return how many images fit the memory with the distances of their patches."""

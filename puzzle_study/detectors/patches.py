@@ -5,14 +5,16 @@ Shape legend: N images, D features, h and w positions, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.base import Detector
+from puzzle_study.detectors.base import Traits
+from puzzle_study.detectors.features import FeatureDetector
 
 DEVIATION = 4 / 224
 """Of the Gaussian that smooths anomaly maps, as a share of the longer side: the papers' 4 of 224 pixels."""
@@ -41,23 +43,30 @@ def upsampled(distance_Nhw: Tensor, height: int, width: int) -> Tensor:
     return F.conv2d(F.conv2d(padded, weight_R[None, None, :, None]), weight_R[None, None, None])[:, 0]
 
 
-def measured(
-    detector: Detector, images_NCHW: Tensor, distances: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """Return the error matrix [N, 1] of images and their anomaly maps [N, H, W], in units of the score.
+class PatchDetector(FeatureDetector):
+    """A detector on features that measures a distance at each position of an image."""
 
-    Args:
-        detector: a calibrated one.
-        images_NCHW: uint8, or floats in [0, 1].
-        distances: returns errors [N, 1] and distances [N, h, w] of images in [0, 1].
-    """
-    height, width = detector.shape.height, detector.shape.width
-    error_N1 = torch.empty(len(images_NCHW), 1, device=detector.device)
-    map_NHW = torch.empty(len(images_NCHW), height, width, device=detector.device)
+    traits = Traits(features=True, maps=True)
 
-    def work(part: slice, x_NCHW: Tensor) -> None:
-        error_N1[part], distance_Nhw = distances(x_NCHW)
-        map_NHW[part] = upsampled(distance_Nhw, height, width)
+    @abstractmethod
+    def distances(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the errors [N, 1] of images in [0, 1], and the distances of their positions as a map [N, h, w]."""
 
-    detector.by_chunks(images_NCHW, work)
-    return error_N1, map_NHW / scoring.normalisation(detector.validation_NK, "mse")
+    def errors(self, x_NCHW: Tensor) -> Tensor:
+        """Return the errors of images, [N, 1]."""
+        return self.distances(x_NCHW)[0]
+
+    @torch.no_grad()
+    def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the error matrix, and the distances upsampled to the image and smoothed, [N, H, W]."""
+        self.eval()
+        height, width = self.shape.height, self.shape.width
+        error_N1 = torch.empty(len(images_NCHW), 1, device=self.device)
+        map_NHW = torch.empty(len(images_NCHW), height, width, device=self.device)
+
+        def work(part: slice, x_NCHW: Tensor) -> None:
+            error_N1[part], distance_Nhw = self.distances(x_NCHW)
+            map_NHW[part] = upsampled(distance_Nhw, height, width)
+
+        self.by_chunks(images_NCHW, work)
+        return error_N1, map_NHW / scoring.normalisation(self.validation_NK, "mse")

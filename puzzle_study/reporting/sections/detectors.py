@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, section, table, words
@@ -148,17 +149,7 @@ def _speed_figure(rivals: list[Rival]) -> Figure | None:
     if len(shown) < 2:
         return None
     with drawing.drawing(6.4, 4.2) as (figure, (place,)):
-        for index, rival in enumerate(shown):
-            mean = rival.auroc
-            place.errorbar(
-                rival.milliseconds,
-                100 * mean.value,
-                yerr=_bars(mean),
-                fmt="oDs^vP"[index % 6],
-                color=drawing.PALETTE[index % len(drawing.PALETTE)],
-                label=rival.name,
-                capsize=3,
-            )
+        _draw(place, [(rival.name, rival.milliseconds, rival.auroc) for rival in shown])
         place.set_xscale("log")
         place.set(xlabel="scoring, ms an image", ylabel="AUROC, %")
         figure.legend(loc="outside right upper", fontsize=8)
@@ -174,11 +165,18 @@ def _speed_figure(rivals: list[Rival]) -> Figure | None:
         )
 
 
-def _bars(mean: intervals.Mean) -> list[list[float]] | None:
-    """Return the lengths of an error bar in percent, None if there is no interval."""
-    if math.isnan(mean.low) or math.isnan(mean.high):
-        return None
-    return [[100 * max(0.0, mean.value - mean.low)], [100 * max(0.0, mean.high - mean.value)]]
+def _draw(place: Axes, points: list[tuple[str, float, intervals.Mean]]) -> None:
+    """Draw each detector, by name, as a point with the interval of its AUROC."""
+    for index, (name, x, mean) in enumerate(points):
+        place.errorbar(
+            x,
+            100 * mean.value,
+            yerr=drawing.bars([mean]),
+            fmt="oDs^vP"[index % 6],
+            color=drawing.PALETTE[index % len(drawing.PALETTE)],
+            label=name,
+            capsize=3,
+        )
 
 
 def _robustness_figure(rivals: list[Rival]) -> Figure | None:
@@ -187,16 +185,7 @@ def _robustness_figure(rivals: list[Rival]) -> Figure | None:
         return None
     epsilons = sorted({cell.epsilon for _, cell in shown})
     with drawing.drawing(6.4, 4.2) as (figure, (place,)):
-        for index, (rival, cell) in enumerate(shown):
-            place.errorbar(
-                100 * cell.clean,
-                100 * cell.auroc.value,
-                yerr=_bars(cell.auroc),
-                fmt="oDs^vP"[index % 6],
-                color=drawing.PALETTE[index % len(drawing.PALETTE)],
-                label=rival.name,
-                capsize=3,
-            )
+        _draw(place, [(rival.name, 100 * cell.clean, cell.auroc) for rival, cell in shown])
         place.axhline(50, color="black", linewidth=0.8, linestyle=":")
         place.set(xlabel="AUROC of the same images without attack, %", ylabel="AUROC under attack, %")
         figure.legend(loc="outside right upper", fontsize=8)
