@@ -14,6 +14,8 @@ from puzzle_study.config import layers
 from puzzle_study.detectors.arae import ARAE, DenseAutoencoder, RobustAdversary, RobustModel, RobustSettings, perturb
 from puzzle_study.detectors.base import Context, Shape
 
+from .building import weights
+
 pytestmark = pytest.mark.slow
 
 Array = npt.NDArray[np.float64]
@@ -24,7 +26,7 @@ def test_the_network_has_the_published_number_of_weights() -> None:
     network = DenseAutoencoder(Shape(1, 28, 28), RobustModel())
     widths = (784, 512, 256, 128, 256, 512, 784)
     expected = sum(inputs * outputs + outputs for inputs, outputs in itertools.pairwise(widths))
-    assert sum(weight.numel() for weight in network.parameters()) == expected
+    assert weights(network) == expected
 
 
 @pytest.mark.parametrize(

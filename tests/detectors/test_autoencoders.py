@@ -20,6 +20,8 @@ from puzzle_study.detectors.dae import DAE, DenoisingSettings
 from puzzle_study.statistics import metrics
 from tests.detectors.test_conformance import anomalous, kept, normal
 
+from .building import weights
+
 pytestmark = pytest.mark.slow
 
 # Table 1 of the paper, for 128×128×1: channels in, channels out, kernel; the decoder is the same reversed.
@@ -30,7 +32,7 @@ def test_the_network_has_the_published_number_of_weights() -> None:
     network = ConvolutionalAutoencoder(Shape(1, 128, 128), code=100, base_channels=32)
     layers_ = (*PUBLISHED, (32, 100, 8))
     expected = sum(2 * inputs * outputs * kernel**2 + inputs + outputs for inputs, outputs, kernel in layers_)
-    assert sum(weight.numel() for weight in network.parameters()) == expected
+    assert weights(network) == expected
 
 
 @pytest.mark.parametrize(("side", "count"), [(16, 2), (28, 2), (64, 3), (128, 4), (256, 5)])

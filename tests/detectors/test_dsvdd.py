@@ -15,9 +15,11 @@ from torch.nn import functional
 
 from puzzle_study.config import layers
 from puzzle_study.detectors import dsvdd
-from puzzle_study.detectors.base import Context, Run, Shape
+from puzzle_study.detectors.base import Run, Shape
 from puzzle_study.detectors.dsvdd import DeepSVDD, DeepSVDDSettings
 from puzzle_study.statistics import metrics
+
+from .building import built
 
 pytestmark = pytest.mark.slow
 
@@ -28,11 +30,6 @@ def digits() -> tuple[Tensor, Tensor]:
     images, labels = load_digits(return_X_y=True)
     small = torch.from_numpy(images).float().reshape(-1, 1, 8, 8) * (255 / 16)
     return functional.interpolate(small, scale_factor=2).round().byte(), torch.from_numpy(labels)
-
-
-def built(own: dict[str, Any], dataset: str, shape: Shape) -> DeepSVDD:
-    settings = DeepSVDDSettings.model_validate(layers.resolved(DeepSVDDSettings, own, dataset))
-    return DeepSVDD.build(settings, Context(shape, 0, CPU, "float32", dataset))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +47,7 @@ def built(own: dict[str, Any], dataset: str, shape: Shape) -> DeepSVDD:
 def test_the_networks_have_the_weights_of_the_authors(
     dataset: str, shape: Shape, encoder: list[int], decoder: list[int]
 ) -> None:
-    detector = built({}, dataset, shape)
+    detector = built(DeepSVDD, {}, dataset, shape)
     assert [weight.numel() for weight in detector.encoder.parameters()] == encoder
     assert detector.start is not None
     assert [weight.numel() for weight in detector.start.decoder.parameters()] == decoder
@@ -79,7 +76,7 @@ def test_pooling_before_the_norm_changes_nothing() -> None:
 
 def test_errors_are_what_the_paper_writes() -> None:
     """Another way: image by image, with the normalisation written out."""
-    detector = built(dict(DeepSVDDSettings.SMALL), "mnist", Shape(1, 28, 28))
+    detector = built(DeepSVDD, dict(DeepSVDDSettings.SMALL), "mnist", Shape(1, 28, 28))
     images = torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     detector.fit(images, Run())
     detector.eval()
@@ -117,7 +114,7 @@ def test_it_pretrains_and_then_pulls_each_with_its_rates() -> None:
         "train": {"epochs": 2, "milestone": 1, "learning_rate": 1e-3},
     }
     run = Rates()
-    built(own, "mnist", Shape(1, 16, 16)).fit(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), run)
+    built(DeepSVDD, own, "mnist", Shape(1, 16, 16)).fit(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), run)
     assert [("loss_rec" in row, "loss_distance" in row) for row in run.rows] == [(True, False)] * 3 + [
         (False, True)
     ] * 2
@@ -127,7 +124,7 @@ def test_it_pretrains_and_then_pulls_each_with_its_rates() -> None:
 def test_it_learns_a_digit() -> None:
     images, labels = digits()
     normal = images[labels == 3]
-    detector = built({}, "digits", Shape(1, 16, 16))
+    detector = built(DeepSVDD, {}, "digits", Shape(1, 16, 16))
     detector.fit(normal[:120], Run())
     detector.calibrate(normal[120:140])
     test = torch.cat((normal[140:], images[labels != 3][:300]))

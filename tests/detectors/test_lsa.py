@@ -6,29 +6,20 @@ Shape legend: N images, C channels, H and W pixels, L numbers of a code, B bins.
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from puzzle_study.config import layers
 from puzzle_study.detectors import lsa
-from puzzle_study.detectors.base import Context, Run, Shape
+from puzzle_study.detectors.base import Run, Shape
 from puzzle_study.detectors.lsa import LSA, LSASettings
+
+from .building import built, weights
 
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
-
-
-def built(own: dict[str, Any], dataset: str, shape: Shape) -> LSA:
-    settings = LSASettings.model_validate(layers.resolved(LSASettings, own, dataset))
-    return LSA.build(settings, Context(shape, 0, CPU, "float32", dataset))
-
-
-def weights(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
 
 
 def block(before: int, after: int, kernel: int, *, short: bool = True) -> int:
@@ -86,7 +77,7 @@ def read(log_B: list[float], number: float) -> float:
 
 def test_errors_are_the_papers_score_apart_from_a_constant() -> None:
     """Another way: number by number, and halves scaled to [0, 1] on validation images as in eq. 10."""
-    detector = built(dict(LSASettings.SMALL), "mnist", Shape(1, 16, 16))
+    detector = built(LSA, dict(LSASettings.SMALL), "mnist", Shape(1, 16, 16))
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (24, 1, 16, 16), dtype=torch.uint8, generator=generator)
     detector.fit(images[:12], Run())

@@ -9,28 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from puzzle_study.config import layers
-from puzzle_study.detectors.base import Context, Run, Shape
+from puzzle_study.detectors.base import Run, Shape
 from puzzle_study.detectors.ocgan import OCGAN, OCGANSettings
+
+from .building import built, weights
 
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
 
-def built(own: dict[str, Any], dataset: str, shape: Shape) -> OCGAN:
-    settings = OCGANSettings.model_validate(layers.resolved(OCGANSettings, own, dataset))
-    return OCGAN.build(settings, Context(shape, 0, CPU, "float32", dataset))
-
-
-def weights(network: nn.Module) -> int:
-    return sum(weight.numel() for weight in network.parameters())
-
-
 def test_the_networks_have_the_weights_of_the_authors() -> None:
-    detector = built({}, "cifar10", Shape(3, 32, 32))
+    detector = built(OCGAN, {}, "cifar10", Shape(3, 32, 32))
     inner, norms = 25 * (64 * 128 + 128 * 256), 2 * (128 + 256)
     assert weights(detector.encoder) == 25 * 3 * 64 + 64 + inner + norms + 25 * 256 * 16
     assert weights(detector.decoder) == 25 * 16 * 256 + inner + 2 * (256 + 128 + 64) + 25 * 64 * 3 + 3
@@ -46,7 +38,7 @@ def test_the_networks_have_the_weights_of_the_authors() -> None:
 @pytest.mark.parametrize("shape", [Shape(1, 28, 28), Shape(3, 30, 17), Shape(1, 200, 100)])
 def test_images_of_any_size_have_maps_of_their_size(depth: int, shape: Shape) -> None:
     model = {"depth": depth, "base_channels": 2, "discriminator_channels": 2}
-    detector = built({"model": model}, "mnist", shape).eval()
+    detector = built(OCGAN, {"model": model}, "mnist", shape).eval()
     images = torch.zeros(2, shape.channels, shape.height, shape.width, dtype=torch.uint8)
     error_NK, map_NHW = detector.maps(images)
     assert error_NK.shape == (2, 1)
@@ -54,7 +46,7 @@ def test_images_of_any_size_have_maps_of_their_size(depth: int, shape: Shape) ->
 
 
 def test_an_error_is_the_mean_squared_error_of_the_reconstruction() -> None:
-    detector = built(dict(OCGANSettings.SMALL), "mnist", Shape(1, 29, 29)).eval()
+    detector = built(OCGAN, dict(OCGANSettings.SMALL), "mnist", Shape(1, 29, 29)).eval()
     x_1CHW = torch.rand(1, 1, 29, 29, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         again = detector.decoder(detector.encoder(2 * x_1CHW - 1))
@@ -63,7 +55,7 @@ def test_an_error_is_the_mean_squared_error_of_the_reconstruction() -> None:
 
 
 def test_mining_moves_codes_to_images_that_are_taken_for_made_up_more() -> None:
-    detector = built(dict(OCGANSettings.SMALL), "mnist", Shape(1, 16, 16)).eval()
+    detector = built(OCGAN, dict(OCGANSettings.SMALL), "mnist", Shape(1, 16, 16)).eval()
     assert detector.start is not None
     classifier = detector.start.adversaries.classifier.eval()
     # As drawn, the classifier says nearly the same of all images.
@@ -94,7 +86,7 @@ def test_mining_begins_after_its_epoch() -> None:
     for after in (2, 4):
         own = layers.merge(OCGANSettings.SMALL, {"train": {"epochs": 4, "mining_after": after}})
         run = Rows()
-        built(own, "mnist", Shape(1, 16, 16)).fit(images, run)
+        built(OCGAN, own, "mnist", Shape(1, 16, 16)).fit(images, run)
         runs.append(run.rows)
     assert runs[0][:2] == runs[1][:2]
     assert runs[0][2]["loss_adv"] != runs[1][2]["loss_adv"]
