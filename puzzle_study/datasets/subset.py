@@ -12,14 +12,19 @@ if TYPE_CHECKING:
     from puzzle_study.datasets import Task
 
 
-def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
+def chosen_images(task: Task, max_images: int | None, *, balanced: bool = False) -> tuple[Tensor, Tensor]:
     """Return the test images of a task that are used where not all are, and their labels.
 
     Args:
         task: the task; what is chosen depends on its test images alone.
         max_images: so many at most, from 2, in proportion from each class; None: all. If the test has normal and
             anomalous images, both are there, however few.
+        balanced: as many normal as anomalous images, half of ``max_images`` each if the test has so many. A test with
+            one side only is not balanced.
     """
+    normal, anomalous = int((~task.labels.bool()).sum()), int(task.labels.sum())
+    if balanced and min(normal, anomalous) > 0:
+        return chosen_of_each_side(task, min(normal, anomalous, (max_images or len(task.test)) // 2 or 1))
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels
     if max_images < len(set(task.test_classes)):

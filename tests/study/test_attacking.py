@@ -403,7 +403,7 @@ def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(
 
 
 def test_images_of_one_kind_have_no_auroc(attacked: Plan, detectors: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    def normal_only(task: datasets.Task, max_images: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def normal_only(task: datasets.Task, max_images: int | None, **_: bool) -> tuple[torch.Tensor, torch.Tensor]:
         return task.test[~task.labels][:3], torch.zeros(3, dtype=torch.bool)
 
     monkeypatch.setattr(attack_units, "chosen_images", normal_only)
