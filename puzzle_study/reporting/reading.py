@@ -33,6 +33,7 @@ OF_ATTACKS = (
     *("configuration", "label", "trial", "dataset", "normal_class", "error", "attack", "method", "epsilon"),
     *("auroc", "auroc_low", "auroc_high", "auroc_clean", "images"),
 )
+OF_VICTIM = ("configuration", "label", "trial", "dataset", "normal_class", "aggregation", "error")
 OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
 NEEDED = {
     "trials_file": OF_TRIALS,
@@ -41,6 +42,11 @@ NEEDED = {
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
+    "smallest_file": (*OF_VICTIM, "method", "epsilon", "anomalous", "epsilon_image", "epsilon_half"),
+    "certified_file": (
+        *(*OF_VICTIM, "sigma", "samples", "alpha", "target", "images", "radius"),
+        *("auroc", "auroc_smoothed", "flagged_normal", "flagged_anomalous"),
+    ),
 }
 """Columns without which a table cannot be read, by the name of its path in ``Results``."""
 OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
@@ -69,10 +75,11 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
     for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
-    attacked = {name: _optional(results, name) for name in ("attacks_file", "matrix_file", "transfer_file")}
+    names = ("attacks_file", "matrix_file", "transfer_file", "smallest_file", "certified_file")
+    attacked = [_optional(results, name) for name in names]
     repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
-    attacks, matrix, transfer = (
-        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked.values()
+    attacks, matrix, transfer, smallest, certified = (
+        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked
     )
     # A column of true, false and nothing is read as text; nothing is not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
@@ -86,6 +93,8 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         attacks=attacks,
         aggregation_matrix=matrix,
         transfer=transfer,
+        smallest=smallest,
+        certified=certified,
         gallery=_gallery(results),
     )
 

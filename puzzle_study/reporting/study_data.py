@@ -89,8 +89,8 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer`` and ``gallery`` are None if the study has none. The
-    tables of attacks have the repeat of each task.
+    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (the smallest ε of each image),
+    ``certified`` and ``gallery`` are None if the study has none. The tables of attacks have the repeat of each task.
     """
 
     results: Results
@@ -102,6 +102,8 @@ class StudyData:
     attacks: pd.DataFrame | None
     aggregation_matrix: pd.DataFrame | None
     transfer: pd.DataFrame | None
+    smallest: pd.DataFrame | None
+    certified: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
     memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 

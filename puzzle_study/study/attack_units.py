@@ -187,7 +187,7 @@ def task_of(trial: TrialSpec) -> datasets.Task:
 @lru_cache(maxsize=2)
 def _loaded(data: config.Data, task: datasets.TaskSpec, fingerprint: str) -> datasets.Task:
     """Load a task once for the units that a worker runs one after the other."""
-    return datasets.loadtask_of(data, task)
+    return datasets.load_task(data, task)
 
 
 def _detector(trial: TrialSpec, reading: Reading, results: Results, device: torch.device) -> Detector:
