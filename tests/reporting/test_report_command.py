@@ -34,7 +34,7 @@ def test_output_can_be_elsewhere(tmp_path: Path, study: Results, small: Small) -
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [
-        ("nothing", "nothing is not a folder of results; give one such as results/digits"),
+        ("nothing", "nothing is not a results folder; give one such as results/digits"),
         ("a" * 300, f"{'a' * 300} cannot be read (File name too long); shorten it"),
     ],
     ids=["none", "too long"],
