@@ -1,7 +1,7 @@
-"""Studies of anomaly detectors for images: which configuration finds anomalies, how stably, and under attack.
+"""Studies of anomaly detectors for images: which configuration works best, how stable it is, and how robust.
 
-``PuzzleAE`` is Puzzle-AE in scikit-learn's manner, ``estimator`` gives the class of any other detector, ``load`` reads
-a finished one. They are imported when they are first asked for, so that importing this package stays light.
+``PuzzleAE`` is Puzzle-AE as a scikit-learn estimator, ``estimator`` gives the class for any other detector, ``load``
+reads a saved one. They are imported on first use, so importing this package stays light.
 """
 
 from __future__ import annotations

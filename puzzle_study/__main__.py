@@ -10,10 +10,10 @@ from puzzle_study import __version__
 
 COMMANDS = {
     "tune": "Run a study from its file to its report.",
-    "report": "Write the report of a study again, or compare studies.",
+    "report": "Rebuild the report of a study, or compare studies.",
     "attack": "Attack finished detectors.",
     "score": "Score images with a finished detector, or export it.",
-    "detectors": "List the detectors that a study can name.",
+    "detectors": "List all detectors.",
     "data": "List, fetch and check data sets.",
 }
 
@@ -26,7 +26,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command, or return None where there is no such name."""
+        """Import one command, or return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module = "puzzle_study.detectors.__main__" if cmd_name == "detectors" else f"puzzle_study.{cmd_name}"
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="puzzle-study")
 def main() -> None:
-    """Which detector finds anomalies best, without labelled ones, how stably, and under attack."""
+    """Find the best anomaly detector without labelled anomalies, and measure its stability and robustness."""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The study file: its sections, search axes, layers of defaults, checks, and how it is read.
 
-The classes are light: they import neither torch nor Ray. What reads and checks a file stands in modules of its own.
+The classes are light: they import neither torch nor Ray. Reading and checking are in separate modules.
 """
 
 from puzzle_study.config.search import AXIS_KINDS as AXIS_KINDS

@@ -2,7 +2,7 @@
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
 (:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help`` and the generated
-documentation stay instant. What belongs to one detector stands in that detector's own module.
+documentation stay instant. A detector's own settings are in that detector's module.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AttackName = Annotated[str, OneOf(lambda: PLACES)]
 
 
 def _not_refused(method: str) -> str:
-    """Say why an attack of torchattacks is not run; what is unknown is left to the list of names."""
+    """Refuse the torchattacks attacks that are not run, with the reason; `OneOf` refuses unknown names."""
     if method.lower() in {name.lower() for name in REFUSED}:
         raise ValueError(refusal(method))
     return method
@@ -290,15 +290,15 @@ class Settings(Section):
 
     detector: DetectorName = Field(description="Name of the detector.")
     data: Data = Field(description="Which images, and how they are split into tasks.")
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     own: SerializeAsAny[DetectorSettings] = Field(description="The detector's own settings.")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return what ``model_dump(mode="json", by_alias=True)`` described.
+        """Return the settings that ``model_dump(mode="json", by_alias=True)`` wrote.
 
         Raises:
-            UserError: there is no such detector.
+            UserError: the detector is unknown.
             ValueError: a setting is missing, unknown or out of its range.
         """
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
@@ -316,9 +316,9 @@ class Study(Section):
     data: Data = Field(description="Which images, and how they are split into tasks.")
     detectors: dict[DetectorName, SerializeAsAny[DetectorSettings]] = Field(
         min_length=1,
-        description="The detectors, each with its own settings; or `detector: NAME`, whose sections stand at the top.",
+        description="The detectors, each with its own settings; or `detector: NAME`, with its sections at the top.",
     )
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     seeds: Annotated[Many[Seed], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds; every configuration is trained with each."
     )
@@ -370,7 +370,7 @@ class Study(Section):
         labelled = [name for name in objectives if name in NEED_TEST_LABELS]
         if labelled and not CRITERIA[self.selection].uses_labels:
             raise ValueError(
-                f"search.objectives {labelled[0]} uses test labels; say selection: oracle, or use "
+                f"search.objectives {labelled[0]} uses test labels; set selection: oracle, or use "
                 f"{LABEL_FREE.get(labelled[0], 'selection')}"
             )
         if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:

@@ -16,7 +16,9 @@ from .planted import attacked
 
 
 def spec(method: str = "pgd", attack: str = "attack1", **changes: Any) -> AttackSpec:
-    return attack_spec(attack, method, **{"epsilon": 0.06, "steps": 4, "seed": 3, "permutations_per_step": 3, **changes})
+    return attack_spec(
+        attack, method, **{"epsilon": 0.06, "steps": 4, "seed": 3, "permutations_per_step": 3, **changes}
+    )
 
 
 @pytest.mark.parametrize("method", ["pgd", "apgd"])

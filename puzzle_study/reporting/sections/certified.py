@@ -68,8 +68,7 @@ def _figure(data: StudyData, rows: pd.DataFrame) -> Figure:
         return drawing.finished(
             figure,
             name="certified",
-            alt="Certified AUROC and false alarms against the radius; configurations: "
-            f"{rows.groupby(VICTIM).ngroups}.",
+            alt=f"Certified AUROC and false alarms against the radius; configurations: {rows.groupby(VICTIM).ngroups}.",
             caption="Certified AUROC (solid, at least) and certified false alarms (dashed, at most) of the smoothed "
             "score against the L2 radius, mean over trials. Dotted: chance.",
         )
