@@ -61,7 +61,8 @@ def _table(groups: list[pd.DataFrame]) -> Table:
         f"study attacked. After {', '.join(map(str, STEPS))}: one run of the same method with so many steps. "
         "Strongest: the best image by image of all those and of a long run of another method in the same ball. Not "
         f"converged: the strongest moves scores by more than {share(DROP, digits=0)} % more, or lowers the AUROC by "
-        f"more than {share(POINT, digits=0)} point; the numbers in the section Robustness are then too high by about as much.",
+        f"more than {share(POINT, digits=0)} point; the numbers in the section Robustness are then too high by about "
+        "as much.",
     )
 
 
