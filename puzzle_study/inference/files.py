@@ -1,4 +1,4 @@
-"""Scores of image files as a CSV table, row by row, with overlays beside it."""
+"""Scores of image files as a CSV table, row by row, with optional overlays."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = ("path", "score", "percentile", "flagged", "error")
 
 @dataclass
 class Outcome:
-    """How many images were scored, flagged, could not be read, and differ in size from those of the training."""
+    """How many images were scored, were flagged, were unreadable, and differ in size from the training images."""
 
     scored: int = 0
     flagged: int = 0
@@ -44,7 +44,7 @@ class FileScorer:
         detector: a calibrated detector.
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
-        sizes: of the original training images, to which others are compared; None: unknown.
+        sizes: of the original training images, for comparison; None: unknown.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class FileScorer:
     def write(self, paths: Sequence[Path], table: TextIO, bar: Bar) -> Outcome:
         """Write a row for every file, in order, as soon as it is scored.
 
-        A file that cannot be read has no score but a sentence in ``error``, which is also said on standard error.
+        An unreadable file has no score but a sentence in ``error``, which is also printed on standard error.
 
         Raises:
-            UserError: the detector reads no image files, or an overlay cannot be written.
+            UserError: the detector cannot read image files, or an overlay cannot be written.
         """
         sizing = streaming.sizing(self.detector)
         pictures = overlay.targets(paths, self.overlays) if self.overlays else {}
@@ -103,14 +103,14 @@ class FileScorer:
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
 
-        # Pillow lets go of the interpreter while it scales and compresses.
+        # Pillow releases the interpreter's lock while it scales and compresses.
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(draw, paths, maps_NHW.cpu().numpy()))
 
 
 @contextlib.contextmanager
 def table_file(output: Path | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that is written whole or not at all, as UTF-8.
+    """Give standard output, or a file that is written atomically, as UTF-8.
 
     File names that are not valid text keep their bytes.
 

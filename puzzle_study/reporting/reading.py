@@ -1,4 +1,4 @@
-"""Reading the files of a study for its report; what a study did not do is None."""
+"""Reads a study's files for its report; anything that a study did not do is None."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NEEDED = {
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
 }
-"""Columns without which a table cannot be read, by the name of its path in ``Results``."""
+"""Columns that a table needs, by the name of its path in ``Results``."""
 OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
@@ -52,15 +52,15 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
 
     Args:
         results: its folder.
-        environment: what ``environment.json`` will say; None: what it says.
+        environment: future content of ``environment.json``; None: its present content.
 
     Raises:
-        UserError: trials.csv or summary.csv is missing, or a file is damaged or lacks what the report needs.
+        UserError: trials.csv or summary.csv is missing, or a file is damaged or incomplete.
     """
     trials = _table(results, "trials_file")
     summary = _table(results, "summary_file")
     if not len(trials) or not len(summary):
-        raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
+        raise UserError(f"{results.root} has no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
     if (trials["status"] == "finished").any():
         _has("column", OF_FINISHED, trials.columns, results.trials_file)
     if "repeat" not in trials:
@@ -74,7 +74,7 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
     attacks, matrix, transfer = (
         None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked.values()
     )
-    # A column of true, false and nothing is read as text; nothing is not complete.
+    # A column of true, false and empty cells is read as text; empty means not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
     return StudyData(
         results=results,
@@ -91,7 +91,7 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
 
 
 def _table(results: Results, name: str) -> pd.DataFrame:
-    """Read a table, or say which one is damaged or lacks a column."""
+    """Read a table; raise UserError if it is damaged or lacks a column."""
     path: Path = getattr(results, name)
     try:
         table = results.table(path)
@@ -103,7 +103,7 @@ def _table(results: Results, name: str) -> pd.DataFrame:
 
 
 def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, repair: str = REPAIR) -> None:
-    """Refuse a file without what the report reads from it."""
+    """Refuse a file that lacks what the report reads from it."""
     missing = next((name for name in needed if name not in names), None)
     if missing is not None:
         raise UserError(f"{path} has no {what} {missing}; {repair}")
