@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv
-  python -m puzzle_study.score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
-  python -m puzzle_study.score --export bottle.onnx results/mvtec/best/bottle
+  puzzle-study score results/digits/best/3 photos/ --output scores.csv
+  puzzle-study score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
+  puzzle-study score --export bottle.onnx results/mvtec/best/bottle
 """
 
 

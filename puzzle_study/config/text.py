@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml
 
+from puzzle_study.config import shipped
 from puzzle_study.config.types import Layer
-from puzzle_study.errors import UserError, cut, suggestion
+from puzzle_study.errors import UserError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -104,7 +105,7 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
         raw = path.read_bytes()
     except FileNotFoundError as error:
         beside = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise UserError(f"study file {path} does not exist{suggestion(path.name, beside)}") from error
+        raise UserError(f"study file {path} does not exist{shipped.hint(path, beside)}") from error
     except OSError as error:
         raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
