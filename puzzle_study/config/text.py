@@ -6,6 +6,7 @@ own objects for tags, anchors and numbers, which a study file must not hold.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -127,6 +128,17 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")
     return document, {(): 1} | lines
+
+
+def plain(content: Mapping[str, Any]) -> Layer:
+    """Return a copy of what a study file would hold, given in Python, of plain data only."""
+    try:
+        copy: Layer = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"a study given in Python must hold texts, finite numbers, lists and dicts only ({error})"
+        ) from error
+    return copy
 
 
 def _parsed(text: str, place: Place, source: str, where: Callable[[int], str]) -> tuple[Any, dict[Place, int]]:
