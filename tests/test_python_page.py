@@ -7,55 +7,15 @@ from pathlib import Path
 
 import optuna
 import pytest
-import torch
 
 import puzzle_study
-from puzzle_study.config import read
 from puzzle_study.errors import UserError
-from puzzle_study.results import Results
-from puzzle_study.study import best
-from puzzle_study.study.attacking import write_attack_tables
-from puzzle_study.study.engine import make_plan
-from puzzle_study.study.tables import write_tables
-from puzzle_study.trials import run as trials
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
-STUDY = {
-    "name": "digits",
-    "data": {"name": "digits", "normal_classes": ["3", "8"], "max_train_images": 40, "max_test_images": 60},
-    "model": {"base_channels": 2},
-    "train": {"epochs": 1, "batch_size": 16, "precision": "float32"},
-    "evaluate": {"max_images": 20},
-    "references": ["nearest_neighbour"],
-    "search": {
-        "configurations": 1,
-        "space": {"train.lambda": {"uniform": [0, 0.1]}, "score.aggregation": {"choice": ["avg", "max"]}},
-    },
-}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``results/digits``, whose trials ran in this process."""
-    folder = tmp_path_factory.mktemp("python")
-    results = Results(folder / "results" / "digits")
-    file = read.load(STUDY)
-    plan = make_plan(file, results)
-    results.root.mkdir(parents=True)
-    results.study_file.write_text(read.dump(file.study), encoding="utf-8")
-    plan.keep_search(results.optuna_file)
-    while (spec := plan.take()) is not None:
-        plan.done(spec.key, trials.run(spec, results, device=torch.device("cpu")))
-    write_tables(plan, results)
-    write_attack_tables(plan, results)
-    winner = plan.winner()
-    assert winner is not None
-    best.write(plan, winner, results)
-    return folder
-
-
-def test_the_examples_of_the_page_print_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def test_the_examples_of_the_page_print_what_it_says(searched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(searched)
     verbosity = optuna.logging.get_verbosity()
     text = "\n".join(line for line in PAGE.read_text(encoding="utf-8").splitlines() if not line.startswith("```"))
     examples = doctest.DocTestParser().get_doctest(text, {}, PAGE.name, str(PAGE), 0)
@@ -67,8 +27,10 @@ def test_the_examples_of_the_page_print_what_it_says(folder: Path, monkeypatch: 
     assert not failed, "".join(said)
 
 
-def test_a_trial_that_is_not_there_and_a_folder_without_a_study_are_one_sentence(folder: Path, tmp_path: Path) -> None:
-    study = puzzle_study.load(folder / "results" / "digits", device="cpu")
+def test_a_trial_that_is_not_there_and_a_folder_without_a_study_are_one_sentence(
+    searched: Path, tmp_path: Path
+) -> None:
+    study = puzzle_study.load(searched / "results" / "digits", device="cpu")
     key = study.trials["trial"].iloc[0]
     assert set(study.errors(key)) > {"test", "validation", "labels"}
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
