@@ -73,6 +73,23 @@ def test_a_card_says_what_hurts(data: StudyData) -> None:
     assert "**Test labels were used to choose it.**" in text
 
 
+def test_a_card_of_a_test_without_anomalies_says_so_and_has_the_false_alarms(data: StudyData) -> None:
+    folder = data.results.best / "3"
+    key = json.loads((folder / "detector.json").read_text(encoding="utf-8"))["trial"]
+    path = data.results.record_file(key)
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["measured"]["n_anomalies"] = 0
+    for values in (own for by_error in record["metrics"].values() for own in by_error.values()):
+        values.update(dict.fromkeys(set(values) - {"flagged_normal", "selection"}))
+        values["flagged_normal"] = 0.125
+    path.write_text(json.dumps(record), encoding="utf-8")
+    data.trials.loc[data.trials["trial"] == key, "n_anomalies"] = 0
+    text = model_card.card(data, folder)
+    assert "Nothing: no anomalous test images. How many anomalies it finds is unknown." in text
+    assert "it flags 12.5 % of the normal ones" in text
+    assert "None" not in text
+
+
 def test_names_of_folders_stay_on_their_line_and_without_markup(data: StudyData) -> None:
     assert model_card._plain("a|b\n# <script>`x`") == "a_b # _script__x_"
 
