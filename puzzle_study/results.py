@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RECORD_FORMAT = 2
 """2: a training draws from a seed of its own task; before, all classes shared that of the study."""
+MODEL_CARD = "MODEL_CARD.md"
+"""In each folder of ``best/``, for people."""
 ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
 
 

@@ -14,8 +14,8 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.detectors
-  python -m puzzle_study.detectors --json
+  puzzle-study detectors
+  puzzle-study detectors --json
 """
 
 

@@ -64,7 +64,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
         path = Path(word)
         with reading(path):
             if path.is_dir():
-                images = list(_below(path))
+                images = list(images_below(path))
                 missing = f"{word} holds no image; PNG, JPEG, TIFF and their like are read"
             elif path.exists() or not glob.has_magic(word):
                 images = [path] if path.exists() else []
@@ -78,7 +78,7 @@ def find_images(words: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
     """Yield the images below a folder in order, without hidden folders and links to folders."""
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):

@@ -27,8 +27,13 @@ YELLOW, RED = np.array([255.0, 220.0, 0.0]), np.array([220.0, 0.0, 0.0])
 Map = npt.NDArray[np.float32]
 
 
-def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def targets(paths: Sequence[Path], folder: Path, *, shared: Path | None = None) -> dict[Path, Path]:
     """Return the PNG file of each image's overlay: below ``folder``, with the image's path below their common folder.
+
+    Args:
+        paths: the images.
+        folder: for the overlays.
+        shared: the common folder of all images, including later ones; None: ``paths`` are all images.
 
     Raises:
         UserError: an image is in ``folder`` itself: an overlay would replace it or be scored the next time.
@@ -38,12 +43,12 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     for path in paths:
         if folder.resolve() in path.resolve().parents:
             raise UserError(f"--overlay {folder} holds an image to be scored ({path}); choose another folder")
-    shared = os.path.commonpath([place.parent for place in absolute.values()])
-    below = {path: place.relative_to(shared) for path, place in absolute.items()}
+    top = shared or Path(os.path.commonpath([place.parent for place in absolute.values()]))
+    below = {path: place.relative_to(os.path.normpath(top.absolute())) for path, place in absolute.items()}
     named = Counter(place.with_suffix("") for place in below.values())
-    # If images differ only in their suffix, it is kept: a.jpg.png beside a.bmp.png.
+    # If images differ only in their suffix, it is kept: a.jpg.png beside a.bmp.png, which may come later.
     return {
-        path: folder / (f"{place}.png" if named[place.with_suffix("")] > 1 else place.with_suffix(".png"))
+        path: folder / (f"{place}.png" if shared or named[place.with_suffix("")] > 1 else place.with_suffix(".png"))
         for path, place in below.items()
     }
 

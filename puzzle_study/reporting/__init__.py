@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
-__all__ = ["build_report", "chosen_results", "load_study"]
+__all__ = ["build_report", "chosen_results", "load_study", "write_model_cards"]
 
 VARIABLE = "PUZZLE_STUDY_RESULTS"
 
@@ -42,6 +42,21 @@ def build_report(
     from puzzle_study.reporting import build
 
     return build.build(results, others=others, output=output or results.report, environment=environment)
+
+
+def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
+    """Write MODEL_CARD.md beside each of the winner's detectors.
+
+    Args:
+        results: a study whose tables and ``best/`` are written.
+        environment: what ``environment.json`` will say.
+
+    Raises:
+        UserError: a record or an error matrix is missing or damaged.
+    """
+    from puzzle_study.reporting import model_card
+
+    model_card.write_model_cards(results, environment)
 
 
 def load_study(folder: Path) -> StudyData:

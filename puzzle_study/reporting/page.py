@@ -26,13 +26,13 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_template),
+        loader=jinja2.FunctionLoader(template),
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["bound"] = _bound
     environment.filters["breakable"] = _breakable
-    style, script = _template("style.css"), _template("sort.js")
+    style, script = template("style.css"), template("sort.js")
     return environment.get_template("report.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -55,7 +55,8 @@ def _breakable(title: str) -> str:
     return re.sub(r"(?<=[a-z]\.)(?=[a-z])", "\u200b", title)
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
+    """Return the text of a file of ``templates/``."""
     return resources.files("puzzle_study.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
-from puzzle_study.results import Results
+from puzzle_study.results import MODEL_CARD, Results
 from puzzle_study.study.plan import Best, Plan
 from puzzle_study.trials.spec import TrialSpec
 
 
 def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:
-    """Return the files written by :func:`write`."""
-    return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION)]
+    """Return the files that are in best/ at the end."""
+    return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION, MODEL_CARD)]
 
 
 def write(plan: Plan, winner: Best, results: Results) -> None:

@@ -199,7 +199,7 @@ class _Run:
 
     def _report(self, account: Account) -> Path:
         """Write the files made from records, the page last; returns the page."""
-        from puzzle_study.reporting import build_report
+        from puzzle_study.reporting import build_report, write_model_cards
 
         attacking.write_attack_tables(self.plan, self.results)
         winner = self.plan.winner()
@@ -207,6 +207,8 @@ class _Run:
             best.write(self.plan, winner, self.results)
             write_gallery(winner[0].trials, winner[1], attacking.example_keys(self.plan), self.results)
         environment = account.finished()
+        if winner is not None:
+            write_model_cards(self.results, environment)
         page = build_report(self.results, environment=environment)
         # Last, so that a study killed while drawing its report is not finished.
         write_json(self.results.environment_file, environment)

@@ -257,4 +257,4 @@ def test_help_has_an_example_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv" in done.stdout
+    assert "puzzle-study score results/digits/best/3 photos/ --output scores.csv" in done.stdout

@@ -81,6 +81,7 @@ def folder(closed: Path, tmp_path: Path) -> Path:
         "gallery.npz",
         "best",
         "best/3/weights.safetensors",
+        "best/3/MODEL_CARD.md",
         "report",
     ],
 )

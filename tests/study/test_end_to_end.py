@@ -27,6 +27,7 @@ FILES = (
     "report/index.html",
     "best/3/weights.safetensors",
     "best/3/detector.json",
+    "best/3/MODEL_CARD.md",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
 
