@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from puzzle_study.corruptions.base import NONE, SEVERITIES
-from puzzle_study.corruptions.registry import CORRUPTIONS
+from puzzle_study.corruptions.registry import CORRUPTIONS, misfit
 from puzzle_study.errors import UserError
 
 VALUES_AT_ONCE = 2**24
@@ -52,15 +52,6 @@ def corrupt(images_NCHW: Tensor, kind: str, severity: int, seed: int = 0) -> Ten
         x_NCHW = _unit(images_NCHW[part])
         parts.append(_eight_bits(corruption.apply(x_NCHW, corruption.value(severity, side), generators[part])))
     return torch.cat(parts)
-
-
-def misfit(kind: str, channels: int) -> str | None:
-    """Return why a corruption cannot be made of images with so many channels, or None if it can."""
-    allowed = CORRUPTIONS[kind].channels
-    if not allowed or channels in allowed:
-        return None
-    wanted = " or ".join(map(str, allowed))
-    return f"corruption {kind} needs images with {wanted} channels, and these have {channels}"
 
 
 def _unit(images_NCHW: Tensor) -> Tensor:

@@ -33,3 +33,12 @@ CORRUPTIONS: Registry[type[Corruption]] = Registry(
         "occlusion": f"{_KINDS}.occlusion:Occlusion",
     },
 )
+
+
+def misfit(kind: str, channels: int) -> str | None:
+    """Return why a corruption cannot be made of images with so many channels, or None if it can."""
+    allowed = CORRUPTIONS[kind].channels
+    if not allowed or channels in allowed:
+        return None
+    wanted = " or ".join(map(str, allowed))
+    return f"corruption {kind} needs images with {wanted} channels, and these have {channels}"
