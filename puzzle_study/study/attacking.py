@@ -22,7 +22,6 @@ from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.spec import TrialSpec
 
-
 REFERENCE = "reference"
 
 

@@ -73,10 +73,10 @@ class CorruptionUnit:
         if kind is not None and kind.channels == COLOUR and bool((images_NCHW == images_NCHW[:, :1]).all()):
             return  # gray images that are read as colour
         for severity in self.severities:
-            changed, strength = images_NCHW, {"value": None, "unit": ""}
+            changed, strength = images_NCHW, Row(value=None, unit="")
             if kind is not None:
                 changed = corrupt(images_NCHW, self.corruption, severity, self.seed)
-                strength = {"value": kind.value(severity, side), "unit": kind.unit}
+                strength = Row(value=kind.value(severity, side), unit=kind.unit)
             score_N = detector.scores(detector.error_matrix(changed)).double().cpu().numpy()
             yield {"corruption": self.corruption, "severity": severity, **strength} | judged(
                 score_N, labels_N, threshold

@@ -27,13 +27,26 @@ from puzzle_study.reporting.blocks import (
     table,
     words,
 )
-from puzzle_study.reporting.cells import Cell, count, estimated, share, word
+from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, share, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
 from puzzle_study.reporting.study_data import TASK, Choice, StudyData, title_of
 from puzzle_study.statistics import intervals
 
 CLEAN = "none"
 MEASURES = {"auroc": "AUROC", "flagged_normal": "False alarms (FPR)", "flagged_anomalous": "Catches (TPR)"}
+TOLERANCES = {
+    "false_alarms_double": (
+        "Where false alarms double",
+        "flagged_normal",
+        "False alarms reach twice those on clean images, or 10 % if that is more (the threshold is for 5 %).",
+    ),
+    "catches_halve": (
+        "Where catches halve",
+        "flagged_anomalous",
+        "Half of the anomalies that are flagged on clean images are flagged.",
+    ),
+}
+"""Properties of a curve: title, the measure that passes a limit, and the limit."""
 NAMED = 3
 """Corruptions that a sentence names."""
 
@@ -85,8 +98,8 @@ def build(data: StudyData) -> Blocks:
         return
     yield from sentences(data)
     yield _figure(found)
-    yield tolerance_table(found, "false_alarms_double", "Where false alarms double")
-    yield tolerance_table(found, "catches_halve", "Where catches halve")
+    for measure in TOLERANCES:
+        yield tolerance_table(found, measure)
     yield measured_table(found)
 
 
@@ -105,7 +118,7 @@ def curves(data: StudyData) -> list[Curve]:
                 continue
             both = pd.concat([clean, rows])
             by_severity = both.groupby("severity")
-            severities = tuple(int(one) for one in by_severity.groups)
+            severities = tuple(map(int, np.unique(both["severity"])))
             values = (kind.neutral, *(float(value) for value in rows.groupby("severity")["value"].mean()))
             measured = {name: tuple(map(float, by_severity[name].mean())) for name in MEASURES}
             label = str(own["label"].iloc[0])
@@ -146,45 +159,38 @@ def sentences(data: StudyData) -> list[Paragraph]:
     return [finding(f"Corruptions of the test images, {own[0].title}: {reached_text} (clean: {shown}).")]
 
 
-def tolerance_table(found: Sequence[Curve], measure: str, title: str) -> Table:
-    """Return where each detector passes a limit, one row a corruption and one column a detector."""
+def tolerance_table(found: Sequence[Curve], name: str) -> Table:
+    """Return where each detector passes a limit of ``TOLERANCES``, one row a corruption and one column a detector."""
+    title, measure, limit = TOLERANCES[name]
     titles = list(dict.fromkeys(curve.title for curve in found))
     by_name = {(curve.corruption, curve.title): curve for curve in found}
     rows: list[Row] = []
     for corruption in dict.fromkeys(curve.corruption for curve in found):
         row: Row = {words("corruption", "Corruption"): word(CORRUPTIONS[corruption].title)}
-        for number, name in enumerate(titles, 1):
-            row[words(f"detector_{number}", name)] = _bears(by_name.get((corruption, name)), measure)
+        for number, detector in enumerate(titles, 1):
+            curve = by_name.get((corruption, detector))
+            row[words(f"detector_{number}", detector)] = (
+                Cell(NOTHING) if curve is None else _bears(curve, name, measure)
+            )
         rows.append(row)
-    limit = (
-        f"False alarms reach twice those on clean images, or 10 % if that is more (the threshold is for "
-        f"{100 * FALSE_POSITIVE_RATE:g} %)."
-        if measure == "false_alarms_double"
-        else "Half of the anomalies that are flagged on clean images are flagged."
-    )
     return table(
-        f"tolerance_{measure}",
+        f"tolerance_{name}",
         title,
         rows,
         f"{limit} Linear between the severities that were measured, of the mean over trials; no interval (those of the "
-        f"shares are in corruptions.csv). »>«: not reached at the highest severity; –: nothing to measure. Threshold: "
-        f"calibrated on clean validation images. Detectors: {'; '.join(titles)}.",
+        f"shares are in corruptions.csv). >: not reached at the highest severity; {NOTHING}: nothing to measure. "
+        f"Threshold: calibrated on clean validation images. Detectors: {'; '.join(titles)}.",
     )
 
 
-def _bears(curve: Curve | None, measure: str) -> Cell:
+def _bears(curve: Curve, name: str, measure: str) -> Cell:
     """Return the cell of a tolerance."""
-    name = "flagged_normal" if measure == "false_alarms_double" else "flagged_anomalous"
-    if (
-        curve is None
-        or np.isnan(curve.measured[name]).any()
-        or (name == "flagged_anomalous" and not curve.measured[name][0])
-    ):
-        return Cell("–")
-    bears: Tolerance | None = getattr(curve, measure)
-    if bears is None:
-        return Cell(f"> {curve.written(curve.values[-1])}")
-    return Cell(curve.written(bears.value), bears.value)
+    bears: Tolerance | None = getattr(curve, name)
+    if bears is not None:
+        return Cell(curve.written(bears.value), bears.value)
+    measured = curve.measured[measure]
+    nothing = np.isnan(measured).any() or (measure == "flagged_anomalous" and not measured[0])
+    return Cell(NOTHING if nothing else f"> {curve.written(curve.values[-1])}")
 
 
 def measured_table(found: Sequence[Curve]) -> Table:
@@ -216,8 +222,8 @@ def _measured_row(curve: Curve, severity: int, means: list[intervals.Mean]) -> R
     strata = list(rows[TASK].itertuples(index=False, name=None))
     cells = {}
     for name, title in MEASURES.items():
-        ends = [rows[f"{name}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high")]
-        mean = None if np.isnan(ends[0]).any() else intervals.auroc_interval(*ends, strata)
+        values, low, high = (rows[f"{name}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
+        mean = None if np.isnan(values).any() else intervals.auroc_interval(values, low, high, strata)
         means += [] if mean is None else [mean]
         cells[Column(name, f"{title} % [95 %]")] = estimated(mean)
     return {
