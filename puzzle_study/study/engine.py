@@ -19,7 +19,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, best, space
+from puzzle_study.study import attacking, best, corrupting, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
@@ -43,6 +43,7 @@ def make_plan(file: read.StudyFile, results: Results) -> Plan:
         UserError: images are missing or damaged, a class does not exist, or the selection needs missing test labels.
     """
     require_labels(file.study.data, file.study.selection)
+    corrupting.require_colour(file.study)
     tasks = datasets.task_specs(file.study.data)
     return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
@@ -120,8 +121,12 @@ class _Run:
             self.plan.ended()
             and self.results.environment().get("finished") is not None
             and all(path.exists() for path in self._made())
-            and not self._attacks_left()
+            and not self._units_left()
         )
+
+    def _units_left(self) -> int:
+        """Return how many units of the stages after the trainings have no record."""
+        return self._attacks_left() + len(corrupting.left(self.plan, self.results))
 
     def _attacks_left(self) -> int:
         """Return how many attack units have no record."""
@@ -134,6 +139,7 @@ class _Run:
         made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
+        made += [results.corruptions_file] if self.file.study.corruptions is not None else []
         if winner is not None:
             made += [*best.files(self.plan, winner[0].trials, results), results.gallery_file]
         return [*made, results.report_file]
@@ -151,7 +157,7 @@ class _Run:
             check_loggers(study)
         with contextlib.ExitStack() as stack:
             received: list[int] = []
-            if not self.plan.ended() or self._attacks_left():
+            if not self.plan.ended() or self._units_left():
                 ray = started_ray(study, self.place, self.plan.fingerprint, address, self.console, verbose=self.verbose)
                 stack.enter_context(ray)
                 # Ray reads its environment on import, so import it after started_ray has set it.
@@ -165,6 +171,7 @@ class _Run:
             try:
                 if ended := self._train():
                     self._attack()
+                    self._corrupt()
             except KeyboardInterrupt:
                 ended = False
             if not ended:
@@ -197,11 +204,20 @@ class _Run:
                 attacking.run_attack_stage(units, self.file.study, self.results, self.place, progress)
             self.place.collect()
 
+    def _corrupt(self) -> None:
+        units, waiting = corrupting.corruption_units(self.plan), corrupting.left(self.plan, self.results)
+        if waiting:
+            done = len(units) - len(waiting)
+            with StageProgress("corruptions", len(units), done=done, console=self.console) as progress:
+                corrupting.run_corruption_stage(waiting, self.file.study, self.place, progress)
+            self.place.collect()
+
     def _report(self, account: Account) -> Path:
         """Write the files made from records, the page last; returns the page."""
         from puzzle_study.reporting import build_report, write_model_cards
 
         attacking.write_attack_tables(self.plan, self.results)
+        corrupting.write_corruption_table(self.plan, self.results)
         winner = self.plan.winner()
         if winner is not None:
             best.write(self.plan, winner, self.results)
