@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 2
-"""2: a training draws from a seed of its own task; before, all classes shared that of the study."""
-ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
+RECORD_FORMAT = 3
+"""3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
+ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "pseudo_severity", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
@@ -116,7 +116,8 @@ class Results:
 
         Returns:
             ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
-            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``labels`` [Nt], True for anomalies.
+            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``pseudo_severity`` [Np], from 1;
+            ``labels`` [Nt], True for anomalies.
 
         Raises:
             UserError: the file is missing or damaged.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from puzzle_study.statistics import metrics
+from puzzle_study.criteria.base import kind_aurocs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +22,17 @@ class TrialScores:
 
     validation: NDArray[np.float64]
     pseudo: NDArray[np.float64]
+    kinds: NDArray[np.str_]
     test: NDArray[np.float64]
     labels: NDArray[np.bool_]
     names: NDArray[np.str_]
 
     @property
     def selection(self) -> float:
-        """AUROC of validation images against pseudo-anomalies, NaN without the latter."""
+        """Mean over the kinds of the AUROC of validation images against pseudo-anomalies, NaN without the latter."""
         if not len(self.pseudo):
             return float("nan")
-        labels = np.repeat([False, True], [len(self.validation), len(self.pseudo)])
-        return metrics.auroc(np.concatenate([self.validation, self.pseudo]), labels)
+        return fmean(kind_aurocs(self.validation, self.pseudo, self.kinds.tolist()).values())
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:
@@ -52,4 +53,5 @@ def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | No
         name: scoring.scores(error_NK, errors["validation"], choice.reading).numpy().astype(np.float64)
         for name, error_NK in errors.items()
     }
-    return TrialScores(**parts, labels=arrays["labels"].astype(bool), names=arrays["names"])
+    labels, kinds, names = arrays["labels"].astype(bool), arrays["pseudo_kind"], arrays["names"]
+    return TrialScores(**parts, kinds=kinds, labels=labels, names=names)

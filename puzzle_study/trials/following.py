@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from puzzle_study import config
+from puzzle_study.criteria.bank import PseudoAnomalies
+from puzzle_study.criteria.base import kind_aurocs
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
@@ -112,15 +114,16 @@ class FollowedImages:
     validation: Tensor
     test: Tensor
     labels: np.ndarray
-    pseudo: Tensor | None
+    pseudo: PseudoAnomalies | None
 
     @staticmethod
-    def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: Tensor) -> FollowedImages:
+    def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: PseudoAnomalies) -> FollowedImages:
         """Choose a task's images, on the device of ``validation``."""
         device = validation.device
         images, labels = chosen_images(task, evaluate.max_images)
-        followed = pseudo.to(device) if evaluate.selection else None
-        return FollowedImages(validation, images.to(device), labels.numpy(), followed)
+        return FollowedImages(
+            validation, images.to(device), labels.numpy(), pseudo.to(device) if evaluate.selection else None
+        )
 
     def measure(self, detector: Detector) -> dict[str, float]:
         """Return the AUROC by norm and aggregation, NaN if errors are not finite or the test lacks a side.
@@ -129,18 +132,22 @@ class FollowedImages:
         """
         detector.calibrate(self.validation)
         validation_NK = detector.validation_NK
-        followed = {}
-        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
-            followed["auroc"] = detector.error_matrix(self.test), self.labels
-        if self.pseudo is not None:
-            matrix = torch.cat((validation_NK, detector.error_matrix(self.pseudo)))
-            followed["selection"] = matrix, np.repeat([False, True], [len(self.validation), len(self.pseudo)])
-        values = {f"auroc_{reading.aggregation}_{reading.error}": math.nan for reading in scoring.READINGS}
-        for name, (error_NK, labels) in followed.items():
-            for reading in scoring.READINGS:
-                score_N = scoring.scores(error_NK, validation_NK, reading).cpu()
-                finite = bool(score_N.isfinite().all())
-                values[f"{name}_{reading.aggregation}_{reading.error}"] = (
-                    metrics.auroc(score_N.numpy(), labels) if finite else math.nan
-                )
+        test_NK = (
+            None if metrics.lacking(len(self.labels), int(self.labels.sum())) else detector.error_matrix(self.test)
+        )
+        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images)
+        values = {}
+        for reading in scoring.READINGS:
+            name = f"{reading.aggregation}_{reading.error}"
+            validation_N, test_N, pseudo_N = (
+                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).cpu().numpy()
+                for error_NK in (validation_NK, test_NK, pseudo_NK)
+            )
+            values[f"auroc_{name}"] = math.nan
+            if test_N is not None and np.isfinite(test_N).all():
+                values[f"auroc_{name}"] = metrics.auroc(test_N, self.labels)
+            if self.pseudo is not None and validation_N is not None and pseudo_N is not None:
+                finite = np.isfinite(validation_N).all() and np.isfinite(pseudo_N).all()
+                by_kind = kind_aurocs(validation_N, pseudo_N, self.pseudo.kinds) if finite else {}
+                values[f"selection_{name}"] = fmean(by_kind.values()) if finite else math.nan
         return values
