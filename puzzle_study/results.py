@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 RECORD_FORMAT = 3
 """3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
-ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "pseudo_severity", "labels", "classes", "names")
+ERROR_ARRAYS = ("validation", "earlier", "pseudo", "test")
+ERROR_ARRAYS += ("pseudo_kind", "pseudo_severity", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
@@ -43,6 +44,7 @@ class Results:
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
         self.summary_file = root / "summary.csv"
+        self.selection_file = root / "selection.csv"
         self.best = root / "best"
         self.report = root / "report"
         self.report_file = root / "report" / "index.html"
@@ -116,6 +118,7 @@ class Results:
 
         Returns:
             ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
+            ``earlier`` [E, Nv, K], those of the validation images at evaluations before the last one;
             ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``pseudo_severity`` [Np], from 1;
             ``labels`` [Nt], True for anomalies.
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from collections.abc import Mapping
 
-from puzzle_study.criteria.base import Criterion, Scored
+import numpy as np
+
+from puzzle_study.criteria.base import OfKinds, Weights, counted
 
 
-class PseudoAnomalies(Criterion):
+class PseudoAnomalies(OfKinds):
     """Mean over the kinds of :mod:`puzzle_study.criteria.bank` of the AUROC of validation images against each."""
 
     title = "pseudo-anomalies"
     column = "selection"
+    meaning = "mean AUROC against the kinds of pseudo-anomalies"
 
     @classmethod
-    def value(cls, scored: Scored) -> float:
-        """Return the mean."""
-        return fmean(scored.by_kind.values())
+    def of_kinds(cls, by_kind: Mapping[str, float], weights: Weights) -> float:
+        """Return the weighted mean."""
+        values, weight = counted(by_kind, weights)
+        return float(np.average(values, weights=weight))

@@ -21,7 +21,8 @@ from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
 from puzzle_study.study.nodes import places
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Planned
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.run import check_images

@@ -1,4 +1,4 @@
-"""best/: the winner's detectors, one folder for each, with the reading that won."""
+"""best/: the winners' detectors, one folder for each task and seed, with the reading that won."""
 
 from __future__ import annotations
 
@@ -9,29 +9,41 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from puzzle_study.config import Reading
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
 from puzzle_study.results import Results
-from puzzle_study.study.plan import Best, Plan
+from puzzle_study.study.plan import Plan
 from puzzle_study.trials.spec import TrialSpec
 
 
-def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:
+def files(plan: Plan, results: Results) -> list[Path]:
     """Return the files that :func:`write` leaves."""
+    trials = [spec for spec, _ in winning(plan)]
     return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION)]
 
 
-def write(plan: Plan, winner: Best, results: Results) -> None:
-    """Copy the winner's detectors to best/<name>, with the reading that won.
+def winning(plan: Plan) -> list[tuple[TrialSpec, Reading]]:
+    """Return the trials of each task's winner, with the reading that won."""
+    return [
+        (spec, reading)
+        for task, (planned, reading, _) in zip(plan.tasks, plan.winners(), strict=False)
+        for spec in planned.trials
+        if spec.task == task
+    ]
+
+
+def write(plan: Plan, results: Results) -> None:
+    """Copy the winners' detectors to best/<name>, with the reading that won.
 
     Raises:
         UserError: a detector is missing or damaged.
     """
-    planned, reading, _ = winner
+    found = winning(plan)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "best"
-        for spec, name in zip(planned.trials, names(plan, planned.trials), strict=True):
+        for (spec, reading), name in zip(found, names(plan, [spec for spec, _ in found]), strict=True):
             target = staged / name
             path = target / DESCRIPTION
             try:

@@ -14,6 +14,7 @@ from rich.console import Console
 from puzzle_study import datasets
 from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
@@ -25,13 +26,15 @@ from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Best
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
-from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
+from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown, trial_value
 
 FAILED, TERMINATED = 1, 143
 
@@ -132,11 +135,12 @@ class _Run:
     def _made(self) -> list[Path]:
         """Return the files that are made from a study's records."""
         results, attacks, winner = self.results, self.file.study.attacks, self.plan.winner()
-        made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
+        made = [results.trials_file, results.epochs_file, results.summary_file, results.selection_file]
+        made += [results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
         if winner is not None:
-            made += [*best.files(self.plan, winner[0].trials, results), results.gallery_file]
+            made += [*best.files(self.plan, results), results.gallery_file]
         return [*made, results.report_file]
 
     def go(self, address: str | None) -> int:
@@ -205,7 +209,7 @@ class _Run:
         attacking.write_attack_tables(self.plan, self.results)
         winner = self.plan.winner()
         if winner is not None:
-            best.write(self.plan, winner, self.results)
+            best.write(self.plan, self.results)
             write_gallery(winner[0].trials, winner[1], attacking.example_keys(self.plan), self.results)
         environment = account.finished()
         page = build_report(self.results, environment=environment)
@@ -216,7 +220,7 @@ class _Run:
 
     def _close(self, page: Path, seconds: float) -> int:
         """Print what the study found, and return the exit code."""
-        if (line := winner_line(self.plan, seconds)) is not None:
+        for line in winner_lines(self.plan, seconds):
             self.say(line)
         if self.results.optuna_file.exists():
             self.say(f"search: optuna-dashboard {_shown(self.results.optuna_file)}")
@@ -229,19 +233,28 @@ class _Run:
         return 0
 
 
-def winner_line(plan: Plan, seconds: float) -> str | None:
-    """Return the line that names the winner and its test results; None: no configuration can win."""
-    winner = plan.winner()
-    if winner is None:
-        return None
-    planned, reading, worth = winner
-    records = [plan.records[spec.key] for spec in planned.trials]
+def winner_lines(plan: Plan, seconds: float) -> list[str]:
+    """Return the line that names the winner and its test results, or one for each task; none if nothing can win."""
+    if plan.study.choose == "overall":
+        return [f"winner: {_won(plan, won, won[0].trials)}, in {duration(seconds)}" for won in plan.ranked()[:1]]
+    repeats = len({task.repeat for task in plan.tasks}) > 1
+    lines = []
+    for task, won in zip(plan.tasks, plan.winners(), strict=False):
+        name = f"{task.normal_class} (repeat {task.repeat})" if repeats else task.normal_class
+        lines.append(f"winner for {name}: {_won(plan, won, [spec for spec in won[0].trials if spec.task == task])}")
+    return [*lines, f"in {duration(seconds)}"] if lines else []
+
+
+def _won(plan: Plan, best: Best, trials: Sequence[TrialSpec]) -> str:
+    """Return what won, what its trials reached, and by what it was chosen."""
+    planned, reading, _ = best
+    records = [plan.records[spec.key] for spec in trials]
     title = DETECTORS[planned.settings.detector].title
     label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
-    return (
-        f"winner: {label}, {reading.aggregation}, {_reached(records, reading)} "
-        f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}"
-    )
+    objective = plan.objectives[0]
+    worth = fmean(trial_value(record, reading, objective) for record in records)
+    by = chosen_by(plan.study) + ("" if CRITERIA[plan.study.selection].compares else f", {shown(objective, worth)}")
+    return f"{label}, {reading.aggregation}, {_reached(records, reading)} (chosen by {by})"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:

@@ -26,6 +26,8 @@ from puzzle_study.statistics import metrics
 log = logging.getLogger("puzzle_study.trials")
 
 EpochCallback = Callable[[dict[str, float]], None]
+EARLIER = 3
+"""Evaluations before the last one of which the errors of the validation images are kept."""
 FOLLOWED = ("auroc", "selection")
 """What is measured along the training, each by norm and aggregation: ``auroc_max_l2``."""
 
@@ -58,6 +60,7 @@ class Following(Run):
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    validations: list[Tensor] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -72,7 +75,7 @@ class Following(Run):
             return None
         self.history = list(state["history"])
         self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
-        self.clock.earlier = state["seconds"]
+        self.clock.earlier, self.validations = state["seconds"], list(state["validations"])
         log.info("going on after epoch %d", self.epochs)
         return dict(state["trained"])
 
@@ -82,6 +85,7 @@ class Following(Run):
         self.train_seconds += now - self._started
         if (self.epochs + 1) % self.evaluate.every == 0 or last:
             row = row | self.followed.measure(self.detector)
+            self.validations = [*self.validations, self.detector.validation_NK.cpu().clone()][-EARLIER - 1 :]
             self.evaluation_seconds += time.perf_counter() - now
         self.history.append(row)
         content = {
@@ -90,6 +94,7 @@ class Following(Run):
             "train_seconds": self.train_seconds,
             "evaluation_seconds": self.evaluation_seconds,
             "seconds": self.clock.seconds,
+            "validations": self.validations,
         }
         checkpoint.save(self.folder, self.epochs, content)
         plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
@@ -97,6 +102,11 @@ class Following(Run):
         if self.on_epoch is not None:
             self.on_epoch(row)
         self._started = time.perf_counter()
+
+    def earlier(self) -> np.ndarray:
+        """Return the error matrices of the validation images at the evaluations before the last one, [E, V, K]."""
+        found = [matrix_VK.numpy() for matrix_VK in self.validations[:-1]]
+        return np.stack(found) if found else np.empty((0, *self.detector.validation_NK.shape), np.float32)
 
     def columns(self) -> dict[str, list[float | None]]:
         """Return the history as columns for JSON; None stands for values that an epoch does not have."""

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from puzzle_study import config, datasets
 from puzzle_study.criteria.bank import PseudoAnomalies, make_pseudo_anomalies
-from puzzle_study.criteria.base import Scored
+from puzzle_study.criteria.base import Judging, Scored, kind_column
+from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors import files, scoring
@@ -146,7 +147,7 @@ def _fit_and_score(
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
     _check_reaction(detector, validation)
-    results.write_errors(spec.key, arrays | _about(task, pseudo))
+    results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
     by_norm = _metrics(arrays, pseudo.kinds, task)
     if settings.evaluate.robust is not None:
         # torchattacks is imported only if a trial attacks.
@@ -259,13 +260,18 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
     labels = task.labels.numpy()
     validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
     by_norm: dict[str, dict[str, dict[str, Any]]] = {}
+    weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
     for reading in scoring.READINGS:
         validation_N, pseudo_N, test_N = (
             scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
         )
-        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels)
-        values: dict[str, Any] = {criterion.column: criterion.value(scored) for criterion in CRITERIA.values()}
-        values |= {f"pseudo_{kind}": value for kind, value in scored.by_kind.items()}
+        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels, float(arrays["validation"].mean()))
+        values: dict[str, Any] = {
+            criterion.column: criterion.value(scored, weights)
+            for criterion in CRITERIA.values()
+            if issubclass(criterion, Judging)
+        }
+        values |= {kind_column(kind): value for kind, value in scored.by_kind.items()}
         evaluation = metrics.evaluate(test_N, labels, seed=0)
         values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
         values |= flagged_shares(validation_N, test_N, labels)
