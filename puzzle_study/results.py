@@ -149,7 +149,7 @@ class Results:
         """
         import pandas as pd
 
-        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags"]
+        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags", "wins"]
         names += ["source_trial", "source_configuration", "source_label"]
         try:
             if path.suffix == ".parquet":

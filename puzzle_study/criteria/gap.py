@@ -141,7 +141,7 @@ def _measured(name: str, scope: str, groups: Sequence[_Group], reached_GT: Numbe
     oracle_T = np.mean([_best(auroc_TM, per_task=per_task) for auroc_TM in aurocs], axis=0)
     return replace(
         gap,
-        auroc=_over_tasks(chosen_T),
+        auroc=mean_interval(chosen_T, range(len(chosen_T)), bounds=(0, 1)),
         default=float(default_T.mean()),
         random=float(np.mean([auroc_TM.mean() for auroc_TM in aurocs])),
         median=float(np.mean([np.median(auroc_TM, axis=1).mean() for auroc_TM in aurocs])),
