@@ -14,7 +14,7 @@ class PseudoAnomalies(OfKinds):
 
     title = "pseudo-anomalies"
     column = "selection"
-    meaning = "mean AUROC against the kinds of pseudo-anomalies"
+    meaning = "mean over the kinds of the AUROC of validation images against pseudo-anomalies made of them"
 
     @classmethod
     def of_kinds(cls, by_kind: Mapping[str, float], weights: Weights) -> float:

@@ -12,7 +12,7 @@ class WorstKind(OfKinds):
 
     title = "worst kind"
     column = "worst_kind"
-    meaning = "lowest AUROC against a kind of pseudo-anomaly"
+    meaning = "lowest AUROC of validation images against a kind of pseudo-anomalies"
 
     @classmethod
     def of_kinds(cls, by_kind: Mapping[str, float], weights: Weights) -> float:

@@ -209,6 +209,7 @@ def _errors(generator: np.random.Generator, separation: float, k: int, normal_cl
     kinds = np.array(["cut_paste", "foreign_piece", "local_noise"])[np.arange(30) % 3]
     return {
         "validation": draw(25, 0.0),
+        "earlier": np.empty((0, 25, k), dtype=np.float32),
         "pseudo": draw(30, 0.7 * separation),
         "test": draw(IMAGES, separation * labels),
         "pseudo_kind": kinds,

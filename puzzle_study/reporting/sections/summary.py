@@ -28,6 +28,7 @@ def build(data: StudyData) -> Blocks:
         yield from robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)
         yield _robustness(data)
         yield _against_default(data, winner)
+        yield selection.closed(data)
         yield selection.hindsight(data)
         yield _inverted(data, winner)
         yield _against_paper(data, winner)
