@@ -31,12 +31,12 @@ class Ensemble(Borda):
         return super().goodness(candidates, weights)
 
 
-def members(candidates: Sequence[Candidate], goodness_M: Numbers) -> list[int]:
-    """Return which candidates are used together, the best first: one reading of each configuration."""
+def members(configurations: Sequence[str], goodness_M: Numbers) -> list[int]:
+    """Return which of M candidates are used together, the best first: one reading of each configuration."""
     order = np.argsort(-np.nan_to_num(goodness_M, nan=-np.inf), kind="stable")
     first: dict[str, int] = {}
     for index in order:
-        first.setdefault(candidates[index].configuration, int(index))
+        first.setdefault(configurations[index], int(index))
     return list(first.values())[:TOP]
 
 

@@ -243,7 +243,8 @@ def _reached(
 
 def ensemble_auroc(candidates: Sequence[Candidate], goodness_M: Numbers) -> float:
     """Return the mean test AUROC over seeds of the ensemble of the first candidates, NaN without labels."""
-    used = [candidates[index] for index in members(candidates, goodness_M)]
+    names = [candidate.configuration for candidate in candidates]
+    used = [candidates[index] for index in members(names, goodness_M)]
     runs = zip(*(candidate.runs for candidate in used), strict=False)
     found = [blended(together).auroc for together in runs]
     return float(np.mean([value for value in found if value is not None])) if None not in found else float("nan")

@@ -10,12 +10,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from puzzle_study.config import Reading
-from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
+from puzzle_study.criteria.ensemble import knots
+from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
 from puzzle_study.results import Results
+from puzzle_study.study.choosing import ensembles
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Best
 from puzzle_study.trials.spec import TrialSpec
+
+KNOWN = ("validation", "pseudo")
+"""Error matrices among whose scores an ensemble ranks."""
 
 
 def files(plan: Plan, results: Results) -> list[Path]:
@@ -40,11 +46,14 @@ def write(plan: Plan, results: Results) -> None:
     Raises:
         UserError: a detector is missing or damaged.
     """
-    found = winning(plan)
+    found, blends = winning(plan), ensembles(plan)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "best"
         for (spec, reading), name in zip(found, names(plan, [spec for spec, _ in found]), strict=True):
             target = staged / name
+            if blends:
+                _write_ensemble(plan, blends[plan.tasks.index(spec.task)], spec, results, target)
+                continue
             path = target / DESCRIPTION
             try:
                 shutil.copytree(results.detector(spec.key), target)
@@ -57,6 +66,28 @@ def write(plan: Plan, results: Results) -> None:
             content["reading"] = {"error": reading.error, "aggregation": reading.aggregation}
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         replace_folder(staged, results.best)
+
+
+def _write_ensemble(plan: Plan, used: Sequence[Best], first: TrialSpec, results: Results, target: Path) -> None:
+    """Write the ensemble of configurations for the task and seed of a trial, without a look at any image."""
+    import numpy as np
+    import torch
+
+    from puzzle_study.detectors.ensemble import Ensemble
+    from puzzle_study.detectors.scoring import scores
+
+    members, knot_MQ, keys = [], [], []
+    for planned, reading, _ in used:
+        (spec,) = [one for one in planned.trials if (one.task, one.seed) == (first.task, first.seed)]
+        member = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
+        arrays = {name: torch.from_numpy(array) for name, array in results.errors(spec.key).items() if name in KNOWN}
+        parts = [scores(arrays[name], arrays["validation"], reading).numpy() for name in KNOWN]
+        members.append(member)
+        knot_MQ.append(knots(*parts))
+        keys.append(spec.key)
+    target.mkdir(parents=True)
+    about = read_description(results.detector(keys[0]))
+    save(Ensemble.of(members, torch.from_numpy(np.array(knot_MQ))), target, about | {"members": keys})
 
 
 def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 
 from puzzle_study.config import Reading
 from puzzle_study.criteria.base import Candidate, Scored
+from puzzle_study.criteria.ensemble import blended, members
 from puzzle_study.criteria.gap import Gap, selection_gaps
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
@@ -47,6 +48,11 @@ class Ranking:
     def of_task(self, task: int) -> Best:
         """Return the best entry on a task."""
         return self.entries[_order(self.goodness_TM[task])[0]]
+
+    def together(self, task: int | None) -> list[Best]:
+        """Return the entries that an ensemble is made of, on a task or (None) on all."""
+        names = [planned.configuration for planned, _, _ in self.entries]
+        return [self.entries[i] for i in members(names, self.overall if task is None else self.goodness_TM[task])]
 
 
 def _order(goodness_M: npt.NDArray[np.floating]) -> list[int]:
@@ -150,6 +156,32 @@ def _scored(arrays: Mapping[str, np.ndarray], readings: Sequence[Reading]) -> li
     return found
 
 
+def task_names(plan: Plan) -> dict[TaskSpec, str]:
+    """Return what each task is called: its normal class, with the repeat if there are several."""
+    repeats = len({task.repeat for task in plan.tasks}) > 1
+    return {task: f"{task.normal_class} repeat {task.repeat}" if repeats else task.normal_class for task in plan.tasks}
+
+
+def ensembles(plan: Plan) -> list[list[Best]]:
+    """Return the members of each task's ensemble, the best first; none if the study chooses a single configuration."""
+    ranking = plan.ranking() if CRITERIA[plan.study.selection].blends else None
+    if ranking is None:
+        return []
+    per_task = plan.study.choose == "per_task"
+    return [ranking.together(number if per_task else None) for number in range(len(plan.tasks))]
+
+
+def ensemble_aurocs(plan: Plan, used: Sequence[Best], task: TaskSpec) -> list[float]:
+    """Return the test AUROC of an ensemble for each seed; none without labels of both sorts."""
+    found = []
+    for place in range(len(plan.study.seeds)):
+        specs = [[spec for spec in planned.trials if spec.task == task][place] for planned, _, _ in used]
+        pairs = zip(specs, used, strict=True)
+        runs = [_scored(plan.results.errors(spec.key), [reading])[0] for spec, (_, reading, _) in pairs]
+        found.append(blended(runs).auroc)
+    return [value for value in found if value is not None]
+
+
 def choice_columns(plan: Plan) -> dict[tuple[str, Reading], dict[str, Any]]:
     """Return more columns of summary.csv, by configuration and reading.
 
@@ -160,10 +192,8 @@ def choice_columns(plan: Plan) -> dict[tuple[str, Reading], dict[str, Any]]:
         for (planned, reading, _), goodness in zip(ranking.entries, ranking.overall, strict=True):
             found.setdefault((planned.configuration, reading), {})["goodness"] = float(goodness)
     if plan.study.choose == "per_task":
-        repeats = len({task.repeat for task in plan.tasks}) > 1
-        for task, (planned, reading, _) in zip(plan.tasks, plan.winners(), strict=False):
+        for (_, name), (planned, reading, _) in zip(task_names(plan).items(), plan.winners(), strict=False):
             row = found.setdefault((planned.configuration, reading), {})
-            name = f"{task.normal_class} repeat {task.repeat}" if repeats else task.normal_class
             row["wins"] = ";".join([*filter(None, [row.get("wins")]), name])
     return found
 

@@ -20,7 +20,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, best, space
+from puzzle_study.study import attacking, best, choosing, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
@@ -33,7 +33,6 @@ from puzzle_study.study.ray.loggers import check_loggers
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
-from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown, trial_value
 
 FAILED, TERMINATED = 1, 143
@@ -235,26 +234,41 @@ class _Run:
 
 def winner_lines(plan: Plan, seconds: float) -> list[str]:
     """Return the line that names the winner and its test results, or one for each task; none if nothing can win."""
-    if plan.study.choose == "overall":
-        return [f"winner: {_won(plan, won, won[0].trials)}, in {duration(seconds)}" for won in plan.ranked()[:1]]
-    repeats = len({task.repeat for task in plan.tasks}) > 1
+    winners, blends = plan.winners(), choosing.ensembles(plan)
+    if not winners:
+        return []
+    groups = [("winner", plan.tasks)]
+    if plan.study.choose == "per_task":
+        groups = [(f"winner for {name}", (task,)) for task, name in choosing.task_names(plan).items()]
     lines = []
-    for task, won in zip(plan.tasks, plan.winners(), strict=False):
-        name = f"{task.normal_class} (repeat {task.repeat})" if repeats else task.normal_class
-        lines.append(f"winner for {name}: {_won(plan, won, [spec for spec in won[0].trials if spec.task == task])}")
-    return [*lines, f"in {duration(seconds)}"] if lines else []
+    for heading, tasks in groups:
+        place = plan.tasks.index(tasks[0])
+        won = _blended(plan, blends[place], tasks) if blends else _won(plan, winners[place], tasks)
+        lines.append(f"{heading}: {won}")
+    return [*lines[:-1], f"{lines[-1]}, in {duration(seconds)}"]
 
 
-def _won(plan: Plan, best: Best, trials: Sequence[TrialSpec]) -> str:
-    """Return what won, what its trials reached, and by what it was chosen."""
+def _won(plan: Plan, best: Best, tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what won, what it reached on these tasks, and by what it was chosen."""
     planned, reading, _ = best
-    records = [plan.records[spec.key] for spec in trials]
-    title = DETECTORS[planned.settings.detector].title
-    label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
+    records = [plan.records[spec.key] for spec in planned.trials if spec.task in tasks]
     objective = plan.objectives[0]
     worth = fmean(trial_value(record, reading, objective) for record in records)
     by = chosen_by(plan.study) + ("" if CRITERIA[plan.study.selection].compares else f", {shown(objective, worth)}")
-    return f"{label}, {reading.aggregation}, {_reached(records, reading)} (chosen by {by})"
+    return f"{_label(best)}, {_reached(records, reading)} (chosen by {by})"
+
+
+def _blended(plan: Plan, used: Sequence[Best], tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what an ensemble is made of, and what it reached on these tasks."""
+    aurocs = [value for task in tasks for value in choosing.ensemble_aurocs(plan, used, task)]
+    reached = f", mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}" if aurocs else ""
+    return f"ensemble of {'; '.join(map(_label, used))}{reached}"
+
+
+def _label(best: Best) -> str:
+    planned, reading, _ = best
+    number = "default" if planned.default else f"number {planned.number}"
+    return f"{DETECTORS[planned.settings.detector].title}, {number}, {reading.aggregation}"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:

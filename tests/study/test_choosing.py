@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 import torch
 
+from puzzle_study import datasets
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
+from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
+from puzzle_study.statistics import metrics
 from puzzle_study.study import best
 from puzzle_study.study.engine import winner_lines
 from puzzle_study.study.plan import Plan
@@ -158,3 +161,43 @@ def test_what_is_expected_changes_what_a_record_is_worth_and_trains_nothing_agai
 def test_a_choice_that_cannot_be_made_is_refused(tmp_path: Path, more: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         plan_of(tmp_path, f"{STUDY}{more}\n", [TaskSpec("digits", "3")])
+
+
+def test_an_ensemble_is_saved_for_each_task_and_scores_as_the_table_says(folders: dict[str, Path]) -> None:
+    plan = read_again(folders["clean"], "ensemble")
+    best.write(plan, plan.results)
+    assert all(path.exists() for path in best.files(plan, plan.results))
+    write_tables(plan, plan.results)
+    table = pd.read_csv(plan.results.selection_file).query("scope == 'everything'").set_index("criterion")
+    aurocs = []
+    for spec in plan.configurations[0].trials:
+        detector = load_detector(plan.results.best / spec.task.normal_class, device=torch.device("cpu"))
+        task = datasets.load_task(plan.study.data, spec.task)
+        assert detector.views == 3
+        assert detector.scores(detector.validation_NK).mean() == pytest.approx(1, abs=1e-5)
+        again = detector.error_matrix(task.validation)
+        assert torch.allclose(again, detector.validation_NK, atol=1e-5)
+        floats = task.test[:4].float() / 255
+        assert torch.allclose(detector(floats), detector.scores(detector.error_matrix(task.test[:4])), rtol=1e-4)
+        scores = detector.scores(detector.error_matrix(task.test))
+        aurocs.append(metrics.auroc(scores.numpy(), task.labels.numpy()))
+    assert table.loc["ensemble", "auroc"] == pytest.approx(sum(aurocs) / len(aurocs), abs=1e-3)
+    (line, *_) = winner_lines(plan, 1.0)
+    assert line.startswith("winner for 3: ensemble of ")
+    assert f"mean test AUROC {100 * aurocs[0]:.1f} %" in line
+
+
+def test_an_ensemble_of_detectors_with_gradients_has_one(folders: dict[str, Path]) -> None:
+    """Attacks need no more: the score's derivative along a direction is the finite difference."""
+    plan = read_again(folders["clean"], "ensemble")
+    best.write(plan, plan.results)
+    detector = load_detector(plan.results.best / "3", device=torch.device("cpu"))
+    task = datasets.load_task(plan.study.data, plan.tasks[0])
+    x_NCHW = (task.test[:3].float() / 255).requires_grad_()
+    (gradient,) = torch.autograd.grad(detector(x_NCHW).sum(), x_NCHW)
+    direction = torch.randn(x_NCHW.shape, generator=torch.Generator().manual_seed(0))
+    step = 1e-3 * direction
+    with torch.no_grad():
+        difference = (detector(x_NCHW + step) - detector(x_NCHW - step)).sum() / 2e-3
+    assert detector.traits.differentiable
+    assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=0.1, abs=0.02)
