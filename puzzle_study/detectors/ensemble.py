@@ -85,15 +85,13 @@ class Ensemble(Detector):
 
     def _ranks(self, scores: Sequence[Tensor]) -> Tensor:
         """Return the ranks [N, M] of scores, 0 to 1; beyond the highest knot they grow with the score."""
-        last = self.knots_MQ.shape[1] - 1
-        ranks = []
+        ranks, tiny = [], torch.finfo(self.knots_MQ.dtype).tiny
         for score_N, knot_Q in zip(scores, self.knots_MQ, strict=True):
-            above_N = torch.searchsorted(knot_Q, score_N.detach().contiguous(), right=True).clamp(1, last)
-            low_N, high_N = knot_Q[above_N - 1], knot_Q[above_N]
-            tiny = torch.finfo(knot_Q.dtype).tiny
-            between_N = ((score_N - low_N) / (high_N - low_N).clamp_min(tiny)).clamp(0, 1)
+            # Of each step between two knots, how much of it lies below the score: a search has no gradient and no ONNX.
+            width = (knot_Q[1:] - knot_Q[:-1]).clamp_min(tiny)
+            below_N = ((score_N[:, None] - knot_Q[:-1]) / width).clamp(0, 1).mean(1)
             beyond_N = (score_N - knot_Q[-1]).clamp_min(0) / (knot_Q[-1] - knot_Q[0]).clamp_min(tiny)
-            ranks.append((above_N - 1 + between_N) / last + beyond_N)
+            ranks.append(below_N + beyond_N)
         return torch.stack(ranks, 1)
 
     def describe(self) -> dict[str, Any]:
