@@ -2,7 +2,7 @@
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
 (:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help`` and the generated
-documentation stay instant. What belongs to one detector stands in that detector's own module.
+documentation stay instant. A detector's own settings are in that detector's module.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
+from puzzle_study.config.corruptions import Corrupted, Corruptions
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
     AttackSteps,
@@ -44,7 +45,7 @@ AttackName = Annotated[str, OneOf(lambda: PLACES)]
 
 
 def _not_refused(method: str) -> str:
-    """Say why an attack of torchattacks is not run; what is unknown is left to the list of names."""
+    """Refuse the torchattacks attacks that are not run, with the reason; `OneOf` refuses unknown names."""
     if method.lower() in {name.lower() for name in REFUSED}:
         raise ValueError(refusal(method))
     return method
@@ -108,6 +109,11 @@ class Data(Section):
     )
     split_seed: Seed = Field(0, description="Seed of every random split and draw of the data.")
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return 1 if self.grayscale else int(DATASETS[self.name].channels)
+
 
 class Evaluate(Section):
     """The test AUROC during training; it never influences training or selection."""
@@ -127,6 +133,11 @@ class Evaluate(Section):
     )
     robust: Robust | None = Field(
         None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
+    )
+    corrupted: Corrupted | None = Field(
+        None,
+        description="Corrupt held-out images at the end of training, for `corrupted_selection` and `corrupted_fpr`; "
+        "left out: none.",
     )
 
 
@@ -241,15 +252,15 @@ class Settings(Section):
 
     detector: DetectorName = Field(description="Name of the detector.")
     data: Data = Field(description="Which images, and how they are split into tasks.")
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     own: SerializeAsAny[DetectorSettings] = Field(description="The detector's own settings.")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return what ``model_dump(mode="json", by_alias=True)`` described.
+        """Return the settings that ``model_dump(mode="json", by_alias=True)`` wrote.
 
         Raises:
-            UserError: there is no such detector.
+            UserError: the detector is unknown.
             ValueError: a setting is missing, unknown or out of its range.
         """
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
@@ -267,9 +278,9 @@ class Study(Section):
     data: Data = Field(description="Which images, and how they are split into tasks.")
     detectors: dict[DetectorName, SerializeAsAny[DetectorSettings]] = Field(
         min_length=1,
-        description="The detectors, each with its own settings; or `detector: NAME`, whose sections stand at the top.",
+        description="The detectors, each with its own settings; or `detector: NAME`, with its sections at the top.",
     )
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     seeds: Annotated[Many[Seed], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds; every configuration is trained with each."
     )
@@ -300,12 +311,13 @@ class Study(Section):
         description="Detectors to compare with: default settings, trained once per task, reported beside every AUROC.",
     )
     attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
+    corruptions: Corruptions | None = Field(None, description="Natural changes of the test images; left out: none.")
     resources: Resources = Field(Resources(), description="What one trial uses.")
     max_concurrent: int | None = Field(
         None,
         ge=1,
         json_schema_extra=unit("trials"),
-        description="Most trials or attacks at once; null: as many as the resources allow.",
+        description="Most trials, attacks or corruptions at once; null: as many as the resources allow.",
     )
     loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         (), description="Ray's loggers for every trial; each needs its own package."
@@ -349,11 +361,13 @@ class Study(Section):
         labelled = [name for name in objectives if name in NEED_TEST_LABELS]
         if labelled and not CRITERIA[self.selection].uses_labels:
             raise ValueError(
-                f"search.objectives {labelled[0]} uses test labels; say selection: oracle, or use "
+                f"search.objectives {labelled[0]} uses test labels; set selection: oracle, or use "
                 f"{LABEL_FREE.get(labelled[0], 'selection')}"
             )
         if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:
             raise ValueError("robust objectives need evaluate.robust, for example {epsilon: 0.1}")
+        if any(name.startswith("corrupted_") for name in objectives) and self.evaluate.corrupted is None:
+            raise ValueError("corrupted objectives need evaluate.corrupted, for example {severity: 2}")
         if search.stopping is not None and not self.evaluate.selection:
             raise ValueError("search.stopping needs evaluate.selection: true, which it compares")
         return self

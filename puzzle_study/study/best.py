@@ -1,4 +1,4 @@
-"""best/: the winners' detectors, one folder for each task and seed, with the reading that won."""
+"""Writes best/: the winners' detectors, one folder for each task and seed, with the winning reading."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from puzzle_study.criteria.ensemble import knots
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
-from puzzle_study.results import Results
+from puzzle_study.results import MODEL_CARD, Results
 from puzzle_study.study.choosing import ensembles
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.planned import Best
@@ -25,9 +25,9 @@ KNOWN = ("validation", "pseudo")
 
 
 def files(plan: Plan, results: Results) -> list[Path]:
-    """Return the files that :func:`write` leaves."""
+    """Return the files that are in best/ at the end."""
     trials = [spec for spec, _ in winning(plan)]
-    return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION)]
+    return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION, MODEL_CARD)]
 
 
 def winning(plan: Plan) -> list[tuple[TrialSpec, Reading]]:
@@ -41,7 +41,7 @@ def winning(plan: Plan) -> list[tuple[TrialSpec, Reading]]:
 
 
 def write(plan: Plan, results: Results) -> None:
-    """Copy the winners' detectors to best/<name>, with the reading that won.
+    """Copy the winners' detectors to best/<name>, with the winning reading.
 
     Raises:
         UserError: a detector is missing or damaged.
@@ -60,7 +60,7 @@ def write(plan: Plan, results: Results) -> None:
                 content = json.loads(path.read_text(encoding="utf-8"))
             except (FileNotFoundError, ValueError) as error:
                 raise UserError(
-                    f"{results.detector(spec.key)} is missing or damaged; put it back, or delete "
+                    f"{results.detector(spec.key)} is missing or damaged; restore it, or delete "
                     f"records/{spec.key}.json and train it again with --resume"
                 ) from error
             content["reading"] = {"error": reading.error, "aggregation": reading.aggregation}
@@ -91,7 +91,7 @@ def _write_ensemble(plan: Plan, used: Sequence[Best], first: TrialSpec, results:
 
 
 def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
-    """Return the name of each trial's folder below best/: its class, with repeat and seed if there are several."""
+    """Return each trial's folder name below best/: its class, with repeat and seed if there are several."""
     classes = _class_names(spec.task.normal_class for spec in trials)
     repeats, seeds = len({task.repeat for task in plan.tasks}) > 1, len(plan.study.seeds) > 1
     return [
@@ -103,12 +103,12 @@ def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:
 
 
 def _class_names(classes: Iterable[str]) -> dict[str, str]:
-    """Return a name for each class that any file system takes; no two classes share one."""
+    """Return a unique name for each class that is valid on any file system."""
     plain = {
         name: "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name) for name in classes
     }
     found: dict[str, str] = {}
-    # Classes whose name can stay as it is come first, so that no other one takes it.
+    # Classes that keep their name come first, so that no other class takes it.
     for name in sorted(plain, key=lambda name: plain[name] != name):
         wanted = itertools.chain([plain[name]], (f"{plain[name]}-{number}" for number in itertools.count(2)))
         found[name] = next(free for free in wanted if free not in found.values())

@@ -16,13 +16,13 @@ class Planned:
     """A configuration with its trials, one for each task and seed.
 
     Attributes:
-        number: its place in the order of asking; the detectors' own, untouched settings (``default``) come first.
+        number: its place in the order of choosing; the detectors' own, unchanged settings (``default``) come first.
         values: of the search axes.
-        suggestions: where its worth is told.
-        released: how many of the trials have been queued; the rest waits for the race.
+        suggestions: the search's suggestions that receive its worth.
+        released: how many of the trials are queued; the others wait for the race.
         rival: the configuration that it races against, with its best reading; None: it does not race.
         given_up: why it gets no further trials; empty if it gets them all.
-        needed: how many of the trials its worth is told by; no later one is begun.
+        needed: how many of the trials decide its worth; no later one is started.
         estimate: its worth if the race gave it up, from its differences to the rival.
         worth: under every reading, once all trials are finished.
     """
@@ -49,9 +49,9 @@ class Planned:
 
     @property
     def never(self) -> tuple[TrialSpec, ...]:
-        """The trials that are not begun any more."""
+        """The trials that will not be started."""
         return self.trials[self.needed :]
 
 
 Best = tuple[Planned, Reading, Worth]
-"""A complete configuration, with the reading that it is best under and its worth."""
+"""A complete configuration, with its best reading and worth."""
