@@ -16,6 +16,8 @@ from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
+from puzzle_study.reporting import write_model_cards
+from puzzle_study.results import MODEL_CARD
 from puzzle_study.statistics import metrics
 from puzzle_study.study import best
 from puzzle_study.study.engine import winner_lines
@@ -132,6 +134,9 @@ def test_each_task_has_its_winner_in_best_in_the_tables_and_on_the_terminal(
     assert detectors == ["pca", "nearest_neighbour"]
     assert all(path.exists() for path in best.files(plan, plan.results))
     write_tables(plan, plan.results)
+    write_model_cards(plan.results, {})
+    heads = [(plan.results.best / name / MODEL_CARD).read_text(encoding="utf-8").partition("\n")[0] for name in "38"]
+    assert heads == ["# PCA for 3", "# nearest neighbour for 8"]
     summary = plan.results.table(plan.results.summary_file).set_index("detector")
     assert summary["wins"].dropna().to_dict() == {"pca": "3", "nearest_neighbour": "8"}
     lines = winner_lines(plan, 1.0)
@@ -182,6 +187,10 @@ def test_an_ensemble_is_saved_for_each_task_and_scores_as_the_table_says(folders
         scores = detector.scores(detector.error_matrix(task.test))
         aurocs.append(metrics.auroc(scores.numpy(), task.labels.numpy()))
     assert table.loc["ensemble", "auroc"] == pytest.approx(sum(aurocs) / len(aurocs), abs=1e-3)
+    write_model_cards(plan.results, {})
+    card = (plan.results.best / "3" / MODEL_CARD).read_text(encoding="utf-8")
+    assert card.startswith("# ensemble of ")
+    assert f"| AUROC | {100 * aurocs[0]:.1f}" in card
     (line, *_) = winner_lines(plan, 1.0)
     assert line.startswith("winner for 3: ensemble of ")
     assert f"mean test AUROC {100 * aurocs[0]:.1f} %" in line
