@@ -15,6 +15,7 @@ COMMANDS = {
     "report": ("puzzle_study.report:main", "Write the report of a study again, or compare studies."),
     "attack": ("puzzle_study.attack:main", "Attack finished detectors."),
     "score": ("puzzle_study.score:main", "Score images with a finished detector, or export it."),
+    "serve": ("puzzle_study.serve:main", "Score images on a local web page."),
     "detectors": ("puzzle_study.detectors.__main__:main", "List the detectors that a study can name."),
     "data": ("puzzle_study.data:main", "List, fetch and check data sets."),
 }
