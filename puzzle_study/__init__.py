@@ -1,8 +1,8 @@
-"""Studies of anomaly detectors for images: which configuration finds anomalies, how stably, and under attack.
+"""Studies of anomaly detectors for images: which configuration works best, how stable it is, and how robust.
 
-``run`` runs a study, ``load`` reads its results or a finished detector; ``PuzzleAE`` is Puzzle-AE in scikit-learn's
-manner, ``estimator`` gives the class of any other detector. They are imported when they are first asked for, so that
-importing this package stays light.
+``run`` runs a study, ``load`` reads its results or a saved detector. ``PuzzleAE`` is Puzzle-AE as a scikit-learn
+estimator, ``estimator`` gives the class for any other detector. They are imported on first use, so importing this
+package stays light.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scores of image files as a table, row by row, with overlays beside it."""
+"""Scores of image files as a table, row by row, with optional overlays."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from puzzle_study.io import replacing
 
 @dataclass
 class Outcome:
-    """How many images were scored, flagged, could not be read, and differ in size from those of the training.
+    """How many images were scored, were flagged, were unreadable, and differ in size from the training images.
 
-    ``seconds`` is the time that it took, without waiting for images to arrive.
+    ``seconds`` is the time for scoring, without waiting for images to arrive.
     """
 
     seconds: float = 0.0
@@ -47,7 +47,7 @@ class FileScorer:
         detector: a calibrated detector.
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
-        sizes: of the original training images, to which others are compared; None: unknown.
+        sizes: of the original training images, for comparison; None: unknown.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class FileScorer:
     def write(self, batches: Iterable[Sequence[Path]], rows: Rows, bar: Bar, *, shared: Path | None = None) -> Outcome:
         """Write a row for every file, in order, as soon as it is scored.
 
-        A file that cannot be read has no score but a sentence in ``error``, which is also said on standard error.
+        An unreadable file has no score but a sentence in ``error``, which is also printed on standard error.
 
         Args:
-            batches: the files; each batch is asked for when the one before is scored.
-            rows: where to.
+            batches: the files; each batch is requested when the one before is scored.
+            rows: receives the rows.
             bar: counts them.
-            shared: the folder that all files share if there are several batches, see :func:`overlay.targets`.
+            shared: the common folder of all files if there are several batches, see :func:`overlay.targets`.
 
         Raises:
-            UserError: the detector reads no image files, or an overlay cannot be written.
+            UserError: the detector cannot read image files, or an overlay cannot be written.
         """
         outcome = Outcome()
         for chunk, pictures in self._chunks(batches, shared, outcome):
@@ -120,14 +120,14 @@ class FileScorer:
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
 
-        # Pillow lets go of the interpreter while it scales and compresses.
+        # Pillow releases the interpreter's lock while it scales and compresses.
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(draw, paths, maps_NHW.cpu().numpy()))
 
 
 @contextlib.contextmanager
 def table_file(output: Path | None, *, growing: bool = False) -> Iterator[TextIO]:
-    """Give standard output, or a file that is written whole or not at all, or as it grows, as UTF-8.
+    """Give standard output, or a file that is written atomically or, if ``growing``, row by row, as UTF-8.
 
     File names that are not valid text keep their bytes.
 

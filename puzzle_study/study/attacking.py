@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -11,30 +10,30 @@ from typing import Any
 import pandas as pd
 
 from puzzle_study import config
+from puzzle_study.attacks.convergence import to_check
 from puzzle_study.attacks.flags import compared, control
-from puzzle_study.attacks.specs import AttackSpec, attack_specs, fits, measured_as
+from puzzle_study.attacks.specs import AttackSpec, fitting, measured_as, strongest
+from puzzle_study.attacks.table import checked
 from puzzle_study.config import Reading
-from puzzle_study.detectors.devices import claim_cpus, granted_device
-from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.errors import UserError
 from puzzle_study.results import Results
+from puzzle_study.study.attack_checks import CertifyUnit, ConvergenceUnit, SmallestUnit
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
-from puzzle_study.study.nodes import places
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
-from puzzle_study.trials.run import check_images
 from puzzle_study.trials.spec import TrialSpec
 
-RETRIES = 3
-WAIT_SECONDS = 1.0
-"""How long the time left may stand still while no unit ends."""
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True)
 class Victim:
-    """A configuration that is attacked under one reading; labels are ``winner`` and ``default``, joined by ``;``."""
+    """A configuration that is attacked or corrupted under one reading.
+
+    Labels are ``winner`` and ``default``, joined by ``;``, or ``reference``.
+    """
 
     label: str
     trials: tuple[TrialSpec, ...]
@@ -44,31 +43,49 @@ class Victim:
     def configuration(self) -> str:
         return self.trials[0].configuration
 
+    @property
+    def is_reference(self) -> bool:
+        return self.label == REFERENCE
+
 
 def victims(plan: Plan) -> list[Victim]:
-    """Return what the study file asks to be attacked, each configuration once under each of its readings.
+    """Return what the study file asks to be attacked, each configuration once under each of its readings."""
+    return asked_for(plan, plan.study.attacks)
 
-    Configurations without all of their detectors are left out.
+
+def asked_for(plan: Plan, section: config.Attacks | config.Corruptions | None) -> list[Victim]:
+    """Return the detectors that a section of the study file names, each configuration once under each reading.
+
+    Configurations and references without all of their detectors are left out.
     """
-    attacks = plan.study.attacks
-    if attacks is None:
+    if section is None:
         return []
     best = [(planned, reading) for planned, reading, _ in plan.ranked()]
     winner = [(planned.configuration, reading) for planned, reading in best[:1]]
     asked: list[tuple[Planned, Reading]] = []
-    for name in attacks.configurations:
+    for name in section.configurations:
         if name == "winner":
             asked += best[:1]
-        else:
+        elif name in ("default", "all"):
             those = [planned for planned in plan.configurations if planned.default or name == "all"]
             asked += [(planned, _own_reading(planned)) for planned in those if planned.worth is not None]
-    asked += best[: attacks.top or 0]
+    asked += best[: section.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
         key = planned.configuration, reading
         labels = ["winner"] * (key in winner) + ["default"] * (planned.default and reading == _own_reading(planned))
         found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
-    return list(found.values())
+    return [*found.values(), *(_references(plan) if "references" in section.configurations else ())]
+
+
+def _references(plan: Plan) -> list[Victim]:
+    """Return the references whose trials are all finished, each with its own reading."""
+    found = []
+    for name in dict.fromkeys(spec.detector for spec in plan.references):
+        trials = tuple(spec for spec in plan.references if spec.detector == name)
+        if all((record := plan.records.get(spec.key)) is not None and record.finished for spec in trials):
+            found.append(Victim(REFERENCE, trials, trials[0].settings.own.reading))
+    return found
 
 
 def _own_reading(planned: Planned) -> Reading:
@@ -83,6 +100,11 @@ def attack_units(plan: Plan) -> list[Unit]:
     units: list[Unit] = [
         unit for victim in attacked for trial in victim.trials for unit in _method_units(attacks, victim, trial)
     ]
+    for victim in attacked:
+        for trial in victim.trials:
+            units += _convergence_units(attacks, victim, trial)
+    units += [unit for _, unit in _smallest_units(attacks, attacked)]
+    units += [unit for _, unit in _certify_units(attacks, attacked)]
     units += [unit for _, unit in _matrix_units(attacks, attacked)]
     units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
     return list({unit.key: unit for unit in units}.values())
@@ -103,79 +125,24 @@ def example_keys(plan: Plan) -> list[str]:
 def run_attack_stage(
     units: Sequence[Unit], study: config.Study, results: Results, place: Place, progress: StageProgress
 ) -> None:
-    """Run the units that have no record yet in Ray actors, each of which keeps its process and its share of a GPU.
-
-    Raises:
-        UserError: an attack cannot be run on these images, memory is too small, a detector is missing or
-            damaged, or a node has other images.
-        OSError: a record could not be written.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    resources = study.resources
-    occupied: dict[str, Any] = {"num_cpus": resources.cpu, "num_gpus": resources.gpu}
-    attacker: Any = ray.remote(**occupied, max_restarts=-1, max_task_retries=RETRIES)(_Attacker)
-    waiting = deque(unit for unit in units if results.attack_record(unit.key) is None)
-    running: dict[Any, Any] = {}
-    free: list[Any] = []
-    while running or waiting:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        at_once = min(study.max_concurrent or len(units), max(1, places(resources, nodes)))
-        while waiting and len(running) < at_once:
-            actor = free.pop() if free else attacker.remote(place, resources, study.data)
-            running[actor.run.remote(waiting.popleft())] = actor
-        free.clear()  # an actor ends with its last reference, and another may wait for its resources
-        ended, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
-        progress.tick()
-        if not ended:
-            continue
-        (ready,) = ended
-        free.append(running.pop(ready))
-        try:
-            ray.get(ready)
-        except RayTaskError as error:
-            if isinstance(error.cause, (UserError, OSError)):
-                raise error.cause from None
-            if is_out_of_memory(error.cause):
-                raise UserError(
-                    f"an attack does not fit the memory ({first_line(error.cause)}); lower attacks.max_images, or run "
-                    f"fewer at once (resources, max_concurrent)"
-                ) from None
-            raise
-        progress.advance()
-
-
-class _Attacker:
-    """What runs units one after the other in a process of its own, so that only the first waits for PyTorch and a GPU.
-
-    A Ray task that holds a GPU ends its process. If told to keep it, Ray may give the process another GPU later, and
-    PyTorch would stay on the first.
-    """
-
-    def __init__(self, place: Place, resources: config.Resources, images: config.Data) -> None:
-        self._place, self._resources, self._images = place, resources, images
-
-    def run(self, unit: Unit) -> None:
-        claim_cpus(self._resources.cpu)
-        check_images(self._images, unit.trial.fingerprint)
-        with self._place.unit() as results:
-            unit.run(results, granted_device(self._resources.gpu))
+    """Run the units that have no record yet; raises what :func:`run_units` raises."""
+    waiting = [unit for unit in units if results.attack_record(unit.key) is None]
+    run_units(waiting, study, place, progress, section="attacks")
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:
-    """Write attacks.csv, and aggregation_matrix.csv and transfer.csv if the study asks for them, from records."""
+    """Write attacks.csv, and the other tables of attacks that the study asks for, from records."""
     attacks, attacked = plan.study.attacks, victims(plan)
     tables = {results.attacks_file: attack_rows(plan, results)}
     if attacks is not None and attacks.matrix:
-        tables[results.matrix_file] = [
-            _about(victim, unit.trial) | row
-            for victim, unit in _matrix_units(attacks, attacked)
-            for row in _rows(results, unit)
-        ]
+        tables[results.matrix_file] = _unit_rows(_matrix_units(attacks, attacked), results)
     if attacks is not None and attacks.transfer:
         tables[results.transfer_file] = _transfer_rows(attacks, attacked, results)
-    for path in (results.attacks_file, results.matrix_file, results.transfer_file):
+    if attacks is not None and attacks.smallest:
+        tables[results.smallest_file] = _unit_rows(_smallest_units(attacks, attacked), results)
+    if attacks is not None and attacks.certify is not None:
+        tables[results.certified_file] = _unit_rows(_certify_units(attacks, attacked), results)
+    for path in results.attack_tables:
         if path in tables:
             results.write_table(path, pd.DataFrame(tables[path]))
         else:
@@ -195,7 +162,11 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
                 for unit in _method_units(attacks, victim, trial)
                 for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
-            rows += [_about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
+            for unit in _convergence_units(attacks, victim, trial):
+                for spec, columns in zip(unit.specs, _rows(results, unit), strict=False):
+                    if spec in measured:
+                        measured[spec] = checked(measured[spec], columns)
+            rows += [about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
 
 
@@ -212,9 +183,8 @@ def _flagged(specs: Sequence[AttackSpec], measured: Mapping[AttackSpec, Mapping[
 
 
 def _fitting(attacks: config.Attacks, trial: TrialSpec) -> list[AttackSpec]:
-    """Return the attacks of a study that a detector can be attacked by."""
-    traits = DETECTORS[trial.detector].traits
-    return [spec for spec in attack_specs(attacks) if fits(spec, traits)]
+    """Return the attacks of a study that a trial's detector can be attacked by."""
+    return fitting(attacks, DETECTORS[trial.detector].traits)
 
 
 def _method_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[MethodUnit]:
@@ -222,29 +192,62 @@ def _method_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> 
     specs = _fitting(attacks, trial)
     once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
     return [
-        MethodUnit(trial, victim.reading, tuple(group), attacks.max_images)
+        MethodUnit(
+            trial, victim.reading, tuple(group), attacks.max_images, balanced=attacks.balanced, keep=attacks.keep
+        )
         for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))
     ]
 
 
 def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
-    """Return the attack of matrix and transfer: attack1 by the first fitting method besides noise, at the largest ε."""
-    one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
-    return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
+    """Return the attack of matrix, transfer and the smallest ε."""
+    return strongest(attacks, DETECTORS[trial.detector].traits)
+
+
+def _convergence_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[ConvergenceUnit]:
+    """Return what holds a detector's attacks to stronger runs, if there is something to hold."""
+    specs = tuple(to_check(_fitting(attacks, trial))) if attacks.convergence else ()
+    chosen = {"balanced": attacks.balanced, "count": attacks.convergence}
+    return [ConvergenceUnit(trial, victim.reading, specs, attacks.max_images, **chosen)] if specs else []
+
+
+def _smallest_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, SmallestUnit]]:
+    """Return the units that look for the smallest ε, with the victim that they are about."""
+    return [
+        (victim, SmallestUnit(trial, victim.reading, (spec,), attacks.max_images, balanced=attacks.balanced))
+        for victim in (attacked if attacks.smallest else ())
+        for trial in victim.trials
+        if (spec := _strongest(attacks, trial)) is not None
+    ]
+
+
+def _certify_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, CertifyUnit]]:
+    """Return the units that certify, with the victim that they are about."""
+    if attacks.certify is None:
+        return []
+    chosen: dict[str, Any] = {"settings": attacks.certify, "target": attacks.target, "seed": attacks.seed}
+    return [
+        (
+            victim,
+            CertifyUnit(trial, victim.reading, (), attacks.max_images, balanced=attacks.balanced, **chosen),
+        )
+        for victim in attacked
+        for trial in victim.trials
+    ]
 
 
 def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, MatrixUnit]]:
     """Return the units of the matrix, one for each detector and error norm, with the victim that they are about."""
     groups: dict[tuple[str, str], list[Victim]] = {}
     for victim in attacked if attacks.matrix else ():
-        if victim.trials[0].settings.own.FREE:
+        if victim.trials[0].settings.own.FREE and not victim.is_reference:
             groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
     for same in groups.values():
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
         whole = replace(same[0], label=";".join(labels))
         found += [
-            (whole, MatrixUnit(trial, whole.reading, (spec,), attacks.max_images))
+            (whole, MatrixUnit(trial, whole.reading, (spec,), attacks.max_images, balanced=attacks.balanced))
             for trial in whole.trials
             if (spec := _strongest(attacks, trial)) is not None
         ]
@@ -264,7 +267,8 @@ def _transfer_units(
             if (spec := _strongest(attacks, trial)) is None:
                 continue
             targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
-            found.append((source, judges, TransferUnit(trial, source.reading, (spec,), attacks.max_images, targets)))
+            unit = TransferUnit(trial, source.reading, (spec,), attacks.max_images, targets, balanced=attacks.balanced)
+            found.append((source, judges, unit))
     return found
 
 
@@ -276,7 +280,7 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
             "source_trial": unit.trial.key,
             "source_aggregation": source.reading.aggregation,
             "source_error": source.reading.error,
-            **_about(judge, trial),
+            **about(judge, trial),
             **row,
         }
         for source, judges, unit in _transfer_units(attacks, attacked)
@@ -286,10 +290,13 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
 
 
 def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
-    return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
+    """Return the victim's trial of the same task, and of the same seed unless it is a reference, which has one."""
+    same = [other for other in victim.trials if other.task == trial.task]
+    return next((other for other in same if other.seed == trial.seed), same[0])
 
 
-def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
+def about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
+    """Return the columns that say which detector a row is about."""
     return {
         "configuration": victim.configuration,
         "label": victim.label,
@@ -298,6 +305,11 @@ def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
         "normal_class": trial.task.normal_class,
         "seed": trial.seed,
     }
+
+
+def _unit_rows(units: Sequence[tuple[Victim, Unit]], results: Results) -> list[dict[str, Any]]:
+    """Return the rows of units, each with what it is about."""
+    return [about(victim, unit.trial) | row for victim, unit in units for row in _rows(results, unit)]
 
 
 def _rows(results: Results, unit: Unit) -> list[dict[str, Any]]:
