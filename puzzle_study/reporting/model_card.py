@@ -184,7 +184,7 @@ def _attacks(data: StudyData, key: str) -> Iterator[tuple[str, str, str]]:
         return
     rows = data.attacks[(data.attacks["trial"] == key) & (data.attacks["method"] != NOISE)].dropna(subset=["auroc"])
     for place, part in rows.groupby("attack", sort=False):
-        worst = part.loc[part["auroc"].idxmin()]
+        worst = part.iloc[int(part["auroc"].argmin())]
         value = _auroc(worst["auroc"], worst["auroc_low"], worst["auroc_high"])
         yield f"{place}, {worst['method']}, target {worst['target']}", significant(worst["epsilon"]), value
 
