@@ -1,4 +1,4 @@
-"""What all commands share: errors as one sentence with exit code 2, and no traceback for the user's mistakes."""
+"""Shared by all commands: errors are one sentence with exit code 2, without a traceback for the user's mistakes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INTERRUPTED = 130
 
 
 def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a click command of a function that returns its exit code.
+    """Make a click command from a function that returns its exit code.
 
-    A :class:`~puzzle_study.errors.UserError` is printed as one sentence and ends with exit code 2, Ctrl-C with 130.
+    A :class:`~puzzle_study.errors.UserError` prints one sentence and gives exit code 2, Ctrl-C gives 130.
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:

@@ -1,4 +1,4 @@
-"""Every detector by name. To add one: a module with a :class:`~puzzle_study.detectors.base.Detector`, and a line here.
+"""Every detector by name. To add one: a module with a :class:`~puzzle_study.detectors.base.Detector` and a line here.
 
 Other packages add theirs by the entry point group ``puzzle_study.detectors``.
 """

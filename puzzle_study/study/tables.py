@@ -65,11 +65,11 @@ PLAIN = (
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
 CONFIGURATION, REFERENCE = "configuration", "reference"
-"""Roles of a detector in a study: compared and may win, or stands beside."""
+"""A detector's role in a study: compared and may win, or shown beside."""
 
 
 def write_tables(plan: Plan, results: Results) -> None:
-    """Write the three tables of everything that has a record so far."""
+    """Write the three tables from all existing records."""
     axes = training_axes(plan.study)
     rows, epochs = [], []
     trials = [(REFERENCE, spec, spec.settings) for spec in plan.references]
@@ -99,7 +99,7 @@ def training_axes(study: config.Study) -> list[str]:
 
 
 def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """Return a trial's row of trials.csv, with the values of searched settings and the metrics under an error norm."""
+    """Return a trial's row of trials.csv, with its searched settings and the metrics under an error norm."""
     spec = record.spec
     row: dict[str, Any] = {
         "trial": spec.key,
@@ -134,7 +134,7 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
 
 
 def epoch_rows(record: Record, error: str) -> pd.DataFrame:
-    """Return a trial's rows of epochs.parquet: what its detector reports of each epoch, and the AUROC along them."""
+    """Return a trial's rows of epochs.parquet: what its detector reports for each epoch, and the AUROC."""
     history = record.history
     if not history:
         return pd.DataFrame()
@@ -230,7 +230,7 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
 
 
 def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
-    """Return the columns ``AUROC`` of trials that have one."""
+    """Return the columns ``AUROC`` of trials that have an AUROC."""
     values = [trial_value(record, reading, "auroc") for record in records]
     strata = [(record.spec.task.normal_class, record.spec.task.repeat) for record in records]
     mean = mean_interval(values, strata, bounds=(0, 1))

@@ -1,4 +1,4 @@
-"""What the numbers cost: seconds, images a second, epochs."""
+"""The cost of the numbers: seconds, images per second, epochs."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ def _figure(data: StudyData) -> Figure | None:
         return drawing.finished(
             figure,
             name="cost",
-            alt=f"Scatter of AUROC against seconds a trial for {len(points)} configurations and references: the "
+            alt=f"Scatter of AUROC against seconds per trial for {len(points)} configurations and references: the "
             f"cheapest is {cheapest.kind} ({significant(cheapest.seconds)} s, {100 * cheapest.auroc:.1f} %), the "
             f"highest AUROC has {best.kind} ({significant(best.seconds)} s, {100 * best.auroc:.1f} %).",
-            caption=f"Mean AUROC ({winner.aggregation}) against mean seconds a trial, training and scoring together; "
-            f"one point a configuration or reference (n = {len(points)}), no intervals drawn.",
+            caption=f"Mean AUROC ({winner.aggregation}) against mean seconds per trial, training and scoring together; "
+            f"one point per configuration or reference (n = {len(points)}), no intervals drawn.",
         )
 
 
@@ -128,10 +128,10 @@ def _numbers(trials: pd.DataFrame, key: str) -> pd.Series[float]:
 def _hardware(data: StudyData) -> str:
     hardware = data.environment.get("hardware")
     if not isinstance(hardware, dict):
-        return "The hardware is not on record."
+        return "The hardware was not recorded."
     return (
         f"Measured on {hardware.get('cpu', 'an unknown CPU')}, {hardware.get('cores', '?')} cores, "
-        f"{hardware.get('gpu') or 'no GPU'}, while other trials may have run beside it."
+        f"{hardware.get('gpu') or 'no GPU'}, while other trials may have run at the same time."
     )
 
 

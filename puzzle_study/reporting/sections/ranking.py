@@ -1,4 +1,4 @@
-"""Which configuration is best, how sure that is, and what the references reach."""
+"""The best configuration, its certainty, and the references' results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(data: StudyData) -> Blocks:
         yield _one_standard_error(data)
         yield differences_table(data)
     else:
-        yield absent("This study trained one configuration: it can only be compared with references.")
+        yield absent("This study trained one configuration, which can only be compared with references.")
     yield image_differences_table(data)
 
 
@@ -50,18 +50,17 @@ def how_selected(data: StudyData) -> str:
     """Return one sentence on how the winner was chosen."""
     if not data.ranks_by_selection:
         labels = data.objectives[0] in NEED_TEST_LABELS
-        return (
-            f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
-            + (": it needs test labels (oracle), is optimistic and cannot be reached in practice." if labels else ".")
+        return f"The winner is the configuration that is best in the search's first objective, {data.objectives[0]}" + (
+            ": it uses test labels (oracle), is optimistic and cannot be reached in practice." if labels else "."
         )
     if data.selection == "oracle":
         return (
-            "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
+            "Selection: oracle. The winner was chosen by its AUROC on the test images, including labels; its AUROC is "
             "optimistic and cannot be reached in practice."
         )
     return (
         "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
-        "made of them; test labels were not used."
+        "made from them; test labels were not used."
     )
 
 
@@ -74,12 +73,12 @@ def _given_up(data: StudyData) -> Paragraph | None:
     return Paragraph(
         f"{stopped['configuration'].nunique()} configurations were given up: {len(stopped) - begun} of their trials "
         f"were not run and {begun} were stopped during training. They are incomplete and cannot win; trials.csv "
-        "says why."
+        "gives the reasons."
     )
 
 
 def ranking_table(data: StudyData) -> Table:
-    """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
+    """Return all rows of the summary: configurations by rank, then references, then incomplete ones."""
     is_own = data.summary["role"] == "configuration"
     group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
     ordered = data.summary.assign(_group=group)
@@ -123,7 +122,7 @@ def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
 
 
 def differences_table(data: StudyData) -> Table | None:
-    """Return the winner against every other configuration (its best row by rank) and every reference."""
+    """Compare the winner with every other configuration (its best row by rank) and every reference."""
     winner = data.winner
     if winner is None:
         return None
@@ -159,14 +158,14 @@ def differences_table(data: StudyData) -> Table | None:
         "The winner against the others, on the same tasks and seeds",
         rows,
         f"Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} P(winner better): "
-        "the chance that it wins a trial on the same task. "
+        "the probability that it wins a trial on the same task. "
         f"{intervals.method_note(one.chance for one in found.values())} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 
 
 def image_differences_table(data: StudyData) -> Table | None:
-    """Return the winner against the default and every reference over their test images."""
+    """Compare the winner with the default and every reference over their test images."""
     winner = data.winner
     if winner is None:
         return None
@@ -190,7 +189,7 @@ def image_differences_table(data: StudyData) -> Table | None:
 
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
-    """Return which cheaper configuration is as good by the measure that ranks."""
+    """Return a cheaper configuration that is as good by the ranking measure."""
     metric = data.objectives[0]
     candidates = []
     for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
@@ -211,9 +210,9 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
-        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} is the one that "
-        f"trains fastest ({significant(seconds)} s a trial) among those whose {measure} is within one standard error "
-        f"of the best: {shown(metric, mean.value)}{reached}."
+        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} trains fastest "
+        f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
+        f"{shown(metric, mean.value)}{reached}."
     )
 
 
