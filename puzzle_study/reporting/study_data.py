@@ -91,8 +91,8 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (the smallest ε
-    of each image), ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and
+    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (ε of each
+    image), ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and
     corruptions include each task's repeat.
     """
 
