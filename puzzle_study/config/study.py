@@ -193,7 +193,7 @@ class Attacks(Section):
         description="The paper's two attacks; `attack2_averaged` averages attack2's gradients before the sign.",
     )
     methods: Many[AttackMethod] = Field(
-        ("fgsm", "apgd", "noise"),
+        ("apgd", "fgsm", "noise"),
         min_length=1,
         description="How the perturbation is found; `noise` (random signs) is the control.",
     )
