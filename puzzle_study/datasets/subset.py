@@ -13,12 +13,10 @@ if TYPE_CHECKING:
 
 
 def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
-    """Return the chosen test images of a task if not all are used, and their labels.
+    """Return a task's test images for evaluation or attack, and their labels.
 
-    Args:
-        task: the task; the choice depends only on its test images.
-        max_images: at most this many, at least 2, in proportion from each class; None: all. If the test has normal and
-            anomalous images, the choice has both.
+    At most ``max_images``, at least 2, are drawn in proportion from each class; None: all. If the test has normal and
+    anomalous images, the choice has both. It depends only on the test images.
     """
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels

@@ -35,11 +35,7 @@ class TrialScores:
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:
-    """Return the scores of a trial under an aggregation and an error norm, or None without error matrices.
-
-    Raises:
-        UserError: the file of the error matrices is damaged.
-    """
+    """Return a trial's scores under an aggregation and an error norm; None without matrices, UserError if damaged."""
     import torch
 
     from puzzle_study.detectors import scoring

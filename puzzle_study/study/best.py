@@ -23,11 +23,7 @@ def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Pat
 
 
 def write(plan: Plan, winner: Best, results: Results) -> None:
-    """Copy the winner's detectors to best/<name>, with the winning reading.
-
-    Raises:
-        UserError: a detector is missing or damaged.
-    """
+    """Copy the winner's detectors to best/<name>, with the winning reading; UserError if one is missing or damaged."""
     planned, reading, _ = winner
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "best"
