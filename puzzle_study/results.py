@@ -45,6 +45,8 @@ class Results:
         self.attacks_file = root / "attacks.csv"
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
+        self.certified_file = root / "certified.csv"
+        self.smallest_file = root / "smallest_epsilon.csv"
         self.summary_file = root / "summary.csv"
         self.best = root / "best"
         self.report = root / "report"
@@ -55,6 +57,11 @@ class Results:
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
         self._unit_records: dict[Path, dict[str, Any]] = {}
+
+    @property
+    def attack_tables(self) -> tuple[Path, ...]:
+        """Return the tables of the attack stage, the first of which every study with attacks has."""
+        return self.attacks_file, self.matrix_file, self.transfer_file, self.smallest_file, self.certified_file
 
     def name(self, path: Path) -> str:
         """Return a path's name below the folder, with slashes."""
@@ -83,6 +90,10 @@ class Results:
     def attack_file(self, key: str) -> Path:
         """Return the path of the record of an attack unit."""
         return self.root / "attacks" / f"{key}.json"
+
+    def attacked_images_file(self, key: str) -> Path:
+        """Return where the perturbed images of a unit of the attack stage are, if all are kept."""
+        return self.root / "attacks" / f"{key}.images.npz"
 
     def corruption_file(self, key: str) -> Path:
         """Return where the record of one unit of the stage of corruptions is."""
