@@ -142,12 +142,12 @@ def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float
         most = max((node.get(name, 0) for node in nodes), default=0)
         if amount > most:
             raise UserError(
-                f"resources.{name.lower()} asks for {amount:g} {name}s a trial, but {where} {most:g}; "
+                f"resources.{name.lower()} asks for {amount:g} {name}s per trial, but {where} {most:g}; "
                 f"lower it in the study file or with --set resources.{name.lower()}=…"
             )
     if not any(wanted.cpu <= node.get("CPU", 0) and wanted.gpu <= node.get("GPU", 0) for node in nodes):
         raise UserError(
-            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs a trial, and no single node has both; "
+            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs per trial, and no single node has both; "
             f"lower one of them"
         )
 
