@@ -119,10 +119,7 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of an attack unit, or None if it is missing or damaged.
-
-        It is read only once, because its key determines its content.
-        """
+        """Return an attack unit's record, read once because its key determines it; None if missing or damaged."""
         return self._unit_record(self.attack_file(key))
 
     def corruption_record(self, key: str) -> dict[str, Any] | None:

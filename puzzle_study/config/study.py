@@ -309,12 +309,7 @@ class Settings(Section):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return the settings that ``model_dump(mode="json", by_alias=True)`` wrote.
-
-        Raises:
-            UserError: the detector is unknown.
-            ValueError: a setting is missing, unknown or out of its range.
-        """
+        """Return settings written by ``model_dump(mode="json", by_alias=True)``, or raise UserError or ValueError."""
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
         return cls.model_validate({**content, "own": own})
 
