@@ -29,9 +29,9 @@ EPSILONS = TypeAdapter(tuple[Perturbation, ...])
 EPSILON = "Bounds of the perturbation, pixels in [0, 1]; 8/255 may be written."
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.attack results/digits
-  python -m puzzle_study.attack results/digits/best/8 --method pgd --method noise --epsilon 8/255
-  python -m puzzle_study.attack results/mnist --attack attack2_averaged --target both --max-images 200
+  puzzle-study attack results/digits
+  puzzle-study attack results/digits/best/8 --method pgd --method noise --epsilon 8/255
+  puzzle-study attack results/mnist --attack attack2_averaged --target both --max-images 200
 """
 
 

@@ -15,6 +15,12 @@ from puzzle_study.errors import UserError, cut, suggestion
 if TYPE_CHECKING:
     from puzzle_study.datasets.records import Unit
 
+EXAMPLE = """\b
+Examples:
+  puzzle-study data list
+  puzzle-study data fetch mnist
+  puzzle-study data check mvtec --root /disks/images
+"""
 ROOT = click.option(
     "--root", default="data", show_default=True, metavar="DIR", help="Folder with one folder for each set."
 )
@@ -29,12 +35,12 @@ def _known(context: click.Context, parameter: click.Parameter, value: str) -> st
 NAME = click.argument("name", callback=_known)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """List, fetch or check image sets."""
 
 
-@command()
+@command(epilog=EXAMPLE)
 @ROOT
 def list_command(root: str) -> None:
     """List which sets are here, and how to get the others."""
@@ -57,7 +63,7 @@ def list_command(root: str) -> None:
         click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}; you may delete them at any time.")
 
 
-@command()
+@command(epilog=EXAMPLE)
 @NAME
 @ROOT
 def fetch(name: str, root: str) -> None:
@@ -75,7 +81,7 @@ def fetch(name: str, root: str) -> None:
     _check(name, root)
 
 
-@command()
+@command(epilog=EXAMPLE)
 @NAME
 @ROOT
 def check(name: str, root: str) -> None:

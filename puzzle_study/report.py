@@ -11,8 +11,8 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.report results/digits
-  python -m puzzle_study.report results/digits results/mnist --output comparison
+  puzzle-study report results/digits
+  puzzle-study report results/digits results/mnist --output comparison
 """
 
 

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 2
-"""2: a training draws from a seed of its own task; before, all classes shared that of the study."""
-ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
+RECORD_FORMAT = 3
+"""3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
+MODEL_CARD = "MODEL_CARD.md"
+"""In each folder of ``best/``, for people."""
+ERROR_ARRAYS = ("validation", "earlier", "pseudo", "test")
+ERROR_ARRAYS += ("pseudo_kind", "pseudo_severity", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
@@ -39,12 +42,14 @@ class Results:
         self.environment_file = root / "environment.json"
         self.trials_file = root / "trials.csv"
         self.epochs_file = root / "epochs.parquet"
+        self.corruptions_file = root / "corruptions.csv"
         self.attacks_file = root / "attacks.csv"
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
         self.certified_file = root / "certified.csv"
         self.smallest_file = root / "smallest_epsilon.csv"
         self.summary_file = root / "summary.csv"
+        self.selection_file = root / "selection.csv"
         self.best = root / "best"
         self.report = root / "report"
         self.report_file = root / "report" / "index.html"
@@ -53,7 +58,7 @@ class Results:
         self.gallery_file = root / "gallery.npz"
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
-        self._attacks: dict[str, dict[str, Any]] = {}
+        self._unit_records: dict[Path, dict[str, Any]] = {}
 
     @property
     def attack_tables(self) -> tuple[Path, ...]:
@@ -92,6 +97,10 @@ class Results:
         """Return where the perturbed images of a unit of the attack stage are, if all are kept."""
         return self.root / "attacks" / f"{key}.images.npz"
 
+    def corruption_file(self, key: str) -> Path:
+        """Return where the record of one unit of the stage of corruptions is."""
+        return self.root / "corruptions" / f"{key}.json"
+
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record, or None if it is missing or damaged."""
         return _read_record(self.record_file(trial))
@@ -110,13 +119,17 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of an attack unit, or None if it is missing or damaged.
+        """Return an attack unit's record, read once because its key determines it; None if missing or damaged."""
+        return self._unit_record(self.attack_file(key))
 
-        It is read only once, because its key determines its content.
-        """
-        if key not in self._attacks and (record := _read_record(self.attack_file(key))) is not None:
-            self._attacks[key] = record
-        return self._attacks.get(key)
+    def corruption_record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a unit of the stage of corruptions, as :meth:`attack_record` does."""
+        return self._unit_record(self.corruption_file(key))
+
+    def _unit_record(self, path: Path) -> dict[str, Any] | None:
+        if path not in self._unit_records and (record := _read_record(path)) is not None:
+            self._unit_records[path] = record
+        return self._unit_records.get(path)
 
     def environment(self) -> dict[str, Any]:
         """Return the content of environment.json, empty if it is missing or damaged."""
@@ -127,7 +140,9 @@ class Results:
 
         Returns:
             ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
-            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``labels`` [Nt], True for anomalies.
+            ``earlier`` [E, Nv, K], those of the validation images at evaluations before the last one;
+            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``pseudo_severity`` [Np], from 1;
+            ``labels`` [Nt], True for anomalies.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -156,7 +171,7 @@ class Results:
         """
         import pandas as pd
 
-        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags"]
+        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags", "wins"]
         names += ["source_trial", "source_configuration", "source_label"]
         try:
             if path.suffix == ".parquet":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.cli import command
+from puzzle_study.cli import command, no_nan
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,17 +19,11 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv
-  python -m puzzle_study.score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
-  python -m puzzle_study.score --export bottle.onnx results/mvtec/best/bottle
+  puzzle-study score results/digits/best/3 photos/ --output scores.csv
+  puzzle-study score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
+  puzzle-study score results/mvtec/best/bottle incoming/ --watch --format json
+  puzzle-study score --export bottle.onnx results/mvtec/best/bottle
 """
-
-
-def _rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Refuse nan, which is never outside a range."""
-    if math.isnan(value):
-        raise click.BadParameter("nan is not a share between 0 and 1")
-    return value
 
 
 @command(epilog=EXAMPLE)
@@ -40,10 +34,18 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float) -> f
     type=click.FloatRange(0, 1, max_open=True),
     default=0.05,
     show_default=True,
-    callback=_rate,
+    callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it standard output.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Table; without it standard output.")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="json: JSON lines."
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="IMAGES are folders: go on scoring what arrives in them, each file once it is written.",
+)
 @click.option(
     "--overlay", type=click.Path(path_type=Path, file_okay=False), help="Folder for error maps over the images (PNG)."
 )
@@ -61,6 +63,8 @@ def main(
     images: tuple[str, ...],
     fpr: float,
     output: Path | None,
+    form: str,
+    watch: bool,
     overlay: Path | None,
     model: Path | None,
     device: str,
@@ -70,16 +74,19 @@ def main(
     Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
     typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose side,
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
-    by a factor of more than 1.25. Exit codes: 0 done, 1 no image could be scored, 2 bad input, 130 interrupted.
+    by a factor of more than 1.25. Exit codes: 0 done, 1 no image could be scored, 2 bad input, 130 interrupted; with
+    --watch, Ctrl-C is the end and no interruption.
     """
     if not images and model is None:
         raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
     if not images and (output or overlay):
         raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
+    from puzzle_study.inference.arriving import watched_folders
     from puzzle_study.inference.locating import find_detector, find_images
 
     folder = find_detector(detector)
-    paths = find_images(images)
+    watched = watched_folders(images, overlay) if watch else []
+    paths = [] if watch else find_images(images)
     from puzzle_study.detectors.devices import chosen_device, keep_freed_memory
     from puzzle_study.detectors.files import load_detector
 
@@ -87,11 +94,11 @@ def main(
     found = load_detector(folder, device=chosen_device(device))
     if model is not None:
         _export(found, folder, model, fpr)
-    if not paths:
+    if not paths and not watched:
         return 0
     from puzzle_study.inference.files import FileScorer
 
-    return _score(FileScorer(found, fpr, overlay, _sizes(folder)), paths, output)
+    return _score(FileScorer(found, fpr, overlay, _sizes(folder)), paths, output, form, watched)
 
 
 def _sizes(folder: Path) -> OriginalSizes | None:
@@ -107,15 +114,26 @@ def _sizes(folder: Path) -> OriginalSizes | None:
         ) from None
 
 
-def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
+def _score(scorer: FileScorer, paths: list[Path], output: Path | None, form: str, watched: list[Path]) -> int:
     """Write the table and its summary on standard error."""
+    from puzzle_study.inference.arriving import arriving, until_interrupted
     from puzzle_study.inference.files import table_file
     from puzzle_study.inference.progress import Bar
+    from puzzle_study.inference.rows import FORMATS
 
-    # Rows on the same terminal are progress enough.
-    shown = output is not None or not sys.stdout.isatty()
-    with table_file(output) as table, Bar("scoring", len(paths), shown=shown) as bar:
-        outcome = scorer.write(paths, table, bar)
+    # Rows on the same terminal are progress enough, and nobody knows how many images will arrive.
+    shown = not watched and (output is not None or not sys.stdout.isatty())
+    with table_file(output, growing=bool(watched)) as table, Bar("scoring", len(paths), shown=shown) as bar:
+        rows = FORMATS[form](table)
+        if watched:
+            shared = Path(os.path.commonpath([folder.absolute() for folder in watched]))
+            with until_interrupted() as stop:
+                outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
+        else:
+            outcome = scorer.write([paths], rows, bar)
+    if outcome.scored:
+        rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
+        click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
     calibration = scorer.calibration
     click.echo(
         f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
@@ -135,7 +153,7 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
             f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",
             err=True,
         )
-    return 0 if outcome.scored else 1
+    return 0 if outcome.scored or watched else 1
 
 
 def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:

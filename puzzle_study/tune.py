@@ -11,10 +11,10 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.tune studies/digits.yaml
-  python -m puzzle_study.tune studies/mnist.yaml --quick --set data.root=data/mnist
-  python -m puzzle_study.tune studies/cifar10.yaml --dry-run
-  python -m puzzle_study.tune studies/digits.yaml --address auto --set storage=/shared/results
+  puzzle-study tune digits
+  puzzle-study tune parts.yaml --dry-run
+  puzzle-study tune mnist --quick --set data.root=data/mnist
+  puzzle-study tune digits --address auto --set storage=/shared/results
 """
 
 
@@ -52,18 +52,18 @@ def main(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run STUDY, a YAML file: search, train, attack, report.
+    """Run STUDY, a YAML file or a study of this package (`puzzle-study list`): search, train, attack, report.
 
     A finished study only says so. Exit codes: 0 done, 1 trials failed, 2 bad input or failing setup (including an
     unwritable results folder or a full disk), 130 or 143 interrupted.
     """
     from rich.console import Console
 
-    from puzzle_study.config import read
+    from puzzle_study.config import read, shipped
 
     if quiet and verbose:
         raise UserError("--quiet and --verbose contradict each other; remove one of them")
-    file = read.load(study, quick=quick, assignments=assignments)
+    file = read.load(shipped.find(study), quick=quick, assignments=assignments)
     from puzzle_study.study.storage import results_folder
 
     folder = results_folder(results, file.study.storage)

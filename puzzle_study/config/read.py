@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from puzzle_study import config
 from puzzle_study.config import forms, layers, text
 from puzzle_study.config.axes import with_detector_axis
-from puzzle_study.config.check import check_rules, check_search
+from puzzle_study.config.check import check_corruptions, check_rules, check_search
 from puzzle_study.config.forms import Form, Tree
 from puzzle_study.config.paths import with_absolute_paths
 from puzzle_study.config.text import Origin, Place, dotted
@@ -23,6 +23,8 @@ from puzzle_study.config.types import Layer
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
+
+IN_PYTHON = "the study given in Python"
 
 
 @dataclass(frozen=True)
@@ -87,29 +89,26 @@ class StudyFile:
         return self._origin.of(next(filter(self._origin.has, places), places[0]))
 
 
-def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
+def load(source: Path | Mapping[str, Any], *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
     """Read a study file.
 
     Args:
-        path: a YAML file.
+        source: a YAML file, or what one would hold.
         quick: apply the file's own ``quick:`` section.
         assignments: ``dotted.name=value``, stronger than the file; values are YAML.
 
     Raises:
         UserError: with the file, the line, the key, the allowed values and the nearest valid key.
     """
-    file = _read_file(path, quick=quick, assignments=assignments)
+    file = _read_file(source, quick=quick, assignments=assignments)
     check_search(file)
     check_rules(file)
+    check_corruptions(file)
     return file
 
 
 def load_dumped(path: Path) -> config.Study:
-    """Return a study written by :func:`dump`, even if its axes would now be refused, so old results stay readable.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Return a study written by :func:`dump`, even if its axes would now be refused, so old results stay readable."""
     return _read_file(path, quick=False, assignments=()).study
 
 
@@ -124,30 +123,35 @@ def dump(study: config.Study) -> str:
     return yaml.dump(content, Dumper=text.StudyDumper, sort_keys=False, allow_unicode=True)
 
 
-def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFile:
-    document, lines = text.read(path)
-    origin = Origin(str(path), lines)
-    if ("quick",) in lines:
+def _read_file(source: Path | Mapping[str, Any], *, quick: bool, assignments: Iterable[str]) -> StudyFile:
+    lines: Mapping[Place, int]
+    if isinstance(source, Path):
+        name = str(source)
+        document, lines = text.read(source)
+        document.setdefault("name", source.stem)
+    else:
+        name, document, lines = IN_PYTHON, text.plain(source), {}
+    origin = Origin(name, lines)
+    if "quick" in document:
         shortened = document.pop("quick")
         if not isinstance(shortened, dict):
             raise UserError(f"`quick` must be a section of settings ({origin.of(('quick',))})")
         below = {place[1:]: line for place, line in lines.items() if place[0:1] == ("quick",)}
         both = layers.merge(document, shortened)
-        of_both = Origin(str(path), {**lines, **below, (): 1})
-        _check_unknown(shortened, _form(both, of_both), Origin(str(path), below))
+        of_both = Origin(name, {**lines, **below, **({(): 1} if lines else {})})
+        _check_unknown(shortened, _form(both, of_both), Origin(name, below))
         if quick:
             document, origin = both, of_both
     elif quick:
-        raise UserError(f"{path} has no `quick:` section; add one or remove --quick")
-    document.setdefault("name", path.stem)
+        raise UserError(f"{name} has no `quick:` section; add one or remove --quick")
     for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
+        setting, equals, value = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", setting):
             raise UserError(
                 f"--set needs name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
             )
-        place = tuple(name.split("."))
-        document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
+        place = tuple(setting.split("."))
+        document = layers.merge(document, layers.nested(setting, text.assigned(value, place, assignment)))
         origin = Origin(origin.file, origin.lines, (*origin.assigned, place))
     form = _form(document, origin)
     _check_unknown(document, form, origin)

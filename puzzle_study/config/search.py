@@ -10,7 +10,10 @@ from puzzle_study.config.types import ConfigurationCount, Many, Scalar, Section,
 
 Objective = Literal[
     "selection",
+    "worst_kind",
     "robust_selection",
+    "corrupted_selection",
+    "corrupted_fpr",
     "auroc",
     "robust_auroc",
     "average_precision",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
+from puzzle_study.config.corruptions import Corrupted, Corruptions
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
     AttackSteps,
@@ -30,6 +31,8 @@ from puzzle_study.config.types import (
     Seed,
     unit,
 )
+from puzzle_study.criteria.expecting import Expected
+from puzzle_study.criteria.kinds.registry import KINDS
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
@@ -37,6 +40,7 @@ from puzzle_study.detectors.registry import DETECTORS
 DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
 DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]
 Selection = Annotated[str, OneOf(lambda: CRITERIA)]
+KindName = Annotated[str, OneOf(lambda: KINDS)]
 AttackName = Annotated[str, OneOf(lambda: PLACES)]
 
 
@@ -105,6 +109,11 @@ class Data(Section):
     )
     split_seed: Seed = Field(0, description="Seed of every random split and draw of the data.")
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return 1 if self.grayscale else int(DATASETS[self.name].channels)
+
 
 class Evaluate(Section):
     """The test AUROC during training; it never influences training or selection."""
@@ -124,6 +133,11 @@ class Evaluate(Section):
     )
     robust: Robust | None = Field(
         None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
+    )
+    corrupted: Corrupted | None = Field(
+        None,
+        description="Corrupt held-out images at the end of training, for `corrupted_selection` and `corrupted_fpr`; "
+        "left out: none.",
     )
 
 
@@ -295,12 +309,7 @@ class Settings(Section):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return the settings that ``model_dump(mode="json", by_alias=True)`` wrote.
-
-        Raises:
-            UserError: the detector is unknown.
-            ValueError: a setting is missing, unknown or out of its range.
-        """
+        """Return settings written by ``model_dump(mode="json", by_alias=True)``, or raise UserError or ValueError."""
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
         return cls.model_validate({**content, "own": own})
 
@@ -326,21 +335,36 @@ class Study(Section):
         None, description="What is searched; left out: only the default of each detector is trained."
     )
     selection: Selection = Field(
-        "pseudo_anomalies",
-        description="How the winner is chosen: by the AUROC of validation images against pseudo-anomalies made from "
-        "them, or by the test AUROC (`oracle`; all results then say so).",
+        CRITERIA.default,
+        description="How the winner is chosen (docs/selection.md): by the AUROC of validation images against "
+        "pseudo-anomalies made from them, by another criterion without labels, or by the test AUROC (`oracle`; all "
+        "results then say so).",
+    )
+    choose: Literal["overall", "per_task"] = Field(
+        "overall",
+        description="One winner for all tasks, or one for each (`per_task`); attacks and gallery are of the best "
+        "configuration overall in both.",
+    )
+    expect: Expected = Field(
+        "unknown",
+        description="What anomalies are expected: small `defects` of the same thing, `other_objects`, or `unknown`. It "
+        "weights the kinds of pseudo-anomalies.",
+    )
+    kinds: Annotated[Many[KindName] | None, EachOnce] = Field(
+        None, min_length=1, description="Kinds of pseudo-anomalies that count in the selection; null: all."
     )
     references: Annotated[Many[DetectorName], EachOnce] = Field(
         CHEAP,
         description="Detectors to compare with: default settings, trained once per task, reported beside every AUROC.",
     )
     attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
+    corruptions: Corruptions | None = Field(None, description="Natural changes of the test images; left out: none.")
     resources: Resources = Field(Resources(), description="What one trial uses.")
     max_concurrent: int | None = Field(
         None,
         ge=1,
         json_schema_extra=unit("trials"),
-        description="Most trials or attacks at once; null: as many as the resources allow.",
+        description="Most trials, attacks or corruptions at once; null: as many as the resources allow.",
     )
     loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         (), description="Ray's loggers for every trial; each needs its own package."
@@ -362,6 +386,20 @@ class Study(Section):
         return Settings(detector=name, data=self.data, evaluate=self.evaluate, own=self.detectors[name])
 
     @model_validator(mode="after")
+    def _choosable(self) -> Study:
+        criterion, objectives = CRITERIA[self.selection], self.search.objectives if self.search else None
+        if objectives and (criterion.compares or self.choose == "per_task"):
+            what = f"selection: {self.selection}" if criterion.compares else "choose: per_task"
+            raise ValueError(f"{what} and search.objectives both choose the winner; leave one of them out")
+        once = [name for name, own in self.detectors.items() if own.epochs_wanted <= self.evaluate.every]
+        if criterion.repeated and len(self.seeds) == 1 and once:
+            raise ValueError(
+                f"selection: {self.selection} compares seeds, or evaluations along a training, and {once[0]} has one "
+                f"of each; give at least two seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _measured(self) -> Study:
         search = self.search
         if search is None:
@@ -375,6 +413,8 @@ class Study(Section):
             )
         if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:
             raise ValueError("robust objectives need evaluate.robust, for example {epsilon: 0.1}")
+        if any(name.startswith("corrupted_") for name in objectives) and self.evaluate.corrupted is None:
+            raise ValueError("corrupted objectives need evaluate.corrupted, for example {severity: 2}")
         if search.stopping is not None and not self.evaluate.selection:
             raise ValueError("search.stopping needs evaluate.selection: true, which it compares")
         return self

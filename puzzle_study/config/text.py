@@ -6,6 +6,7 @@ their own objects for tags, anchors and numbers, which a study file must not hav
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from puzzle_study.config import shipped
 from puzzle_study.config.types import Layer
-from puzzle_study.errors import UserError, cut, suggestion
+from puzzle_study.errors import UserError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -104,7 +106,7 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
         raw = path.read_bytes()
     except FileNotFoundError as error:
         beside = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise UserError(f"study file {path} does not exist{suggestion(path.name, beside)}") from error
+        raise UserError(f"study file {path} does not exist{shipped.hint(path, beside)}") from error
     except OSError as error:
         raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
@@ -126,6 +128,17 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
         raise UserError(f"{path} must contain settings such as `data:` and `train:`, got {kind_of(document)}")
     return document, {(): 1} | lines
+
+
+def plain(content: Mapping[str, Any]) -> Layer:
+    """Return a copy of what a study file would hold, given in Python, of plain data only."""
+    try:
+        copy: Layer = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"a study given in Python must hold texts, finite numbers, lists and dicts only ({error})"
+        ) from error
+    return copy
 
 
 def _parsed(text: str, place: Place, source: str, where: Callable[[int], str]) -> tuple[Any, dict[Place, int]]:

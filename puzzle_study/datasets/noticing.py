@@ -44,11 +44,7 @@ def lacking(data: config.Data) -> dict[str, str]:
 
 
 def notes(data: config.Data) -> list[str]:
-    """Return sentences on what is unusual about the images of ``data``; decodes up to 32 images.
-
-    Raises:
-        UserError: the files are missing, or a normal class does not exist.
-    """
+    """Return sentences on what is unusual about the images of ``data``; decodes up to 32 images."""
     found, by_kind = list[str](), dict[str, list[str]]()
     for name, what in lacking(data).items():
         by_kind.setdefault(what, []).append(name)
@@ -57,24 +53,25 @@ def notes(data: config.Data) -> list[str]:
         f"calibration and scoring need none"
         for what, names in by_kind.items()
     ]
-    info = DATASETS[data.name]
-    if info.channels == 3 and not data.grayscale:
-        paths = _training_files(loading.used_units(data).values())
-        pixels = [one for one in decode_all(paths, Sizing(SIDE, 3)) if not isinstance(one, UserError)]
-        if pixels and all((one_CHW == one_CHW[:1]).all() for one_CHW in pixels):
-            found.append(
-                f"the training images are gray but are read as colour (all channels are equal in {len(paths)} "
-                f"checked images); set data.grayscale: true to learn one channel"
-            )
+    if looked_at := gray_as_colour(data):
+        found.append(
+            f"the training images are gray but are read as colour (all channels are equal in "
+            f"{looked_at} checked images); set data.grayscale: true to learn one channel"
+        )
     return found
 
 
-def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
-    """Return the sizes of a task's training image files, from up to 32 of them; None without image files.
+def gray_as_colour(data: config.Data) -> int:
+    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray."""
+    if data.channels != 3:
+        return 0
+    paths = _training_files(loading.used_units(data).values())
+    pixels = [one for one in decode_all(paths, Sizing(SIDE, 3)) if not isinstance(one, UserError)]
+    return len(paths) if pixels and all((one_CHW == one_CHW[:1]).all() for one_CHW in pixels) else 0
 
-    Raises:
-        UserError: a file is missing or damaged.
-    """
+
+def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
+    """Return the sizes of a task's training image files, from up to 32 of them; None without image files."""
     units = finding.units(data.name, data.root)
     return OriginalSizes.of(_training_files([units.get(spec.normal_class) or units[""]]))
 

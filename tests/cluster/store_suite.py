@@ -172,7 +172,8 @@ class StoreSuite:
             assert (results.detector("a") / "weights.safetensors").read_text(encoding="utf-8") == "weights"
             write_json(results.attack_file("u"), {"format": RECORD_FORMAT, "rows": []})
             write_text(results.attack_file("u").with_suffix(".npz"), "images")
-        assert brought == ["attacks/u.npz", "attacks/u.json"]
+            write_json(results.corruption_file("v"), {"format": RECORD_FORMAT, "rows": []})
+        assert brought == ["attacks/u.npz", "attacks/u.json", "corruptions/v.json"]
 
     def test_that_the_study_is_finished_is_said_last(self, place: Place, brought: list[str]) -> None:
         results = Results(Path(place.root))
@@ -210,6 +211,6 @@ class StoreSuite:
         place.publish(finished=False)
         other = Results(tmp_path / "other" / "tiny")
         write_text(other.study_file, "name: tiny\nseeds: [1]\n")
-        with pytest.raises(UserError, match=r"other/tiny holds another study than .*/tiny; remove"):
+        with pytest.raises(UserError, match=r"other/tiny has another study than .*/tiny; remove"):
             Place.of(other, place.url).fetch()
         assert other.study_file.read_text(encoding="utf-8") == "name: tiny\nseeds: [1]\n"

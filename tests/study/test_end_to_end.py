@@ -22,11 +22,13 @@ FILES = (
     "trials.csv",
     "epochs.parquet",
     "attacks.csv",
+    "corruptions.csv",
     "summary.csv",
     "gallery.npz",
     "report/index.html",
     "best/3/weights.safetensors",
     "best/3/detector.json",
+    "best/3/MODEL_CARD.md",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
 
@@ -43,6 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
     # Two of three are done: a training among them has told how fast trainings are.
     assert re.search(r"^trials 2/3 · about .* left", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^attacks 1/\d+ · about .* left", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^corruptions 4/4$", done.stdout, re.MULTILINE), done.stdout
     return folder
 
 
@@ -53,6 +56,7 @@ def tables(results: Path) -> dict[str, pd.DataFrame]:
         "epochs": pd.read_parquet(results / "epochs.parquet"),
         "summary": pd.read_csv(results / "summary.csv"),
         "attacks": pd.read_csv(results / "attacks.csv").drop(columns="seconds"),
+        "corruptions": pd.read_csv(results / "corruptions.csv"),
     }
 
 
@@ -75,6 +79,10 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     attacks = pd.read_csv(results / "attacks.csv")
     assert set(attacks.attack) == {"attack1", "attack2"}
     assert set(attacks.method) == {"fgsm", "noise"}
+    corruptions = pd.read_csv(results / "corruptions.csv")
+    assert list(corruptions.corruption) == ["none", "shift"] * 2
+    assert set(corruptions.detector) == {"puzzle_ae", "nearest_neighbour"}
+    assert '<section id="corruptions">' in (results / "report" / "index.html").read_text(encoding="utf-8")
     environment = json.loads((results / "environment.json").read_text(encoding="utf-8"))
     assert environment["finished"] is not None
     assert environment["versions"]["torch"]
@@ -133,7 +141,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
     process.send_signal(number)
     out, err = process.communicate(timeout=90)
     assert process.returncode == code, out + err
-    assert "go on with --resume" in out
+    assert "continue with --resume" in out
     assert any(results.glob("checkpoints/*/epoch-*.pt"))
     assert not any(path.name.endswith(".part") for path in results.glob("records/*"))
 
