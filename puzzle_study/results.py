@@ -46,6 +46,8 @@ class Results:
         self.attacks_file = root / "attacks.csv"
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
+        self.certified_file = root / "certified.csv"
+        self.smallest_file = root / "smallest_epsilon.csv"
         self.summary_file = root / "summary.csv"
         self.selection_file = root / "selection.csv"
         self.best = root / "best"
@@ -57,6 +59,11 @@ class Results:
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
         self._unit_records: dict[Path, dict[str, Any]] = {}
+
+    @property
+    def attack_tables(self) -> tuple[Path, ...]:
+        """Return the tables of the attack stage, the first of which every study with attacks has."""
+        return self.attacks_file, self.matrix_file, self.transfer_file, self.smallest_file, self.certified_file
 
     def name(self, path: Path) -> str:
         """Return a path's name below the folder, with slashes."""
@@ -86,6 +93,10 @@ class Results:
         """Return the path of the record of an attack unit."""
         return self.root / "attacks" / f"{key}.json"
 
+    def attacked_images_file(self, key: str) -> Path:
+        """Return where the perturbed images of a unit of the attack stage are, if all are kept."""
+        return self.root / "attacks" / f"{key}.images.npz"
+
     def corruption_file(self, key: str) -> Path:
         """Return where the record of one unit of the stage of corruptions is."""
         return self.root / "corruptions" / f"{key}.json"
@@ -108,10 +119,7 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of an attack unit, or None if it is missing or damaged.
-
-        It is read only once, because its key determines its content.
-        """
+        """Return an attack unit's record, read once because its key determines it; None if missing or damaged."""
         return self._unit_record(self.attack_file(key))
 
     def corruption_record(self, key: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from puzzle_study.config.search import Racing as Racing
 from puzzle_study.config.search import Search as Search
 from puzzle_study.config.search import Stopping as Stopping
 from puzzle_study.config.study import Attacks as Attacks
+from puzzle_study.config.study import Certify as Certify
 from puzzle_study.config.study import Data as Data
 from puzzle_study.config.study import Evaluate as Evaluate
 from puzzle_study.config.study import Resources as Resources

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from puzzle_study.datasets import Task
 
 
-def chosen_images(task: Task, max_images: int | None) -> tuple[Tensor, Tensor]:
-    """Return the chosen test images of a task if not all are used, and their labels.
+def chosen_images(task: Task, max_images: int | None, *, balanced: bool = False) -> tuple[Tensor, Tensor]:
+    """Return a task's test images for evaluation or attack, and their labels.
 
-    Args:
-        task: the task; the choice depends only on its test images.
-        max_images: at most this many, at least 2, in proportion from each class; None: all. If the test has normal and
-            anomalous images, the choice has both.
+    At most ``max_images``, at least 2, are drawn in proportion from each class; None: all. If the test has normal and
+    anomalous images, the choice has both; ``balanced`` takes equally many of each, at most half of ``max_images``. The
+    choice depends only on the test images.
     """
+    normal, anomalous = int((~task.labels.bool()).sum()), int(task.labels.sum())
+    if balanced and min(normal, anomalous) > 0:
+        return chosen_of_each_side(task, min(normal, anomalous, (max_images or len(task.test)) // 2 or 1))
     if max_images is None or max_images >= len(task.test):
         return task.test, task.labels
     if max_images < len(set(task.test_classes)):

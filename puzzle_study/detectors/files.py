@@ -115,11 +115,7 @@ def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> No
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of ``detector.json``.
-
-    Raises:
-        UserError: the file is missing, not JSON, or from another version.
-    """
+    """Return the content of ``detector.json``; UserError if it is missing, not JSON, or from another version."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md beside each of the winner's detectors: its data, numbers, threshold and limits, from the records."""
+"""MODEL_CARD.md beside each of the winner's detectors: data, numbers, threshold and limits, from the records."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
 
     Args:
         results: a study whose tables and ``best/`` are written.
-        environment: what ``environment.json`` will say.
+        environment: future content of ``environment.json``.
 
     Raises:
         UserError: a record or an error matrix is missing or damaged.
@@ -108,7 +108,7 @@ def card(data: StudyData, folder: Path) -> str:
 
 
 def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
-    """Return what the detector is, and how the study came to it."""
+    """Return what the detector is, and how the study chose it."""
     selection = record.value(winner.reading, "selection")
     by_auroc = data.ranks_by_selection and not data.criterion.compares and data.objectives[0] == "selection"
     shown = selection is not None and not math.isnan(selection) and by_auroc
@@ -147,7 +147,7 @@ def _of_ensemble(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _threshold(winner: Choice, record: Record, scores: TrialScores | None) -> dict[str, Any]:
-    """Return the threshold for 5 % false alarms, and what it does on the test images."""
+    """Return the threshold for 5 % false alarms, and its effect on the test images."""
     calibration = None if scores is None else Calibration(np.sort(scores.validation))
     return {
         "threshold": None if calibration is None else significant(calibration.threshold(FALSE_POSITIVE_RATE), 4),
@@ -184,18 +184,18 @@ def _attacks(data: StudyData, key: str) -> Iterator[tuple[str, str, str]]:
         return
     rows = data.attacks[(data.attacks["trial"] == key) & (data.attacks["method"] != NOISE)].dropna(subset=["auroc"])
     for place, part in rows.groupby("attack", sort=False):
-        worst = part.loc[part["auroc"].idxmin()]
+        worst = part.iloc[int(part["auroc"].argmin())]
         value = _auroc(worst["auroc"], worst["auroc_low"], worst["auroc_high"])
         yield f"{place}, {worst['method']}, target {worst['target']}", significant(worst["epsilon"]), value
 
 
 def _limits(data: StudyData, record: Record, winner: Choice) -> Iterator[str]:
-    """Yield what the detector is not good for, as far as the study knows."""
+    """Yield the detector's limits, as far as the study knows."""
     yield "Meant for images taken like the training images: same camera, light, distance and size."
-    yield "Whatever was not among the training images is an anomaly to it, harmless or not."
+    yield "Everything that was not among the training images is an anomaly to it, harmless or not."
     validation = record.measured["n_validation"]
     if 1 / (validation + 1) > FALSE_POSITIVE_RATE:
-        yield f"The threshold rests on {validation} images only; more normal images make it hold."
+        yield f"The threshold rests on only {validation} images; more normal images would make it more reliable."
     auroc = record.value(winner.reading, "auroc")
     if auroc is not None and auroc < 0.5:
         yield "On the test images anomalies score lower than normal images. Do not use it."
@@ -213,5 +213,5 @@ def _auroc(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def _plain(text: object) -> str:
-    """Return text that is one line and nothing else in Markdown: names come from folders."""
+    """Return text as one line without Markdown syntax, because names come from folders."""
     return re.sub(r"[`|<>*\[\]\\]", "_", " ".join(str(text).split()))

@@ -33,6 +33,7 @@ OF_ATTACKS = (
     *("configuration", "label", "trial", "dataset", "normal_class", "error", "attack", "method", "epsilon"),
     *("auroc", "auroc_low", "auroc_high", "auroc_clean", "images"),
 )
+OF_VICTIM = ("configuration", "label", "trial", "dataset", "normal_class", "aggregation", "error")
 OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
 NEEDED = {
     "trials_file": OF_TRIALS,
@@ -47,9 +48,17 @@ NEEDED = {
         *(f"{name}{end}" for name in ("auroc", "flagged_normal", "flagged_anomalous") for end in ("", "_low", "_high")),
     ),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
+    "smallest_file": (*OF_VICTIM, "method", "epsilon", "anomalous", "epsilon_image", "epsilon_half"),
+    "certified_file": (
+        *(*OF_VICTIM, "sigma", "samples", "alpha", "target", "images", "radius"),
+        *("auroc", "auroc_smoothed", "flagged_normal", "flagged_anomalous"),
+    ),
 }
 """Columns that a table needs, by the name of its path in ``Results``."""
-CHANGED = ("attacks_file", "matrix_file", "transfer_file", "corruptions_file")
+CHANGED = (
+    *("attacks_file", "matrix_file", "transfer_file", "smallest_file", "certified_file"),
+    "corruptions_file",
+)
 """Tables of changed test images, which a study may lack."""
 OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
@@ -79,7 +88,7 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
     changed = {name: _optional(results, name) for name in CHANGED}
     repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
-    attacks, matrix, transfer, corruptions = (
+    attacks, matrix, transfer, smallest, certified, corruptions = (
         None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in changed.values()
     )
     # A column of true, false and empty cells is read as text; empty means not complete.
@@ -95,6 +104,8 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         attacks=attacks,
         aggregation_matrix=matrix,
         transfer=transfer,
+        smallest=smallest,
+        certified=certified,
         corruptions=corruptions,
         gallery=_gallery(results),
     )

@@ -91,8 +91,9 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``corruptions`` and
-    ``gallery`` are None if the study has none. Tables of attacks and corruptions include each task's repeat.
+    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (ε of each
+    image), ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and
+    corruptions include each task's repeat.
     """
 
     results: Results
@@ -105,6 +106,8 @@ class StudyData:
     attacks: pd.DataFrame | None
     aggregation_matrix: pd.DataFrame | None
     transfer: pd.DataFrame | None
+    smallest: pd.DataFrame | None
+    certified: pd.DataFrame | None
     corruptions: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
     memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)

@@ -143,6 +143,8 @@ class _Run:
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
         made += [results.corruptions_file] if self.file.study.corruptions is not None else []
+        made += [results.smallest_file] if attacks is not None and attacks.smallest else []
+        made += [results.certified_file] if attacks is not None and attacks.certify is not None else []
         if winner is not None:
             made += [*best.files(self.plan, results), results.gallery_file]
         return [*made, results.report_file]

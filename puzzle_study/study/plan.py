@@ -111,10 +111,7 @@ class Plan:
         )
 
     def ended(self) -> bool:
-        """Return whether every trial has a record, or needs none because its configuration was given up.
-
-        This chooses what comes next, and so reads the existing records.
-        """
+        """Return whether every trial has a record or needs none; chooses what comes next and reads existing records."""
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:

@@ -38,6 +38,8 @@ class Rival:
 @section("detectors", "Detectors")
 def build(data: StudyData) -> Blocks:
     if not data.compares_detectors:
+        # References that were attacked are points beside the study's own detector.
+        yield _robustness_figure(compared(data))
         return
     rivals = compared(data)
     yield _table(data, rivals)
