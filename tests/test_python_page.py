@@ -41,7 +41,7 @@ def test_a_trial_that_is_not_there_and_a_folder_without_a_study_are_one_sentence
     assert study.detector(key).detector_.name == "nearest_neighbour"
     assert study.attacks.empty
     assert len(study.epochs) == 4
-    with pytest.raises(UserError, match=r"holds no study \(study.yaml is missing\); give results/NAME"):
+    with pytest.raises(UserError, match=r"has no study \(study.yaml is missing\); give results/NAME"):
         puzzle_study.StudyResults(tmp_path)
 
 
