@@ -15,6 +15,7 @@ COMMANDS = {
     "report": ("puzzle_study.report:main", "Rebuild the report of a study, or compare studies."),
     "attack": ("puzzle_study.attack:main", "Attack finished detectors."),
     "score": ("puzzle_study.score:main", "Score images with a finished detector, or export it."),
+    "serve": ("puzzle_study.serve:main", "Score images on a local web page."),
     "detectors": ("puzzle_study.detectors.__main__:main", "List all detectors."),
     "data": ("puzzle_study.data:main", "List, fetch and check data sets."),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -40,3 +41,10 @@ def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Comm
         return click.version_option(__version__, prog_name="puzzle_study")(made)
 
     return decorate
+
+
+def no_nan(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Refuse nan as a share, which is never outside a range: a callback of options."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a share between 0 and 1")
+    return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.cli import command
+from puzzle_study.cli import command, no_nan
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,13 +26,6 @@ Examples:
 """
 
 
-def _rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Refuse nan, which is never outside a range."""
-    if math.isnan(value):
-        raise click.BadParameter("nan is not a share between 0 and 1")
-    return value
-
-
 @command(epilog=EXAMPLE)
 @click.argument("detector", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path())
@@ -42,7 +34,7 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float) -> f
     type=click.FloatRange(0, 1, max_open=True),
     default=0.05,
     show_default=True,
-    callback=_rate,
+    callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Table; without it standard output.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -39,7 +41,7 @@ def test_every_study_of_the_repository_is_listed_with_what_it_is() -> None:
     for name, title in rows:
         text = (ROOT / "studies" / f"{name}.yaml").read_text(encoding="utf-8")
         assert text.startswith(f"# {title[:60]}")
-        assert 10 < len(title) < 100
+        assert 10 < len(title) < 120
 
 
 @pytest.mark.parametrize("name", ["digits", "folder", "detectors_mnist", "paper/table02_mvtec"])
@@ -110,6 +112,27 @@ def test_the_help_of_each_command_has_an_example(name: str) -> None:
     said = call(name, "--help").output
     assert "Example" in said
     assert f"puzzle-study {name}" in said
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    def completed(words: str, position: int) -> str:
+        env = {"_PUZZLE_STUDY_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)}
+        return CliRunner().invoke(main, prog_name="puzzle-study", env=env).output
+
+    assert completed("puzzle-study sc", 1) == "plain,score\n"
+    assert completed("puzzle-study score --wa", 2) == "plain,--watch\n"
+    assert "_PUZZLE_STUDY_COMPLETE=bash_source puzzle-study" in (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_exist_with_their_options() -> None:
+    page = (ROOT / "docs" / "using.md").read_text(encoding="utf-8")
+    lines = [shlex.split(line, comments=True) for line in page.splitlines() if line.startswith("puzzle-study ")]
+    assert {words[1] for words in lines} == {"list", "tune", "init", "score", "serve"}
+    for _, name, *words in lines:
+        found = main.get_command(click.Context(main), name)
+        assert found is not None
+        options = {option for parameter in found.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options
 
 
 def test_a_wheel_holds_the_studies(tmp_path: Path) -> None:

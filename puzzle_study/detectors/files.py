@@ -17,7 +17,7 @@ from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
@@ -71,7 +71,8 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
 
 def _restored(folder: Path) -> Detector:
     content = read_description(folder)
-    kind = DETECTORS[str(content.get("detector"))]
+    name = str(content.get("detector"))
+    kind = COMPOSED[name] if name in COMPOSED else DETECTORS[name]
     try:
         shape = Shape(**{name: int(size) for name, size in content["image"].items()})
         reading = Reading(**content["reading"])

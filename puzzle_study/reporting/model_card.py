@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,22 +16,26 @@ import yaml
 import puzzle_study
 from puzzle_study import config
 from puzzle_study.config.types import Reading
+from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.datasets.original_sizes import OriginalSizes
 from puzzle_study.detectors.files import read_description
-from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration, flagged_shares
 from puzzle_study.inference.locating import detectors_in
 from puzzle_study.io import write_text
 from puzzle_study.reporting import reading
 from puzzle_study.reporting.cells import share, significant
 from puzzle_study.reporting.page import template
-from puzzle_study.reporting.scores import test_scores
+from puzzle_study.reporting.scores import TrialScores, ensemble_scores, test_scores
+from puzzle_study.reporting.study_data import Choice
 from puzzle_study.results import MODEL_CARD
+from puzzle_study.statistics import metrics
 from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.worth import judged
 
 if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import Choice, StudyData
+    from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
 NUMBERS = {
@@ -57,12 +62,21 @@ def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
 
 
 def card(data: StudyData, folder: Path) -> str:
-    """Return the card of one of the winner's detectors."""
+    """Return the card of a winner's detector, or of an ensemble with its members."""
     described = read_description(folder)
-    key, winner = str(described.get("trial")), data.winner
+    key = str(described.get("trial"))
     record = read_record(data.results, key)
-    if record is None or winner is None:
+    if record is None:
         raise UserError(f"records/{key}.json is missing or damaged; train it again with --resume")
+    if data.study is not None:
+        record = judged(record, kind_weights(data.study.expect, data.study.kinds))
+    own = Reading(**described["reading"])
+    winner = Choice(str(described["configuration"]), record.spec.detector, own.aggregation, own.error)
+    members = described.get("members", [])
+    scores = ensemble_scores(data, described) if members else test_scores(data, key, winner)
+    if members and scores is not None:
+        record = _blended(record, scores, own, len(members))
+    settings = {"detector": winner.detector, **described["settings"]["own"]}
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, loader=jinja2.FunctionLoader(template)
     )
@@ -71,9 +85,10 @@ def card(data: StudyData, folder: Path) -> str:
     n_test, n_anomalies = record.tested
     content = {
         **_chosen(data, winner, record),
-        **_threshold(data, winner, record),
+        **(_of_ensemble(described) if members else {}),
+        **_threshold(winner, record, scores),
         "folder": f"results/{_plain(data.results.root.name)}/best/{folder.name}",
-        "maps": DETECTORS[record.spec.detector].traits.maps,
+        "maps": DETECTORS[record.spec.detector].traits.maps and not members,
         "n_train": record.measured["n_train"],
         "n_validation": record.measured["n_validation"],
         "n_test": n_test,
@@ -85,9 +100,9 @@ def card(data: StudyData, folder: Path) -> str:
         "numbers": list(_numbers(record, winner.reading)),
         "lacks": data.lacking(data.trials[data.trials["trial"] == key]),
         "references": list(_references(data, record)),
-        "attacks": list(_attacks(data, key)),
+        "attacks": [] if members else list(_attacks(data, key)),
         "limits": list(_limits(data, record, winner)),
-        "settings": yaml.safe_dump({"detector": winner.detector, **described["settings"]["own"]}, sort_keys=False),
+        "settings": yaml.safe_dump({"members": members} if members else settings, sort_keys=False),
     }
     return re.sub(r"\n{3,}", "\n\n", environment.get_template("MODEL_CARD.md.jinja").render(content))
 
@@ -95,7 +110,8 @@ def card(data: StudyData, folder: Path) -> str:
 def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
     """Return what the detector is, and how the study chose it."""
     selection = record.value(winner.reading, "selection")
-    shown = selection is not None and not math.isnan(selection) and data.ranks_by_selection
+    by_auroc = data.ranks_by_selection and not data.criterion.compares and data.objectives[0] == "selection"
+    shown = selection is not None and not math.isnan(selection) and by_auroc
     return {
         "title": winner.title,
         "source": DETECTORS[winner.detector].source,
@@ -115,9 +131,23 @@ def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
     }
 
 
-def _threshold(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
+def _blended(record: Record, scores: TrialScores, own: Reading, members: int) -> Record:
+    """Return the record of an ensemble's first member with the ensemble's numbers."""
+    evaluation = metrics.evaluate(scores.test, scores.labels)
+    values = asdict(evaluation) if evaluation else {}
+    values |= flagged_shares(scores.validation, scores.test, scores.labels)
+    return replace(record, metrics={own.error: {own.aggregation: values}}, measured={**record.measured, "k": members})
+
+
+def _of_ensemble(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs in the card of an ensemble."""
+    titles = [DETECTORS[member["detector"]].title for member in described["described"]["members"]]
+    kind = COMPOSED[described["detector"]]
+    return {"title": f"{kind.title} of {', '.join(titles)}", "source": kind.source, "selection": ""}
+
+
+def _threshold(winner: Choice, record: Record, scores: TrialScores | None) -> dict[str, Any]:
     """Return the threshold for 5 % false alarms, and its effect on the test images."""
-    scores = test_scores(data, record.spec.key, winner)
     calibration = None if scores is None else Calibration(np.sort(scores.validation))
     return {
         "threshold": None if calibration is None else significant(calibration.threshold(FALSE_POSITIVE_RATE), 4),
@@ -154,7 +184,7 @@ def _attacks(data: StudyData, key: str) -> Iterator[tuple[str, str, str]]:
         return
     rows = data.attacks[(data.attacks["trial"] == key) & (data.attacks["method"] != NOISE)].dropna(subset=["auroc"])
     for place, part in rows.groupby("attack", sort=False):
-        worst = part.loc[part["auroc"].idxmin()]
+        worst = part.iloc[int(part["auroc"].argmin())]
         value = _auroc(worst["auroc"], worst["auroc_low"], worst["auroc_high"])
         yield f"{place}, {worst['method']}, target {worst['target']}", significant(worst["epsilon"]), value
 

@@ -85,7 +85,7 @@ def test_a_card_of_a_test_without_anomalies_says_so_and_has_the_false_alarms(dat
     path.write_text(json.dumps(record), encoding="utf-8")
     data.trials.loc[data.trials["trial"] == key, "n_anomalies"] = 0
     text = model_card.card(data, folder)
-    assert "Nothing: no anomalous test images. How many anomalies it finds is unknown." in text
+    assert "Nothing: no anomalies in the test images. How many anomalies it finds is unknown." in text
     assert "it flags 12.5 % of the normal ones" in text
     assert "None" not in text
 
