@@ -8,7 +8,7 @@ import io
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +21,7 @@ from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
+from puzzle_study.inference.drift import Appearance, Change, Watch
 from puzzle_study.inference.progress import Bar
 from puzzle_study.io import replacing
 
@@ -29,12 +30,16 @@ COLUMNS = ("path", "score", "percentile", "flagged", "error")
 
 @dataclass
 class Outcome:
-    """How many images were scored, flagged, could not be read, and differ in size from those of the training."""
+    """How many images were scored, flagged, could not be read, and differ in size from those of the training.
+
+    ``changes`` tell in what the images as a whole differ from the validation images.
+    """
 
     scored: int = 0
     flagged: int = 0
     unreadable: int = 0
     far: int = 0
+    changes: list[Change] = field(default_factory=list)
 
 
 class FileScorer:
@@ -45,12 +50,19 @@ class FileScorer:
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
         sizes: of the original training images, to which others are compared; None: unknown.
+        appearance: of the validation images, to which others are compared; None: unknown.
     """
 
     def __init__(
-        self, detector: Detector, rate: float, overlays: Path | None = None, sizes: OriginalSizes | None = None
+        self,
+        detector: Detector,
+        rate: float,
+        overlays: Path | None = None,
+        sizes: OriginalSizes | None = None,
+        appearance: Appearance | None = None,
     ) -> None:
-        self.detector, self.rate, self.overlays, self.sizes = detector, rate, overlays, sizes
+        self.detector, self.rate, self.overlays = detector, rate, overlays
+        self.sizes, self.appearance = sizes, appearance
         self.calibration = Calibration.of(detector)
         self.threshold = self.calibration.threshold(rate)
 
@@ -66,14 +78,16 @@ class FileScorer:
         pictures = overlay.targets(paths, self.overlays) if self.overlays else {}
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow(COLUMNS)
-        outcome = Outcome()
+        outcome, watch = Outcome(), Watch(self.calibration, self.appearance)
         for chunk in streaming.chunks(paths, sizing):
+            images_NCHW = chunk.images_NCHW.to(self.detector.device)
             if self.overlays is None:
-                error_NK = self.detector.error_matrix(chunk.images_NCHW)
+                error_NK = self.detector.error_matrix(images_NCHW)
             else:
-                error_NK, map_NHW = self.detector.maps(chunk.images_NCHW)
+                error_NK, map_NHW = self.detector.maps(images_NCHW)
                 self._draw(chunk.readable, map_NHW, pictures)
             score_N = self.detector.scores(error_NK).double().cpu().numpy()
+            watch.add(images_NCHW, score_N)
             flagged_N = score_N > self.threshold
             judged = zip(score_N, self.calibration.percentile(score_N), flagged_N, strict=True)
             for path, error in zip(chunk.paths, chunk.errors, strict=True):
@@ -89,6 +103,7 @@ class FileScorer:
             outcome.flagged += int(flagged_N.sum())
             outcome.far += sum(map(self._is_far, chunk.readable))
             outcome.unreadable += len(chunk.paths) - len(score_N)
+        outcome.changes = watch.changes(self.rate)
         return outcome
 
     def _is_far(self, path: Path) -> bool:

@@ -27,6 +27,7 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_g
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import flagged_shares
+from puzzle_study.inference.drift import Appearance
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
@@ -149,7 +150,7 @@ def _fit_and_score(
             by_norm[reading.error][reading.aggregation] |= values
     for reading, located in measure_maps(detector, task).items():
         by_norm[reading.error][reading.aggregation] |= located
-    _save(detector, spec, results.detector(spec.key))
+    _save(detector, spec, results.detector(spec.key), Appearance.of(validation))
     epochs = following.epochs
     measured = {
         "epochs": epochs,
@@ -182,11 +183,16 @@ def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str,
     return {name: error_NK.cpu().numpy() for name, error_NK in matrices.items()}
 
 
-def _save(detector: Detector, spec: TrialSpec, folder: Path) -> None:
-    """Write a detector with what it was trained on."""
+def _save(detector: Detector, spec: TrialSpec, folder: Path, appearance: Appearance) -> None:
+    """Write a detector with what it was trained on, and how its validation images look."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = datasets.training_sizes(spec.settings.data, spec.task)
-    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
+    about = {
+        "trial": spec.key,
+        "configuration": spec.configuration,
+        "original_sizes": asdict(sizes) if sizes else None,
+        "appearance": asdict(appearance),
+    }
     files.save(detector, folder, spec.to_json() | about)
 
 
