@@ -39,6 +39,7 @@ class Results:
         self.environment_file = root / "environment.json"
         self.trials_file = root / "trials.csv"
         self.epochs_file = root / "epochs.parquet"
+        self.corruptions_file = root / "corruptions.csv"
         self.attacks_file = root / "attacks.csv"
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
@@ -51,7 +52,7 @@ class Results:
         self.gallery_file = root / "gallery.npz"
         self.logs = root / "logs"
         self.lock_file = root / ".lock"
-        self._attacks: dict[str, dict[str, Any]] = {}
+        self._unit_records: dict[Path, dict[str, Any]] = {}
 
     def name(self, path: Path) -> str:
         """Return a path's name below the folder, with slashes."""
@@ -81,6 +82,10 @@ class Results:
         """Return where the record of one unit of the attack stage is."""
         return self.root / "attacks" / f"{key}.json"
 
+    def corruption_file(self, key: str) -> Path:
+        """Return where the record of one unit of the stage of corruptions is."""
+        return self.root / "corruptions" / f"{key}.json"
+
     def record(self, trial: str) -> dict[str, Any] | None:
         """Return a trial's record, or None if there is none that can be read whole."""
         return _read_record(self.record_file(trial))
@@ -103,9 +108,16 @@ class Results:
 
         It is read once: what lies under a key is determined by that key.
         """
-        if key not in self._attacks and (record := _read_record(self.attack_file(key))) is not None:
-            self._attacks[key] = record
-        return self._attacks.get(key)
+        return self._unit_record(self.attack_file(key))
+
+    def corruption_record(self, key: str) -> dict[str, Any] | None:
+        """Return the record of a unit of the stage of corruptions, as :meth:`attack_record` does."""
+        return self._unit_record(self.corruption_file(key))
+
+    def _unit_record(self, path: Path) -> dict[str, Any] | None:
+        if path not in self._unit_records and (record := _read_record(path)) is not None:
+            self._unit_records[path] = record
+        return self._unit_records.get(path)
 
     def environment(self) -> dict[str, Any]:
         """Return the content of environment.json, or nothing if it cannot be read whole."""

@@ -3,6 +3,8 @@
 The classes are light: they import neither torch nor Ray. What reads and checks a file stands in modules of its own.
 """
 
+from puzzle_study.config.corruptions import Corrupted as Corrupted
+from puzzle_study.config.corruptions import Corruptions as Corruptions
 from puzzle_study.config.search import AXIS_KINDS as AXIS_KINDS
 from puzzle_study.config.search import NEED_TEST_LABELS as NEED_TEST_LABELS
 from puzzle_study.config.search import Axis as Axis

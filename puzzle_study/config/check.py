@@ -10,6 +10,7 @@ from puzzle_study.config import forms
 from puzzle_study.config.axes import Values, combinations, cycle, value_at
 from puzzle_study.config.forms import Form
 from puzzle_study.config.types import Rule
+from puzzle_study.corruptions.registry import misfit
 from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ def check_search(file: StudyFile) -> None:
     for name, axis in search.space.items():
         if axis.when:
             _check_condition(file, name, axis)
+
+
+def check_corruptions(file: StudyFile) -> None:
+    """Refuse corruptions that cannot be made of the study's images."""
+    study = file.study
+    named = {
+        "corruptions.kinds": (study.corruptions.kinds or ()) if study.corruptions else (),
+        "evaluate.corrupted.kinds": study.evaluate.corrupted.kinds if study.evaluate.corrupted else (),
+    }
+    for setting, kinds in named.items():
+        for kind in kinds:
+            if (problem := misfit(kind, study.data.channels)) is not None:
+                raise UserError(f"{problem}; leave it out of `{setting}` ({file.where_set([setting])})")
 
 
 def check_rules(file: StudyFile) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from puzzle_study import config
 from puzzle_study.config import forms, layers, text
 from puzzle_study.config.axes import with_detector_axis
-from puzzle_study.config.check import check_rules, check_search
+from puzzle_study.config.check import check_corruptions, check_rules, check_search
 from puzzle_study.config.forms import Form, Tree
 from puzzle_study.config.paths import with_absolute_paths
 from puzzle_study.config.text import Origin, Place, dotted
@@ -101,6 +101,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
     file = _read_file(path, quick=quick, assignments=assignments)
     check_search(file)
     check_rules(file)
+    check_corruptions(file)
     return file
 
 

@@ -11,6 +11,8 @@ from puzzle_study.config.types import ConfigurationCount, Many, Scalar, Section,
 Objective = Literal[
     "selection",
     "robust_selection",
+    "corrupted_selection",
+    "corrupted_fpr",
     "auroc",
     "robust_auroc",
     "average_precision",

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
+from puzzle_study.config.corruptions import Corrupted, Corruptions
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
     AttackSteps,
@@ -105,6 +106,11 @@ class Data(Section):
     )
     split_seed: Seed = Field(0, description="Seed of every random split and draw of the data.")
 
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return 1 if self.grayscale else int(DATASETS[self.name].channels)
+
 
 class Evaluate(Section):
     """The test AUROC during training; it never influences training or selection."""
@@ -124,6 +130,11 @@ class Evaluate(Section):
     )
     robust: Robust | None = Field(
         None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
+    )
+    corrupted: Corrupted | None = Field(
+        None,
+        description="Corrupt held-out images at the end of training, for `corrupted_selection` and `corrupted_fpr`; "
+        "left out: none.",
     )
 
 
@@ -283,12 +294,13 @@ class Study(Section):
         description="Detectors to compare with: default settings, trained once per task, reported beside every AUROC.",
     )
     attacks: Attacks | None = Field(None, description="Test-time attacks; left out: none.")
+    corruptions: Corruptions | None = Field(None, description="Natural changes of the test images; left out: none.")
     resources: Resources = Field(Resources(), description="What one trial uses.")
     max_concurrent: int | None = Field(
         None,
         ge=1,
         json_schema_extra=unit("trials"),
-        description="Most trials or attacks at once; null: as many as the resources allow.",
+        description="Most trials, attacks or corruptions at once; null: as many as the resources allow.",
     )
     loggers: Many[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         (), description="Ray's loggers for every trial; each needs its own package."
@@ -323,6 +335,8 @@ class Study(Section):
             )
         if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:
             raise ValueError("robust objectives need evaluate.robust, for example {epsilon: 0.1}")
+        if any(name.startswith("corrupted_") for name in objectives) and self.evaluate.corrupted is None:
+            raise ValueError("corrupted objectives need evaluate.corrupted, for example {severity: 2}")
         if search.stopping is not None and not self.evaluate.selection:
             raise ValueError("search.stopping needs evaluate.selection: true, which it compares")
         return self

@@ -16,7 +16,7 @@ from puzzle_study.datasets.task import SplitSizes, Task, TaskSpec
 
 if TYPE_CHECKING:
     from puzzle_study.datasets.loading import fingerprint, load_task, split_sizes, task_specs
-    from puzzle_study.datasets.noticing import lacking, notes, training_sizes
+    from puzzle_study.datasets.noticing import gray_as_colour, lacking, notes, training_sizes
     from puzzle_study.datasets.protocols import stratified
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Task",
     "TaskSpec",
     "fingerprint",
+    "gray_as_colour",
     "lacking",
     "load_task",
     "notes",
@@ -34,7 +35,9 @@ __all__ = [
     "task_specs",
     "training_sizes",
 ]
-_MODULES = {"lacking": "noticing", "notes": "noticing", "training_sizes": "noticing", "stratified": "protocols"}
+_MODULES = dict.fromkeys(("gray_as_colour", "lacking", "notes", "training_sizes"), "noticing") | {
+    "stratified": "protocols"
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -105,8 +105,7 @@ def _unit(data: config.Data, spec: TaskSpec) -> Unit:
 
 
 def _sizing(data: config.Data) -> Sizing:
-    info = DATASETS[data.name]
-    return Sizing(size=data.size or info.size, channels=1 if data.grayscale else info.channels)
+    return Sizing(size=data.size or DATASETS[data.name].size, channels=data.channels)
 
 
 def _tensor(images_NCHW: Bytes) -> torch.Tensor:

@@ -57,16 +57,25 @@ def notes(data: config.Data) -> list[str]:
         f"calibration and scoring need none"
         for what, names in by_kind.items()
     ]
-    info = DATASETS[data.name]
-    if info.channels == 3 and not data.grayscale:
-        paths = _training_files(loading.used_units(data).values())
-        pixels = [one for one in decode_all(paths, Sizing(SIDE, 3)) if not isinstance(one, UserError)]
-        if pixels and all((one_CHW == one_CHW[:1]).all() for one_CHW in pixels):
-            found.append(
-                f"the training images are gray but are read as colour (all channels are equal in the {len(paths)} "
-                f"that were looked at); set data.grayscale: true, so that one channel is learnt"
-            )
+    if looked_at := gray_as_colour(data):
+        found.append(
+            f"the training images are gray but are read as colour (all channels are equal in the {looked_at} "
+            f"that were looked at); set data.grayscale: true, so that one channel is learnt"
+        )
     return found
+
+
+def gray_as_colour(data: config.Data) -> int:
+    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray.
+
+    Raises:
+        UserError: the files are not there, or a normal class does not exist.
+    """
+    if data.channels != 3:
+        return 0
+    paths = _training_files(loading.used_units(data).values())
+    pixels = [one for one in decode_all(paths, Sizing(SIDE, 3)) if not isinstance(one, UserError)]
+    return len(paths) if pixels and all((one_CHW == one_CHW[:1]).all() for one_CHW in pixels) else 0
 
 
 def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:

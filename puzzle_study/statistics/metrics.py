@@ -97,6 +97,14 @@ def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, seed: int, resamples: 
     return float(low), float(high)
 
 
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """Return the ends of Wilson's interval for a share of n ≥ 1 images at 95 % confidence (Wilson, 1927)."""
+    from scipy.stats import binomtest
+
+    ends = binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
 def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: int = 1000) -> Evaluation | None:
     """Return all metrics of one test set, or None if it has no normal or no anomalous images."""
     score_N, label_N = _vectors(scores, labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -14,22 +13,14 @@ from puzzle_study import config
 from puzzle_study.attacks.flags import compared, control
 from puzzle_study.attacks.specs import AttackSpec, attack_specs, fits, measured_as
 from puzzle_study.config import Reading
-from puzzle_study.detectors.devices import claim_cpus, granted_device
-from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
-from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
-from puzzle_study.study.nodes import places
 from puzzle_study.study.plan import Plan, Planned
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
-from puzzle_study.trials.run import check_images
 from puzzle_study.trials.spec import TrialSpec
-
-RETRIES = 3
-WAIT_SECONDS = 1.0
-"""How long the time left may stand still while no unit ends."""
 
 
 @dataclass(frozen=True)
@@ -46,29 +37,47 @@ class Victim:
 
 
 def victims(plan: Plan) -> list[Victim]:
-    """Return what the study file asks to be attacked, each configuration once under each of its readings.
+    """Return what the study file asks to be attacked, each configuration once under each of its readings."""
+    return asked_for(plan, plan.study.attacks)
 
-    Configurations without all of their detectors are left out.
+
+def asked_for(plan: Plan, section: config.Attacks | config.Corruptions | None) -> list[Victim]:
+    """Return the detectors that a section of the study file names, each configuration once under each reading.
+
+    Configurations and references without all of their detectors are left out.
     """
-    attacks = plan.study.attacks
-    if attacks is None:
+    if section is None:
         return []
     best = [(planned, reading) for planned, reading, _ in plan.ranked()]
     winner = [(planned.configuration, reading) for planned, reading in best[:1]]
     asked: list[tuple[Planned, Reading]] = []
-    for name in attacks.configurations:
+    for name in section.configurations:
         if name == "winner":
             asked += best[:1]
         else:
-            those = [planned for planned in plan.configurations if planned.default or name == "all"]
+            those = [
+                planned for planned in plan.configurations if name == "all" or (planned.default and name == "default")
+            ]
             asked += [(planned, _own_reading(planned)) for planned in those if planned.worth is not None]
-    asked += best[: attacks.top or 0]
+    asked += best[: section.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
     for planned, reading in asked:
         key = planned.configuration, reading
         labels = ["winner"] * (key in winner) + ["default"] * (planned.default and reading == _own_reading(planned))
         found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
-    return list(found.values())
+    return [*found.values(), *(_references(plan) if "references" in section.configurations else [])]
+
+
+def _references(plan: Plan) -> list[Victim]:
+    """Return the references whose trials have all finished."""
+    by_name: dict[str, list[TrialSpec]] = {}
+    for spec in plan.references:
+        by_name.setdefault(spec.detector, []).append(spec)
+    return [
+        Victim("reference", tuple(specs), specs[0].settings.own.reading)
+        for specs in by_name.values()
+        if all((record := plan.records.get(spec.key)) is not None and record.finished for spec in specs)
+    ]
 
 
 def _own_reading(planned: Planned) -> Reading:
@@ -103,64 +112,9 @@ def example_keys(plan: Plan) -> list[str]:
 def run_attack_stage(
     units: Sequence[Unit], study: config.Study, results: Results, place: Place, progress: StageProgress
 ) -> None:
-    """Run the units that have no record yet in Ray actors, each of which keeps its process and its share of a GPU.
-
-    Raises:
-        UserError: an attack cannot be run on these images, memory is too small, a detector is missing or
-            damaged, or a node has other images.
-        OSError: a record could not be written.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    resources = study.resources
-    occupied: dict[str, Any] = {"num_cpus": resources.cpu, "num_gpus": resources.gpu}
-    attacker: Any = ray.remote(**occupied, max_restarts=-1, max_task_retries=RETRIES)(_Attacker)
-    waiting = deque(unit for unit in units if results.attack_record(unit.key) is None)
-    running: dict[Any, Any] = {}
-    free: list[Any] = []
-    while running or waiting:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        at_once = min(study.max_concurrent or len(units), max(1, places(resources, nodes)))
-        while waiting and len(running) < at_once:
-            actor = free.pop() if free else attacker.remote(place, resources, study.data)
-            running[actor.run.remote(waiting.popleft())] = actor
-        free.clear()  # an actor ends with its last reference, and another may wait for its resources
-        ended, _ = ray.wait(list(running), timeout=WAIT_SECONDS)
-        progress.tick()
-        if not ended:
-            continue
-        (ready,) = ended
-        free.append(running.pop(ready))
-        try:
-            ray.get(ready)
-        except RayTaskError as error:
-            if isinstance(error.cause, (UserError, OSError)):
-                raise error.cause from None
-            if is_out_of_memory(error.cause):
-                raise UserError(
-                    f"an attack does not fit the memory ({first_line(error.cause)}); lower attacks.max_images, or run "
-                    f"fewer at once (resources, max_concurrent)"
-                ) from None
-            raise
-        progress.advance()
-
-
-class _Attacker:
-    """What runs units one after the other in a process of its own, so that only the first waits for PyTorch and a GPU.
-
-    A Ray task that holds a GPU ends its process. If told to keep it, Ray may give the process another GPU later, and
-    PyTorch would stay on the first.
-    """
-
-    def __init__(self, place: Place, resources: config.Resources, images: config.Data) -> None:
-        self._place, self._resources, self._images = place, resources, images
-
-    def run(self, unit: Unit) -> None:
-        claim_cpus(self._resources.cpu)
-        check_images(self._images, unit.trial.fingerprint)
-        with self._place.unit() as results:
-            unit.run(results, granted_device(self._resources.gpu))
+    """Run the units that have no record yet; raises what :func:`run_units` raises."""
+    waiting = [unit for unit in units if results.attack_record(unit.key) is None]
+    run_units(waiting, study, place, progress, section="attacks")
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:
@@ -169,7 +123,7 @@ def write_attack_tables(plan: Plan, results: Results) -> None:
     tables = {results.attacks_file: attack_rows(plan, results)}
     if attacks is not None and attacks.matrix:
         tables[results.matrix_file] = [
-            _about(victim, unit.trial) | row
+            about(victim, unit.trial) | row
             for victim, unit in _matrix_units(attacks, attacked)
             for row in _rows(results, unit)
         ]
@@ -195,7 +149,7 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
                 for unit in _method_units(attacks, victim, trial)
                 for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
-            rows += [_about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
+            rows += [about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
 
 
@@ -276,7 +230,7 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
             "source_trial": unit.trial.key,
             "source_aggregation": source.reading.aggregation,
             "source_error": source.reading.error,
-            **_about(judge, trial),
+            **about(judge, trial),
             **row,
         }
         for source, judges, unit in _transfer_units(attacks, attacked)
@@ -289,7 +243,8 @@ def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
     return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
 
 
-def _about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
+def about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
+    """Return the columns that say which detector a row is about."""
     return {
         "configuration": victim.configuration,
         "label": victim.label,

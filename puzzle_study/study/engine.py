@@ -19,7 +19,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, best, space
+from puzzle_study.study import attacking, best, corrupting, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
@@ -44,6 +44,7 @@ def make_plan(file: read.StudyFile, results: Results) -> Plan:
             not there.
     """
     require_labels(file.study.data, file.study.selection)
+    corrupting.require_colour(file.study)
     tasks = datasets.task_specs(file.study.data)
     return Plan(file, tasks, datasets.fingerprint(file.study.data), results)
 
@@ -121,8 +122,12 @@ class _Run:
             self.plan.ended()
             and self.results.environment().get("finished") is not None
             and all(path.exists() for path in self._made())
-            and not self._attacks_left()
+            and not self._units_left()
         )
+
+    def _units_left(self) -> int:
+        """Return how many units of the stages after the trainings have no record."""
+        return self._attacks_left() + len(corrupting.left(self.plan, self.results))
 
     def _attacks_left(self) -> int:
         """Return how many units of the attack stage have no record."""
@@ -135,6 +140,7 @@ class _Run:
         made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
+        made += [results.corruptions_file] if self.file.study.corruptions is not None else []
         if winner is not None:
             made += [*best.files(self.plan, winner[0].trials, results), results.gallery_file]
         return [*made, results.report_file]
@@ -152,7 +158,7 @@ class _Run:
             check_loggers(study)
         with contextlib.ExitStack() as stack:
             received: list[int] = []
-            if not self.plan.ended() or self._attacks_left():
+            if not self.plan.ended() or self._units_left():
                 ray = started_ray(study, self.place, self.plan.fingerprint, address, self.console, verbose=self.verbose)
                 stack.enter_context(ray)
                 # Ray reads its environment when it is imported: only now that started_ray has set that.
@@ -166,6 +172,7 @@ class _Run:
             try:
                 if ended := self._train():
                     self._attack()
+                    self._corrupt()
             except KeyboardInterrupt:
                 ended = False
             if not ended:
@@ -198,11 +205,20 @@ class _Run:
                 attacking.run_attack_stage(units, self.file.study, self.results, self.place, progress)
             self.place.collect()
 
+    def _corrupt(self) -> None:
+        units, waiting = corrupting.corruption_units(self.plan), corrupting.left(self.plan, self.results)
+        if waiting:
+            done = len(units) - len(waiting)
+            with StageProgress("corruptions", len(units), done=done, console=self.console) as progress:
+                corrupting.run_corruption_stage(waiting, self.file.study, self.place, progress)
+            self.place.collect()
+
     def _report(self, account: Account) -> Path:
         """Write the files that are made from records, the page last; returns the page."""
         from puzzle_study.reporting import build_report
 
         attacking.write_attack_tables(self.plan, self.results)
+        corrupting.write_corruption_table(self.plan, self.results)
         winner = self.plan.winner()
         if winner is not None:
             best.write(self.plan, winner, self.results)

@@ -28,8 +28,7 @@ def notes(study: config.Study) -> list[str]:
     Raises:
         UserError: the files are not there, or a normal class does not exist.
     """
-    channels = 1 if study.data.grayscale else datasets.DATASETS[study.data.name].channels
-    of_detectors = [note for own in study.detectors.values() for note in own.notes(channels)]
+    of_detectors = [note for own in study.detectors.values() for note in own.notes(study.data.channels)]
     return [*datasets.notes(study.data), *dict.fromkeys(of_detectors)]
 
 

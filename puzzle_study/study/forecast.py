@@ -104,7 +104,12 @@ def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
     works = [seconds_of(trial) for trial in known]
     each = fmean(works[len(plan.references) :])
     seconds = START_SECONDS + until_done((), works + unknown * [each], slots)
-    parts = {"attacks": study.attacks, "racing": plan.racing, "stopping": plan.stopping}
+    parts = {
+        "attacks": study.attacks,
+        "corruptions": study.corruptions,
+        "racing": plan.racing,
+        "stopping": plan.stopping,
+    }
     without = ", ".join(name for name, part in parts.items() if part is not None)
     return (
         f"time: about {_about(seconds)} on this machine, {_count(slots, 'trial')} at once, a training about "

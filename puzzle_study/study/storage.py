@@ -27,7 +27,8 @@ from puzzle_study.results import Results
 from puzzle_study.study.disk import FULL
 
 # Files below these folders are named by what determines them; the driver's own files are not.
-KEYED = ("records", "errors", "detectors", "attacks", "logs")
+KEYED = ("records", "errors", "detectors", "attacks", "corruptions", "logs")
+UNITS = ("attacks", "corruptions")
 REWRITTEN = ("best", "report")
 NOT_KEPT = ("ray", "checkpoints")
 # Google's client would try for a quarter of an hour.
@@ -204,7 +205,7 @@ class Place:
             self._get({name: size for name, size in there.items() if _part(name) not in NOT_KEPT}, store)
 
     def collect(self) -> None:
-        """Fetch what trials and attacks have left in the store."""
+        """Fetch what trials and the stages after them have left in the store."""
         if self.url is not None:
             store = self.store()
             with store.explained():
@@ -303,7 +304,7 @@ class Place:
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Results]:
-        """Give a worker, if it has the study's version, the results in which it runs a unit of the attack stage."""
+        """Give a worker, if it has the study's version, the results in which it runs a unit of a later stage."""
         self._check_version()
         if self.url is None:
             yield Results(Path(self.root))
@@ -312,7 +313,8 @@ class Place:
         with tempfile.TemporaryDirectory(prefix="puzzle_study_") as folder:
             results = _OnDemand(Path(folder), store)
             yield results
-            left = sorted((results.root / "attacks").glob("[!.]*"), key=lambda path: path.suffix == ".json")
+            left = [path for stage in UNITS for path in (results.root / stage).glob("[!.]*")]
+            left.sort(key=lambda path: (path.suffix == ".json", path))
             with store.explained():
                 store.bring(left, results.root)
 

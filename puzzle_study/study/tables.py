@@ -40,6 +40,8 @@ METRICS = (
     "selection",
     "robust_auroc",
     "robust_selection",
+    "corrupted_selection",
+    "corrupted_fpr",
     *LOCATED,
 )
 PLAIN = (

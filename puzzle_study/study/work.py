@@ -37,9 +37,10 @@ def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
     """Return what a trial on so many images costs in multiply-adds."""
     data = spec.settings.data
     info = DATASETS[data.name]
-    channels = 1 if data.grayscale else info.channels
     pixels = (data.size or info.size) ** 2
-    return spec.settings.own.costs(Images(sizes.train, pixels, channels, spec.task.normal_class, spec.task.dataset))
+    return spec.settings.own.costs(
+        Images(sizes.train, pixels, data.channels, spec.task.normal_class, spec.task.dataset)
+    )
 
 
 def scored_images(sizes: SplitSizes) -> int:
@@ -52,15 +53,18 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
     evaluate, epochs = spec.settings.evaluate, spec.settings.own.epochs_wanted
     test, pseudo = sizes.normal + sizes.anomalous, pseudo_anomalies_of(sizes.validation)
     followed = sizes.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
-    attacked = 0
+    changed = 0
     if (robust := evaluate.robust) is not None:
         steps = robust.steps if robust.method == "pgd" else 1
         each = min(sizes.normal, robust.max_images) + min(sizes.validation, robust.max_images)
-        attacked = len(READINGS) * each * (1 + 2 * steps)
+        changed = len(READINGS) * each * (1 + 2 * steps)
+    if (corrupted := evaluate.corrupted) is not None:
+        each = min(sizes.validation, corrupted.max_images) + min(pseudo, corrupted.max_images)
+        changed += len(corrupted.kinds) * each
     return Work(
         epochs=epochs,
         epoch=sizes.train * costs.epoch + followed * costs.score / evaluate.every,
-        rest=costs.fit + (scored_images(sizes) + attacked) * costs.score,
+        rest=costs.fit + (scored_images(sizes) + changed) * costs.score,
     )
 
 

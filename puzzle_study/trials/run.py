@@ -30,6 +30,7 @@ from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.inference.drift import Appearance
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
+from puzzle_study.trials.corrupted import measure_corrupted
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
 from puzzle_study.trials.locating import measure_maps
 from puzzle_study.trials.log import trial_log
@@ -147,6 +148,9 @@ def _fit_and_score(
         from puzzle_study.trials.robust import measure_robustness
 
         for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
+            by_norm[reading.error][reading.aggregation] |= values
+    if settings.evaluate.corrupted is not None:
+        for reading, values in measure_corrupted(detector, task, pseudo.images, settings.evaluate.corrupted).items():
             by_norm[reading.error][reading.aggregation] |= values
     for reading, located in measure_maps(detector, task).items():
         by_norm[reading.error][reading.aggregation] |= located

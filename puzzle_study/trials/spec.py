@@ -93,7 +93,9 @@ def trained_settings(settings: config.Settings) -> dict[str, Any]:
         del content["data"][name]
     if not settings.own.epochs_wanted:
         # Nothing is followed along a training that has no epochs.
-        content["evaluate"] = {"robust": content["evaluate"]["robust"]}
+        content["evaluate"] = {name: content["evaluate"][name] for name in ("robust", "corrupted")}
+    if settings.evaluate.corrupted is None:
+        del content["evaluate"]["corrupted"]  # trials of before there was this setting keep their keys
     for name in (*NAMES, *settings.own.FREE, *settings.own.inert()):
         _remove(own, name)
     if settings.evaluate.robust is not None and settings.evaluate.robust.method == "fgsm":

@@ -21,6 +21,7 @@ LOWER_IS_BETTER = frozenset(
         "fpr_at_tpr95",
         "fpr_at_tpr99",
         "fpr_at_tpr995",
+        "corrupted_fpr",
         "val_error",
         "images_seen",
         "seconds",
@@ -28,7 +29,7 @@ LOWER_IS_BETTER = frozenset(
         "score_seconds",
     }
 )
-SHARES = frozenset(config.NEED_TEST_LABELS) | {"selection", "robust_selection"}
+SHARES = frozenset(config.NEED_TEST_LABELS) | {"selection", "robust_selection", "corrupted_selection", "corrupted_fpr"}
 
 Worth = tuple[float, ...]
 """Mean of each objective over the trials of a configuration, in the order of the objectives."""

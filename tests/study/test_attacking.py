@@ -31,7 +31,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.io import write_json
 from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.statistics import metrics
-from puzzle_study.study import attack_units, attacking, engine
+from puzzle_study.study import attack_units, attacking, engine, stage
 from puzzle_study.study.attack_units import MethodUnit, TransferUnit, Unit
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
@@ -448,7 +448,7 @@ def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
     trial = types.SimpleNamespace(fingerprint="")
     unit: Any = types.SimpleNamespace(trial=trial, run=lambda results, device: devices.append(device))
     images = config.Data(name="digits")
-    attacking._Attacker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), images).run(unit)
+    stage.Worker(Place.of(Results(tmp_path), None), config.Resources(gpu=0.0), images).run(unit)
     assert devices == [CPU]
 
 

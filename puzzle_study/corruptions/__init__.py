@@ -1,0 +1,1 @@
+"""Natural changes of images, each at five severities: lamps dim, cameras move, lenses go out of focus."""

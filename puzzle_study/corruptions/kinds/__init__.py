@@ -1,0 +1,1 @@
+"""The corruptions, a family to a module."""
