@@ -82,7 +82,7 @@ def train(
 
     Args:
         images_NCHW: uint8, all normal, on the device of the networks.
-        run: what is told of each epoch.
+        run: what gives the images of each epoch and is told of it.
         step: takes images in [0, 1], steps the optimisers and returns the mean losses of the batch, by name, detached
             and on the device.
         epochs: how many.
@@ -105,7 +105,7 @@ def train(
     for epoch in range(done + 1, epochs + 1):
         if before is not None:
             before(epoch - 1)
-        losses = _epoch(images_NCHW, step, batch_size, generator)
+        losses = _epoch(run.images(images_NCHW, epoch), step, batch_size, generator)
         if not all(map(math.isfinite, losses.values())):
             raise TrainingDiverged(
                 f"the loss is not finite after epoch {epoch} ({_listed(losses)}); lower train.learning_rate"

@@ -30,6 +30,7 @@ from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.inference.drift import Appearance
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
+from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.corrupted import measure_corrupted
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
 from puzzle_study.trials.locating import measure_maps
@@ -131,8 +132,12 @@ def _fit_and_score(
     train, validation = task.train.to(device), task.validation.to(device)
     pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
-    following = Following(detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch)
+    augmentation = Augmentation(settings.data.augment, spec.training_seed)
+    following = Following(
+        detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch, augmentation
+    )
     started = time.perf_counter()
+    train = train if kind.traits.epochs else augmentation.with_copies(train)
     detector.fit(train, following)
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
     started = time.perf_counter()
