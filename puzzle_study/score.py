@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from puzzle_study.datasets.original_sizes import OriginalSizes
     from puzzle_study.detectors.base import Detector
     from puzzle_study.inference.drift import Appearance
-    from puzzle_study.inference.files import FileScorer
+    from puzzle_study.inference.files import FileScorer, Outcome
 
 EXAMPLE = """\b
 Examples:
@@ -108,7 +108,7 @@ def main(
         return 0
     from puzzle_study.inference.files import FileScorer
 
-    return _score(FileScorer(found, fpr, overlay, *_known_of(folder)), paths, output)
+    return _score(FileScorer(found, fpr, overlay, *_known_of(folder)), folder, paths, output)
 
 
 def _known_of(folder: Path) -> tuple[OriginalSizes | None, Appearance | None]:
@@ -155,9 +155,8 @@ def _recalibrate(detector: Detector, folder: Path, paths: list[Path], rate: floa
     return 0
 
 
-def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
+def _score(scorer: FileScorer, folder: Path, paths: list[Path], output: Path | None) -> int:
     """Write the table and its summary on standard error."""
-    from puzzle_study.inference.drift import sentence
     from puzzle_study.inference.files import table_file
     from puzzle_study.inference.progress import Bar
 
@@ -179,7 +178,7 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
             err=True,
         )
     if outcome.changes:
-        click.echo(f"warning: {sentence(outcome.changes, outcome.scored)}", err=True)
+        _warn_of_drift(outcome, scorer.detector, folder)
     if scorer.rate < calibration.lowest_rate:
         click.echo(
             f"note: {len(calibration)} validation images cannot hold a rate below "
@@ -187,6 +186,18 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None) -> int:
             err=True,
         )
     return 0 if outcome.scored else 1
+
+
+def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:
+    """Say what has changed, and what the detector's study has measured of such a change."""
+    from puzzle_study.detectors.files import read_description
+    from puzzle_study.inference.drift import sentence
+    from puzzle_study.inference.foreseen import foreseen
+    from puzzle_study.results import Results
+
+    study = Results(folder.resolve().parent.parent)
+    known = foreseen(outcome.changes, study.corruptions_file, str(read_description(folder).get("trial")), detector)
+    click.echo(f"warning: {sentence(outcome.changes, outcome.scored)}{known and f'; {known}'}", err=True)
 
 
 def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:

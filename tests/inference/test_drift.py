@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from torch import Tensor
 from puzzle_study import config, datasets
 from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.nearest_neighbour import NearestNeighbour
+from puzzle_study.detectors.puzzle_ae.puzzles import PuzzleSet, transpositions
 from puzzle_study.inference import drift
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.drift import FLAGGED, SCORE, Appearance, Change, Watch, looks, sentence
+from puzzle_study.inference.foreseen import foreseen
 
 from ..core import tiny
 
@@ -121,3 +124,43 @@ def test_nothing_is_compared_without_images() -> None:
 
 def test_a_change_says_its_p() -> None:
     assert str(Change("contrast", 0.2, 0.1, 2e-4)) == "contrast 0.1 instead of 0.2 (× 0.5, p 0.0002)"
+
+
+TABLE = """trial,aggregation,error,corruption,severity,value,unit,auroc,flagged_normal,flagged_anomalous
+a,max,l2,none,0,,,0.98,0.04,0.62
+a,max,l2,dim_lamp,3,0.8,factor,0.97,0.01,0.3
+a,max,l2,dim_lamp,5,0.5,factor,0.975,0.0,0.0
+a,avg,l2,dim_lamp,5,0.5,factor,0.1,0.1,0.1
+b,max,l2,dim_lamp,5,0.5,factor,0.2,0.2,0.2
+a,max,l2,brighter,4,0.2,pixel value,0.9,0.7,
+a,max,l2,defocus_blur,3,1,pixels,,0.5,0.6
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"brightness": (0.3, 0.16), "contrast": (0.3, 0.15)},
+            "dim_lamp 0.5 (severity 5): AUROC 97.5, 0 % of normal and 0 % of anomalous images flagged",
+        ),
+        ({"brightness": (0.3, 0.48)}, "brighter 0.2 (severity 4): AUROC 90.0, 70 % of normal images flagged"),
+        ({"sharpness": (2.0, 1.0)}, "defocus_blur 1 (severity 3): 50 % of normal and 60 % of anomalous"),
+        ({"sharpness": (1.0, 2.0)}, ""),
+        ({SCORE: (1.0, 2.0)}, ""),
+    ],
+)
+def test_what_the_study_measured_of_such_a_change_is_said(
+    changes: dict[str, tuple[float, float]], said: str, tmp_path: Path
+) -> None:
+    table, detector = tmp_path / "corruptions.csv", tiny.detector(PuzzleSet("jigsaw", 2, transpositions(4)))
+    found = [Change(what, *pair, 1e-9) for what, pair in changes.items()]
+    assert foreseen(found, table, "a", detector) == ""
+    table.write_text(TABLE, encoding="utf-8")
+    told = foreseen(found, table, "a", detector)
+    assert said in told
+    assert bool(told) == bool(said)
+    assert not said or "without a change AUROC 98.0, 4 % of normal and 62 % of anomalous" in told
+    assert foreseen(found, table, "c", detector) == ""
+    table.write_text("trial\na\n", encoding="utf-8")
+    assert foreseen(found, table, "a", detector) == ""
