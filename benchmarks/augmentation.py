@@ -50,29 +50,32 @@ def main(study: Path, assignments: tuple[str, ...]) -> None:
     """
     torch.set_num_threads(1)
     file = read.load(study, assignments=assignments)
-    rows = list(measured(file.study))
-    table = pd.DataFrame(rows).groupby(["detector", "change", "augment"], sort=False).mean(numeric_only=True)
     click.echo("| detector | change | AUROC | FPR / TPR | recalibrated | augmented: AUROC | FPR / TPR | recalibrated |")
     click.echo("|---|---|---|---|---|---|---|---|")
-    for (detector, change), part in table.groupby(level=[0, 1], sort=False):
-        cells = [detector, change]
-        for _, row in part.iterrows():
-            fpr, tpr, fpr_new, tpr_new = (f"{100 * row[name]:.0f}" for name in RATES)
-            cells += [f"{100 * row['auroc']:.1f}", f"{fpr} / {tpr}", f"{fpr_new} / {tpr_new}"]
-        click.echo("| " + " | ".join(cells) + " |")
+    for detector in file.study.detectors:
+        table = pd.DataFrame(measured(file.study, detector)).groupby(["change", "augment"], sort=False).mean()
+        for change, part in table.groupby(level=0, sort=False):
+            click.echo(_line(detector, change, part))
 
 
-def measured(study: config.Study) -> Iterator[dict[str, str | bool | float]]:
-    """Train and yield a row for each detector, task, seed, with and without augmentation, and change."""
-    for name in study.detectors:
-        for seed in study.seeds:
-            for task in datasets.task_specs(study.data):
-                for augment in ((), study.data.augment):
-                    detector, images = trained(study.settings(name), task, seed, augment)
-                    for change, (kind, value) in CHANGES.items():
-                        about = {"detector": name, "change": change, "augment": bool(augment)}
-                        yield about | rates(detector, images, kind, value, seed)
-                click.echo(f"{name}, {task.normal_class}, seed {seed}", err=True)
+def _line(detector: str, change: str, part: pd.DataFrame) -> str:
+    """Return a row of the table, of what was trained without and with augmentation."""
+    cells = [detector, change]
+    for _, row in part.iterrows():
+        fpr, tpr, fpr_new, tpr_new = (f"{100 * row[name]:.0f}" for name in RATES)
+        cells += [f"{100 * row['auroc']:.1f}", f"{fpr} / {tpr}", f"{fpr_new} / {tpr_new}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def measured(study: config.Study, name: str) -> Iterator[dict[str, str | bool | float]]:
+    """Train a detector and yield a row for each task and seed, without and with augmentation, and change."""
+    for seed in study.seeds:
+        for task in datasets.task_specs(study.data):
+            for augment in ((), study.data.augment):
+                detector, images = trained(study.settings(name), task, seed, augment)
+                for change, (kind, value) in CHANGES.items():
+                    yield {"change": change, "augment": bool(augment)} | rates(detector, images, kind, value, seed)
+            click.echo(f"{name}, {task.normal_class}, seed {seed}", err=True)
 
 
 def trained(settings: config.Settings, task: TaskSpec, seed: int, augment: tuple[str, ...]) -> tuple[Detector, Task]:

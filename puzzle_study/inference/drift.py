@@ -44,15 +44,17 @@ def looks(images_NCHW: Tensor) -> Tensor:
     _, channels, height, width = images_NCHW.shape
     at_once = max(1, NUMBERS_AT_ONCE // (channels * height * width))
     scale = 255 if images_NCHW.dtype == torch.uint8 else 1
-    parts = [torch.empty(0, 3)]
+    parts = [torch.empty(0, 3, device=images_NCHW.device)]
     for part_NCHW in images_NCHW.split(at_once):
-        gray_NHW = part_NCHW.float().mean(1)
+        gray_NHW = part_NCHW[:, 0].float() if channels == 1 else part_NCHW.float().mean(1)
         contrast_N, brightness_N = torch.std_mean(gray_NHW, (1, 2), correction=0)
-        second_N = sum(gray_NHW.diff(n=2, dim=dim).abs_().mean((1, 2)) for dim in (1, 2))
+        across_NHw = torch.add(gray_NHW[:, :, 2:], gray_NHW[:, :, :-2]).sub_(gray_NHW[:, :, 1:-1], alpha=2)
+        down_NhW = torch.add(gray_NHW[:, 2:], gray_NHW[:, :-2]).sub_(gray_NHW[:, 1:-1], alpha=2)
+        second_N = sum(part.abs_().mean((1, 2)) for part in (across_NHw, down_NhW))
         # Of an image without contrast only rounding is left.
         sharpness_N = second_N / contrast_N.clamp_min(1e-3 * scale)
-        parts.append(torch.stack((brightness_N / scale, contrast_N / scale, sharpness_N), 1).cpu())
-    return torch.cat(parts)
+        parts.append(torch.stack((brightness_N / scale, contrast_N / scale, sharpness_N), 1))
+    return torch.cat(parts).cpu()
 
 
 @checked(frozen=True)

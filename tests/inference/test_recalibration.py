@@ -131,3 +131,13 @@ def test_what_is_promised_with_confidence_holds_in_so_many_of_the_sets() -> None
         rates = np.array([1 - one.threshold(rate) for one in calibrations])
         assert (rates <= calibrations[0].highest_rate(rate)).mean() == pytest.approx(0.95, abs=4 * 0.0035)
         assert rates.mean() == pytest.approx(calibrations[0].expected_rate(rate), abs=4 * rates.std() / 63)
+
+
+def test_the_promises_that_the_page_on_drift_lists_are_those_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "drift.md").read_text(encoding="utf-8")
+    rows = [[cell.strip(" %") for cell in line.split("|")[1:-1]] for line in page.splitlines() if "% |" in line]
+    assert len(rows) == 6
+    for images, rate, average, most in rows:
+        calibration = Calibration(np.arange(float(images)))
+        assert 100 * calibration.expected_rate(float(rate) / 100) == pytest.approx(float(average), abs=0.1)
+        assert 100 * calibration.highest_rate(float(rate) / 100) == pytest.approx(float(most), abs=0.06)
