@@ -1,20 +1,20 @@
 # `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than 90 seconds.
 # Each sets up .venv first. `make test-matrix` and `make test-minimum` run the tests that are not slow with other
-# versions of Python and of the packages, each in an environment of its own.
+# versions of Python and packages, each in its own environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The newest torchattacks without what it requires: constraints.txt has the last one that requires nothing.
+# The newest torchattacks without its requirements; constraints.txt has the last version without any.
 NEWEST := $(VENV)/torchattacks-3.5.1
-# The servers of S3 and GCS that tests talk to, which do not go together with what the package's notebooks require.
+# The S3 and GCS servers for tests, whose requirements conflict with the notebooks'.
 SERVERS := $(VENV)/store-servers
-# What Ray's job server requires beside the package, which a study does without.
+# Additional requirements of Ray's job server; a study does not need them.
 JOBS := $(VENV)/job-server
-# As an environment variable it binds the build environment too, which -c does not. Relative: pip splits it at blanks.
+# An environment variable, because -c does not apply to the build environment. Relative, because pip splits it at blanks.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# The versions of Python that pyproject.toml names; the oldest one goes with the oldest packages.
+# The Python versions of pyproject.toml; the oldest is tested with the oldest packages.
 PYTHONS ?= 3.10 3.11 3.12 3.13
 OLDEST := 3.10
 
@@ -30,7 +30,7 @@ test: lint types check
 check-fast: $(VENV)/.installed-dev
 	@$(MAKE) --no-print-directory --jobs=2 quick-numbers quick-rest types lint
 
-# All of them, whichever fails; one that is not on this machine is said to be left out and fails nothing.
+# Runs all of them, even if one fails. A version that is not on this machine is reported and skipped.
 test-matrix:
 	@failed=; left=; for version in $(PYTHONS); do \
 	  echo "Python $$version"; code=0; .ci/python $$version || code=$$?; \
@@ -64,7 +64,8 @@ check-slow:
 check-rest:
 	$(BIN)/pytest -m "not slow"
 
-# What takes long among these wants the marker `slow`: pytest names it.
+# pytest names the slowest tests; give them the marker `slow`.
+
 QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
 
 quick-numbers: $(VENV)/.installed-dev

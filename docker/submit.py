@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Run a study on the head of a Ray cluster: the file that `ray submit` copies there, and what makes its argument.
+"""Run a study on the head of a Ray cluster: `ray submit` copies this file there, and it makes its own argument.
 
-`ray submit` joins the arguments of a script with blanks and hands them to a shell on the head. So that a blank, a quote
-or a `;` in a setting stays what it is, all of them travel as one word of letters, digits, `-` and `_`, with the study
-file inside it:
+`ray submit` joins the arguments of a script with blanks and hands them to a shell on the head. To keep blanks, quotes
+and `;` in settings, all arguments and the study file travel as one word of letters, digits, `-` and `_`:
 
     python docker/submit.py --encode studies/digits.yaml --set storage=/shared/results
 
-prints the command to run. Only the standard library is needed where this runs, and nothing is installed.
+prints the command to run. This file needs only the standard library and installs nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import NoReturn
 
 FORMAT = 1
-# Linux takes arguments of 128 KiB; the head's shell gets ours inside another one.
+# Linux takes arguments up to 128 KiB; the head's shell gets ours inside another one.
 LONGEST_WORD = 100_000
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\.ya?ml")
 INSTALLED = "import puzzle_study; print(puzzle_study.__version__)"
@@ -37,11 +36,11 @@ HERE = Path(__file__).resolve().parent
 
 
 class Refused(Exception):
-    """One sentence that says what, where and how to mend."""
+    """One sentence that says what, where and how to fix it."""
 
 
 def encode(study: Path, arguments: list[str], version: str) -> str:
-    """Return the word that stands for a study file and the arguments after it.
+    """Return the word that encodes a study file and its arguments.
 
     Raises:
         Refused: the file cannot be read or is too long.
@@ -57,7 +56,7 @@ def encode(study: Path, arguments: list[str], version: str) -> str:
     # A leading letter, because a word that begins with - would be taken for an option.
     word = f"s{packed}"
     if len(word) > LONGEST_WORD:
-        raise Refused(f"study file {study} is too long to be handed on; run python -m puzzle_study.tune on the head")
+        raise Refused(f"study file {study} is too long to submit; run python -m puzzle_study.tune on the head")
     return word
 
 
@@ -65,7 +64,7 @@ def decode(word: str) -> tuple[str, str, list[str], str]:
     """Return name and text of the study file, the arguments, and the version of the package that made the word.
 
     Raises:
-        Refused: this is no such word.
+        Refused: `encode` did not make this word.
     """
     try:
         if word[:1] != "s":
@@ -78,15 +77,15 @@ def decode(word: str) -> tuple[str, str, list[str], str]:
         arguments = [str(argument) for argument in content["arguments"]]
     except (ValueError, KeyError, TypeError, zlib.error, binascii.Error) as error:
         raise Refused(
-            f"{word[:20]} is no argument made by `python docker/submit.py --encode STUDY.yaml …` ({error})"
+            f"{word[:20]} was not made by `python docker/submit.py --encode STUDY.yaml …` ({error})"
         ) from error
     if not NAME.fullmatch(name):
-        raise Refused(f"the study file's name {name!r} is none")
+        raise Refused(f"the study file's name {name!r} is invalid")
     return name, text, arguments, version
 
 
 def run(word: str) -> NoReturn:
-    """Run on this node what a word says, in place of this process.
+    """Run a word's study on this node, in place of this process.
 
     Raises:
         Refused: this node has another version of the package, or none.
@@ -110,13 +109,13 @@ def run(word: str) -> NoReturn:
 
 
 def installed() -> str | None:
-    """Return the version of the package that this Python has, None where it has none."""
+    """Return this Python's version of the package, or None."""
     done = subprocess.run([sys.executable, "-c", INSTALLED], capture_output=True, text=True, check=False)
     return done.stdout.strip() or None
 
 
 def make_token() -> Path:
-    """Make the cluster's token where there is none, close its file to others, and return where it is."""
+    """Make the cluster's token if it is missing, make its file private, and return its path."""
     path = Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
@@ -132,32 +131,32 @@ def command_lines(word: str, cluster: str) -> str:
     """Return the commands that run a word on a cluster."""
     return (
         f"ray submit {shlex.quote(cluster)} {shlex.quote(shown(Path(__file__)))} {word}\n"
-        f"# or, where the cluster's job server is reached, as by `ssh -L 8265:127.0.0.1:8265 HEAD`:\n"
+        f"# or, if you can reach the cluster's job server, for example with `ssh -L 8265:127.0.0.1:8265 HEAD`:\n"
         f"RAY_AUTH_MODE=token ray job submit --working-dir {shlex.quote(shown(HERE))} -- python submit.py {word}"
     )
 
 
 def shown(path: Path) -> str:
-    """Return a path as short as it can be from here."""
+    """Return a path relative to the current folder if it is below."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def main(argv: list[str]) -> int:
-    """Encode on the machine that submits, run on the head."""
+    """Encode on the submitting machine, run on the head."""
     parser = argparse.ArgumentParser(
         usage="submit.py [--cluster FILE] --encode STUDY.yaml [OPTIONS OF puzzle_study.tune]\n"
         "       submit.py --token\n       submit.py WORD",
-        description="Run a study on the head of a Ray cluster. --encode prints the `ray submit` line to run: the study "
-        "file travels inside it, so the one on this machine counts. Paths in it, such as data.root and storage, are "
-        "those of the nodes. On the head the study joins the running cluster (--address auto). --token makes "
-        "~/.ray/auth_token, which must be there before `ray up`, readable to you alone.",
+        description="Run a study on the head of a Ray cluster. --encode prints the `ray submit` line to run; the line "
+        "contains this machine's study file. Paths in it, such as data.root and storage, are paths on the nodes. "
+        "On the head the study joins the running cluster (--address auto). --token makes ~/.ray/auth_token, "
+        "readable by you alone; make it before `ray up`.",
         epilog="example: python docker/submit.py --encode studies/digits.yaml --set storage=/shared/results --resume",
     )
     parser.add_argument("--cluster", metavar="FILE", default=shown(HERE / "cluster-local.yaml"), help="[%(default)s]")
     parser.add_argument("--encode", nargs=argparse.REMAINDER, help="print the commands that submit this study")
     parser.add_argument("--token", action="store_true", help="make the cluster's token")
-    parser.add_argument("word", nargs="?", metavar="WORD", help="what --encode made; runs it")
+    parser.add_argument("word", nargs="?", metavar="WORD", help="a word from --encode; runs it")
     options = parser.parse_args(argv)
     try:
         if options.token:
@@ -171,7 +170,8 @@ def main(argv: list[str]) -> int:
             print(command_lines(encode(Path(study), arguments, version), options.cluster))
             return 0
         if options.word is None:
-            parser.error("wants --encode STUDY.yaml, --token, or the one word that --encode made")
+            parser.error("give --encode STUDY.yaml, --token, or a word from --encode")
+
         run(options.word)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)

@@ -45,7 +45,7 @@ OF_PEERS = [path for path in EVERY_PAPER if re.match("table05|table06_ssl", path
 PAPER = [path for path in EVERY_PAPER if path not in OF_PEERS]
 OTHERS = [path for path in sorted(STUDIES.glob("*.yaml")) if path.stem != "digits"]
 OURS = [*OTHERS, *PAPER]
-OVER_DETECTORS = [path for path in OTHERS if path.stem.startswith("detectors_")]
+OVER_DETECTORS = [path for path in OTHERS if read.load(path).form.several]
 WITH_THE_PAPERS_SETTINGS = [path for path in OURS if path.stem != "folder" and path not in OVER_DETECTORS]
 OF_ONE = [path for path in OURS if not read.load(path).form.several]
 TASKS_OF_A_FOLDER = 1
@@ -96,7 +96,7 @@ def plan(path: Path, folder: Path, *, quick: bool) -> Plan:
 
 
 def test_there_is_a_file_for_every_data_set_and_every_table_and_figure_that_can_be_reproduced() -> None:
-    others = {"robustness_mnist", "detectors_mnist", "detectors_cifar10", "detectors_folder"}
+    others = {"robustness_mnist", "robustness_folder", "detectors_mnist", "detectors_cifar10", "detectors_folder"}
     assert {path.stem for path in OTHERS} == set(DATASETS) - {"digits"} | others
     numbers = {match[0] for path in EVERY_PAPER if (match := re.match(r"(table|figure)\d\d", path.stem))}
     wanted = {f"table{number:02}" for number in range(1, 11)}

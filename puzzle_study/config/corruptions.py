@@ -33,7 +33,7 @@ class Corruptions(Section):
         SEVERITIES, min_length=1, description="Severities, each measured on the same images."
     )
     max_images: MostImages | None = Field(
-        200, description="Most test images, drawn in proportion from each class; null: all."
+        200, description="Most normal test images, and most anomalous ones; null: all."
     )
     seed: Seed = Field(0, description="Seed of directions, places and noise.")
 

@@ -5,6 +5,7 @@ Shape legend: N images, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -28,6 +29,7 @@ class Corruption(ABC):
         values: its strength at severities 1 to 5, in ``unit``; in per cent of the shorter side if the unit is pixels,
             so that small and large images are changed alike.
         unit: what the strength counts.
+        form: how a strength is written, ``{}`` being its number.
         neutral: the strength at which nothing changes.
         channels: numbers of channels that an image may have; empty: any.
     """
@@ -36,6 +38,7 @@ class Corruption(ABC):
     does: ClassVar[str]
     values: ClassVar[tuple[float, float, float, float, float]]
     unit: ClassVar[str]
+    form: ClassVar[str]
     neutral: ClassVar[float] = 0.0
     channels: ClassVar[tuple[int, ...]] = ()
 
@@ -46,6 +49,14 @@ class Corruption(ABC):
             return cls.neutral
         value = cls.values[severity - 1]
         return value * side / 100 if cls.unit == PIXELS else value
+
+    @classmethod
+    def written(cls, value: float) -> str:
+        """Return a strength as people write it, with two digits of its distance from neutral."""
+        distance = abs(value - cls.neutral)
+        decimals = max(0, 1 - math.floor(math.log10(distance))) if distance else 0
+        number = f"{value:.{decimals}f}"
+        return cls.form.format(number.rstrip("0").rstrip(".") if "." in number else number)
 
     @classmethod
     @abstractmethod

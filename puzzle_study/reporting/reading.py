@@ -40,9 +40,16 @@ NEEDED = {
     "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
+    "corruptions_file": (
+        *("configuration", "label", "trial", "dataset", "normal_class", "detector", "aggregation", "error"),
+        *("corruption", "severity", "value", "n_normal", "n_anomalous"),
+        *(f"{name}{end}" for name in ("auroc", "flagged_normal", "flagged_anomalous") for end in ("", "_low", "_high")),
+    ),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
 }
 """Columns without which a table cannot be read, by the name of its path in ``Results``."""
+CHANGED = ("attacks_file", "matrix_file", "transfer_file", "corruptions_file")
+"""Tables of test images that were changed, which a study may lack."""
 OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
@@ -69,10 +76,10 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
     for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
-    attacked = {name: _optional(results, name) for name in ("attacks_file", "matrix_file", "transfer_file")}
+    changed = {name: _optional(results, name) for name in CHANGED}
     repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
-    attacks, matrix, transfer = (
-        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in attacked.values()
+    attacks, matrix, transfer, corruptions = (
+        None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in changed.values()
     )
     # A column of true, false and nothing is read as text; nothing is not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
@@ -86,6 +93,7 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         attacks=attacks,
         aggregation_matrix=matrix,
         transfer=transfer,
+        corruptions=corruptions,
         gallery=_gallery(results),
     )
 

@@ -89,8 +89,8 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer`` and ``gallery`` are None if the study has none. The
-    tables of attacks have the repeat of each task.
+    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``corruptions`` and ``gallery`` are None if the study
+    has none. The tables of attacks and corruptions have the repeat of each task.
     """
 
     results: Results
@@ -102,6 +102,7 @@ class StudyData:
     attacks: pd.DataFrame | None
     aggregation_matrix: pd.DataFrame | None
     transfer: pd.DataFrame | None
+    corruptions: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
     memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 

@@ -22,10 +22,15 @@ from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.spec import TrialSpec
 
+REFERENCE = "reference"
+
 
 @dataclass(frozen=True)
 class Victim:
-    """A configuration that is attacked under one reading; labels are ``winner`` and ``default``, joined by ``;``."""
+    """A configuration that is attacked or corrupted under one reading.
+
+    Labels are ``winner`` and ``default``, joined by ``;``, or ``reference``.
+    """
 
     label: str
     trials: tuple[TrialSpec, ...]
@@ -54,10 +59,8 @@ def asked_for(plan: Plan, section: config.Attacks | config.Corruptions | None) -
     for name in section.configurations:
         if name == "winner":
             asked += best[:1]
-        else:
-            those = [
-                planned for planned in plan.configurations if name == "all" or (planned.default and name == "default")
-            ]
+        elif name in ("default", "all"):
+            those = [planned for planned in plan.configurations if planned.default or name == "all"]
             asked += [(planned, _own_reading(planned)) for planned in those if planned.worth is not None]
     asked += best[: section.top or 0]
     found: dict[tuple[str, Reading], Victim] = {}
@@ -69,15 +72,13 @@ def asked_for(plan: Plan, section: config.Attacks | config.Corruptions | None) -
 
 
 def _references(plan: Plan) -> list[Victim]:
-    """Return the references whose trials have all finished."""
-    by_name: dict[str, list[TrialSpec]] = {}
-    for spec in plan.references:
-        by_name.setdefault(spec.detector, []).append(spec)
-    return [
-        Victim("reference", tuple(specs), specs[0].settings.own.reading)
-        for specs in by_name.values()
-        if all((record := plan.records.get(spec.key)) is not None and record.finished for spec in specs)
-    ]
+    """Return the references whose trials are all finished, each with its own reading."""
+    found = []
+    for name in dict.fromkeys(spec.detector for spec in plan.references):
+        trials = tuple(spec for spec in plan.references if spec.detector == name)
+        if all((record := plan.records.get(spec.key)) is not None and record.finished for spec in trials):
+            found.append(Victim(REFERENCE, trials, trials[0].settings.own.reading))
+    return found
 
 
 def _own_reading(planned: Planned) -> Reading:

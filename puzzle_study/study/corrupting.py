@@ -18,7 +18,7 @@ from puzzle_study.config import Reading
 from puzzle_study.corruptions.base import NONE
 from puzzle_study.corruptions.corrupt import corrupt
 from puzzle_study.corruptions.registry import CORRUPTIONS, misfit
-from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors.base import Detector
 from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
@@ -61,7 +61,7 @@ class CorruptionUnit:
 
     def run(self, results: Results, device: torch.device) -> None:
         """Corrupt, score and write the record."""
-        images, labels = chosen_images(_task(self.trial), self.max_images)
+        images, labels = chosen(_task(self.trial), self.max_images)
         detector = _detector(results.detector(self.trial.key), device).read_by(self.reading)
         rows = list(self._rows(detector, images.to(device), labels.numpy()))
         write_json(results.corruption_file(self.key), {"format": RECORD_FORMAT, "trial": self.trial.key, "rows": rows})
@@ -73,14 +73,22 @@ class CorruptionUnit:
         if kind is not None and kind.channels == COLOUR and bool((images_NCHW == images_NCHW[:, :1]).all()):
             return  # gray images that are read as colour
         for severity in self.severities:
-            changed, strength = images_NCHW, {"value": None, "unit": ""}
+            changed, strength = images_NCHW, Row(value=None, unit="")
             if kind is not None:
                 changed = corrupt(images_NCHW, self.corruption, severity, self.seed)
-                strength = {"value": kind.value(severity, side), "unit": kind.unit}
+                strength = Row(value=kind.value(severity, side), unit=kind.unit)
             score_N = detector.scores(detector.error_matrix(changed)).double().cpu().numpy()
             yield {"corruption": self.corruption, "severity": severity, **strength} | judged(
                 score_N, labels_N, threshold
             )
+
+
+def chosen(task: datasets.Task, max_images: int | None) -> tuple[Tensor, Tensor]:
+    """Return the test images that are corrupted, the same for every detector of a task, and their labels.
+
+    False alarms are counted among normal images alone: they must not be few because anomalies have many classes.
+    """
+    return (task.test, task.labels) if max_images is None else chosen_of_each_side(task, max_images)
 
 
 def judged(score_N: np.ndarray, labels_N: np.ndarray, threshold: float) -> Row:
@@ -90,18 +98,19 @@ def judged(score_N: np.ndarray, labels_N: np.ndarray, threshold: float) -> Row:
     """
     sides = {"flagged_normal": score_N[~labels_N], "flagged_anomalous": score_N[labels_N]}
     finite = bool(np.isfinite(score_N).all())
-    evaluation = metrics.evaluate(score_N, labels_N) if finite else None
-    row: Row = {
-        name: getattr(evaluation, name) if evaluation else None for name in ("auroc", "auroc_low", "auroc_high")
-    }
+    lacks = metrics.lacking(len(labels_N), int(labels_N.sum())) if finite else "scores are not finite"
+    row: Row = dict.fromkeys(("auroc", "auroc_low", "auroc_high"))
+    if not lacks:
+        ends = metrics.bootstrap_auroc(score_N, labels_N, seed=0)
+        row = dict(zip(row, (metrics.auroc(score_N, labels_N), *ends), strict=True))
     for name, side in sides.items():
-        # A score that is not a number is not above the threshold either: nothing would be flagged.
-        flagged = int((side > threshold).sum())
-        low, high = metrics.wilson(flagged, len(side)) if len(side) else (None, None)
-        row |= {name: flagged / len(side) if len(side) else None, f"{name}_low": low, f"{name}_high": high}
+        shares: tuple[float | None, ...] = (None, None, None)
+        if finite and len(side):
+            flagged = int((side > threshold).sum())
+            shares = (flagged / len(side), *metrics.wilson(flagged, len(side)))
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), shares, strict=True))
     row["n_normal"], row["n_anomalous"] = map(len, sides.values())
-    row["note"] = metrics.lacking(len(labels_N), int(labels_N.sum())) if finite else "scores are not finite"
-    return row
+    return row | {"note": lacks}
 
 
 def require_colour(study: config.Study) -> None:

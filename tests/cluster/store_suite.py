@@ -172,7 +172,8 @@ class StoreSuite:
             assert (results.detector("a") / "weights.safetensors").read_text(encoding="utf-8") == "weights"
             write_json(results.attack_file("u"), {"format": RECORD_FORMAT, "rows": []})
             write_text(results.attack_file("u").with_suffix(".npz"), "images")
-        assert brought == ["attacks/u.npz", "attacks/u.json"]
+            write_json(results.corruption_file("v"), {"format": RECORD_FORMAT, "rows": []})
+        assert brought == ["attacks/u.npz", "attacks/u.json", "corruptions/v.json"]
 
     def test_that_the_study_is_finished_is_said_last(self, place: Place, brought: list[str]) -> None:
         results = Results(Path(place.root))

@@ -16,6 +16,7 @@ import torch
 
 from puzzle_study import config
 from puzzle_study.config import forms, read
+from puzzle_study.corruptions.registry import CORRUPTIONS
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.scoring import AGGREGATIONS
@@ -45,6 +46,7 @@ class Recipe:
     reference_strength: float = 2.6
     errors: tuple[str, ...] = ("l2",)
     attacks: bool = True
+    corruptions: bool = True
     epochs: bool = True
     gallery: bool = True
     matrices: bool = True
@@ -58,7 +60,14 @@ class Recipe:
 
 
 SMALL = Recipe(
-    classes=("0",), seeds=(0,), configurations=1, references=("pca",), attacks=False, gallery=False, failed=0
+    classes=("0",),
+    seeds=(0,),
+    configurations=1,
+    references=("pca",),
+    attacks=False,
+    corruptions=False,
+    gallery=False,
+    failed=0,
 )
 """One training and one reference."""
 
@@ -91,6 +100,8 @@ def write_study(root: Path, recipe: Recipe = Recipe()) -> Results:
         results.write_table(results.epochs_file, _epochs(trials, generator))
     if recipe.attacks:
         results.write_table(results.attacks_file, _attacks(trials, summary))
+    if recipe.corruptions:
+        results.write_table(results.corruptions_file, _corruptions(trials, summary))
     if recipe.gallery:
         np.savez_compressed(results.gallery_file, **_gallery(recipe, generator))  # type: ignore[arg-type]
     return results
@@ -162,6 +173,7 @@ def _study(recipe: Recipe) -> config.Study:
             "search": search,
             "references": recipe.references,
             "attacks": {} if recipe.attacks else None,
+            "corruptions": {} if recipe.corruptions else None,
         }
     )
 
@@ -322,6 +334,48 @@ def _epochs(trials: pd.DataFrame, generator: np.random.Generator) -> pd.DataFram
                 value = 0.5 + (trial[f"auroc_{aggregation}"] - 0.5) * progress + 0.004 * generator.normal()
                 row[f"auroc_{aggregation}"] = value if seen else np.nan
             rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _corruptions(trials: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Return what shifts and dim lamps do to the winner, the default and the references, by their severity."""
+    labels = summary.groupby("configuration", sort=False)["label"].agg(lambda own: max(own, key=len))
+    finished = trials[trials["status"] == "finished"]
+    rows = []
+    for configuration, label in labels.items():
+        own = finished[finished["configuration"] == configuration]
+        if own.empty or (not label and own["role"].iloc[0] != "reference"):
+            continue
+        reading = "max" if label else "avg"
+        for (_, trial), (corruption, severity) in itertools.product(
+            own.iterrows(), [("none", 0), *itertools.product(("shift", "dim_lamp"), (1, 3, 5))]
+        ):
+            alarms = 0.05 + 0.15 * severity * (corruption == "shift")
+            caught = 0.8 - 0.15 * severity * (corruption == "dim_lamp")
+            auroc = float(trial[f"auroc_{reading}"]) - 0.05 * severity
+            kind = CORRUPTIONS.get(corruption)
+            shares = {"auroc": auroc, "flagged_normal": alarms, "flagged_anomalous": caught}
+            rows.append(
+                {
+                    "configuration": configuration,
+                    "label": label or "reference",
+                    **trial[["trial", "dataset", "normal_class", "seed", "detector"]],
+                    "aggregation": reading,
+                    "error": "l2",
+                    "corruption": corruption,
+                    "severity": severity,
+                    "value": kind.value(severity, 28) if kind else None,
+                    "unit": kind.unit if kind else "",
+                    **{
+                        f"{name}{end}": value + change
+                        for name, value in shares.items()
+                        for end, change in (("", 0.0), ("_low", -0.02), ("_high", 0.02))
+                    },
+                    "n_normal": 20,
+                    "n_anomalous": 40,
+                    "note": "",
+                }
+            )
     return pd.DataFrame(rows)
 
 

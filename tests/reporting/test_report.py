@@ -117,8 +117,16 @@ def test_maps_stand_beside_masks_with_what_they_find(report: Page) -> None:
 @pytest.mark.parametrize(
     ("folder", "suffixes", "names"),
     [
-        ("tables", ("csv", "md", "tex"), "ranking paired_differences classes_winner fpr_winner robustness cost"),
-        ("figures", ("png", "svg"), "auroc_by_epoch slices robustness gallery_worst_anomalous scores cost selection"),
+        (
+            "tables",
+            ("csv", "md", "tex"),
+            "ranking paired_differences classes_winner fpr_winner robustness corruptions cost",
+        ),
+        (
+            "figures",
+            ("png", "svg"),
+            "auroc_by_epoch slices robustness corruptions gallery_worst_anomalous scores cost selection",
+        ),
     ],
 )
 def test_tables_and_figures_come_in_all_formats(
@@ -128,6 +136,28 @@ def test_tables_and_figures_come_in_all_formats(
     stems = {Path(name).stem for name in files}
     assert stems >= set(names.split())
     assert files == {f"{stem}.{suffix}" for stem in stems for suffix in suffixes}
+
+
+def test_corruptions_become_tolerances_and_a_score_in_the_ranking(report: Page) -> None:
+    """False alarms of 5 % rise by 15 points a severity of shift, catches of 80 % fall as much for a dim lamp."""
+    doubled = {row["corruption"]: row for row in report.table("tolerance_false_alarms_double")}
+    halved = {row["corruption"]: row for row in report.table("tolerance_catches_halve")}
+    assert set(doubled) == set(halved) == {"shift", "dim lamp"}
+    one, *others = (name for name in doubled["shift"] if name != "corruption")
+    assert len(others) == 5, "winner, default and four references"
+    # 10 % is a third of the way to severity 1, 0.42 pixels; 40 % is at severity 2.67, between × 0.95 and × 0.8.
+    assert float(doubled["shift"][one]) == pytest.approx(0.42 / 3)
+    assert float(halved["dim lamp"][one]) == pytest.approx(0.825)
+    assert "0.14 pixels" in report.markdown("tolerance_false_alarms_double")
+    assert "> × 0.5" in report.markdown("tolerance_false_alarms_double")
+    text = report.starting("summary", "Corruptions of the test images, winner: ")
+    assert "false alarms double at shift 0.14 pixels; catches halve at dim lamp × 0.83 (clean: " in text
+    rows = report.table("corruptions")
+    assert {row["corruption"] for row in rows} == {"none", "shift", "dim lamp"}
+    assert {row["strength"] for row in rows if row["corruption"] == "shift"} == {"1.68 pixels"}, "severity 3"
+    scores = {row["configuration"]: row["corrupted"] for row in report.table("ranking")}
+    assert float(scores["PCA"]) == pytest.approx(float(next(r for r in rows if r["detector"] == "PCA")["auroc"]) - 0.15)
+    assert "" in scores.values(), "configurations that were not measured"
 
 
 def test_texts_of_a_study_are_escaped(report: Page) -> None:
@@ -159,6 +189,7 @@ def test_report_says_what_a_study_did_not_do(small: Small) -> None:
         ("ablations", "This study did not vary the method"),
         ("data-efficiency", "This study did not vary the number of training images."),
         ("robustness", "This study attacked no test images"),
+        ("corruptions", "This study changed no test images"),
         ("gallery", "This study kept no gallery"),
         ("scores", "This study kept no error matrices"),
         ("provenance", "All 1 trials finished."),
@@ -403,6 +434,7 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, study: Results) -> None:
         ("trials.csv", r"trials.csv has no column trial; delete it .* tune"),
         ("summary.csv", r"summary.csv has no column configuration; delete it"),
         ("attacks.csv", r"attacks.csv has no column configuration; delete it"),
+        ("corruptions.csv", r"corruptions.csv has no column configuration; delete it"),
         ("transfer.csv", r"transfer.csv has no column configuration; delete it"),
         ("aggregation_matrix.csv", r"aggregation_matrix.csv has no column configuration; delete it"),
         ("epochs.parquet", r"epochs.parquet has no column trial; delete it"),

@@ -34,6 +34,7 @@ search:
     train.lambda: {log_uniform: [0.001, 0.1]}
     score.aggregation: {choice: [min, avg, max]}
 attacks: {configurations: [winner], methods: [fgsm, noise], epsilons: [0.1], max_images: 10}
+corruptions: {configurations: [winner, references], kinds: [shift], severities: [3], max_images: 10}
 """
 
 

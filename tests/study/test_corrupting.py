@@ -15,7 +15,7 @@ from puzzle_study.corruptions.corrupt import corrupt
 from puzzle_study.corruptions.registry import CORRUPTIONS
 from puzzle_study.criteria.bank import make_pseudo_anomalies
 from puzzle_study.datasets import load_task
-from puzzle_study.datasets.subset import chosen_images
+from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
@@ -83,7 +83,7 @@ def test_every_detector_meets_clean_images_and_every_corruption_at_every_severit
 
 def test_a_row_is_what_the_detector_says_of_the_corrupted_images(done: Plan) -> None:
     (trial,) = (spec for spec in done.references if spec.detector == "one_class_svm")
-    images, labels = chosen_images(load_task(trial.settings.data, trial.task), 40)
+    images, labels = chosen_of_each_side(load_task(trial.settings.data, trial.task), 40)
     detector = load_detector(done.results.detector(trial.key), device=CPU)
     threshold = Calibration.of(detector).threshold(0.05)
     rows = table(done)
@@ -182,3 +182,7 @@ def test_a_share_of_a_side_that_is_missing_is_left_out() -> None:
     assert row["auroc"] is row["flagged_normal"] is row["flagged_normal_low"] is None
     assert row["flagged_anomalous"] == 2 / 3
     assert row["note"] == "no normal test images"
+    broken = corrupting.judged(np.array([0.0, np.nan]), np.array([False, True]), 1.0)
+    assert broken["auroc"] is broken["flagged_normal"] is broken["flagged_anomalous"] is None
+    assert broken["note"] == "scores are not finite"
+    assert corrupting.judged(np.empty(0), np.empty(0, dtype=bool), 1.0)["note"] == "no test images"

@@ -22,6 +22,7 @@ FILES = (
     "trials.csv",
     "epochs.parquet",
     "attacks.csv",
+    "corruptions.csv",
     "summary.csv",
     "gallery.npz",
     "report/index.html",
@@ -43,6 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
     # Two of three are done: a training among them has told how fast trainings are.
     assert re.search(r"^trials 2/3 · about .* left", done.stdout, re.MULTILINE), done.stdout
     assert re.search(r"^attacks 1/\d+ · about .* left", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^corruptions 4/4$", done.stdout, re.MULTILINE), done.stdout
     return folder
 
 
@@ -53,6 +55,7 @@ def tables(results: Path) -> dict[str, pd.DataFrame]:
         "epochs": pd.read_parquet(results / "epochs.parquet"),
         "summary": pd.read_csv(results / "summary.csv"),
         "attacks": pd.read_csv(results / "attacks.csv").drop(columns="seconds"),
+        "corruptions": pd.read_csv(results / "corruptions.csv"),
     }
 
 
@@ -75,6 +78,10 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     attacks = pd.read_csv(results / "attacks.csv")
     assert set(attacks.attack) == {"attack1", "attack2"}
     assert set(attacks.method) == {"fgsm", "noise"}
+    corruptions = pd.read_csv(results / "corruptions.csv")
+    assert list(corruptions.corruption) == ["none", "shift"] * 2
+    assert set(corruptions.detector) == {"puzzle_ae", "nearest_neighbour"}
+    assert '<section id="corruptions">' in (results / "report" / "index.html").read_text(encoding="utf-8")
     environment = json.loads((results / "environment.json").read_text(encoding="utf-8"))
     assert environment["finished"] is not None
     assert environment["versions"]["torch"]

@@ -23,6 +23,7 @@ class GaussianBlur(Corruption):
     does = "blurs with a Gaussian of this standard deviation"
     values = (2.0, 3.0, 4.5, 6.0, 9.0)
     unit = PIXELS
+    form = "σ = {} pixels"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -39,6 +40,7 @@ class DefocusBlur(Corruption):
     does = "averages over a disc of this radius"
     values = (2.0, 3.0, 5.0, 7.0, 10.0)
     unit = PIXELS
+    form = "radius {} pixels"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -53,6 +55,7 @@ class MotionBlur(Corruption):
     does = "averages along a line of this length, in a direction drawn for each image"
     values = (3.0, 6.0, 10.0, 15.0, 20.0)
     unit = PIXELS
+    form = "length {} pixels"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:

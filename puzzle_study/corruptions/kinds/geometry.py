@@ -20,6 +20,7 @@ class Shift(Corruption):
     does = "moves the image this far, in a direction drawn for each image"
     values = (1.5, 3.0, 6.0, 9.0, 15.0)
     unit = PIXELS
+    form = "{} pixels"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -33,6 +34,7 @@ class Rotation(Corruption):
     does = "turns the image about its centre, to the left or to the right as drawn for each image"
     values = (1.0, 3.0, 6.0, 10.0, 15.0)
     unit = "degrees"
+    form = "{}°"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -46,6 +48,7 @@ class Scale(Corruption):
     does = "makes the image larger or smaller by this factor about its centre, as drawn for each image"
     values = (1.02, 1.05, 1.1, 1.15, 1.25)
     unit = "factor"
+    form = "× {}"
     neutral = 1.0
 
     @classmethod

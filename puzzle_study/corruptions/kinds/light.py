@@ -18,6 +18,7 @@ class Brighter(Corruption):
     does = "adds the value to every pixel"
     values = (0.03, 0.06, 0.1, 0.2, 0.3)
     unit = PIXEL_VALUE
+    form = "+{}"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -29,6 +30,7 @@ class Darker(Corruption):
     does = "subtracts the value from every pixel"
     values = (0.03, 0.06, 0.1, 0.2, 0.3)
     unit = PIXEL_VALUE
+    form = "−{}"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -40,6 +42,7 @@ class Contrast(Corruption):
     does = "multiplies the distance of every pixel from the image's mean"
     values = (0.9, 0.75, 0.6, 0.45, 0.3)
     unit = FACTOR
+    form = "× {}"
     neutral = 1.0
 
     @classmethod
@@ -53,6 +56,7 @@ class DimLamp(Corruption):
     does = "multiplies every pixel"
     values = (0.95, 0.9, 0.8, 0.65, 0.5)
     unit = FACTOR
+    form = "× {}"
     neutral = 1.0
 
     @classmethod
@@ -65,6 +69,7 @@ class Gamma(Corruption):
     does = "raises every pixel to this power, which darkens mid-tones"
     values = (1.1, 1.25, 1.5, 2.0, 2.5)
     unit = "exponent"
+    form = "exponent {}"
     neutral = 1.0
 
     @classmethod
@@ -77,6 +82,7 @@ class ColourCast(Corruption):
     does = "multiplies red by 1 + the value and blue by 1 − the value, as a warmer lamp does"
     values = (0.03, 0.06, 0.1, 0.2, 0.3)
     unit = "share of red and blue"
+    form = "±{}"
     channels = (3,)
 
     @classmethod
@@ -89,6 +95,7 @@ class Vignette(Corruption):
     does = "darkens with the square of the distance from the centre, by this share in the corners"
     values = (0.1, 0.2, 0.35, 0.5, 0.7)
     unit = "share lost in the corners"
+    form = "−{} in the corners"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:

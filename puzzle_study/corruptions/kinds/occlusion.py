@@ -17,6 +17,7 @@ class Occlusion(Corruption):
     does = "covers this share of the image with a grey rectangle of its proportions, at a place drawn for each image"
     values = (1.0, 2.5, 5.0, 10.0, 20.0)
     unit = "% of the area"
+    form = "{} % of the area"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -18,6 +18,7 @@ class GaussianNoise(Corruption):
     does = "adds noise of this standard deviation to every pixel and channel"
     values = (0.01, 0.02, 0.04, 0.08, 0.15)
     unit = "pixel value"
+    form = "σ = {}"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -32,6 +33,7 @@ class ShotNoise(Corruption):
     does = "counts photons: a pixel x becomes Poisson(x/s²)·s², whose standard deviation at white is s, the value"
     values = (0.02, 0.04, 0.07, 0.12, 0.2)
     unit = "pixel value at white"
+    form = "σ = {} at white"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -48,6 +50,7 @@ class DeadPixels(Corruption):
     does = "makes this share of the pixels, drawn for each image, black or white, at least one"
     values = (0.2, 0.5, 1.0, 2.0, 5.0)
     unit = "% of the pixels"
+    form = "{} %"
 
     @classmethod
     def apply(cls, x_NCHW: Tensor, value: float, generators: Sequence[torch.Generator]) -> Tensor:
@@ -70,6 +73,7 @@ class Jpeg(Corruption):
     does = "saves the image as JPEG of this quality and reads it again (Pillow's defaults otherwise)"
     values = (80.0, 60.0, 40.0, 20.0, 10.0)
     unit = "quality"
+    form = "quality {}"
     neutral = 100.0
     channels = (1, 3)
 

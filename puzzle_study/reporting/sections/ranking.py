@@ -22,11 +22,14 @@ from puzzle_study.reporting.cells import (
     word,
 )
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
+from puzzle_study.reporting.sections import corruptions
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 from puzzle_study.trials.worth import gain, shown
 
 DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
+CORRUPTED = Column("corrupted", "Corrupted AUROC %")
+CORRUPTED_NOTE = "Corrupted AUROC: mean over corruptions, severities and trials, no interval; – if not measured. "
 PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 
 
@@ -93,6 +96,7 @@ def ranking_table(data: StudyData) -> Table:
         [_ranking_row(data, row) for _, row in ordered.iterrows()],
         f"AUROC: mean over classes and seeds. {means} "
         + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
+        + (CORRUPTED_NOTE if data.corruptions is not None else "")
         + f"Rank: by {ranked_by}, among complete rows that may be selected. Selection: {selection} Trials: finished of "
         "planned.",
     )
@@ -113,6 +117,7 @@ def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
         words("label", "Label"): word(row["label"].replace(";", ", ") if own else "reference", strong=strong),
         Column("selection", "Selection %"): percent(row["selection_mean"]),
         Column("trials", "Trials (n)"): _trials(row["trials"], row["expected"]),
+        **({CORRUPTED: percent(corruptions.mean_score(data, choice))} if data.corruptions is not None else {}),
         **{Column(name, name, numeric): setting(values.get(name)) for name, numeric in is_number.items()},
     }
 

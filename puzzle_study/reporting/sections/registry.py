@@ -25,6 +25,7 @@ NAMES = (
     "data_efficiency",
     "robustness",
     "transfer",
+    "corruptions",
     "gallery",
     "histograms",
     "cost",

@@ -10,7 +10,7 @@ from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Paragraph, absent, finding, section
 from puzzle_study.reporting.cells import bracketed, share, significant
 from puzzle_study.reporting.comparing import Comparison, compare
-from puzzle_study.reporting.sections import robustness, selection, training
+from puzzle_study.reporting.sections import corruptions, robustness, selection, training
 from puzzle_study.reporting.sections.classes import flagged_sentence
 from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
@@ -27,6 +27,7 @@ def build(data: StudyData) -> Blocks:
         yield against_references(data, winner)
         yield from robustness.weaker_than_noise(data, ("winner",)) or robustness.weaker_than_noise(data)
         yield _robustness(data)
+        yield from corruptions.sentences(data)
         yield _against_default(data, winner)
         yield selection.hindsight(data)
         yield _inverted(data, winner)
