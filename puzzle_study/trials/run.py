@@ -6,6 +6,7 @@ import logging
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -148,17 +149,8 @@ def _fit_and_score(
     _check_reaction(detector, validation)
     results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
     by_norm = _metrics(arrays, pseudo.kinds, task)
-    if settings.evaluate.robust is not None:
-        # torchattacks is imported only if a trial attacks.
-        from puzzle_study.trials.robust import measure_robustness
-
-        for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
-            by_norm[reading.error][reading.aggregation] |= values
-    if settings.evaluate.corrupted is not None:
-        for reading, values in measure_corrupted(detector, task, pseudo.images, settings.evaluate.corrupted).items():
-            by_norm[reading.error][reading.aggregation] |= values
-    for reading, located in measure_maps(detector, task).items():
-        by_norm[reading.error][reading.aggregation] |= located
+    for reading, values in _measured_besides(detector, task, arrays, pseudo.images, settings.evaluate):
+        by_norm[reading.error][reading.aggregation] |= values
     _save(detector, spec, results.detector(spec.key), Appearance.of(validation))
     epochs = following.epochs
     measured = {
@@ -181,6 +173,20 @@ def _fit_and_score(
         "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
     }
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
+
+
+def _measured_besides(
+    detector: Detector, task: Task, arrays: dict[str, np.ndarray], pseudo_NCHW: Tensor, evaluate: config.Evaluate
+) -> Iterator[tuple[config.Reading, Mapping[str, Any]]]:
+    """Yield what is measured by more than the error matrices: small attacks, corruptions, anomaly maps."""
+    if evaluate.robust is not None:
+        # torchattacks is imported only if a trial attacks.
+        from puzzle_study.trials.robust import measure_robustness
+
+        yield from measure_robustness(detector, task, arrays, evaluate.robust).items()
+    if evaluate.corrupted is not None:
+        yield from measure_corrupted(detector, task, pseudo_NCHW, evaluate.corrupted).items()
+    yield from measure_maps(detector, task).items()
 
 
 def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str, np.ndarray]:
