@@ -55,26 +55,25 @@ def main(study: Path, assignments: tuple[str, ...]) -> None:
     for detector in file.study.detectors:
         table = pd.DataFrame(measured(file.study, detector)).groupby(["change", "augment"], sort=False).mean()
         for change, part in table.groupby(level=0, sort=False):
-            click.echo(_line(detector, change, part))
+            click.echo(_line([detector, str(change)], part))
 
 
-def _line(detector: str, change: str, part: pd.DataFrame) -> str:
-    """Return a row of the table, of what was trained without and with augmentation."""
-    cells = [detector, change]
+def _line(cells: list[str], part: pd.DataFrame) -> str:
+    """Return a row of the table, behind its first cells, of what was trained without and with augmentation."""
     for _, row in part.iterrows():
         fpr, tpr, fpr_new, tpr_new = (f"{100 * row[name]:.0f}" for name in RATES)
         cells += [f"{100 * row['auroc']:.1f}", f"{fpr} / {tpr}", f"{fpr_new} / {tpr_new}"]
     return "| " + " | ".join(cells) + " |"
 
 
-def measured(study: config.Study, name: str) -> Iterator[dict[str, str | bool | float]]:
+def measured(study: config.Study, name: str) -> Iterator[dict[str, object]]:
     """Train a detector and yield a row for each task and seed, without and with augmentation, and change."""
     for seed in study.seeds:
         for task in datasets.task_specs(study.data):
             for augment in ((), study.data.augment):
                 detector, images = trained(study.settings(name), task, seed, augment)
                 for change, (kind, value) in CHANGES.items():
-                    yield {"change": change, "augment": bool(augment)} | rates(detector, images, kind, value, seed)
+                    yield {"change": change, "augment": bool(augment), **rates(detector, images, kind, value, seed)}
             click.echo(f"{name}, {task.normal_class}, seed {seed}", err=True)
 
 

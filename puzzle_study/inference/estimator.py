@@ -68,6 +68,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     name: ClassVar[str]
+    _description: dict[str, Any]
 
     def __init__(
         self,
@@ -174,7 +175,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         _check_contamination(self.contamination)
         images = torch.cat(list(arrays.batches(self._images(X, reset=False)))).to(detector.device)
         done = recalibrate(detector, images, float(self.contamination))
-        self._description = self._description | done.description()
+        self._description = {**self._description, **done.description()}
         return self
 
     def save(self, folder: str | Path) -> None:
