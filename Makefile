@@ -65,7 +65,6 @@ check-rest:
 	$(BIN)/pytest -m "not slow"
 
 # pytest names the slowest tests; give them the marker `slow`.
-
 QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
 
 quick-numbers: $(VENV)/.installed-dev

@@ -171,7 +171,6 @@ def main(argv: list[str]) -> int:
             return 0
         if options.word is None:
             parser.error("give --encode STUDY.yaml, --token, or a word from --encode")
-
         run(options.word)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,13 +9,23 @@ import click
 from puzzle_study import __version__
 
 COMMANDS = {
-    "tune": "Run a study from its file to its report.",
-    "report": "Write the report of a study again, or compare studies.",
-    "attack": "Attack finished detectors.",
-    "score": "Score images with a finished detector, or export it.",
-    "detectors": "List the detectors that a study can name.",
-    "data": "List, fetch and check data sets.",
+    "init": ("puzzle_study.init:main", "Write a study file to start from."),
+    "list": ("puzzle_study.init:listing", "List the studies that come with the package."),
+    "tune": ("puzzle_study.tune:main", "Run a study from its file to its report."),
+    "report": ("puzzle_study.report:main", "Rebuild the report of a study, or compare studies."),
+    "attack": ("puzzle_study.attack:main", "Attack finished detectors."),
+    "score": ("puzzle_study.score:main", "Score images with a finished detector, or export it."),
+    "serve": ("puzzle_study.serve:main", "Score images on a local web page."),
+    "detectors": ("puzzle_study.detectors.__main__:main", "List all detectors."),
+    "data": ("puzzle_study.data:main", "List, fetch and check data sets."),
 }
+"""Where each command is, and what it does."""
+EXAMPLE = """\b
+Examples:
+  puzzle-study tune digits
+  puzzle-study init detectors_folder parts.yaml
+  puzzle-study COMMAND --help
+"""
 
 
 class LazyGroup(click.Group):
@@ -26,23 +36,23 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command, or return None where there is no such name."""
+        """Import one command, or return None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
-        module = "puzzle_study.detectors.__main__" if cmd_name == "detectors" else f"puzzle_study.{cmd_name}"
-        found: click.Command = importlib.import_module(module).main
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(importlib.import_module(module), name)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="puzzle-study")
 def main() -> None:
-    """Which detector finds anomalies best, without labelled ones, how stably, and under attack."""
+    """Find the best anomaly detector without labelled anomalies, and measure its stability and robustness."""
 
 
 if __name__ == "__main__":

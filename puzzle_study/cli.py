@@ -1,8 +1,9 @@
-"""What all commands share: errors as one sentence with exit code 2, and no traceback for the user's mistakes."""
+"""Shared by all commands: errors are one sentence with exit code 2, without a traceback for the user's mistakes."""
 
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,9 +18,9 @@ INTERRUPTED = 130
 
 
 def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a click command of a function that returns its exit code.
+    """Make a click command from a function that returns its exit code.
 
-    A :class:`~puzzle_study.errors.UserError` is printed as one sentence and ends with exit code 2, Ctrl-C with 130.
+    A :class:`~puzzle_study.errors.UserError` prints one sentence and gives exit code 2, Ctrl-C gives 130.
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
@@ -40,3 +41,10 @@ def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Comm
         return click.version_option(__version__, prog_name="puzzle_study")(made)
 
     return decorate
+
+
+def no_nan(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    """Refuse nan as a share, which is never outside a range: a callback of options."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is not a share between 0 and 1")
+    return value

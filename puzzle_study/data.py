@@ -1,4 +1,4 @@
-"""``python -m puzzle_study.data``: which image sets are there, fetch one, check one."""
+"""``python -m puzzle_study.data``: list, fetch and check image sets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from puzzle_study.errors import UserError, cut, suggestion
 if TYPE_CHECKING:
     from puzzle_study.datasets.records import Unit
 
+EXAMPLE = """\b
+Examples:
+  puzzle-study data list
+  puzzle-study data fetch mnist
+  puzzle-study data check mvtec --root /disks/images
+"""
 ROOT = click.option(
     "--root", default="data", show_default=True, metavar="DIR", help="Folder with one folder for each set."
 )
@@ -29,15 +35,15 @@ def _known(context: click.Context, parameter: click.Parameter, value: str) -> st
 NAME = click.argument("name", callback=_known)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """List the image sets, fetch one, check one."""
+    """List, fetch or check image sets."""
 
 
-@command()
+@command(epilog=EXAMPLE)
 @ROOT
 def list_command(root: str) -> None:
-    """Say which sets are there, and how to get the others."""
+    """List which sets are here, and how to get the others."""
     from puzzle_study.datasets import cache, finding
 
     own: Mapping[str, Unit] | None = None
@@ -54,10 +60,10 @@ def list_command(root: str) -> None:
         if not info.of_the_user:
             click.echo(f"  source: {info.source}; licence: {info.licence}")
     if size := cache.size_in_bytes():
-        click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}, which may be deleted at any time.")
+        click.echo(f"Decoded images take {size / 1e6:,.0f} MB in {cache.folder()}; you may delete them at any time.")
 
 
-@command()
+@command(epilog=EXAMPLE)
 @NAME
 @ROOT
 def fetch(name: str, root: str) -> None:
@@ -66,7 +72,7 @@ def fetch(name: str, root: str) -> None:
     from puzzle_study.datasets.records import attempt
 
     found = attempt(lambda: finding.find(name, root))
-    # An incomplete set, an error here, is completed.
+    # An incomplete set, an error here, is completed below.
     if DATASETS[name].downloads and found and not isinstance(found, UserError):
         click.echo(f"{name} is there already: {finding.described(found)}")
         return
@@ -75,7 +81,7 @@ def fetch(name: str, root: str) -> None:
     _check(name, root)
 
 
-@command()
+@command(epilog=EXAMPLE)
 @NAME
 @ROOT
 def check(name: str, root: str) -> None:
@@ -99,7 +105,7 @@ def _check(name: str, root: str) -> None:
         click.echo(f"damaged: {sentence}")
     if report.damaged:
         files = "1 file is" if len(report.damaged) == 1 else f"{len(report.damaged)} files are"
-        raise UserError(f"{files} damaged in {report.folder}; replace what is named above and check again")
+        raise UserError(f"{files} damaged in {report.folder}; replace the files named above and check again")
     click.echo("every file can be read")
 
 

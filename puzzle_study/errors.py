@@ -1,4 +1,4 @@
-"""The one exception that commands turn into a sentence and exit code 2."""
+"""The exception that commands print as one sentence with exit code 2."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """Something that the user can mend: one sentence that says what, where and how."""
+    """A mistake that the user can fix: one sentence that says what, where and how."""
 
 
 class MissingPackage(UserError):
-    """A package that an extra of this one installs is not there."""
+    """A package from one of this package's extras is not installed."""
 
 
 ALIKE, AKIN = 0.8, 0.5
-"""How like a name must be to be taken for a mistyped one, and for one that may be meant; 1 is the same."""
+"""Similarity of a likely typo, and of a possible one; 1 means equal."""
 LONGEST = 300
-"""Characters of what the user wrote that an error repeats."""
+"""Longest part of the user's input that an error repeats."""
 
 
 def cut(text: str) -> str:
-    """Return what the user wrote, its start alone if it is long."""
+    """Return the user's input, shortened if it is long."""
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 

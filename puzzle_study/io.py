@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all: under a temporary name, then renamed."""
+"""Atomic writing of files and folders: under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
-    """Give a temporary path that replaces ``path`` on success; ``lasting``: it is on the disk itself before that."""
+    """Give a temporary path that replaces ``path`` on success; ``lasting``: sync it to the disk before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -31,18 +31,18 @@ def replacing(path: Path, *, lasting: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with replacing(path, lasting=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all; NaN is refused."""
+    """Write a JSON file atomically; NaN is refused."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, lasting: bool = False) -> None:
-    """Write a compressed .npz file whole or not at all."""
+    """Write a compressed .npz file atomically."""
     import numpy as np
 
     with replacing(path, lasting=lasting) as temporary, temporary.open("wb") as file:
@@ -50,7 +50,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], *, lasting: bool 
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Copy a folder into place whole: an existing target is moved aside first and then removed."""
+    """Copy a folder into place atomically: an existing target is moved aside first and then removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -59,6 +59,6 @@ def replace_folder(source: Path, target: Path) -> None:
             target.replace(staged / "old")
         (staged / "new").replace(target)
     finally:
-        # A full disk gets its room back; what was moved aside is kept where nothing took its place.
+        # Frees space on a full disk, but keeps the old target if the new one did not arrive.
         if target.exists() or not (staged / "old").exists():
             shutil.rmtree(staged, ignore_errors=True)

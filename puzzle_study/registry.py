@@ -1,6 +1,6 @@
-"""Registries: the entries of a kind (detectors, criteria, attack places, …) by name, each in a module of its own.
+"""Registries: the entries of a kind (detectors, criteria, attack places, …) by name, each in its own module.
 
-An entry is imported when it is first asked for, so that a list of names costs nothing.
+An entry is imported on first use, so listing names is cheap.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     """Entries of one kind by name, in a fixed order; the first is the default.
 
     Args:
-        kind: what an entry is, for sentences, such as ``detector``.
-        entries: where each is, as ``module:attribute``.
-        group: entry point group by which other packages add theirs, behind these and by name; None: they cannot.
+        kind: name of the kind for errors, such as ``detector``.
+        entries: the location of each, as ``module:attribute``.
+        group: entry point group for other packages' entries, which follow these, sorted by name; None: not allowed.
     """
 
     def __init__(self, kind: str, entries: Mapping[str, str], *, group: str | None = None) -> None:
@@ -53,17 +53,13 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return name in self._own or name in self._added
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry.
-
-        Raises:
-            UserError: there is none of this name, or another package's cannot be imported.
-        """
+        """Return an entry; UserError if it is unknown, or another package's cannot be imported."""
         if name not in self._found:
             self._found[name] = self._load(name)
         return self._found[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return an entry, or the default if there is none of this name."""
+        """Return an entry, or the default for an unknown name."""
         return self[name] if name in self else default  # noqa: SIM401 - this is `get` itself
 
     def _load(self, name: str) -> Entry:
@@ -77,9 +73,9 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         point = self._added[name]
         try:
             found = point.load()
-        except Exception as error:  # whatever another package's module does when it is imported
+        except Exception as error:  # another package's module may raise anything
             raise UserError(
-                f"the {self.kind} {name} of another package cannot be imported ({point.value}: {error}); mend or "
+                f"the {self.kind} {name} of another package cannot be imported ({point.value}: {error}); fix or "
                 f"remove that package"
             ) from error
         return found

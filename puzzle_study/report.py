@@ -1,4 +1,4 @@
-"""``python -m puzzle_study.report``: write the report of a finished study, or compare several."""
+"""``python -m puzzle_study.report``: rebuild the report of a finished study, or compare several."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.report results/digits
-  python -m puzzle_study.report results/digits results/mnist --output comparison
+  puzzle-study report results/digits
+  puzzle-study report results/digits results/mnist --output comparison
 """
 
 
@@ -22,7 +22,7 @@ Examples:
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report. [default: RESULTS/report]"
 )
 def main(folders: tuple[Path, ...], output: Path | None) -> int:
-    """Write the report of the study in the folder RESULTS; further folders are compared with it.
+    """Rebuild the report of the study in the folder RESULTS, or compare it with further folders.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -33,7 +33,7 @@ def main(folders: tuple[Path, ...], output: Path | None) -> int:
     for folder in folders:
         with reading(folder):
             if not folder.is_dir():
-                raise UserError(f"{folder} is not a folder of results; give one such as results/digits")
+                raise UserError(f"{folder} is not a results folder; give one such as results/digits")
     first, *others = [Results(folder) for folder in folders]
     click.echo(f"report: {build_report(first, others=others, output=output)}")
     return 0

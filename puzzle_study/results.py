@@ -1,7 +1,7 @@
-"""The one place that knows the files below ``results/<name>/``.
+"""The only module that knows the files below ``results/<name>/``.
 
-Records are the truth: one JSON file per trial under the hash of what determines it. Tables are written
-from records and can be deleted. Every file is written whole or not at all.
+The records are authoritative: one JSON file per trial, named by the hash of everything that determines it. Tables are
+made from records and can be deleted. Every file is written atomically.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 2
-"""2: a training draws from a seed of its own task; before, all classes shared that of the study."""
-ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
+RECORD_FORMAT = 3
+"""3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
+MODEL_CARD = "MODEL_CARD.md"
+"""In each folder of ``best/``, for people."""
+ERROR_ARRAYS = ("validation", "earlier", "pseudo", "test")
+ERROR_ARRAYS += ("pseudo_kind", "pseudo_severity", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
-    """Return the hex digits that name a JSON-able content, independent of key order."""
+    """Return a hash of JSON content in hex digits, independent of key order."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
 class Results:
-    """Paths, readers and writers of the folder ``results/<name>``; nothing is created before something is written."""
+    """Paths, readers and writers of the folder ``results/<name>``; folders are created only on writing."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -43,7 +46,10 @@ class Results:
         self.attacks_file = root / "attacks.csv"
         self.matrix_file = root / "aggregation_matrix.csv"
         self.transfer_file = root / "transfer.csv"
+        self.certified_file = root / "certified.csv"
+        self.smallest_file = root / "smallest_epsilon.csv"
         self.summary_file = root / "summary.csv"
+        self.selection_file = root / "selection.csv"
         self.best = root / "best"
         self.report = root / "report"
         self.report_file = root / "report" / "index.html"
@@ -54,16 +60,21 @@ class Results:
         self.lock_file = root / ".lock"
         self._unit_records: dict[Path, dict[str, Any]] = {}
 
+    @property
+    def attack_tables(self) -> tuple[Path, ...]:
+        """Return the tables of the attack stage, the first of which every study with attacks has."""
+        return self.attacks_file, self.matrix_file, self.transfer_file, self.smallest_file, self.certified_file
+
     def name(self, path: Path) -> str:
         """Return a path's name below the folder, with slashes."""
         return path.relative_to(self.root).as_posix()
 
     def record_file(self, trial: str) -> Path:
-        """Return where the record of a trial is."""
+        """Return the path of a trial's record."""
         return self.root / "records" / f"{trial}.json"
 
     def errors_file(self, trial: str) -> Path:
-        """Return where the error matrices of a trial are."""
+        """Return the path of a trial's error matrices."""
         return self.root / "errors" / f"{trial}.npz"
 
     def checkpoints(self, trial: str) -> Path:
@@ -75,39 +86,40 @@ class Results:
         return self.root / "detectors" / trial
 
     def log_file(self, trial: str) -> Path:
-        """Return the path of a trial's log; it stays when the trial has ended."""
+        """Return the path of a trial's log, which is kept after the trial."""
         return self.logs / f"{trial}.log"
 
     def attack_file(self, key: str) -> Path:
-        """Return where the record of one unit of the attack stage is."""
+        """Return the path of the record of an attack unit."""
         return self.root / "attacks" / f"{key}.json"
+
+    def attacked_images_file(self, key: str) -> Path:
+        """Return where the perturbed images of a unit of the attack stage are, if all are kept."""
+        return self.root / "attacks" / f"{key}.images.npz"
 
     def corruption_file(self, key: str) -> Path:
         """Return where the record of one unit of the stage of corruptions is."""
         return self.root / "corruptions" / f"{key}.json"
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record, or None if there is none that can be read whole."""
+        """Return a trial's record, or None if it is missing or damaged."""
         return _read_record(self.record_file(trial))
 
     def write_record(self, trial: str, record: Mapping[str, Any]) -> None:
         write_json(self.record_file(trial), record)
 
     def remove_record(self, trial: str) -> None:
-        """Remove a trial's record: it is to be run again."""
+        """Remove a trial's record, so that the trial runs again."""
         self.record_file(trial).unlink(missing_ok=True)
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield every trial's record that can be read whole, those of earlier study files among them."""
+        """Yield every readable trial record, including those of earlier study files."""
         for path in sorted((self.root / "records").glob("*.json")):
             if (record := _read_record(path)) is not None:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of a unit of the attack stage, or None if there is none that can be read whole.
-
-        It is read once: what lies under a key is determined by that key.
-        """
+        """Return an attack unit's record, read once because its key determines it; None if missing or damaged."""
         return self._unit_record(self.attack_file(key))
 
     def corruption_record(self, key: str) -> dict[str, Any] | None:
@@ -120,15 +132,17 @@ class Results:
         return self._unit_records.get(path)
 
     def environment(self) -> dict[str, Any]:
-        """Return the content of environment.json, or nothing if it cannot be read whole."""
+        """Return the content of environment.json, empty if it is missing or damaged."""
         return _read_json(self.environment_file) or {}
 
     def errors(self, trial: str) -> dict[str, np.ndarray]:
-        """Return the error matrices of a trial.
+        """Return a trial's error matrices.
 
         Returns:
             ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
-            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``labels`` [Nt], True for anomalies.
+            ``earlier`` [E, Nv, K], those of the validation images at evaluations before the last one;
+            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``pseudo_severity`` [Np], from 1;
+            ``labels`` [Nt], True for anomalies.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -141,7 +155,7 @@ class Results:
         path = self.errors_file(trial)
         try:
             with np.load(path, allow_pickle=False) as archive:
-                # By name, so that an archive without one of them is found damaged here.
+                # By name, to detect an archive with a missing array here.
                 return {name: archive[name] for name in ERROR_ARRAYS}
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is missing or damaged; delete records/{trial}.json and use --resume") from error
@@ -153,16 +167,16 @@ class Results:
         """Return one of the study's tables; ``trial`` and other names are strings, missing values NaN.
 
         Raises:
-            UserError: the table is not there.
+            UserError: the table is missing.
         """
         import pandas as pd
 
-        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags"]
+        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags", "wins"]
         names += ["source_trial", "source_configuration", "source_label"]
         try:
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)
-            # What is missing was written as nothing; NA, None or null is the name of somebody's folder.
+            # Missing values were written as empty cells; NA, None or null may be a folder's name.
             frame = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=[""])
         except FileNotFoundError as error:
             raise UserError(
@@ -176,7 +190,7 @@ class Results:
         return frame
 
     def write_table(self, path: Path, frame: pd.DataFrame) -> None:
-        """Write a table as CSV or Parquet, by its suffix."""
+        """Write a table as CSV or Parquet, depending on its suffix."""
         with replacing(path) as temporary:
             if path.suffix == ".parquet":
                 frame.to_parquet(temporary, index=False)
@@ -185,7 +199,7 @@ class Results:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """Return a record, or None: what is damaged or of another format counts as not done."""
+    """Return a record, or None if it is damaged or of another format."""
     content = _read_json(path)
     return content if content is not None and content.get("format") == RECORD_FORMAT else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.cli import command
+from puzzle_study.cli import command, no_nan
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,18 +21,12 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv
-  python -m puzzle_study.score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
-  python -m puzzle_study.score results/mvtec/best/bottle new_lamp/good/ --recalibrate bottle_new_lamp
-  python -m puzzle_study.score --export bottle.onnx results/mvtec/best/bottle
+  puzzle-study score results/digits/best/3 photos/ --output scores.csv
+  puzzle-study score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
+  puzzle-study score results/mvtec/best/bottle incoming/ --watch --format json
+  puzzle-study score results/mvtec/best/bottle new_lamp/good/ --recalibrate bottle_new_lamp
+  puzzle-study score --export bottle.onnx results/mvtec/best/bottle
 """
-
-
-def _rate(context: click.Context, parameter: click.Parameter, value: float) -> float:
-    """Refuse nan, which is never outside a range."""
-    if math.isnan(value):
-        raise click.BadParameter("nan is not a share between 0 and 1")
-    return value
 
 
 @command(epilog=EXAMPLE)
@@ -43,10 +37,18 @@ def _rate(context: click.Context, parameter: click.Parameter, value: float) -> f
     type=click.FloatRange(0, 1, max_open=True),
     default=0.05,
     show_default=True,
-    callback=_rate,
+    callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it standard output.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Table; without it standard output.")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="json: JSON lines."
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="IMAGES are folders: go on scoring what arrives in them, each file once it is written.",
+)
 @click.option(
     "--overlay", type=click.Path(path_type=Path, file_okay=False), help="Folder for error maps over the images (PNG)."
 )
@@ -71,6 +73,8 @@ def main(
     images: tuple[str, ...],
     fpr: float,
     output: Path | None,
+    form: str,
+    watch: bool,
     overlay: Path | None,
     model: Path | None,
     renewed: Path | None,
@@ -83,18 +87,20 @@ def main(
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
     by a factor of more than 1.25. Another says if brightness, contrast, sharpness, scores or the share flagged have
     drifted from those of the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
-    input, 130 interrupted.
+    input, 130 interrupted; with --watch, Ctrl-C is the end and no interruption.
     """
     if not images and model is None:
         raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
     if not images and (output or overlay):
         raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
-    if renewed and (output or overlay or model):
-        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay and --export")
+    if renewed and (output or overlay or model or watch):
+        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay, --export, --watch")
+    from puzzle_study.inference.arriving import watched_folders
     from puzzle_study.inference.locating import find_detector, find_images
 
     folder = find_detector(detector)
-    paths = find_images(images)
+    watched = watched_folders(images, overlay) if watch else []
+    paths = [] if watch else find_images(images)
     from puzzle_study.detectors.devices import chosen_device, keep_freed_memory
     from puzzle_study.detectors.files import load_detector
 
@@ -104,11 +110,11 @@ def main(
         return _recalibrate(found, folder, paths, fpr, renewed)
     if model is not None:
         _export(found, folder, model, fpr)
-    if not paths:
+    if not paths and not watched:
         return 0
     from puzzle_study.inference.files import FileScorer
 
-    return _score(FileScorer(found, fpr, overlay, *_known_of(folder)), folder, paths, output)
+    return _score(FileScorer(found, fpr, overlay, *_known_of(folder)), folder, paths, output, form, watched)
 
 
 def _known_of(folder: Path) -> tuple[OriginalSizes | None, Appearance | None]:
@@ -155,15 +161,28 @@ def _recalibrate(detector: Detector, folder: Path, paths: list[Path], rate: floa
     return 0
 
 
-def _score(scorer: FileScorer, folder: Path, paths: list[Path], output: Path | None) -> int:
+def _score(
+    scorer: FileScorer, folder: Path, paths: list[Path], output: Path | None, form: str, watched: list[Path]
+) -> int:
     """Write the table and its summary on standard error."""
+    from puzzle_study.inference.arriving import arriving, until_interrupted
     from puzzle_study.inference.files import table_file
     from puzzle_study.inference.progress import Bar
+    from puzzle_study.inference.rows import FORMATS
 
-    # Rows on the same terminal are progress enough.
-    shown = output is not None or not sys.stdout.isatty()
-    with table_file(output) as table, Bar("scoring", len(paths), shown=shown) as bar:
-        outcome = scorer.write(paths, table, bar)
+    # Rows on the same terminal are progress enough, and nobody knows how many images will arrive.
+    shown = not watched and (output is not None or not sys.stdout.isatty())
+    with table_file(output, growing=bool(watched)) as table, Bar("scoring", len(paths), shown=shown) as bar:
+        rows = FORMATS[form](table)
+        if watched:
+            shared = Path(os.path.commonpath([folder.absolute() for folder in watched]))
+            with until_interrupted() as stop:
+                outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
+        else:
+            outcome = scorer.write([paths], rows, bar)
+    if outcome.scored:
+        rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
+        click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
     calibration = scorer.calibration
     click.echo(
         f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
@@ -185,7 +204,7 @@ def _score(scorer: FileScorer, folder: Path, paths: list[Path], output: Path | N
             f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",
             err=True,
         )
-    return 0 if outcome.scored else 1
+    return 0 if outcome.scored or watched else 1
 
 
 def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:

@@ -11,36 +11,36 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.tune studies/digits.yaml
-  python -m puzzle_study.tune studies/mnist.yaml --quick --set data.root=data/mnist
-  python -m puzzle_study.tune studies/cifar10.yaml --dry-run
-  python -m puzzle_study.tune studies/digits.yaml --address auto --set storage=/shared/results
+  puzzle-study tune digits
+  puzzle-study tune parts.yaml --dry-run
+  puzzle-study tune mnist --quick --set data.root=data/mnist
+  puzzle-study tune digits --address auto --set storage=/shared/results
 """
 
 
 @command(epilog=EXAMPLE)
 @click.argument("study", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Apply the file's own quick: section, for a run of minutes.")
+@click.option("--quick", is_flag=True, help="Apply the file's quick: section, for a run of a few minutes.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting, by dotted name.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder that will hold the study's own folder.  [default: `storage` if it is a folder, otherwise results]",
+    help="Parent folder of the study's own folder.  [default: `storage` if it is a folder, otherwise results]",
 )
-@click.option("--resume", is_flag=True, help="Go on with an interrupted study; no finished trial is run again.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted study; finished trials do not run again.")
 @click.option(
     "--address",
     metavar="auto|HOST:PORT",
-    help="Join a running Ray cluster instead of starting Ray on this machine; auto: the one this machine belongs to.",
+    help="Join a running Ray cluster instead of starting Ray on this machine; auto: this machine's own cluster.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print the images, the trainings and an estimate of time and disk, and start nothing; with --verbose also "
+    help="Print the images, the trainings and an estimate of time and disk, and start nothing; --verbose also prints "
     "every setting.",
 )
-@click.option("--quiet", is_flag=True, help="Print nothing but errors and where the report is.")
-@click.option("--verbose", is_flag=True, help="Also print what trials write to their logs, and Ray's own messages.")
+@click.option("--quiet", is_flag=True, help="Print only errors and the report's location.")
+@click.option("--verbose", is_flag=True, help="Also print the trials' logs and Ray's messages.")
 def main(
     study: Path,
     quick: bool,
@@ -52,18 +52,18 @@ def main(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    """Run STUDY, a YAML file: search, train, attack, report.
+    """Run STUDY, a YAML file or a study of this package (`puzzle-study list`): search, train, attack, report.
 
-    A finished study only says so. Exit codes: 0 done, 1 trials failed, 2 bad input (even if only the first
-    trials find it) or a results folder that cannot be written (disk full), 130 or 143 interrupted.
+    A finished study only says so. Exit codes: 0 done, 1 trials failed, 2 bad input or failing setup (including an
+    unwritable results folder or a full disk), 130 or 143 interrupted.
     """
     from rich.console import Console
 
-    from puzzle_study.config import read
+    from puzzle_study.config import read, shipped
 
     if quiet and verbose:
-        raise UserError("--quiet and --verbose contradict each other; leave one out")
-    file = read.load(study, quick=quick, assignments=assignments)
+        raise UserError("--quiet and --verbose contradict each other; remove one of them")
+    file = read.load(shipped.find(study), quick=quick, assignments=assignments)
     from puzzle_study.study.storage import results_folder
 
     folder = results_folder(results, file.study.storage)

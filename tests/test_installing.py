@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import puzzle_study
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 480
@@ -32,6 +35,12 @@ def test_rays_private_interfaces_are_there_and_no_newer_version_is_let_in_than_t
     pinned = Version(re.findall(r"^ray==(.+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)[0])
     assert pinned in wanted
     assert f"{pinned.major}.{pinned.minor + 1}" not in wanted
+
+
+def test_the_citation_is_of_this_version_and_licence() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"]) == (puzzle_study.__version__, "MIT")
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
 
 
 @pytest.mark.slow

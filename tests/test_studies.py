@@ -96,7 +96,8 @@ def plan(path: Path, folder: Path, *, quick: bool) -> Plan:
 
 
 def test_there_is_a_file_for_every_data_set_and_every_table_and_figure_that_can_be_reproduced() -> None:
-    others = {"robustness_mnist", "robustness_folder", "detectors_mnist", "detectors_cifar10", "detectors_folder"}
+    others = {"robustness_mnist", "robustness_folder", "robustness_both_mnist"}
+    others |= {"detectors_mnist", "detectors_cifar10", "detectors_folder"}
     assert {path.stem for path in OTHERS} == set(DATASETS) - {"digits"} | others
     numbers = {match[0] for path in EVERY_PAPER if (match := re.match(r"(table|figure)\d\d", path.stem))}
     wanted = {f"table{number:02}" for number in range(1, 11)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks import table
+from puzzle_study.attacks.convergence import check_convergence, to_check
 from puzzle_study.attacks.running import run_attacks
-from puzzle_study.attacks.specs import AttackSpec, fits
+from puzzle_study.attacks.specs import attack_specs, fitting, strongest
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors.base import Shape
@@ -35,25 +37,27 @@ def find_detectors(folder: Path) -> tuple[Path, list[Path]]:
     raise UserError(f"{folder} holds no detector; give results/NAME of a finished study or results/NAME/best/CLASS")
 
 
+@dataclass(frozen=True)
+class Attacked:
+    """Rows of attacks.csv about one detector, and of smallest_epsilon.csv if it was asked for."""
+
+    rows: list[dict[str, Any]]
+    smallest: list[dict[str, Any]]
+
+
 def attack_finished(
-    folder: Path,
-    specs: Sequence[AttackSpec],
-    *,
-    data_root: Path | None,
-    max_images: int | None,
-    progress: Callable[[str], object],
-) -> list[dict[str, Any]]:
-    """Attack one detector on its own test images and return its rows of attacks.csv.
+    folder: Path, attacks: config.Attacks, *, data_root: Path | None, progress: Callable[[str], object]
+) -> Attacked:
+    """Attack one detector on its own test images.
 
     Args:
         folder: the detector.
-        specs: the attacks.
+        attacks: what is attacked and how; what stands there about configurations does not apply.
         data_root: where the original images are; None: where they were in training.
-        max_images: test images at most, drawn in proportion from each class; None: all.
         progress: called with a line that says how far it is.
 
     Raises:
-        UserError: detector or images are missing, damaged or do not belong together.
+        UserError: detector or images are missing, damaged or do not belong together, or no attack fits.
     """
     name = folder.resolve().name
     content = read_description(folder)
@@ -62,16 +66,16 @@ def attack_finished(
     if Shape(*task.test.shape[1:]) != detector.shape:
         raise UserError(f"{folder / DESCRIPTION} names another shape than that of its images; train the detector again")
     # What does not fit this detector is left out; if nothing fits, the first attack says why.
-    specs = [spec for spec in specs if fits(spec, detector.traits)] or specs[:1]
-    images, labels = chosen_images(task, max_images)
+    specs = fitting(attacks, detector.traits) or attack_specs(attacks)[:1]
+    images, labels = chosen_images(task, attacks.max_images, balanced=attacks.balanced)
     count = itertools.count()
 
     def advance() -> None:
         progress(f"{name}: {next(count)} of {len(specs)} attacks on {len(images)} images")
 
     advance()
-    validation_scores = detector.scores(detector.validation_NK)
-    results = run_attacks(detector, images, labels, validation_scores, specs, progress=advance, keep=0)
+    validation = detector.scores(detector.validation_NK)
+    results = run_attacks(detector, images, labels, validation, specs, progress=advance, keep=0)
     about = {
         "detector": name,
         "trial": str(content.get("trial", "")),
@@ -79,7 +83,20 @@ def attack_finished(
         "normal_class": spec.normal_class,
         "seed": content.get("seed", ""),
     }
-    return [about | table.row(one, labels, detector.reading) for one in results]
+    progress(f"{name}: holding the attacks to stronger runs")
+    checked = {
+        one.spec: one.columns()
+        for one in check_convergence(detector, images, labels, validation, to_check(specs), count=attacks.convergence)
+    }
+    rows = []
+    for one in results:
+        row = table.row(one, labels, detector.reading, validation)
+        rows.append(about | (table.checked(row, checked[one.spec]) if one.spec in checked else row))
+    smallest = []
+    if attacks.smallest and (aimed := strongest(attacks, detector.traits)) is not None:
+        progress(f"{name}: looking for the smallest ε")
+        smallest = table.smallest_rows(detector, images, labels, aimed)
+    return Attacked(rows, [about | row for row in smallest])
 
 
 def _own_task(folder: Path, content: Mapping[str, Any], data_root: Path | None) -> tuple[datasets.TaskSpec, Task]:

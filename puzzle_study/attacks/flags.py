@@ -20,6 +20,7 @@ FLAGS: Mapping[str, str] = {
     "weaker_than_square": "random search without gradients moves scores more: gradients may be masked",
     "not_monotone_epsilon": "a smaller ε moves scores more",
     "not_monotone_steps": "fewer steps of the same size of ball move scores more",
+    "not_converged": "a stronger run moves scores by 5 % more, or lowers the AUROC by another point (on a few images)",
     "undone_by_rounding": "rounding to 8 bits takes away more than half of the effect",
 }
 

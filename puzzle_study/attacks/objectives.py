@@ -60,6 +60,13 @@ class Objective(nn.Module, ABC):
             value_B, rank_B, slope_BCHW = self._by_chunks(self.differentiate, x_BCHW)
         return value_B, rank_B, slope_BCHW
 
+    def draw_views(self, count: int, seed: int) -> bool:
+        """Let each gradient run through so many views drawn at random; return whether that is possible here.
+
+        What is pushed, and what ranks iterates, are then estimates wherever there is a gradient.
+        """
+        return False
+
     def _by_chunks(self, work: Callable[[Tensor, Tensor], tuple[Tensor, ...]], x_BCHW: Tensor) -> list[Tensor]:
         """Return what ``work`` finds for chunk after chunk, with smaller chunks once memory has run out."""
         count = len(x_BCHW)
@@ -109,6 +116,25 @@ class ThroughViews(Objective):
         super().__init__(rows=rows, at_once=at_once, views_per_row=detector.views)
         self.detector = detector
         self.true_NCHW = None if true_NCHW is None else detector.prepare(true_NCHW)
+        self.drawn: tuple[int, torch.Generator] | None = None
+        self.view_K = torch.arange(detector.views)
+
+    def draw_views(self, count: int, seed: int) -> bool:
+        """Draw views for each gradient if every view matters and some would be left out."""
+        possible = self._every_view_matters() and count < self.detector.views
+        self.drawn = (count, torch.Generator().manual_seed(seed)) if possible else None
+        return possible
+
+    def gradients(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return values and gradients through all views, or through those that are drawn for this call."""
+        if self.drawn is not None:
+            # Once for all chunks, so that their size does not matter.
+            count, generator = self.drawn
+            self.view_K = torch.randperm(self.detector.views, generator=generator)[:count].sort().values
+        try:
+            return super().gradients(x_BCHW)
+        finally:
+            self.view_K = torch.arange(self.detector.views)
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the aggregated score or the mean error against the true image, and the aggregated score."""
@@ -116,9 +142,8 @@ class ThroughViews(Objective):
 
     def differentiate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the numbers and the gradient, in two passes unless every view fits and matters."""
-        rows, count = len(x_BCHW), self.detector.views
-        every_view_matters = self.true_NCHW is not None or self.detector.reading.aggregation in scoring.DENSE
-        if rows * count <= self.at_once.count and every_view_matters:
+        rows, count = len(x_BCHW), len(self.view_K)
+        if rows * count <= self.at_once.count and self._every_view_matters():
             return super().differentiate(x_BCHW, row_B)
         with torch.no_grad():
             loss_BK, true_BK = self._all_errors(x_BCHW, row_B)
@@ -127,23 +152,31 @@ class ThroughViews(Objective):
         weight_BK = gradient(value_B.sum(), loss_BK)
         leaf_BCHW = x_BCHW.detach().requires_grad_()
         slope_BCHW = torch.zeros_like(leaf_BCHW)
+        view_K = self.view_K.to(x_BCHW.device)
         pair_P2 = weight_BK.nonzero()
         for part_P2 in pair_P2.split(self.at_once.count) if len(pair_P2) else ():
-            b_P, k_P = part_P2.unbind(1)
-            loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, k_P)
-            slope_BCHW += gradient((loss_P * weight_BK[b_P, k_P]).sum(), leaf_BCHW)
+            b_P, column_P = part_P2.unbind(1)
+            loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, view_K[column_P])
+            slope_BCHW += gradient((loss_P * weight_BK[b_P, column_P]).sum(), leaf_BCHW)
         return value_B.detach(), rank_B.detach(), slope_BCHW
 
+    def _every_view_matters(self) -> bool:
+        return self.true_NCHW is not None or self.detector.reading.aggregation in scoring.DENSE
+
     def _combine(self, loss_BK: Tensor, true_BK: Tensor) -> tuple[Tensor, Tensor]:
-        score_B = self.detector.scores(true_BK)
+        """Return what is pushed and what ranks, from the errors of the views that are looked at."""
+        detector, validation_NK = self.detector, self.detector.validation_NK
+        if len(self.view_K) < detector.views:
+            validation_NK = validation_NK[:, self.view_K.to(validation_NK.device)]
+        score_B = scoring.scores(true_BK, validation_NK, detector.reading)
         if self.true_NCHW is None:
             return score_B, score_B
-        return normalised(self.detector, loss_BK).mean(1), score_B
+        return scoring.normalised(loss_BK, validation_NK, detector.reading.error).mean(1), score_B
 
     def _all_errors(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
-        rows, count = len(x_BCHW), self.detector.views
+        rows, count = len(x_BCHW), len(self.view_K)
         b_P = torch.arange(rows, device=x_BCHW.device).repeat_interleave(count)
-        k_P = torch.arange(count, device=x_BCHW.device).repeat(rows)
+        k_P = self.view_K.to(x_BCHW.device).repeat(rows)
         chunks = zip(b_P.split(self.at_once.count), k_P.split(self.at_once.count), strict=True)
         loss, true = zip(*(self._errors(x_BCHW, row_B, b, k) for b, k in chunks), strict=True)
         return torch.cat(loss).reshape(rows, count), torch.cat(true).reshape(rows, count)

@@ -22,6 +22,8 @@ from puzzle_study.detectors.base import to_float
 from puzzle_study.detectors.memory import AtOnce
 
 DIRECTIONS = (1, -1)
+ROUNDED = 32
+"""Attacked images of each side that are also scored in 8 bits: they say what rounding takes away."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class _Runner:
         begin = time.perf_counter()
         place, ball = self._place(spec.attack), Ball(METHODS[spec.method].norm, spec.epsilon)
         score_N, rounded_N = self.clean_N.clone(), self.clean_N.clone()
+        rounded_A = {direction: torch.empty(0, dtype=torch.int64) for direction in DIRECTIONS}
         perturbed: dict[int, Tensor] = {}
         largest, overshoot, finite, no_gradient = 0.0, 0.0, True, False
         batches = self._batches(spec.target, place)
@@ -173,7 +176,9 @@ class _Runner:
                 seed=child_seed(spec.seed, number),
             )
             score_N[index_A] = outcome.score_N.cpu()
-            rounded_N[index_A] = place.score(outcome.images_NCHW.mul(255).round().div(255)).cpu()
+            if (room := ROUNDED - len(rounded_A[direction])) > 0:
+                rounded_A[direction] = torch.cat((rounded_A[direction], index_A[:room]))
+                rounded_N[index_A[:room]] = place.score(outcome.images_NCHW[:room].mul(255).round().div(255)).cpu()
             largest = max(largest, float(ball.size(outcome.images_NCHW, clean_NCHW).max()))
             overshoot, finite = max(overshoot, outcome.overshoot), finite and outcome.finite
             no_gradient |= bool(outcome.without_gradient_N.any())
@@ -181,13 +186,14 @@ class _Runner:
             # A copy: a view would keep the whole batch in memory.
             perturbed.update({index: image.clone() for index, image in images if index in kept})
         seconds = time.perf_counter() - begin
-        strength, rounded = self._strength(score_N, every_A), self._strength(rounded_N, every_A)
+        strength, some_A = self._strength(score_N, every_A), torch.cat(tuple(rounded_A.values()))
+        before, after = self._strength(score_N, some_A), self._strength(rounded_N, some_A)
         flags = {
             "zero_gradient": no_gradient,
             "non_finite": not finite,
             "outside_ball": overshoot > ROUNDING,
             "weaker_than_clean": strength < -flagging.TOLERANCE,
-            "undone_by_rounding": strength > flagging.TOLERANCE and rounded < strength / 2,
+            "undone_by_rounding": before > flagging.TOLERANCE and after < before / 2,
         }
         shape = self.images_NCHW.shape[1:]
         return AttackResult(

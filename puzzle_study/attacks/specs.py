@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from puzzle_study import config
 from puzzle_study.attacks.methods import METHODS, refusal
@@ -28,7 +28,9 @@ class AttackSpec:
         step_size: step as a fraction of ε.
         restarts: runs from which the best is kept image by image; 1 for methods without chance.
         target: ``normal``, ``anomalous`` or ``both``.
-        seed: of random starts and noise.
+        seed: of random starts, noise and drawn views.
+        permutations_per_step: views that each gradient runs through, drawn anew for each step; None: all. Only for
+            iterated gradients; without effect on attack2 and on scores to which not every view matters (min, max).
     """
 
     attack: str
@@ -39,11 +41,17 @@ class AttackSpec:
     restarts: int
     target: str
     seed: int
+    permutations_per_step: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what determines the attack; what is left at None is left out, so that finished results stay."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def attack_specs(attacks: config.Attacks) -> list[AttackSpec]:
     """Return the attacks of a study in a fixed order: attack by attack, method by method, ε as they are listed."""
-    shared = attacks.model_dump(include={"steps", "queries", "step_size", "restarts", "target", "seed"})
+    names = {"steps", "queries", "step_size", "restarts", "target", "seed", "permutations_per_step"}
+    shared = attacks.model_dump(include=names)
     return [
         attack_spec(attack, method, epsilon=epsilon, **shared)
         for attack, method, epsilon in itertools.product(attacks.attacks, attacks.methods, attacks.epsilons)
@@ -61,8 +69,11 @@ def attack_spec(
     restarts: int = 1,
     target: str = "normal",
     seed: int = 0,
+    permutations_per_step: int | None = None,
 ) -> AttackSpec:
     """Return the spec of one attack; what a method does not use gets its one fixed value, so that equal is equal.
+
+    Without more than a method it is one cheap run; a study's defaults are those of :class:`config.Attacks`.
 
     Raises:
         UserError: there is no such method, or it is an attack of torchattacks that does not fit, with the reason.
@@ -79,6 +90,7 @@ def attack_spec(
         restarts=restarts if traits.random else 1,
         target=target,
         seed=seed,
+        permutations_per_step=permutations_per_step if traits.uses_gradient and traits.iterated else None,
     )
 
 
@@ -86,6 +98,28 @@ def fits(spec: AttackSpec, traits: Traits) -> bool:
     """Whether a detector can be attacked so: it has views if they are perturbed, and gradients if they are used."""
     views = traits.views or not PLACES[spec.attack].needs_views
     return views and (traits.differentiable or not METHODS[spec.method].uses_gradient)
+
+
+def fitting(attacks: config.Attacks, traits: Traits) -> list[AttackSpec]:
+    """Return the attacks of a study that a detector can be attacked by.
+
+    A detector without gradients that none of its methods fits is attacked by `square`, which asks for scores only.
+    """
+    found = [spec for spec in attack_specs(attacks) if fits(spec, traits)]
+    if (
+        not traits.differentiable
+        and all(spec.method == "noise" for spec in found)
+        and set(attacks.methods) != {"noise"}
+    ):
+        black_box = attacks.model_copy(update={"attacks": ("attack1",), "methods": ("square",)})
+        found = attack_specs(black_box) + found
+    return found
+
+
+def strongest(attacks: config.Attacks, traits: Traits) -> AttackSpec | None:
+    """Return the one attack of what needs one: attack1 by the first fitting method besides noise, at the largest ε."""
+    one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
+    return next((spec for spec in fitting(one, traits) if spec.method != "noise"), None)
 
 
 def measured_as(spec: AttackSpec) -> AttackSpec:

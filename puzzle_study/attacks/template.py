@@ -95,14 +95,21 @@ def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, dir
     method = METHODS[spec.method]
     start_RCHW = place.rows(clean_NCHW)
     objective = place.objective(clean_NCHW)
+    views = spec.permutations_per_step
+    estimated = views is not None and objective.draw_views(views, seed)
     logits = ScoreLogits(objective, start_RCHW, ball=ball, centre=place.centre, direction=direction).eval()
     returned_RCHW = _run(method, logits, start_RCHW, spec, ball, seed)
     overshoot = float((ball.size(returned_RCHW, start_RCHW) - ball.epsilon).nan_to_num(0).max())
     row_RCHW = ball.clip(returned_RCHW, start_RCHW)
     if method.iterated:
         rank_R = direction * objective.values(row_RCHW)[1]
+        best_rank_R = logits.best_rank_R
+        if estimated:
+            # Iterates were ranked by some of their views; the best one is held against the last by all.
+            known_R = direction * objective.values(logits.best_RCHW)[1]
+            best_rank_R = torch.where(best_rank_R.isfinite(), known_R, best_rank_R)
         moved_R = (row_RCHW != start_RCHW).flatten(1).any(1)
-        beaten_R = (logits.best_rank_R > rank_R) | (~moved_R & logits.best_rank_R.isfinite()) | ~rank_R.isfinite()
+        beaten_R = (best_rank_R > rank_R) | (~moved_R & best_rank_R.isfinite()) | ~rank_R.isfinite()
         row_RCHW = torch.where(beaten_R[:, None, None, None], logits.best_RCHW, row_RCHW)
     images_NCHW = ball.clip(place.images(row_RCHW, clean_NCHW), clean_NCHW)
     without_gradient_N = logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1)

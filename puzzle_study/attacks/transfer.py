@@ -34,6 +34,7 @@ class MatrixCell:
     scoring: str
     scores: Tensor
     clean_scores: Tensor
+    validation_scores: Tensor
     images: int
     flags: tuple[str, ...]
 
@@ -57,7 +58,8 @@ def aggregation_matrix(
         for row, one in zip(cells, results, strict=True):
             for name, judge in judges.items():
                 scores = transferred(one, judge, images_NCHW, clean_scores=clean[name])
-                row.append(MatrixCell(one.spec, attacked, name, scores, clean[name], len(one.indices), one.flags))
+                held_out, count = judge.scores(judge.validation_NK), len(one.indices)
+                row.append(MatrixCell(one.spec, attacked, name, scores, clean[name], held_out, count, one.flags))
     return [cell for row in cells for cell in row]
 
 

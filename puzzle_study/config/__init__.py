@@ -1,6 +1,6 @@
 """The study file: its sections, search axes, layers of defaults, checks, and how it is read.
 
-The classes are light: they import neither torch nor Ray. What reads and checks a file stands in modules of its own.
+The classes are light: they import neither torch nor Ray. Reading and checking are in separate modules.
 """
 
 from puzzle_study.config.corruptions import Corrupted as Corrupted
@@ -13,6 +13,7 @@ from puzzle_study.config.search import Racing as Racing
 from puzzle_study.config.search import Search as Search
 from puzzle_study.config.search import Stopping as Stopping
 from puzzle_study.config.study import Attacks as Attacks
+from puzzle_study.config.study import Certify as Certify
 from puzzle_study.config.study import Data as Data
 from puzzle_study.config.study import Evaluate as Evaluate
 from puzzle_study.config.study import Resources as Resources

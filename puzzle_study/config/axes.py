@@ -1,4 +1,4 @@
-"""Search axes: their order, when their conditions hold, and which values they can have together."""
+"""Search axes: their order, their conditions, and the combinations of their values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Values = dict[str, config.Scalar]
 
 
 def setting_of(settings: config.Settings, dotted: str) -> Any:
-    """Return a setting by its dotted name; None in a section that is left out, or if it is another detector's."""
+    """Return a setting by its dotted name; None if its section is left out or it is another detector's."""
     head, _, rest = dotted.partition(".")
     section: Any = settings if head in (*forms.SHARED, forms.ONE) else settings.own
     if head == settings.detector:
@@ -36,9 +36,9 @@ def setting_of(settings: config.Settings, dotted: str) -> Any:
 
 
 def with_detector_axis(space: Layer, form: Form) -> Layer:
-    """Return the axes with one for the detector, under which the axes of one detector are searched.
+    """Return the axes plus one for the detector, on which each detector's own axes depend.
 
-    A detector without any axis is not among its values: nothing beside its default could be searched.
+    A detector without an axis is not one of its values, because only its default could be tried.
     """
     owners = {form.detector_of(name) for name in space if name != forms.ONE}
     searched = [name for name in form.names if name in owners or None in owners]
@@ -46,33 +46,33 @@ def with_detector_axis(space: Layer, form: Form) -> Layer:
     for name, axis in space.items():
         if isinstance(axis, dict) and (detector := form.detector_of(name)):
             when = axis.get("when") or {}
-            if isinstance(when, dict):  # a condition on the detector that the file has stays, and is refused
+            if isinstance(when, dict):  # the file's own condition on the detector stays, and is refused later
                 axis = axis | {"when": {forms.ONE: [detector], **when}}
         found.setdefault(name, axis)
     return found
 
 
 def value_at(values: Values, name: str, study: config.Study) -> Any:
-    """Return the value of a setting if the axes have these values, otherwise that of the detector's default."""
+    """Return a setting's value from these axis values, or the detector's default."""
     if name in values:
         return values[name]
     return setting_of(study.settings(str(values.get(forms.ONE, study.first))), name)
 
 
 def applies(axis: config.Axis, values: Values, study: config.Study) -> bool:
-    """Return whether an axis' ``when`` holds for these values and the study's settings."""
+    """Return whether an axis's ``when`` holds for these values and the study's settings."""
     return all(value_at(values, name, study) in allowed for name, allowed in (axis.when or {}).items())
 
 
 def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:
-    """Return the axes, each behind those that its condition names; those without a condition come first."""
+    """Return the axes, each after those in its condition; axes without a condition come first."""
     placed, waiting = _placed(search)
     assert not waiting, "a study file with such axes is refused when it is loaded"
     return placed
 
 
 def cycle(search: config.Search) -> list[str]:
-    """Return axes each of which waits for the next, and the last for the first; nothing if there are none."""
+    """Return axes whose conditions form a circle, in order; empty if there is none."""
     _, waiting = _placed(search)
     path = list(waiting)[:1]
     while path:
@@ -84,10 +84,9 @@ def cycle(search: config.Search) -> list[str]:
 
 
 def combinations(file: StudyFile, names: Iterable[str]) -> list[Values] | None:
-    """Return the values that the axes among some settings, and the axes of their conditions, can have together.
+    """Return the combinations of values of the axes among these settings and of the axes in their conditions.
 
-    Of many numbers only the least, the greatest and those that a condition names are tried. None: there are too many
-    combinations to try.
+    Of many numbers only the smallest, the largest and those in a condition are tried. None: too many combinations.
     """
     search = file.study.search
     assert search is not None
@@ -113,7 +112,7 @@ def combinations(file: StudyFile, names: Iterable[str]) -> list[Values] | None:
 
 
 def _placed(search: config.Search) -> tuple[list[tuple[str, config.Axis]], dict[str, config.Axis]]:
-    """Return the axes in order, and those that wait for each other forever."""
+    """Return the axes in order, and those in a circle."""
     placed = []
     waiting = dict(sorted(search.space.items(), key=lambda item: item[1].when is not None))
     while (

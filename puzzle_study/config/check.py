@@ -1,4 +1,4 @@
-"""What a study file may not say about its search axes and detectors, found when it is loaded."""
+"""Checks of a study file's search axes and detectors when it is loaded."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ UNTRAINED = {
     "data.normal_classes": "says which tasks there are",
     "data.repeats": "says how many tasks there are",
 }
-"""Settings that cannot be searched because they change no training, with the reason."""
+"""Settings that cannot be searched because they do not affect training, with the reason."""
 FOLLOWING = "evaluate."
-"""Settings of this section evaluate a training: each of their values would train the same detector again."""
+"""Settings of this section do not affect training either: each value would train the same detector again."""
 
 
 def check_search(file: StudyFile) -> None:
-    """Refuse axes that are not settings, values that are not allowed, and conditions that make no sense."""
+    """Refuse unknown axes, values that are not allowed, and conditions that cannot hold."""
     search = file.study.search
     if search is None:
         return
     for name, axis in search.space.items():
         _check_names(file, name, axis)
         if search.algorithm == "grid" and axis.kind not in ("choice", "grid"):
-            raise _wrong(file, name, f"is {axis.kind}; `algorithm: grid` wants `grid` or `choice`")
+            raise _wrong(file, name, f"is {axis.kind}; `algorithm: grid` needs `grid` or `choice`")
         for value in axis.values:
             _check_value(file, name, name, value)
         for dotted, values in (axis.when or {}).items():
@@ -42,7 +42,7 @@ def check_search(file: StudyFile) -> None:
                 _check_value(file, name, dotted, value)
     if loop := cycle(search):
         around = " → ".join([*loop, loop[0]])
-        raise _wrong(file, loop[0], f"depends on itself by `when` ({around}); remove one of these conditions")
+        raise _wrong(file, loop[0], f"depends on itself through `when` ({around}); remove one of these conditions")
     for name, axis in search.space.items():
         if axis.when:
             _check_condition(file, name, axis)
@@ -63,7 +63,7 @@ def check_corruptions(file: StudyFile) -> None:
 
 
 def check_rules(file: StudyFile) -> None:
-    """Refuse settings that do not go together, both the study's own and those that its axes can take."""
+    """Refuse settings that cannot be combined, the study's own and those of its axes."""
     for detector in file.form.names:
         default, prefix = file.configuration({forms.ONE: detector}), file.form.prefix(detector)
         for rule in file.form.settings_class(detector).RULES:
@@ -79,7 +79,7 @@ def check_rules(file: StudyFile) -> None:
 
 
 def _broken(rule: Rule, settings: config.Settings) -> str | None:
-    """Return why a rule refuses a configuration, None if it does not."""
+    """Return why a rule refuses a configuration, or None."""
     try:
         rule.check(settings.own, settings.data)
     except UserError as error:
@@ -88,7 +88,7 @@ def _broken(rule: Rule, settings: config.Settings) -> str | None:
 
 
 def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, reason: str) -> str:
-    """Return what is wrong with a combination of axes, and how to exclude it."""
+    """Return why axes cannot be combined, and how to exclude the combination."""
 
     def mends(name: str) -> bool:
         others = search.space[name].values
@@ -113,12 +113,12 @@ def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, r
 
 
 def searchable(form: Form) -> list[str]:
-    """Return the dotted names of all settings that an axis may vary."""
+    """Return the dotted names of all searchable settings."""
     return [name for name in conditions(form) if name not in UNTRAINED and not name.startswith(FOLLOWING)]
 
 
 def conditions(form: Form) -> list[str]:
-    """Return the dotted names of all settings that a condition may name."""
+    """Return the dotted names of all settings allowed in a condition."""
     names = [name for name in form.setting_names() if name != "data.name" and name.rpartition(".")[2] != "preset"]
     return [*names, forms.ONE] if form.several else names
 
@@ -132,11 +132,11 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
                 f"search axis `{cut(dotted)}` is not a setting of a configuration{near} ({file.where(name)})"
             )
     if name not in searchable(file.form):
-        why = UNTRAINED.get(name, "evaluates a training and does not change it")
+        why = UNTRAINED.get(name, "evaluates a training without changing it")
         raise _wrong(file, name, f"does not affect training: it {why}; remove it from `search.space` and set it once")
     owner = file.form.detector_of(name) if file.form.several else None
     if owner is not None and tuple((axis.when or {})[forms.ONE]) != (owner,):
-        raise _wrong(file, name, f"is searched under {owner} alone; remove `{forms.ONE}` from its `when`")
+        raise _wrong(file, name, f"is searched only with {owner}; remove `{forms.ONE}` from its `when`")
     if name in free and set(axis.when or {}) - {forms.ONE}:
         raise _wrong(
             file, name, "needs no training, so its values are all applied to every detector; remove its `when`"
@@ -152,7 +152,7 @@ def _check_names(file: StudyFile, name: str, axis: config.Axis) -> None:
 
 
 def _check_value(file: StudyFile, axis: str, name: str, value: config.Scalar) -> None:
-    """Refuse a value of an axis or of its condition that the setting cannot have."""
+    """Refuse a value of an axis or its condition that the setting does not allow."""
     names = file.form.names
     if name != forms.ONE:
         file.configuration({name: value, forms.ONE: file.form.detector_of(name) or names[0]}, axis=axis)
@@ -170,7 +170,7 @@ def _check_condition(file: StudyFile, name: str, axis: config.Axis) -> None:
     found = "; ".join(
         f"{other} is {_any_of(value_at(values, other, file.study) for values in points)}" for other in axis.when or {}
     )
-    raise _wrong(file, name, f"is never searched: its `when` wants {wanted}, but in this study {found}")
+    raise _wrong(file, name, f"is never searched: its `when` needs {wanted}, but in this study {found}")
 
 
 def _wrong(file: StudyFile, axis: str, problem: str) -> UserError:

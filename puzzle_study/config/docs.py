@@ -1,8 +1,7 @@
-"""``python -m puzzle_study.config.docs``: writes the pages that follow from the settings' own classes.
+"""``python -m puzzle_study.config.docs``: generates pages from the settings' classes.
 
 ``docs/settings.md`` lists every setting of a study file with its meaning, unit, range and default: first those that all
-detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, with which editors
-complete and check study files.
+detectors share, then each detector's own. ``docs/study.schema.json`` is the same as a JSON Schema, for editors.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ Node = dict[str, Any]
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("docs"),
     show_default=True,
-    help="Where the two files go.",
+    help="Folder for the two files.",
 )
 def main(folder: Path) -> None:
-    """Write settings.md and study.schema.json from the settings' own classes."""
+    """Write settings.md and study.schema.json from the settings' classes."""
     for name, text in pages().items():
         write_text(folder / name, text)
         click.echo(str(folder / name))
@@ -56,33 +55,33 @@ def pages() -> dict[str, str]:
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's generator, with quotients such as 8/255 where numbers may be written so, and keys without titles."""
+    """Pydantic's generator, plus quotients such as 8/255 if allowed, without titles of keys."""
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
-        """Return what a number is before it is read."""
+        """Allow a quotient as well as the number."""
         return {"anyOf": [super().function_before_schema(schema), QUOTIENT]}
 
     def field_title_should_be_set(self, schema: CoreSchema | Any) -> bool:
-        """Leave the title out: it is the key in other words."""
+        """Leave out the title, which repeats the key."""
         return False
 
 
 def described() -> Node:
-    """Return the JSON Schema of a study file with the defaults of the classes, without its section ``quick``.
+    """Return the JSON Schema of a study file with the classes' defaults, without its section ``quick``.
 
-    Its properties are what all detectors share. ``$defs`` holds their sections and those of each detector.
+    Its properties are the settings that all detectors share. ``$defs`` has their sections and each detector's.
     """
     classes: list[type[BaseModel]] = [config.Study, *{DETECTORS[name].Settings: None for name in DETECTORS}]
     refs, found = models_json_schema([(of, "validation") for of in classes], by_alias=True, schema_generator=_Generator)
     for part in found["$defs"].values():
         del part["title"]
     study, parts = found["$defs"].pop("Study"), found["$defs"]
-    study["required"] = ["data"]  # a name that is left out is the file's; the detector has a default
+    study["required"] = ["data"]  # name defaults to the file's; the detector has a default
     del study["description"]
     one = {
         "enum": list(DETECTORS),
         "default": DETECTORS.default,
-        "description": "The one detector of the study. Its own settings stand at the top of the file.",
+        "description": "The study's only detector. Its own settings are at the top of the file.",
     }
     several = {
         "type": "object",
@@ -103,14 +102,14 @@ def described() -> Node:
     axis, space = parts["Axis"]["properties"], parts["Search"]["properties"]["space"]
     for keys, names in ((space, check.searchable), (axis["when"]["anyOf"][0], check.conditions)):
         keys["propertyNames"] = {"enum": list(dict.fromkeys(name for form in every for name in names(form)))}
-    for kind in ("uniform", "log_uniform"):  # read as the setting is that the axis varies
+    for kind in ("uniform", "log_uniform"):  # read like the axis's setting
         ends = axis[kind]["anyOf"][0]
         ends["items"] = {"anyOf": [ends["items"], QUOTIENT]}
     return {"$schema": DIALECT, "title": "A study file of puzzle_study", **study, "$defs": parts}
 
 
 def schema() -> Node:
-    """Return the JSON Schema of a study file in both forms, its ``quick`` section included."""
+    """Return the JSON Schema of a study file in both forms, with its ``quick`` section."""
     whole = described()
     parts, owns = whole["$defs"], {name: own(whole, name) for name in DETECTORS}
     places = [(whole, set().union(*map(changing, DETECTORS))), *((owns[name], changing(name)) for name in DETECTORS)]
@@ -142,7 +141,7 @@ def schema() -> Node:
 
 
 def _partial(part: Node) -> Node:
-    """Return a section's schema in which nothing is required, as it stands under ``quick``."""
+    """Return a section's schema under ``quick``, in which nothing is required."""
     shortened: Node = json.loads(json.dumps(part).replace("#/$defs/", "#/$defs/Quick"))
     shortened.pop("required", None)
     for entry in shortened["properties"].values():
@@ -156,14 +155,14 @@ def own(whole: Node, detector: str) -> Node:
 
 
 def section_of(whole: Node, entry: Node) -> Node | None:
-    """Return the section that a key holds, or each key of a mapping; None for a setting."""
+    """Return a key's section, or that of each key of a mapping; None for a setting."""
     options = (entry, *entry.get("anyOf", ()), entry.get("additionalProperties") or {})
     refs = [option["$ref"] for option in options if isinstance(option, dict) and "$ref" in option]
     return whole["$defs"][refs[0].rpartition("/")[2]] if refs else None
 
 
 def sections(whole: Node, node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
-    """Yield a section and those below it, each with the prefix of its settings' names."""
+    """Yield a section and those below it, with the prefixes of their settings' names."""
     yield prefix, node
     for key, entry in node["properties"].items():
         if (below := section_of(whole, entry)) is not None:
@@ -185,25 +184,25 @@ def changing(detector: str) -> set[str]:
 # The page
 
 INTRODUCTION = f"""\
-<!-- Written by `python -m puzzle_study.config.docs` from the settings' own classes; do not edit. -->
+<!-- Written by `python -m puzzle_study.config.docs` from the settings' classes; do not edit. -->
 # Settings
 
 This page lists every setting of a study file by its dotted name. `evaluate.robust.epsilon` is `epsilon` in the section
 `robust` of the section `evaluate`, and `--set evaluate.robust.epsilon=8/255` on the command line. An unknown key is an
 error, which suggests the nearest known one. Numbers and booleans follow YAML 1.2: `1e-3` is a number, `no` is a word.
-Editors can check and complete study files by [{SCHEMA_FILE}]({SCHEMA_FILE}).
+Editors can check and complete study files with [{SCHEMA_FILE}]({SCHEMA_FILE}).
 
-Some settings are common to all detectors; they come first. The others belong to [one detector](#detectors). With
-`detector: NAME`, these stand at the top of the file and have the names that are used here. With `detectors:`, they
-stand below the detector's name: `train.epochs` is `detectors.NAME.train.epochs` in the file and after `--set`, and
-`NAME.train.epochs` in `search.space` and `when`.
+The settings that all detectors share come first. The others belong to [one detector](#detectors). With
+`detector: NAME`, they are at the top of the file and have the names used here. With `detectors:`, they are below the
+detector's name: `train.epochs` is `detectors.NAME.train.epochs` in the file and after `--set`, and `NAME.train.epochs`
+in `search.space` and `when`.
 
 Each of these overrides the ones before it: the default in the tables, the detector's defaults for the data set, the
-preset, the study file, its section `quick` (with `--quick`), `--set`, the values that a search tries, the settings that
-a variant fixes. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
+preset, the study file, its section `quick` (with `--quick`), `--set`, a search's values, the settings that a variant
+fixes. `python -m puzzle_study.tune STUDY.yaml --dry-run` prints the result and starts nothing.
 
 Pixel values are in [0, 1]; ε and α refer to that scale. The mark ◦ means that the default depends on data set or
-preset: see the tables at the end of each detector. What they say about `data` applies only with `detector: NAME`,
+preset: see the tables at the end of each detector. Their `data` settings apply only with `detector: NAME`,
 because several detectors share their images.
 """
 
@@ -226,7 +225,7 @@ def settings_page() -> str:
 
 
 def _tables(whole: Node, detector: str) -> str:
-    """Return a detector's own settings and what changes their defaults; nothing if it has no settings."""
+    """Return the tables of a detector's own settings and of their changing defaults; empty without settings."""
     node = own(whole, detector)
     settings = [_settings(whole, node | {"description": ""}, changing(detector), "### ")] if node["properties"] else []
     return "\n".join([*settings, *_by_dataset(whole, detector), *_by_preset(whole, detector), *_variants(detector)])
@@ -250,7 +249,7 @@ def _settings(whole: Node, top: Node, marked: set[str], level: str) -> str:
 
 
 def unit_of(entry: Node) -> str:
-    """Return what the numbers of a setting count; – if they have no unit, nothing if there are none."""
+    """Return the unit of a setting's numbers; – if they have no unit, empty if it has no numbers."""
     inner = [*entry.get("anyOf", ()), *([entry["items"]] if "items" in entry else [])]
     return str(entry.get("unit") or next(filter(None, map(unit_of, inner)), ""))
 
@@ -321,7 +320,7 @@ def _variants(detector: str) -> list[str]:
 
 
 def defaults(whole: Node, detector: str, dataset: str = "", preset: str = "") -> dict[str, Any]:
-    """Return the defaults of the settings of a study of one detector, by dotted name."""
+    """Return the defaults of a study of one detector, by dotted name."""
     plain = {
         f"{prefix}{key}": entry.get("default")
         for top in (whole, own(whole, detector))

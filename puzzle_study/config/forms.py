@@ -1,6 +1,6 @@
-"""The two forms of a study file: one detector, whose sections stand at the top, or several below ``detectors``.
+"""The two forms of a study file: one detector with its sections at the top, or several below ``detectors``.
 
-Names of settings follow the form: ``train.epochs``, or ``puzzle_ae.train.epochs`` if there are several detectors.
+The form decides the names of settings: ``train.epochs``, or ``puzzle_ae.train.epochs`` with several detectors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tree = dict[str, "Tree | None"]
 
 @dataclass(frozen=True)
 class Form:
-    """Which detectors a study file names, in its order, and whether they stand below ``detectors``."""
+    """A study file's detectors, in its order, and whether they are below ``detectors``."""
 
     names: tuple[str, ...]
     several: bool
@@ -36,18 +36,18 @@ class Form:
         if SEVERAL not in document:
             named = document.get(ONE, DETECTORS.default)
             if not isinstance(named, str):
-                raise UserError("`detector` must be the name of one; `detectors` lists several")
+                raise UserError("`detector` must be one detector's name; `detectors` lists several")
             return cls((named,), several=False)
         listed = document[SEVERAL]
         if ONE in document:
-            raise UserError("`detector` names one and `detectors` lists several; leave one of the two out")
+            raise UserError("`detector` names one and `detectors` lists several; remove one of the two")
         if not isinstance(listed, dict) or not listed:
-            raise UserError("`detectors` must be a section with a detector's name for each key, such as `pca: {}`")
+            raise UserError("`detectors` must be a section whose keys are detectors, such as `pca: {}`")
         return cls(tuple(map(str, listed)), several=True)
 
     @classmethod
     def of_study(cls, study: Study) -> Form:
-        """Return the form in which a resolved study is written."""
+        """Return the form of a resolved study."""
         searched = study.search.space if study.search is not None else {}
         return cls(tuple(study.detectors), several=len(study.detectors) > 1 or ONE in searched)
 
@@ -56,35 +56,35 @@ class Form:
         return DETECTORS[detector].Settings
 
     def place(self, detector: str) -> tuple[str, ...]:
-        """Return where a detector's settings stand in the document."""
+        """Return where a detector's settings are in the document."""
         return (SEVERAL, detector) if self.several else ()
 
     def prefix(self, detector: str) -> str:
-        """Return what stands before the names of a detector's settings."""
+        """Return the prefix of a detector's setting names."""
         return f"{detector}." if self.several else ""
 
     def own(self, document: Mapping[str, Any], detector: str) -> Any:
-        """Return what a document says of a detector's own settings."""
+        """Return a detector's own settings in a document."""
         if self.several:
             return {} if document[SEVERAL][detector] is None else document[SEVERAL][detector]
         return own_part(self.settings_class(detector), document)
 
     def shared(self, document: Mapping[str, Any]) -> Layer:
-        """Return what a document says beside the detectors."""
+        """Return a document's settings other than the detectors'."""
         if self.several:
             return {name: value for name, value in document.items() if name != SEVERAL}
         keys = section_keys(self.settings_class(self.names[0]))
         return {name: value for name, value in document.items() if name not in keys and name != ONE}
 
     def tree(self) -> Tree:
-        """Return the keys that a document may have, each with those below it, the detectors' own first."""
+        """Return a document's allowed keys with those below them, the detectors' own first."""
         own: Tree = {SEVERAL: {name: key_tree(self.settings_class(name)) for name in self.names}}
         if not self.several:
             own = {ONE: None} | key_tree(self.settings_class(self.names[0]))
         return own | {name: below for name, below in key_tree(Study).items() if name != SEVERAL}
 
     def resolve(self, setting: str) -> tuple[type[BaseModel], str] | None:
-        """Return the class that holds a setting and its name from there, or None if no detector here has it."""
+        """Return a setting's class and its name within it, or None if no detector here has it."""
         head, _, rest = setting.partition(".")
         if head in SHARED:
             return Settings, setting
@@ -93,20 +93,20 @@ class Form:
         return self.settings_class(self.names[0]), setting
 
     def detector_of(self, setting: str) -> str | None:
-        """Return the detector that a setting is of, or None if all share it."""
+        """Return the detector that owns a setting, or None if all share it."""
         head = setting.partition(".")[0]
         if not self.several:
             return None if head in (*SHARED, ONE) else self.names[0]
         return head if head in self.names else None
 
     def setting_names(self) -> list[str]:
-        """Return the names of all settings of a configuration except the detector, the detectors' own first."""
+        """Return the names of all settings except the detector, the detectors' own first."""
         shared = {section: key_tree(Settings)[section] for section in SHARED}
         own = [leaf_names(key_tree(self.settings_class(name)), self.prefix(name)) for name in self.names]
         return [*itertools.chain.from_iterable(own), *leaf_names(shared)]
 
     def free(self) -> dict[str, str]:
-        """Return the settings that need no training, by the name in this form, each with the detector's own name."""
+        """Return the settings that need no training: the name in this form, and the detector's own name."""
         return {
             f"{self.prefix(detector)}{name}": name
             for detector in self.names
@@ -123,7 +123,7 @@ def section_keys(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
 
 
 def own_part(model: type[BaseModel], layer: Mapping[str, Any]) -> Layer:
-    """Return what of a layer has a key of a section."""
+    """Return the part of a layer that belongs to a section."""
     keys = section_keys(model)
     return {name: value for name, value in layer.items() if name in keys}
 

@@ -1,7 +1,7 @@
 """Layers of settings: plain nested dictionaries, merged under a study file.
 
-Order, weakest first: the classes, the data set, the preset, what the preset says of the data set, the study file, its
-``quick:`` section, ``--set``, the values of a search, the variant's own settings. Each detector's settings hold its own
+Order, weakest first: the classes, the data set, the preset, the preset for the data set, the study file, its
+``quick:`` section, ``--set``, a search's values, the variant. Each detector's settings have its own
 defaults, presets and variants (:class:`~puzzle_study.config.types.DetectorSettings`).
 """
 
@@ -14,15 +14,15 @@ from puzzle_study.errors import UserError, cut
 
 
 def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, variant_is_chosen: bool = False) -> Layer:
-    """Merge a detector's defaults under what a study file says of it, and the variant's own settings over it.
+    """Merge a detector's defaults under its settings in the study file, and the variant's settings over them.
 
-    A layer of defaults may hold a ``data`` section as well.
+    Defaults may include a ``data`` section.
 
     Args:
         settings: the class of the detector's settings.
-        own: what the study file says of the detector.
+        own: the detector's settings in the study file.
         dataset: name of the data set.
-        variant_is_chosen: whether a search has chosen the variant, which may then contradict the file.
+        variant_is_chosen: a search has chosen the variant, which may then contradict the file.
 
     Raises:
         UserError: the file contradicts its variant.
@@ -34,7 +34,7 @@ def resolved(settings: type[DetectorSettings], own: Layer, dataset: str, *, vari
             if dotted in given and given[dotted] != value:
                 says = f"{dotted} is set to {cut(str(given[dotted]))}"
                 raise UserError(
-                    f"variant {own.get('variant')} means {dotted} = {value}, but {says}; leave one of the two out"
+                    f"variant {own.get('variant')} means {dotted} = {value}, but {says}; remove one of the two"
                 )
     by_dataset = settings.DATASETS.get(dataset, {})
     name = str(own.get("preset", by_dataset.get("preset", _default(settings, "preset"))))
@@ -47,7 +47,7 @@ def _default(settings: type[DetectorSettings], name: str) -> Any:
 
 
 def merge(*layers: Layer) -> Layer:
-    """Return nested settings in which later layers win; the layers themselves stay as they are."""
+    """Return nested settings in which later layers win; the layers are unchanged."""
     merged: Layer = {}
     for layer in layers:
         for key, value in layer.items():

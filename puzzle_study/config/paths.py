@@ -1,4 +1,4 @@
-"""The paths in a study file, made absolute once, when the file is read."""
+"""Makes the paths in a study file absolute, once, when the file is read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def is_url(storage: str | None) -> bool:
 
 
 def with_absolute_paths(document: Layer, form: Form) -> Layer:
-    """Return a document whose paths, taken from the current folder, mean the same in every worker and on every node.
+    """Return a document with absolute paths, from the current folder, so that all workers use the same files.
 
-    What is not a path, or of the wrong type, stays as it is.
+    Anything that is not a path, or has the wrong type, is unchanged.
     """
     found: Layer = {}
     if isinstance(data := document.get("data"), dict):
@@ -40,5 +40,5 @@ def with_absolute_paths(document: Layer, form: Form) -> Layer:
 
 
 def _absolute(path: str) -> str:
-    """Return an absolute path; links stay, since they may lead elsewhere on another node."""
+    """Return an absolute path; links are kept, because they may lead elsewhere on another node."""
     return str(Path(os.path.expanduser(path)).absolute())  # noqa: PTH111 - Path's own raises for an unknown user

@@ -24,6 +24,8 @@ from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError, cut, nearest_setting, suggestion
 
+IN_PYTHON = "the study given in Python"
+
 
 @dataclass(frozen=True)
 class StudyFile:
@@ -40,14 +42,14 @@ class StudyFile:
     _origin: Origin = field(repr=False)
 
     def configuration(self, values: Mapping[str, config.Scalar], *, axis: str = "") -> config.Settings:
-        """Return the configuration that has these values, by dotted name, and the study's otherwise.
+        """Return the configuration with these values, by dotted name, and otherwise the study's.
 
         Args:
-            values: of axes, or of settings that a condition names.
+            values: of axes, or of settings in a condition.
             axis: the axis with that condition, for errors.
 
         Raises:
-            UserError: a value is not allowed there; the axis in the study file is named.
+            UserError: a value is not allowed; names the axis in the study file.
         """
         detector = str(values.get(forms.ONE, self.form.names[0]))
         document = self._document
@@ -76,29 +78,29 @@ class StudyFile:
             raise UserError(f"{error} ({self.where(next(iter(values), ''))})") from error
 
     def where(self, axis: str) -> str:
-        """Return the file and line in which a search axis stands."""
+        """Return the file and line of a search axis."""
         return self._origin.of(("search", "space", axis))
 
     def where_set(self, settings: Iterable[str]) -> str:
-        """Return the file and line, or the assignment, of the first of these settings that the user has set."""
+        """Return the file and line, or the assignment, of the first of these settings that the user set."""
         places: list[Place] = [tuple(name.split(".")) for name in settings]
         if self.form.several:
             places = [(forms.SEVERAL, *place) if self.form.detector_of(str(place[0])) else place for place in places]
         return self._origin.of(next(filter(self._origin.has, places), places[0]))
 
 
-def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
+def load(source: Path | Mapping[str, Any], *, quick: bool = False, assignments: Iterable[str] = ()) -> StudyFile:
     """Read a study file.
 
     Args:
-        path: a YAML file.
+        source: a YAML file, or what one would hold.
         quick: apply the file's own ``quick:`` section.
         assignments: ``dotted.name=value``, stronger than the file; values are YAML.
 
     Raises:
-        UserError: one sentence with the file, the line, the key, what is allowed and the nearest right key.
+        UserError: with the file, the line, the key, the allowed values and the nearest valid key.
     """
-    file = _read_file(path, quick=quick, assignments=assignments)
+    file = _read_file(source, quick=quick, assignments=assignments)
     check_search(file)
     check_rules(file)
     check_corruptions(file)
@@ -106,11 +108,7 @@ def load(path: Path, *, quick: bool = False, assignments: Iterable[str] = ()) ->
 
 
 def load_dumped(path: Path) -> config.Study:
-    """Return a study as :func:`dump` wrote it, even if its axes would be refused today: old results stay readable.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Return a study written by :func:`dump`, even if its axes would now be refused, so old results stay readable."""
     return _read_file(path, quick=False, assignments=()).study
 
 
@@ -125,30 +123,35 @@ def dump(study: config.Study) -> str:
     return yaml.dump(content, Dumper=text.StudyDumper, sort_keys=False, allow_unicode=True)
 
 
-def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyFile:
-    document, lines = text.read(path)
-    origin = Origin(str(path), lines)
-    if ("quick",) in lines:
+def _read_file(source: Path | Mapping[str, Any], *, quick: bool, assignments: Iterable[str]) -> StudyFile:
+    lines: Mapping[Place, int]
+    if isinstance(source, Path):
+        name = str(source)
+        document, lines = text.read(source)
+        document.setdefault("name", source.stem)
+    else:
+        name, document, lines = IN_PYTHON, text.plain(source), {}
+    origin = Origin(name, lines)
+    if "quick" in document:
         shortened = document.pop("quick")
         if not isinstance(shortened, dict):
             raise UserError(f"`quick` must be a section of settings ({origin.of(('quick',))})")
         below = {place[1:]: line for place, line in lines.items() if place[0:1] == ("quick",)}
         both = layers.merge(document, shortened)
-        of_both = Origin(str(path), {**lines, **below, (): 1})
-        _check_unknown(shortened, _form(both, of_both), Origin(str(path), below))
+        of_both = Origin(name, {**lines, **below, **({(): 1} if lines else {})})
+        _check_unknown(shortened, _form(both, of_both), Origin(name, below))
         if quick:
             document, origin = both, of_both
     elif quick:
-        raise UserError(f"{path} has no `quick:` section; leave --quick out or write one")
-    document.setdefault("name", path.stem)
+        raise UserError(f"{name} has no `quick:` section; add one or remove --quick")
     for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", name):
+        setting, equals, value = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", setting):
             raise UserError(
-                f"--set wants name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
+                f"--set needs name=value with a dotted name, such as train.epochs=2; got {cut(repr(assignment))}"
             )
-        place = tuple(name.split("."))
-        document = layers.merge(document, layers.nested(name, text.assigned(value, place, assignment)))
+        place = tuple(setting.split("."))
+        document = layers.merge(document, layers.nested(setting, text.assigned(value, place, assignment)))
         origin = Origin(origin.file, origin.lines, (*origin.assigned, place))
     form = _form(document, origin)
     _check_unknown(document, form, origin)
@@ -157,7 +160,7 @@ def _read_file(path: Path, *, quick: bool, assignments: Iterable[str]) -> StudyF
 
 
 def _form(document: Layer, origin: Origin) -> Form:
-    """Return the form of a document whose detectors exist."""
+    """Return a document's form; refuse unknown detectors."""
     try:
         form = Form.of(document)
     except UserError as error:
@@ -174,7 +177,7 @@ def _form(document: Layer, origin: Origin) -> Form:
 
 
 def _resolved(document: Layer, form: Form, detector: str, *, chosen: bool = False) -> tuple[Layer, Any]:
-    """Return what all detectors share and a detector's own settings, each over its layers of defaults."""
+    """Return the shared settings and a detector's own, each merged over its defaults."""
     own, shared = form.own(document, detector), form.shared(document)
     if not isinstance(own, dict):
         return shared, own
@@ -183,12 +186,12 @@ def _resolved(document: Layer, form: Form, detector: str, *, chosen: bool = Fals
     settings = form.settings_class(detector)
     merged = layers.resolved(settings, own, str(dataset), variant_is_chosen=chosen)
     common = {name: merged.pop(name) for name in list(merged) if name not in forms.section_keys(settings)}
-    # The images that one detector's paper asks for must not change those of the others.
+    # The images of one detector's paper must not change the other detectors' images.
     return (shared if form.several else layers.merge(common, shared)), merged
 
 
 def _validated(document: Layer, form: Form, origin: Origin) -> config.Study:
-    """Return the study of a document."""
+    """Return a document's study."""
     detectors: dict[str, config.DetectorSettings] = {}
     shared: Layer = {}
     try:
@@ -210,7 +213,7 @@ def _validated(document: Layer, form: Form, origin: Origin) -> config.Study:
 
 
 def _axis_as_read(form: Form, name: str, axis: Any) -> Any:
-    """Return an axis with values as their setting reads them, 8/255 as a number; what does not fit stays as it is."""
+    """Return an axis with values as their setting reads them, 8/255 as a number; invalid values are unchanged."""
     if not isinstance(axis, dict):
         return axis
     listed = [kind for kind in config.AXIS_KINDS if kind != "int_uniform" and kind in axis]
@@ -237,7 +240,7 @@ def _as_read(form: Form, name: str, values: Any) -> Any:
 
 @cache
 def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any] | None:
-    """Return what reads the values of a setting, None if there is no such setting."""
+    """Return what reads a setting's values, or None for an unknown setting."""
     head, _, rest = name.partition(".")
     keys = forms.section_keys(model)
     if rest or keys.get(head) is not None:
@@ -245,14 +248,14 @@ def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any] | None:
         return _reader(section, rest) if section is not None and rest else None
     for key, entry in model.model_fields.items():
         if (entry.alias or key) == head:
-            # Not the field itself, whose alias means something in its section only.
+            # Not the field itself: its alias is valid only in its section.
             read: Any = Annotated[(entry.annotation, *entry.metadata, "")]
             return TypeAdapter(read, config=model.model_config)
     return None
 
 
 def _check_unknown(document: Layer, form: Form, origin: Origin) -> None:
-    """Refuse unknown keys with the nearest right one, wherever in the tree it lives."""
+    """Refuse unknown keys, and suggest the nearest valid one anywhere in the tree."""
     tree = form.tree()
 
     def walk(layer: Layer, keys: Tree, place: Place) -> None:
@@ -269,20 +272,20 @@ def _check_unknown(document: Layer, form: Form, origin: Origin) -> None:
 
 
 def _nearest(here: Place, keys: Tree, tree: Tree, form: Form) -> str:
-    """Return which key may be meant, or which ones are allowed."""
+    """Return a suggestion, or the allowed keys."""
     key, place = str(here[-1]), here[:-1]
     owners = () if place else form.names if form.several else (DETECTORS.default,)
     for name in owners:
         if key in forms.section_keys(form.settings_class(name)):
             if form.several:
-                return f"; with `detectors` it stands below one of them: detectors.{name}.{key}"
-            return f" of {form.names[0]}, but of {name}; take it out or set `detector: {name}`"
+                return f"; with `detectors` put it below one of them: detectors.{name}.{key}"
+            return f" of {form.names[0]}, but of {name}; remove it or set `detector: {name}`"
     near = nearest_setting(dotted(here), [dotted((*place, other)) for other in keys], forms.leaf_names(tree))
     return near or f"; allowed here: {', '.join(keys) or 'nothing'}"
 
 
 def _sentence(error: ValidationError, document: Any, above: Place, origin: Origin) -> str:
-    """Return one sentence for the first problem that pydantic found; ``above`` is where the document stands."""
+    """Return one sentence on pydantic's first problem; ``above`` is the document's own place."""
     first = error.errors()[0]
     place = (*above, *_place(first["loc"], document, missing=first["type"] == "missing"))
     if first["type"] == "missing":
@@ -299,7 +302,7 @@ def _sentence(error: ValidationError, document: Any, above: Place, origin: Origi
 
 
 def _reason(first: Any) -> str:
-    """Return what is wrong and what was given, in the words of the study file."""
+    """Return what is wrong and what was given, in the study file's terms."""
     message = re.sub(r"^(Input should be|Value error,)\s*", "", first["msg"])
     message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a section")
     message = re.sub(r"^(Tuple|Dictionary|String) should", "should", message).replace(" after validation", "")
@@ -316,7 +319,7 @@ def _reason(first: Any) -> str:
 
 
 def _place(loc: tuple[str | int, ...], document: Any, *, missing: bool) -> Place:
-    """Return the part of a pydantic location that exists in the document (it adds names of union members)."""
+    """Return the part of a pydantic location that exists in the document, without names of union members."""
     place: list[str | int] = []
     here = document
     for part in loc:

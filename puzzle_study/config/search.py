@@ -1,4 +1,4 @@
-"""The search of a study file: axes, algorithms, objectives, and when a configuration is given up."""
+"""The search of a study file: axes, algorithms, objectives, and giving up configurations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from puzzle_study.config.types import ConfigurationCount, Many, Scalar, Section,
 
 Objective = Literal[
     "selection",
+    "worst_kind",
     "robust_selection",
     "corrupted_selection",
     "corrupted_fpr",
@@ -63,9 +64,9 @@ class Axis(Section):
         if given[0] in ("uniform", "log_uniform", "int_uniform"):
             low, high = self.values
             if not low < high:
-                raise ValueError(f"{given[0]} wants low < high, got {low} and {high}")
+                raise ValueError(f"{given[0]} needs low < high, got {low} and {high}")
             if given[0] == "log_uniform" and low <= 0:
-                raise ValueError(f"log_uniform wants low > 0, got {low}")
+                raise ValueError(f"log_uniform needs low > 0, got {low}")
         return self
 
 
@@ -143,5 +144,5 @@ class Search(Section):
         if self.algorithm == "cmaes" and all(axis.kind in ("choice", "grid") for axis in self.space.values()):
             raise ValueError("cmaes needs an axis of numbers: uniform, log_uniform or int_uniform")
         if several and (self.racing or self.stopping):
-            raise ValueError("racing and stopping compare by one objective; name one, or leave them out")
+            raise ValueError("racing and stopping need a single objective; name one, or remove racing and stopping")
         return self

@@ -2,7 +2,7 @@
 
 The classes are frozen, refuse unknown keys and are validated once, where a study file enters
 (:mod:`puzzle_study.config.read`). This module imports neither torch nor Ray, so that ``--help`` and the generated
-documentation stay instant. What belongs to one detector stands in that detector's own module.
+documentation stay instant. A detector's own settings are in that detector's module.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from puzzle_study.config.types import (
     Seed,
     unit,
 )
+from puzzle_study.criteria.expecting import Expected
+from puzzle_study.criteria.kinds.registry import KINDS
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
@@ -38,11 +40,12 @@ from puzzle_study.detectors.registry import DETECTORS
 DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
 DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]
 Selection = Annotated[str, OneOf(lambda: CRITERIA)]
+KindName = Annotated[str, OneOf(lambda: KINDS)]
 AttackName = Annotated[str, OneOf(lambda: PLACES)]
 
 
 def _not_refused(method: str) -> str:
-    """Say why an attack of torchattacks is not run; what is unknown is left to the list of names."""
+    """Refuse the torchattacks attacks that are not run, with the reason; `OneOf` refuses unknown names."""
     if method.lower() in {name.lower() for name in REFUSED}:
         raise ValueError(refusal(method))
     return method
@@ -159,14 +162,32 @@ class Robust(Section):
     )
 
 
+class Certify(Section):
+    """Median smoothing: what no perturbation of an L2 norm can undercut (docs/attacks.md)."""
+
+    sigma: float = Field(
+        0.25, gt=0, le=2, json_schema_extra=unit("pixel value"), description="Deviation of the Gaussian noise."
+    )
+    samples: int = Field(
+        1000, ge=50, le=1_000_000, json_schema_extra=unit("copies"), description="Noised copies scored of each image."
+    )
+    alpha: float = Field(
+        0.001,
+        gt=0,
+        lt=0.5,
+        json_schema_extra=unit("probability"),
+        description="Probability that a bound of some image at a radius does not hold.",
+    )
+
+
 class Attacks(Section):
     """The test-time attacks of a study (paper, section 4.3)."""
 
-    configurations: Many[Literal["winner", "default", "all"]] = Field(
-        ("winner", "default"),
+    configurations: Many[Literal["winner", "default", "all", "references"]] = Field(
+        ("winner", "default", "references"),
         min_length=1,
         description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
-        "default, or every complete one (`all`), with those of the study file.",
+        "default, or every complete one (`all`), with those of the study file; the `references`, with their own.",
     )
     top: ConfigurationCount | None = Field(
         None,
@@ -178,27 +199,34 @@ class Attacks(Section):
         description="The paper's two attacks; `attack2_averaged` averages attack2's gradients before the sign.",
     )
     methods: Many[AttackMethod] = Field(
-        ("fgsm", "pgd", "noise"),
+        ("apgd", "fgsm", "noise"),
         min_length=1,
         description="How the perturbation is found; `noise` (random signs) is the control.",
     )
     epsilons: Many[Perturbation] = Field(
         (0.05, 0.1, 0.2), min_length=1, description="Bounds of the perturbation, pixels in [0, 1]."
     )
-    steps: AttackSteps = Field(10, description="Steps of iterated methods.")
+    steps: AttackSteps = Field(20, description="Steps of iterated methods.")
     step_size: float = Field(
-        0.25,
+        0.5,
         gt=0,
         le=2,
         json_schema_extra=unit("share of ε"),
-        description="Step of iterated methods as a fraction of ε.",
+        description="Step of iterated methods as a fraction of ε; `apgd` and `square` choose their own.",
     )
     restarts: int = Field(
-        1,
+        3,
         ge=1,
         le=100,
         json_schema_extra=unit("runs"),
         description="Runs of methods with a random start; the best one is kept for each image.",
+    )
+    permutations_per_step: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("views"),
+        description="Views, such as permutations, that each gradient of an iterated method runs through, drawn anew "
+        "for each step; null: all. For attack1 and attack2_averaged on scores that average over views (`avg`).",
     )
     queries: int = Field(
         200,
@@ -214,6 +242,33 @@ class Attacks(Section):
     max_images: MostImages | None = Field(
         None, description="Most test images attacked, drawn in proportion from each class; null: all."
     )
+    balanced: bool = Field(
+        False,
+        description="As many normal as anomalous test images: half of `max_images` of each, or as many of each as the "
+        "smaller side has; each side in proportion to its classes.",
+    )
+    keep: Literal["examples", "all"] = Field(
+        "examples",
+        description="Perturbed images that stay: a few of the winner's for the report, or `all`, as floats in "
+        "attacks/KEY.images.npz, so that others can check them.",
+    )
+    convergence: int = Field(
+        8,
+        ge=0,
+        json_schema_extra=unit("images"),
+        description="Images of each attacked side on which iterated attack1 at the largest ε is held to stronger runs "
+        "(flag `not_converged`); 0: none.",
+    )
+    smallest: bool = Field(
+        False,
+        description="Also look, by bisection, for the smallest ε that takes each image across the threshold, and for "
+        "the ε at which the AUROC passes 50 % (smallest_epsilon.csv), with the same attack as `matrix`.",
+    )
+    certify: Certify | None = Field(
+        None,
+        description="Also certify the AUROC and the false alarms of the smoothed score under L2 perturbations "
+        "(certified.csv); left out: no.",
+    )
     seed: Seed = Field(0, description="Seed of random starts and noise.")
     matrix: bool = Field(
         False,
@@ -228,8 +283,8 @@ class Attacks(Section):
 
     @model_validator(mode="after")
     def _something_to_transfer(self) -> Attacks:
-        if (self.matrix or self.transfer) and set(self.methods) == {"noise"}:
-            raise ValueError("matrix and transfer need a method besides noise")
+        if (self.matrix or self.transfer or self.smallest) and set(self.methods) == {"noise"}:
+            raise ValueError("matrix, transfer and smallest need a method besides noise")
         return self
 
 
@@ -255,17 +310,12 @@ class Settings(Section):
 
     detector: DetectorName = Field(description="Name of the detector.")
     data: Data = Field(description="Which images, and how they are split into tasks.")
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     own: SerializeAsAny[DetectorSettings] = Field(description="The detector's own settings.")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return what ``model_dump(mode="json", by_alias=True)`` described.
-
-        Raises:
-            UserError: there is no such detector.
-            ValueError: a setting is missing, unknown or out of its range.
-        """
+        """Return settings written by ``model_dump(mode="json", by_alias=True)``, or raise UserError or ValueError."""
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
         return cls.model_validate({**content, "own": own})
 
@@ -281,9 +331,9 @@ class Study(Section):
     data: Data = Field(description="Which images, and how they are split into tasks.")
     detectors: dict[DetectorName, SerializeAsAny[DetectorSettings]] = Field(
         min_length=1,
-        description="The detectors, each with its own settings; or `detector: NAME`, whose sections stand at the top.",
+        description="The detectors, each with its own settings; or `detector: NAME`, with its sections at the top.",
     )
-    evaluate: Evaluate = Field(Evaluate(), description="The AUROC along training.")
+    evaluate: Evaluate = Field(Evaluate(), description="The AUROC during training.")
     seeds: Annotated[Many[Seed], EachOnce] = Field(
         (0,), min_length=1, description="Training seeds; every configuration is trained with each."
     )
@@ -291,9 +341,23 @@ class Study(Section):
         None, description="What is searched; left out: only the default of each detector is trained."
     )
     selection: Selection = Field(
-        "pseudo_anomalies",
-        description="How the winner is chosen: by the AUROC of validation images against pseudo-anomalies made from "
-        "them, or by the test AUROC (`oracle`; all results then say so).",
+        CRITERIA.default,
+        description="How the winner is chosen (docs/selection.md): by the AUROC of validation images against "
+        "pseudo-anomalies made from them, by another criterion without labels, or by the test AUROC (`oracle`; all "
+        "results then say so).",
+    )
+    choose: Literal["overall", "per_task"] = Field(
+        "overall",
+        description="One winner for all tasks, or one for each (`per_task`); attacks and gallery are of the best "
+        "configuration overall in both.",
+    )
+    expect: Expected = Field(
+        "unknown",
+        description="What anomalies are expected: small `defects` of the same thing, `other_objects`, or `unknown`. It "
+        "weights the kinds of pseudo-anomalies.",
+    )
+    kinds: Annotated[Many[KindName] | None, EachOnce] = Field(
+        None, min_length=1, description="Kinds of pseudo-anomalies that count in the selection; null: all."
     )
     references: Annotated[Many[DetectorName], EachOnce] = Field(
         CHEAP,
@@ -328,6 +392,20 @@ class Study(Section):
         return Settings(detector=name, data=self.data, evaluate=self.evaluate, own=self.detectors[name])
 
     @model_validator(mode="after")
+    def _choosable(self) -> Study:
+        criterion, objectives = CRITERIA[self.selection], self.search.objectives if self.search else None
+        if objectives and (criterion.compares or self.choose == "per_task"):
+            what = f"selection: {self.selection}" if criterion.compares else "choose: per_task"
+            raise ValueError(f"{what} and search.objectives both choose the winner; leave one of them out")
+        once = [name for name, own in self.detectors.items() if own.epochs_wanted <= self.evaluate.every]
+        if criterion.repeated and len(self.seeds) == 1 and once:
+            raise ValueError(
+                f"selection: {self.selection} compares seeds, or evaluations along a training, and {once[0]} has one "
+                f"of each; give at least two seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _measured(self) -> Study:
         search = self.search
         if search is None:
@@ -336,7 +414,7 @@ class Study(Section):
         labelled = [name for name in objectives if name in NEED_TEST_LABELS]
         if labelled and not CRITERIA[self.selection].uses_labels:
             raise ValueError(
-                f"search.objectives {labelled[0]} uses test labels; say selection: oracle, or use "
+                f"search.objectives {labelled[0]} uses test labels; set selection: oracle, or use "
                 f"{LABEL_FREE.get(labelled[0], 'selection')}"
             )
         if any(name.startswith("robust_") for name in objectives) and self.evaluate.robust is None:

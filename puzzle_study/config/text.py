@@ -1,11 +1,12 @@
-"""YAML as data: loading with the line of every key, bounds on size and depth, dumping that reads back the same.
+"""YAML as data: loading with line numbers and bounds on size and depth, and dumping that reads back the same.
 
-PyYAML's safe loader with YAML 1.2's booleans and numbers: round-trip libraries give line numbers too, but build their
-own objects for tags, anchors and numbers, which a study file must not hold.
+Uses PyYAML's safe loader with YAML 1.2's booleans and numbers. Round-trip libraries give line numbers too, but build
+their own objects for tags, anchors and numbers, which a study file must not have.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any
 
 import yaml
 
+from puzzle_study.config import shipped
 from puzzle_study.config.types import Layer
-from puzzle_study.errors import UserError, cut, suggestion
+from puzzle_study.errors import UserError, cut
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 20
@@ -25,14 +27,14 @@ Place = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the parts of a document were written: the lines of its file, and the assignments of the command line."""
+    """Where a document's parts come from: lines of its file, and assignments on the command line."""
 
     file: str
     lines: Mapping[Place, int]
     assigned: tuple[Place, ...] = ()
 
     def of(self, place: Place) -> str:
-        """Return the assignment that set a place, or else the file with the line of it or of what it stands in."""
+        """Return the assignment that set a place, or the file and the line of it or of its section."""
         for assigned in self.assigned:
             if assigned == place[: len(assigned)]:
                 return f"--set {dotted(assigned)}"
@@ -64,7 +66,7 @@ for tag, pattern, first in (
 
 
 def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.ScalarNode], Any]:
-    """Return a constructor of values: 010 is ten, as in YAML 1.2; what does not fit its tag is an error."""
+    """Return a strict constructor of values: 010 is ten, as in YAML 1.2; a value that does not fit its tag fails."""
 
     def construct(loader: StudyLoader, node: yaml.ScalarNode) -> Any:
         text = str(loader.construct_scalar(node))
@@ -78,7 +80,7 @@ def _strictly(parse: Callable[[str], Any]) -> Callable[[StudyLoader, yaml.Scalar
     return construct
 
 
-# Of YAML's types only those of JSON: no setting is a date, a set or bytes.
+# Only JSON's types: no setting is a date, a set or bytes.
 StudyLoader.yaml_constructors = {
     tag: construct
     for tag, construct in yaml.SafeLoader.yaml_constructors.items()
@@ -99,16 +101,16 @@ for first, resolvers in StudyLoader.yaml_implicit_resolvers.items():
 
 
 def read(path: Path) -> tuple[Layer, dict[Place, int]]:
-    """Return the content of a study file with the line of every key and item."""
+    """Return a study file's content and the line of every key and item."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
         beside = [other.name for other in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise UserError(f"study file {path} does not exist{suggestion(path.name, beside)}") from error
+        raise UserError(f"study file {path} does not exist{shipped.hint(path, beside)}") from error
     except OSError as error:
         raise UserError(f"study file {path} cannot be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
-        raise UserError(f"study file {path} is larger than 1 MiB, too large for a study file; give another file")
+        raise UserError(f"study file {path} is larger than 1 MiB; give another file")
     try:
         document, lines = _parsed(raw.decode("utf-8"), (), str(path), lambda line: f"{path}, line {line}")
     except UnicodeDecodeError as error:
@@ -124,12 +126,23 @@ def read(path: Path) -> tuple[Layer, dict[Place, int]]:
             ) from error
         raise UserError(f"{path} is not valid YAML: {problem}{where}") from error
     if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise UserError(f"{path} must hold settings such as `data:` and `train:`, got {kind_of(document)}")
+        raise UserError(f"{path} must contain settings such as `data:` and `train:`, got {kind_of(document)}")
     return document, {(): 1} | lines
 
 
+def plain(content: Mapping[str, Any]) -> Layer:
+    """Return a copy of what a study file would hold, given in Python, of plain data only."""
+    try:
+        copy: Layer = json.loads(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"a study given in Python must hold texts, finite numbers, lists and dicts only ({error})"
+        ) from error
+    return copy
+
+
 def _parsed(text: str, place: Place, source: str, where: Callable[[int], str]) -> tuple[Any, dict[Place, int]]:
-    """Return what a text says at a place of a document, with the line of every key and item."""
+    """Return a text's content at a place of a document, and the line of every key and item."""
     _check_depth(text, source)
     root = yaml.compose(text, Loader=StudyLoader)
     lines = dict(_lines(root, place, where)) if root is not None else {}
@@ -137,7 +150,7 @@ def _parsed(text: str, place: Place, source: str, where: Callable[[int], str]) -
 
 
 def _check_depth(text: str, source: str) -> None:
-    """Refuse deep nesting by the parser's events, one at a time: composing it takes time and stack without bound."""
+    """Refuse deep nesting from the parser's events, because composing takes unbounded time and stack."""
     depth = 0
     for event in yaml.parse(text, Loader=StudyLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -149,7 +162,7 @@ def _check_depth(text: str, source: str) -> None:
 
 
 def _lines(node: yaml.Node, place: Place, where: Callable[[int], str]) -> Iterable[tuple[Place, int]]:
-    """Yield the line of every key and item; a key given twice is an error, and so is an alias that nests itself."""
+    """Yield the line of every key and item; refuse duplicate keys and aliases."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -172,7 +185,7 @@ def _lines(node: yaml.Node, place: Place, where: Callable[[int], str]) -> Iterab
 
 
 def assigned(text: str, place: Place, assignment: str) -> Any:
-    """Return the value of an assignment, which may hold no more than a file."""
+    """Return the value of an assignment, with the same checks as a file."""
     source = f"--set {dotted(place)}"
     try:
         return _parsed(text, place, source, lambda line: source)[0]

@@ -1,4 +1,4 @@
-"""What the sections of a study file are made of."""
+"""Types and base classes for the sections of a study file."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from puzzle_study.errors import cut
 
 MOST_EPOCHS = 100_000
 MOST_SEED = 2**32 - 1
-"""What NumPy's older generator, which Optuna seeds, takes; PyTorch takes more, and NumPy's newer one anything."""
+"""The limit of NumPy's older generator, which Optuna seeds."""
 WantedPrecision = Literal["auto", "float32", "bfloat16"]
 Layer = dict[str, Any]
-"""Nested settings as they stand in a file, before they are validated."""
+"""Nested settings of a file, before they are validated."""
 Item = TypeVar("Item")
 Many = Annotated[tuple[Item, ...], Strict(False)]
 
 
 def _each_once(value: tuple[Item, ...] | None) -> tuple[Item, ...] | None:
-    """Refuse a list that names something twice, which would be run twice and counted twice."""
+    """Refuse duplicates, which would run and count twice."""
     twice = next((item for number, item in enumerate(value or ()) if item in (value or ())[:number]), None)
     if twice is not None:
         raise ValueError(f"it names {cut(str(twice))} twice; leave one out")
@@ -45,12 +45,12 @@ EachOnce = AfterValidator(_each_once)
 
 
 def unit(name: str) -> JsonDict:
-    """Return what a field passes as ``json_schema_extra``: what its numbers count; – if they have no unit."""
+    """Return a field's ``json_schema_extra`` with the unit of its numbers; – if they have none."""
     return {"unit": name}
 
 
 def _quotient(value: Any) -> Any:
-    """Read ``8/255`` as the number it stands for."""
+    """Read ``8/255`` as a number."""
     if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([1-9]\d*)\s*", value)):
         return float(match[1]) / float(match[2])
     return value
@@ -74,11 +74,11 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Reading:
-    """How an error matrix becomes one score: it costs no training.
+    """How an error matrix becomes one score; changing it needs no training.
 
     Attributes:
-        error: the norm of an error, ``l2`` or ``mse``.
-        aggregation: of the normalised errors over the views, a name of the registry of aggregations.
+        error: the error norm, ``l2`` or ``mse``.
+        aggregation: name of the aggregation of normalised errors over the views.
     """
 
     error: str = "mse"
@@ -87,12 +87,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Images:
-    """What the cost of a trial depends on, before any image is read.
+    """What a trial's cost depends on, before any image is read.
 
     Attributes:
-        train: training images.
-        pixels: of an image, H·W.
-        channels: of an image.
+        train: number of training images.
+        pixels: per image, H·W.
+        channels: per image.
         normal_class: name of the task's normal class.
         dataset: name of the data set.
     """
@@ -106,12 +106,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a detector costs in multiply-adds, roughly: enough to say how much time is left.
+    """A detector's rough cost in multiply-adds, used to estimate the time left.
 
     Attributes:
-        fit: at once, for all training images.
-        epoch: for each training image in each epoch.
-        score: for each image scored.
+        fit: once, for all training images.
+        epoch: per training image and epoch.
+        score: per scored image.
         views: K, columns of the error matrix.
     """
 
@@ -123,11 +123,11 @@ class Costs:
 
 @dataclass(frozen=True)
 class Rule:
-    """What settings of a detector may not be together.
+    """A combination of a detector's settings that is refused.
 
     Attributes:
         settings: their dotted names.
-        check: takes the detector's settings and the data section; raises a UserError if they cannot be.
+        check: takes the detector's settings and the data section; raises a UserError if they cannot be combined.
     """
 
     settings: tuple[str, ...]
@@ -135,42 +135,37 @@ class Rule:
 
 
 class DetectorSettings(Section):
-    """The settings of one detector, with all that is special about them; the detector's own module derives from it."""
+    """Base class of a detector's settings, with their defaults, presets, variants and rules."""
 
     DATASETS: ClassVar[Mapping[str, Layer]] = {}
-    """Defaults by data set."""
+    """Defaults per data set."""
     PRESETS: ClassVar[Mapping[str, Layer]] = {}
     """Named sets of defaults; a detector that has some has a field ``preset``."""
     PRESETS_BY_DATASET: ClassVar[Mapping[str, Mapping[str, Layer]]] = {}
     VARIANTS: ClassVar[Mapping[str, Layer]] = {}
-    """Named forms of the method, stronger than the study file; a detector that has some has a field ``variant``."""
+    """Named forms of the method, which override the study file; a detector that has some has a field ``variant``."""
     FREE: ClassVar[tuple[str, ...]] = ()
-    """Settings that need no training: each fitted detector is read by each of their values."""
+    """Settings that need no training: each fitted detector is read with each of their values."""
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """The settings that decide which ones of a section are inert, by the section's name."""
+    """Per section, the settings that decide which of its settings are inert."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
     PATHS: ClassVar[tuple[str, ...]] = ()
-    """Settings that are paths of files; those of a study file are taken from the current folder."""
+    """Settings that are file paths, relative to the current folder."""
     BUDGET: ClassVar[tuple[str, ...]] = ()
-    """Whole numbers that make a training long, by which it is compared with that of ``preset: paper``."""
+    """Whole numbers proportional to training time, to compare it with ``preset: paper``."""
     SMALL: ClassVar[Layer] = {}
-    """Settings with which a fit of some tens of 16×16 images takes a second; the conformance suite uses them."""
+    """Settings with which a fit of a few dozen 16×16 images takes a second; the conformance suite uses them."""
     LARGE: ClassVar[tuple[str, ...]] = ()
     """Settings to lower if memory runs out."""
 
     @classmethod
     def beside(cls, other: DetectorSettings, defaults: DetectorSettings) -> DetectorSettings:
-        """Return the settings as a reference of a study, one of whose detectors has the settings ``other``.
-
-        Args:
-            other: settings of one of the study's detectors, of any class.
-            defaults: this detector's defaults for the data set, or what another of the study's detectors made of them.
-        """
+        """Return this reference's settings, by default ``defaults``, beside a detector with the settings ``other``."""
         return defaults
 
     @property
     def reading(self) -> Reading:
-        """How error matrices are read; a detector with one view has nothing to choose."""
+        """How error matrices are read; with one view there is no choice."""
         return Reading()
 
     @property
@@ -180,16 +175,16 @@ class DetectorSettings(Section):
 
     @property
     def epochs_wanted(self) -> int:
-        """Epochs at most; 0 for what is fitted at once."""
+        """Epochs at most; 0 if fitted at once."""
         return 0
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs; by default distances between all pairs of images."""
+        """Return a trial's costs; by default distances between all pairs of images."""
         distance = images.pixels * images.channels
         return Costs(fit=images.train**2 * distance, epoch=0.0, score=images.train * distance)
 
     def notes(self, channels: int) -> list[str]:
-        """Return what is unusual for this detector about images of so many channels, in sentences."""
+        """Return sentences on what is unusual for this detector about images with this many channels."""
         return []
 
     def inert(self) -> dict[str, str]:
@@ -198,10 +193,10 @@ class DetectorSettings(Section):
 
 
 class OneOf:
-    """Marks a text of a section as one of the names of a registry, for pydantic and for the JSON Schema.
+    """Marks a string as a name in a registry, for pydantic and for the JSON Schema.
 
     Args:
-        names: returns the names; called when a value is checked, so that it may import.
+        names: returns the names; called only when a value is checked, so it may import.
     """
 
     def __init__(self, names: Callable[[], Iterable[str]]) -> None:

@@ -1,9 +1,9 @@
-"""Image sets as one-class problems: which normal, validation and test images a detector is given.
+"""Image sets as one-class problems: a detector's normal training, validation and test images.
 
 ``task_specs`` names the problems of a study file's ``data`` section, ``load_task`` loads one of them
-and ``fingerprint`` tells whether the images are still the same. Readers of the original layouts,
-the cache of decoded images and the protocols live in modules of their own. Importing this package
-loads neither NumPy nor PyTorch: a function's module is imported when it is first asked for.
+and ``fingerprint`` tells whether the images have changed. Readers of the original layouts, the cache of decoded
+images and the protocols are separate modules. Importing this package loads neither NumPy nor PyTorch: a
+function's module is imported on first use.
 """
 
 from __future__ import annotations

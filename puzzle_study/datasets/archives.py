@@ -1,6 +1,6 @@
-"""Unpacks downloaded archives: nothing is written outside one folder, and never more than a given number of bytes.
+"""Unpacks downloaded archives: writes nothing outside one folder, and never more than a given number of bytes.
 
-Only plain files and folders are created, and their bytes are copied: links, devices, owners and modes of an archive are
+Creates only plain files and folders and copies their bytes. Links, devices, owners and modes in an archive are
 never applied, which is stricter than ``tarfile``'s data filter.
 """
 
@@ -21,24 +21,24 @@ from typing import IO
 from puzzle_study.errors import UserError
 
 MAX_FILES = 100_000
-"""Far beyond every set known here."""
+"""Far more than any known set has."""
 MAX_HEADERS = 1 << 20
-"""Bytes of a tar file besides the contents of its members: enough for a thousand names, where CIFAR-10 has eight."""
+"""Bytes of a tar file besides its members' contents: enough for a thousand names; CIFAR-10 has eight."""
 
 DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
-"""What reading a damaged archive raises, besides OSError; RuntimeError: an encrypted or odd zip."""
+"""Errors raised by a damaged archive, besides OSError; RuntimeError: an encrypted or odd zip."""
 
 
 Member = tuple[str, int, Callable[[], "IO[bytes] | None"]]
-"""Name, kind as in :mod:`stat` (0: neither a file nor a folder), and what opens it."""
+"""Name, kind as in :mod:`stat` (0: neither a file nor a folder), and a function that opens it."""
 
 
 class _Stream(gzip.GzipFile):
-    """The bytes of a tar file; it refuses to read headers, which :mod:`tarfile` keeps in memory, beyond a limit."""
+    """The bytes of a tar file, with a limit on headers, which :mod:`tarfile` keeps in memory."""
 
     left = MAX_HEADERS
     in_headers = True
-    """False while the contents of a member are read, which are counted as they are written."""
+    """False while a member's contents are read, which are counted when they are written."""
 
     def read(self, size: int | None = -1) -> bytes:
         """Read on."""
@@ -51,11 +51,11 @@ class _Stream(gzip.GzipFile):
 
 
 def unpack(archive: Path, target: Path, *, max_bytes: int) -> None:
-    """Unpack a file named .zip, or else a .tar.gz, into ``target``; all of it is there in the end, or nothing new.
+    """Unpack a file named .zip, or else a .tar.gz, into ``target``, completely or not at all.
 
     Raises:
-        UserError: the archive is of another kind than its name says, damaged, larger than ``max_bytes`` in all, or has
-            a member that is a link or leaves the folder.
+        UserError: the archive's kind does not match its name, it is damaged, it has more than ``max_bytes`` in all, or
+            a member is a link or leaves the folder.
     """
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".unpacking-") as name:
@@ -89,7 +89,7 @@ def _copy_members(archive: Path, target: Path, max_bytes: int) -> None:
         source = open_member()
         assert source is not None, "a plain file has content"
         with source, path.open("wb") as file:
-            # What an archive says of its sizes is not believed: the bytes are counted.
+            # An archive may lie about its sizes, so the bytes are counted.
             while chunk := source.read(1 << 20):
                 left -= len(chunk)
                 if left < 0:

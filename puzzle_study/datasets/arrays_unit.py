@@ -1,4 +1,4 @@
-"""A set whose images are arrays in a few files."""
+"""A set stored as arrays in a few files."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from puzzle_study.errors import UserError
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that are stored together."""
+    """Images stored together."""
 
     name: str
     part: str
     """``train`` or ``test``."""
     labels: Path
-    """The file with the labels."""
+    """The label file."""
     read: Callable[[], tuple[Bytes, Bytes]] = field(repr=False, compare=False)
     """Returns the images, uint8 [N, H, W, C], and their labels, uint8 [N]."""
 
 
 @dataclass(frozen=True)
 class ArraysUnit:
-    """Batches of images whose labels number the ``classes``; ``files`` are below ``base``."""
+    """Batches of images, whose labels index ``classes``; ``files`` are below ``base``."""
 
     base: Path
     files: tuple[str, ...]
@@ -50,7 +50,7 @@ class ArraysUnit:
             images_NHWC, label_N = self._read(batch)
             if images and images_NHWC.shape[1:] != images[0].shape[1:]:
                 raise UserError(
-                    f"{self.where}: {batch.name} holds images of another size than {self.batches[0].name}; fetch the "
+                    f"{self.where}: {batch.name} has images of another size than {self.batches[0].name}; fetch the "
                     f"set again"
                 )
             images.append(images_NHWC)
@@ -60,7 +60,7 @@ class ArraysUnit:
         return decoded_arrays(np.concatenate(images), sizing, names=names, classes=classes, parts=parts)
 
     def inspect(self) -> Inspection:
-        """Read all batches, and go on after damaged ones."""
+        """Read all batches, and continue after damaged ones."""
         counts, damaged = Counter({"train": 0, "test": 0}), []
         for batch in self.batches:
             read = attempt(lambda batch=batch: self._read(batch))  # type: ignore[misc]
@@ -83,7 +83,7 @@ class ArraysUnit:
 def decoded_arrays(
     images_NHWC: Bytes, sizing: Sizing, *, names: Sequence[str], classes: Sequence[str], parts: Sequence[str]
 ) -> Decoded:
-    """Return images, uint8 [N, H, W, C], as they are split; equal ones form a group."""
+    """Return images, uint8 [N, H, W, C], in the given order; equal ones form a group."""
     return Decoded(
         images_NCHW=resize_all(images_NHWC, sizing),
         names=tuple(names),

@@ -1,13 +1,13 @@
 """Decoded images, kept once per machine and shared read-only by every process.
 
-An entry is a folder with the images as a memory-mapped ``.npy`` file and an index. Its name is a hash over
-the *content* of the original files and the sizing, so changed files, or another size, give another entry,
-and the same files in another place give the same.
+An entry is a folder with the images as a memory-mapped ``.npy`` file and an index. Its name is a hash of
+the original files' *content* and the sizing. So changed files or another size give another entry,
+and the same files in another place give the same entry.
 
-Hashing gigabytes at every start would be slow: the hash of a file is remembered together with its size, inode,
-modification and change time, and taken again once any of them differs. The change time cannot be set by hand, and
+Hashing gigabytes at every start would be slow. So a file's hash is remembered with its size, inode,
+modification and change time, and computed again if any of them differs. The change time cannot be set by hand, and
 files younger than two seconds are never remembered, because a clock tick may hide a change in them. Only a change
-below the file system (bit rot) goes unnoticed. The entries are verified in the same way and rebuilt if damaged.
+below the file system (bit rot) is missed. Entries are verified in the same way and rebuilt if damaged.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ from puzzle_study.io import replacing
 
 VARIABLE = "PUZZLE_STUDY_CACHE"
 FORMAT = 1
-"""Raise it whenever the same files would be decoded differently, or written in another form."""
+"""Increase it if the same files would be decoded or stored differently."""
 YOUNG_NS = 2 * 10**9
 
 
 def folder() -> Path:
-    """Return the folder of the cache: that of ``PUZZLE_STUDY_CACHE``, else the user's cache folder."""
+    """Return the cache folder: ``PUZZLE_STUDY_CACHE`` if set, otherwise the user's cache folder."""
     chosen = os.environ.get(VARIABLE)
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("puzzle_study")
 
 
 def size_in_bytes() -> int:
-    """Return how much the decoded images occupy."""
+    """Return the size of the decoded images."""
     return sum(path.stat().st_size for path in folder().glob("decoded/*/images.npy"))
 
 
 def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
     """Return the decoded unit, its images memory-mapped read-only, and a SHA-256 over all of it.
 
-    Of several processes that start at once, one decodes and the others wait for it.
+    If several processes start at once, one decodes and the others wait for it.
     """
-    # The folder's name tells people what it holds; the program goes by the hash.
+    # The folder's name is for people; the program uses the hash.
     stem = "-".join(part for part in (dataset, unit.name, f"{sizing.size}x{sizing.channels}") if part)
     try:
         digests = file_digests(unit.base, unit.files, unit.name) if unit.base else {}
@@ -80,7 +80,7 @@ def load(dataset: str, unit: Unit, sizing: Sizing) -> tuple[Decoded, str]:
 
 
 def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str, str]:
-    """Return the SHA-256 of each file below ``base``, remembered as the module's text says."""
+    """Return the SHA-256 of each file below ``base``, remembered as described at the top of this module."""
     memory = folder() / "hashes" / f"{_sha256(os.fsencode(f'{base.resolve()}|{label}'))[:32]}.json"
     known, now, digests, remembered = _read_memory(memory), time.time_ns(), {}, {}
     for name in files:
@@ -96,15 +96,15 @@ def file_digests(base: Path, files: Sequence[str], label: str = "") -> dict[str,
         if max(stat.st_mtime_ns, stat.st_ctime_ns) < now - YOUNG_NS:
             remembered[name] = [*marks, digests[name]]
     if remembered != known:
-        # A cache that may not be written still serves the entries that it has. Processes may overwrite each other's
-        # memory: each version is whole and true.
+        # A read-only cache can still be read. Processes may overwrite each other's memory, but each version is
+        # complete and correct.
         with contextlib.suppress(OSError), replacing(memory) as partial:
             partial.write_bytes(_json(remembered))
     return digests
 
 
 def _open(entry: Path) -> tuple[Decoded, str] | None:
-    """Open an entry; None if there is none or it is damaged."""
+    """Open an entry; None if it is missing or damaged."""
     try:
         head_line, index_line = (entry / "index.json").read_bytes().split(b"\n")
         head = json.loads(head_line)
@@ -125,9 +125,9 @@ def _open(entry: Path) -> tuple[Decoded, str] | None:
 
 
 def _write(entry: Path, decoded: Decoded) -> None:
-    """Write an entry whole or not at all; the caller holds its lock."""
+    """Write an entry atomically; the caller holds its lock."""
     partial = entry.with_name(f".{entry.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
     partial.mkdir()
     try:
         np.save(partial / "images.npy", decoded.images_NCHW, allow_pickle=False)

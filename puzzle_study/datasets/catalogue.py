@@ -19,9 +19,9 @@ class Download:
     file: str
     urls: tuple[str, ...]
     checksum: str | None
-    """Like ``md5:...``; None if the authors publish none: then the content is checked after unpacking."""
+    """Like ``md5:...``; None if the authors publish none: the content is then checked after unpacking."""
     max_bytes: int
-    """A longer transfer is stopped: the server sends something else."""
+    """A longer transfer is stopped, because the server sends something else."""
     unpack: bool = False
 
 
@@ -31,56 +31,56 @@ class DatasetInfo:
 
     name: str
     reader: str
-    """Who finds its files, as ``module:function``: given a folder and this, it returns the set's parts by category, or
-    None if they are not there. It is imported when it is first needed."""
+    """The function that finds its files, as ``module:function``. It takes a folder and this object, and returns the
+    set's parts by category, or None if they are not there. It is imported on first use."""
     title: str
     size: int
     """Side of the square images, in pixels, if ``data.size`` is null (paper, section 4.1)."""
     channels: int
     protocol: Protocol
-    """``official``: one class is normal, the official training and test images are used (protocol 2).
-    ``protocol1``: a random object is normal, 80 % of its images train. ``given``: each category brings normal
-    training images and a mixed test. ``medical``: ten normal images and all anomalous ones test."""
+    """``official``: one class is normal, with the official training and test images (protocol 2).
+    ``protocol1``: a random object is normal, 80 % of its images train. ``given``: each category has its own normal
+    training images and mixed test images. ``medical``: ten normal images and all anomalous ones test."""
     licence: str
     source: str
     classes: tuple[str, ...] | None
-    """Names that can be a task's normal class; None if the folder tells them."""
+    """Names of the possible normal classes; None if the folder decides."""
     first_number: int = 0
     """Number of the first class in ``normal_classes``."""
     expected: Mapping[str, int] = field(default_factory=dict)
-    """Images of the whole set, by part or kind."""
+    """Number of images of the whole set, by part or kind."""
     textures: tuple[str, ...] = ()
-    """Categories that are textures, whose pieces look alike."""
+    """Categories that are textures, with similar pieces."""
     augment_to: int | None = None
-    """Training images to which the paper augments."""
+    """Number of training images after the paper's augmentation."""
     downloads: tuple[Download, ...] = ()
     checksums: Mapping[str, str] = field(default_factory=dict)
     """Published MD5 of each original file, if known."""
     below: tuple[str, ...] = ()
-    """Where other tools keep the set below their own root, besides a folder of its name."""
+    """Other tools' folders for the set below their own root, besides a folder with its name."""
     alike: tuple[str, ...] = ()
     """Sets whose files have the same names, sizes and format."""
     by_hand: str = ""
-    """What to do if there is no download without an account, as the end of a sentence."""
+    """Instructions if it cannot be downloaded without an account, as the end of a sentence."""
 
     @property
     def in_a_folder(self) -> bool:
-        """Whether its images are files below ``data.root``, and not part of a package."""
+        """Whether its images are files below ``data.root``, instead of part of a package."""
         return bool(self.downloads or self.by_hand)
 
     @property
     def of_the_user(self) -> bool:
-        """Whether these are the user's own images, whose folder tells the classes."""
+        """Whether these are the user's own images, whose folder decides the classes."""
         return self.classes is None
 
     @property
     def files(self) -> str:
-        """What a folder must hold, as part of a sentence."""
+        """The required content of a folder, as part of a sentence."""
         return "images in MVTec AD's layout" if self.of_the_user else f"files of {self.title}"
 
 
 def idx_downloads(bases: tuple[str, ...], checksums: Mapping[str, str]) -> tuple[Download, ...]:
-    """Return the four files in the format of MNIST, from servers that are tried in turn."""
+    """Return the four files in MNIST's format, from servers that are tried in turn."""
     return tuple(
         Download(name, tuple(base + name for base in bases), f"md5:{md5}", max_bytes=64 << 20)
         for name, md5 in checksums.items()
@@ -101,4 +101,4 @@ DATASETS: Registry[DatasetInfo] = Registry(
         "folder": "puzzle_study.datasets.sets.folder:INFO",
     },
 )
-"""Every set by its name in study files. To add one: a module in ``sets/``, and a line here."""
+"""Every set by its name in study files. To add one: a module in ``sets/`` and a line here."""

@@ -1,4 +1,4 @@
-"""Checks a set on disk: every file is read, images are counted, checksums compared."""
+"""Checks a set on disk: reads every file, counts images, compares checksums."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Report:
 
     folder: str
     counts: Mapping[str, int]
-    """Images by part or by class, or all of them if the catalogue has no other count."""
+    """Images by part or class, or in total if the catalogue has no other count."""
     damaged: tuple[str, ...]
-    """One sentence for each file that cannot be used."""
+    """One sentence for each unusable file."""
     notes: tuple[str, ...]
-    """What is unusual, but harmless."""
+    """Unusual but harmless findings."""
 
 
 def check(name: str, root: str | None) -> Report:
-    """Read all files of a set, going on after damaged ones."""
+    """Read all files of a set, and continue after damaged ones."""
     units, expected = finding.units(name, root), DATASETS[name].expected
     counts, damaged = Counter[str](), list[str]()
     for unit in units.values():
@@ -45,7 +45,7 @@ def check(name: str, root: str | None) -> Report:
     if set(expected) == {"all"}:
         counts = Counter(all=counts.total())  # the catalogue has no counts by class
     if expected and not damaged and dict(counts) != dict(expected):
-        notes.append(f"the whole set has {in_words(expected)}, so this is a part of it or another edition")
+        notes.append(f"the whole set has {in_words(expected)}, so this is part of it or another edition")
     return Report(folder=finding.described(units), counts=counts, damaged=tuple(damaged), notes=tuple(notes))
 
 
@@ -56,18 +56,18 @@ def in_words(counts: Mapping[str, int]) -> str:
 
 
 def _unofficial(name: str, units: Mapping[str, Unit]) -> list[str]:
-    """Name files that are not, byte for byte, those that the authors published."""
+    """Name files that differ from the authors' published files."""
     checksums = DATASETS[name].checksums
     paths = [unit.base / file for unit in units.values() if unit.base and checksums for file in unit.files]
     return [
-        f"{path} is not byte for byte the published file: it is another edition, or damaged without a trace"
+        f"{path} is not byte for byte the published file: it is another edition, or silently damaged"
         for path in paths
         if path.name in checksums and attempt(partial(hexdigest, path, "md5")) != checksums[path.name]
     ]
 
 
 def _duplicates(units: Mapping[str, Unit]) -> list[str]:
-    """Count copies in sets without a given split, because ours could put them on both sides."""
+    """Count copies in sets without a given split, because ours must keep them together."""
     unit = units.get("")
     if not isinstance(unit, FilesUnit) or isinstance(attempt(lambda: unit.files), UserError):
         return []

@@ -17,11 +17,11 @@ BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data
 FOLDERS = {"cifar-10-batches-py": "", "cifar-10-batches-bin": ".bin"}
 PIXELS = 3 * 32 * 32
 MAX_BYTES = 100 << 20
-"""A batch has 31 MB; beyond this a file is something else."""
+"""A batch has 31 MB; a larger file is something else."""
 
 
 def find(folder: Path, info: DatasetInfo) -> dict[str, ArraysUnit] | None:
-    """Return the set in ``folder`` (or its cifar-10-batches-* folder), or None if no batch is there."""
+    """Return the set in ``folder`` (or its cifar-10-batches-* folder), or None if it has no batch."""
     layouts = [*((folder / name, suffix) for name, suffix in FOLDERS.items()), (folder, ""), (folder, ".bin")]
     for base, suffix in layouts:
         files = tuple(batch + suffix for batch in BATCHES)
@@ -44,9 +44,10 @@ def _read(path: Path) -> tuple[Bytes, Bytes]:
 
 
 def read_python_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the Python version."""
+    """Read a batch of the Python version: pixels, uint8 [N, 3072], and labels, uint8 [N]."""
     content = read_pickle(path, MAX_BYTES)
-    entries = {_text(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    items = content.items() if isinstance(content, dict) else ()
+    entries = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in items}
     pixels_NP, labels = entries.get("data"), entries.get("labels")
     if not isinstance(pixels_NP, np.ndarray) or not isinstance(labels, list) or pixels_NP.ndim != 2:
         raise UserError(
@@ -62,7 +63,7 @@ def read_python_batch(path: Path) -> tuple[Bytes, Bytes]:
 
 
 def read_binary_batch(path: Path) -> tuple[Bytes, Bytes]:
-    """Read pixels, uint8 [N, 3072], and labels, uint8 [N], of a batch of the binary version."""
+    """Read a batch of the binary version: pixels, uint8 [N, 3072], and labels, uint8 [N]."""
     with reading(path), path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if not content or len(content) > MAX_BYTES or len(content) % (1 + PIXELS):
@@ -71,7 +72,3 @@ def read_binary_batch(path: Path) -> tuple[Bytes, Bytes]:
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0]
-
-
-def _text(key: object) -> str:
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)

@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn brings along: 8×8 pixels, values 0 to 16."""
+"""The 1,797 handwritten digits of scikit-learn: 8×8 pixels, values 0 to 16."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from puzzle_study.datasets.protocols import stratified
 from puzzle_study.datasets.records import Decoded, Inspection, Sizing
 
 SPLIT_SEED = 0
-"""The split into training and test images is part of the set, as MNIST's is: it never follows ``split_seed``."""
+"""The split into training and test images belongs to the set, as with MNIST, and does not depend on ``split_seed``."""
 TEST_IMAGES = 599
 
 
@@ -31,7 +31,7 @@ class DigitsUnit:
 
     @property
     def origin(self) -> str:
-        """Version of scikit-learn, whose file the images are."""
+        """Version of scikit-learn, which contains the images."""
         return f"scikit-learn {importlib.metadata.version('scikit-learn')}"
 
     def decode(self, sizing: Sizing, digests: Mapping[str, str]) -> Decoded:
@@ -52,5 +52,5 @@ class DigitsUnit:
 
 
 def find(place: Path, info: DatasetInfo) -> dict[str, DigitsUnit]:
-    """Return the one unit, which needs no folder."""
+    """Return the only unit, which needs no folder."""
     return {"": DigitsUnit()}

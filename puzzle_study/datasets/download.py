@@ -1,4 +1,4 @@
-"""Fetches the sets that may be downloaded without an account."""
+"""Downloads the sets that need no account."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from puzzle_study.datasets.transfer import Resuming, TransferError
 from puzzle_study.errors import UserError
 
 UNPACKED_FACTOR = 16
-"""Most times that an archive may grow when it is unpacked."""
+"""Largest growth factor of an archive when it is unpacked."""
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -24,16 +24,16 @@ Progress = Callable[[str, int, int | None], None]
 def fetch(name: str, root: str, progress: Progress = lambda file, there, total: None) -> Path:
     """Download a set into ``root/name`` unless it is there; return the folder.
 
-    An interrupted download continues where it stopped; ``progress`` is told file, bytes there and bytes in all.
+    An interrupted download continues; ``progress`` receives the file, the bytes there and the bytes in total.
 
     Raises:
-        UserError: the set cannot be fetched without an account, no server gives it, a checksum differs, or an
-            archive is damaged or unsafe.
+        UserError: the set needs an account, no server delivers it, a checksum differs, or an archive is damaged or
+            unsafe.
     """
     info, folder = DATASETS[name], Path(root).expanduser() / name
     if not info.in_a_folder:
         comes_with = info.source.partition(" (")[0]
-        raise UserError(f"{name} {comes_with}; there is nothing to fetch, so leave data.root out")
+        raise UserError(f"{name} {comes_with}; there is nothing to fetch, so remove data.root")
     if not info.downloads:
         raise UserError(f"{info.title} cannot be fetched without an account: {finding.instructions(name, root)}")
     try:
@@ -50,7 +50,7 @@ def _fetch_one(download: Download, folder: Path, progress: Progress) -> None:
     def report(there: int, total: int | None) -> None:
         progress(download.file, there, total)
 
-    # Pooch logs each step; the progress is ours to show.
+    # Pooch logs each step; this package shows its own progress.
     pooch.get_logger().setLevel(logging.WARNING)
     archive, failures = folder / download.file, []
     brought_along = archive.exists()

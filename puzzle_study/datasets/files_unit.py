@@ -1,4 +1,4 @@
-"""A set, or a category of one, that is a tree of image files."""
+"""A set or category stored as a tree of image files."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class FilesUnit:
-    """Image files below ``base``; they are listed only when asked for, for a tree may have many categories."""
+    """Image files below ``base``, listed on demand, because a tree may have many categories."""
 
     base: Path
     list_files: Callable[[], tuple[ImageFile, ...]] = field(repr=False, compare=False)
     name: str = ""
     where: str = ""
     other_files: tuple[str, ...] = ()
-    """Files besides the images that decide what is read, such as a table of labels."""
+    """Other files that affect what is read, such as a table of labels."""
     masks: Callable[[], tuple[ImageFile, ...]] = field(default=tuple, repr=False, compare=False)
-    """Masks of test images, which a task has beside its images."""
+    """Masks of test images, which a task keeps separately."""
     missing: tuple[str, ...] = ()
-    """Files that belong to the set, as a check reports, but are not there."""
+    """Files that are missing from the set, for a check's report."""
     origin: str = ""
 
     @cached_property
@@ -47,7 +47,7 @@ class FilesUnit:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Paths below ``base`` of all files that the decoded images depend on."""
+        """Paths below ``base`` of all files that affect the decoded images."""
         return (*(image.name for image in self.images), *self.other_files)
 
     def decode(self, sizing: Sizing, digests: Mapping[str, str]) -> Decoded:
@@ -67,9 +67,9 @@ class FilesUnit:
         )
 
     def inspect(self) -> Inspection:
-        """Decode every file, and go on after damaged ones."""
+        """Decode every file, and continue after damaged ones."""
         files = (*self.images, *self.masks())
-        # Any size shows the damage; a small one costs least.
+        # Any size shows the damage; a small one is cheapest.
         decoded = decode_all([self.base / image.name for image in files], Sizing(size=16, channels=1))
         return Inspection(
             counts=Counter(image.class_name if image.part == "all" else image.part for image in self.images),
@@ -85,11 +85,11 @@ def images_in(folder: Path) -> list[str]:
     with reading(folder):
         names = sorted(path.name for path in folder.iterdir() if is_image_name(path))
     if not names:
-        raise UserError(f"{folder} holds no image; put PNG or JPEG files there, or remove the folder")
+        raise UserError(f"{folder} has no images; put PNG or JPEG files there, or remove the folder")
     return names
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out."""
+    """Return the names of the folders in a folder, sorted, without hidden ones."""
     with reading(folder):
         return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

@@ -1,4 +1,4 @@
-"""Where a set's files are: below ``data.root`` or a folder of the set's name in it."""
+"""Finds a set's files: below ``data.root`` or a folder there with the set's name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from puzzle_study.errors import UserError
 
 
 def units(name: str, root: str | None) -> Mapping[str, Unit]:
-    """Return the parts of a set by category, or one under an empty name; no image is decoded."""
+    """Return a set's parts by category, or one under an empty name, without decoding images."""
     if (found := find(name, root)) is not None:
         return found
     top = _top(root)
     with reading(top):
-        what = f"it holds no {DATASETS[name].files}" if top.is_dir() else "no such folder"
+        what = f"it has no {DATASETS[name].files}" if top.is_dir() else "no such folder"
     raise UserError(f"data.root {top}: {what}; {remedy(name, root)}")
 
 
 def find(name: str, root: str | None) -> Mapping[str, Unit] | None:
-    """Return what :func:`units` does, or None if nothing of the set is there."""
+    """Return :func:`units`, or None if the set is not there."""
     info = DATASETS[name]
     look: Callable[[Path, DatasetInfo], Mapping[str, Unit] | None] = pkgutil.resolve_name(info.reader)
     if not info.in_a_folder:
@@ -36,9 +36,9 @@ def find(name: str, root: str | None) -> Mapping[str, Unit] | None:
 
 
 def remedy(name: str, root: str | None) -> str:
-    """Say how to get a set that is not there."""
+    """Return how to get a set that is missing."""
     if DATASETS[name].downloads:
-        return f"run `python -m puzzle_study.data fetch {name} --root {_top(root)}`, or name its folder in data.root"
+        return f"run `python -m puzzle_study.data fetch {name} --root {_top(root)}`, or set data.root to its folder"
     return instructions(name, root)
 
 

@@ -1,4 +1,4 @@
-"""The layouts of the sets that are trees of image files: MVTec AD and its likes, COIL-100, Head CT, Brain MRI."""
+"""The layouts of sets that are trees of image files: MVTec AD's, COIL-100's, Head CT's, Brain MRI's."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from puzzle_study.datasets.records import reading
 from puzzle_study.errors import UserError
 
 GOOD = "good"
-"""MVTec AD's name of the folders with normal images."""
+"""MVTec AD's name for folders with normal images."""
 NORMAL = "normal"
-"""The only class of the medical sets that can be normal."""
+"""The medical sets' only possible normal class."""
 COIL_FILE = re.compile(r"obj(\d+)__(\d+)\.png", re.IGNORECASE)
 COIL_ANGLES = range(0, 360, 5)
 
 
 def find_categories(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return each category of a tree in MVTec AD's layout; None if ``place`` holds none.
+    """Return each category of a tree in MVTec AD's layout; None if ``place`` has none.
 
-    ``place`` is either a category itself, with ``train`` and ``test``, or a folder of categories. In a published set
-    every category has normal and anomalous test images; in the user's own, either kind, or both, may be missing.
+    ``place`` is a category itself, with ``train`` and ``test``, or a folder of categories. A published set
+    has normal and anomalous test images in every category; in the user's own, either or both may be missing.
     """
     whole = not info.of_the_user
     if (place / "train").is_dir():
@@ -36,7 +36,7 @@ def find_categories(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] |
 
 
 def find_coil(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return COIL-100 in ``place`` or its folder ``coil-100``; None if no ``objN__angle.png`` is there."""
+    """Return COIL-100 in ``place`` or its folder ``coil-100``; None without any ``objN__angle.png``."""
     for folder in (place, place / "coil-100"):
         if folder.is_dir():
             with reading(folder):
@@ -56,13 +56,13 @@ def _coil(folder: Path, matches: list[re.Match[str]]) -> FilesUnit:
 
 
 def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Head CT, whose ``labels.csv`` is in ``place``; the images are beside it or in ``head_ct``."""
+    """Return Head CT with its ``labels.csv`` in ``place`` and the images beside it or in ``head_ct``."""
     if not (place / "labels.csv").is_file():
         return None
     folders = [place / "head_ct" / "head_ct", place / "head_ct", place]
     folder = next((folder for folder in folders if folder.is_dir() and any(folder.glob("*.png"))), None)
     if folder is None:
-        raise UserError(f"{place / 'head_ct'} holds no PNG files; unpack the images of the archive beside labels.csv")
+        raise UserError(f"{place / 'head_ct'} has no PNG files; unpack the archive's images beside labels.csv")
     labels = _head_ct_labels(place / "labels.csv")
     names = images_in(folder)
     if extra := set(names) - set(labels):
@@ -75,7 +75,7 @@ def find_head_ct(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | No
 
 
 def find_brain_mri(place: Path, info: DatasetInfo) -> Mapping[str, FilesUnit] | None:
-    """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None if neither is there."""
+    """Return Brain MRI: the folders ``no`` (normal) and ``yes`` (tumor) in ``place``; None if both are missing."""
     for folder in (place, place / "brain_tumor_dataset"):
         if (folder / "yes").is_dir() or (folder / "no").is_dir():
             images = partial(_listed, folder, ("no", NORMAL, "all"), ("yes", "tumor", "all"))
@@ -119,7 +119,7 @@ def _list_masks(base: Path, below: Path) -> tuple[ImageFile, ...]:
 
 
 def _listed(base: Path, *places: tuple[Path | str, str, str]) -> tuple[ImageFile, ...]:
-    """List the images in folders below ``base``, each given with their class and part."""
+    """List the images in folders below ``base``, each given with its class and part."""
     return tuple(
         ImageFile((Path(place) / name).as_posix(), class_name, part)
         for place, class_name, part in places
@@ -128,7 +128,7 @@ def _listed(base: Path, *places: tuple[Path | str, str, str]) -> tuple[ImageFile
 
 
 def _head_ct_labels(path: Path) -> dict[str, bool]:
-    """Read ``id, hemorrhage``: the header has a blank after the comma, image 7 is ``007.png``."""
+    """Read ``id, hemorrhage``: the header has a blank after the comma; image 7 is ``007.png``."""
     with reading(path), path.open(newline="", encoding="utf-8-sig") as file:
         try:
             rows = list(csv.reader(file, skipinitialspace=True))

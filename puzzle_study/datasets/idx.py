@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST in the IDX format of their authors, gzipped or not."""
+"""MNIST and Fashion-MNIST in their authors' IDX format, gzipped or not."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from puzzle_study.errors import UserError
 
 PARTS = {"train": "train", "t10k": "test"}
 DIMENSIONS = {"images": 3, "labels": 1}
-"""Of the two kinds of file; an IDX file of bytes starts with 0, 0, 8, dimensions."""
+"""Of the two kinds of file; an IDX file of bytes starts with 0, 0, 8 and the dimensions."""
 MAX_BYTES = 1 << 30
-"""More than any set in this format: beyond it a header is damaged, or a trap."""
+"""More than any set in this format has; a larger header is damaged, or a trap."""
 
 
 def find(folder: Path, info: DatasetInfo) -> dict[str, ArraysUnit] | None:
-    """Return the set in ``folder``, or None if none of its files is there."""
+    """Return the set in ``folder``, or None if all of its files are missing."""
     wanted = [(part, kind) for part in PARTS for kind in DIMENSIONS]
     found = [_present(folder, *each) for each in wanted]
     if not any(found):
@@ -53,18 +53,18 @@ def _read_part(images: Path, labels: Path) -> tuple[Bytes, Bytes]:
 
 
 def _refuse_others(info: DatasetInfo, paths: list[Path]) -> None:
-    """Refuse a file that, by its published checksum, belongs to a set whose files have the same names."""
+    """Refuse a file whose published checksum belongs to another set with the same file names."""
     for other in map(DATASETS.__getitem__, info.alike):
         for path in paths:
             if hexdigest(path, "md5") in other.checksums.values():
                 raise UserError(
-                    f"{path} is the file of {other.title}, not of {info.title}; name the folder of "
-                    f"{info.title} in data.root, or write {other.name} for {info.name}"
+                    f"{path} is the file of {other.title}, not of {info.title}; set data.root to the folder of "
+                    f"{info.title}, or write {other.name} for {info.name}"
                 )
 
 
 def _spellings(part: str, kind: str) -> list[str]:
-    """Names under which mirrors keep one file: with dash or dot, gzipped or not."""
+    """Names of one file on different mirrors: with dash or dot, gzipped or not."""
     stems = [f"{part}-{kind}{separator}idx{DIMENSIONS[kind]}-ubyte" for separator in "-."]
     return [stem + suffix for stem in stems for suffix in (".gz", "")]
 
@@ -74,13 +74,13 @@ def _present(folder: Path, part: str, kind: str) -> Path | None:
 
 
 def read_idx(path: Path, *, dimensions: int) -> Bytes:
-    """Read a file of unsigned bytes with so many dimensions."""
+    """Read a file of unsigned bytes with this many dimensions."""
     with reading(path):
         try:
             with path.open("rb") as raw:
                 zipped = raw.read(2) == b"\x1f\x8b"
                 raw.seek(0)
-                # GzipFile reads like any binary file; its stub is a class of its own.
+                # GzipFile reads like any binary file, but its stub is a separate class.
                 return _parse(cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if zipped else raw, path, dimensions)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{path} is damaged or truncated ({error}); fetch the set again") from None
@@ -97,13 +97,13 @@ def _parse(file: IO[bytes], path: Path, dimensions: int) -> Bytes:
     if len(head) < 4 + 4 * dimensions:
         raise UserError(f"{path} is truncated: its header is incomplete; fetch the set again")
     shape = struct.unpack(f">{dimensions}I", head[4:])
-    expected = math.prod(shape)  # in Python's whole numbers: a damaged header may overflow NumPy's
+    expected = math.prod(shape)  # Python integers: a damaged header may overflow NumPy's
     if not 0 < expected <= MAX_BYTES:
         raise UserError(f"{path} claims the impossible shape {'×'.join(map(str, shape))}; fetch the set again")
-    # One byte more than wanted: it shows surplus, and takes gzip to the checksum at its end.
+    # One byte more than wanted shows surplus data, and makes gzip verify its checksum at the end.
     body = file.read(expected + 1)
     if len(body) < expected:
         raise UserError(f"{path} is truncated: {len(body):,} of {expected:,} bytes of data; fetch the set again")
     if len(body) > expected:
-        raise UserError(f"{path} holds more data than the {shape[0]:,} items its header counts; fetch the set again")
+        raise UserError(f"{path} has more data than the {shape[0]:,} items its header counts; fetch the set again")
     return np.frombuffer(body, dtype=np.uint8).reshape(shape)

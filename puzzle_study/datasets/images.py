@@ -1,4 +1,4 @@
-"""From an image file, or an array, to ``uint8`` pixels of one size and number of channels."""
+"""Reads an image file or array as ``uint8`` pixels of one size and number of channels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from puzzle_study.errors import UserError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 MAX_PIXELS = 89_478_485
-"""Pillow's own warning limit, 256 MiB of RGB: beyond it a file is an attack or a mistake. All images that are
-decoded at the same time have together no more."""
+"""Pillow's own warning limit, 256 MiB of RGB: a larger file is an attack or a mistake. It also limits all images
+decoded at the same time."""
 TILE = 1024
-"""Side of the squares in which 16 bits become 8."""
+"""Side of the squares in which 16 bits are reduced to 8."""
 
 
 class _Budget:
-    """Lets threads decode at the same time as long as their images have at most ``MAX_PIXELS`` together."""
+    """Lets threads decode at the same time while their images have at most ``MAX_PIXELS`` together."""
 
     def __init__(self) -> None:
         self._used = 0
@@ -35,7 +35,7 @@ class _Budget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels."""
+        """Wait until there is room for this many pixels."""
         with self._freed:
             self._freed.wait_for(lambda: self._used + pixels <= MAX_PIXELS)
             self._used += pixels
@@ -58,7 +58,7 @@ def is_image_name(path: Path) -> bool:
 def decode(path: Path, sizing: Sizing) -> Bytes:
     """Decode one image file to uint8 [C, H, W].
 
-    Palettes are resolved, transparency lies on black, 16 bits become 8, EXIF orientation is applied;
+    Resolves palettes, puts transparency on black, reduces 16 bits to 8 and applies EXIF orientation;
     one channel is ITU-R 601 luma.
 
     Raises:
@@ -70,7 +70,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             with _BUDGET.hold(image.width * image.height):
-                # In place, because it copies otherwise, and most images need no turning.
+                # In place, because it otherwise copies, and most images need no rotation.
                 ImageOps.exif_transpose(image, in_place=True)
                 return _pixels(image, sizing)
         except Image.DecompressionBombError:
@@ -89,11 +89,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height in pixels of an image file as it is looked at, from its header alone.
-
-    Raises:
-        UserError: the file is missing or its header cannot be read.
-    """
+    """Return an image file's width and height after EXIF orientation, from its header; UserError if unreadable."""
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
@@ -102,11 +98,11 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def decode_all(paths: Sequence[Path], sizing: Sizing) -> Iterator[Bytes | UserError]:
-    """Decode image files in order, several at a time; a damaged file yields its error in its place."""
-    # Pillow releases the interpreter's lock while it decodes, so threads are enough.
+    """Decode image files in order, several at a time; a damaged file yields its error in place."""
+    # Pillow releases the interpreter's lock while decoding, so threads are enough.
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     with warnings.catch_warnings():
-        # Pillow warns of large images, for which the limit above decides, and of damaged EXIF blocks.
+        # Pillow warns of large images, which the limit above handles, and of damaged EXIF blocks.
         warnings.simplefilter("ignore")
         try:
             yield from pool.map(lambda path: attempt(lambda: decode(path, sizing)), paths)
@@ -150,9 +146,9 @@ def _pixels(image: Image.Image, sizing: Sizing) -> Bytes:
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Resolve 16 bits, palettes and transparency, so that ``convert`` to L or RGB loses nothing unawares."""
+    """Resolve 16 bits, palettes and transparency, so that ``convert`` to L or RGB loses nothing silently."""
     if image.mode == "F":
-        raise UserError("holds floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+        raise UserError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         return _eight_bits(image)
     if image.has_transparency_data:
@@ -165,17 +161,17 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale modes I, I;16 and I;16B from 16 bits; Pillow's own conversion would clip at 255 instead."""
     scaled_HW = np.empty((image.height, image.width), dtype=np.uint8)
     for top, left in itertools.product(range(0, image.height, TILE), range(0, image.width, TILE)):
-        # Square by square: the wide numbers in between take ten times the memory of their pixels.
+        # Square by square: the wide intermediate numbers take ten times the memory of their pixels.
         bottom, right = min(top + TILE, image.height), min(left + TILE, image.width)
         values_HW = np.asarray(image.crop((left, top, right, bottom)))
         if not 0 <= values_HW.min() <= values_HW.max() <= 65535:
-            raise UserError("holds pixels beyond 16 bits; save it with 8 or 16 bits")
+            raise UserError("has pixels beyond 16 bits; save it with 8 or 16 bits")
         scaled_HW[top:bottom, left:right] = (values_HW.astype(np.uint32) * 255 + 32767) // 65535
     return Image.fromarray(scaled_HW)
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """Shorten the decoder's message; Pillow names the file or a memory address, which helps nobody."""
+    """Shorten the decoder's message; Pillow adds the file or a useless memory address."""
     if isinstance(error, UnidentifiedImageError):
         return "its content is not a known image format"
     text = (str(error) or type(error).__name__).replace(str(path), "the file")

@@ -18,12 +18,12 @@ from puzzle_study.errors import UserError, cut, suggestion
 
 
 def task_specs(data: config.Data) -> list[TaskSpec]:
-    """Name the one-class problems of ``data``, in a fixed order.
+    """List the one-class problems of ``data``, in a fixed order.
 
     Raises:
-        UserError: the files are not there, or a normal class does not exist.
+        UserError: the files are missing, or a normal class does not exist.
     """
-    # If the catalogue knows the classes, the files need not be there yet: a dry run counts trainings without them.
+    # If the catalogue knows the classes, the files may be missing: a dry run counts trainings without them.
     named = DATASETS[data.name].protocol != "given"
     chosen = _normal_classes(data, {} if named else finding.units(data.name, data.root))
     if DATASETS[data.name].protocol == "protocol1":
@@ -57,11 +57,7 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
 
 
 def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
-    """Return how many images :func:`load_task` would give; copies of zoom augmentation count.
-
-    Raises:
-        UserError: as :func:`load_task`.
-    """
+    """Return how many images :func:`load_task` gives, including copies by zoom augmentation; raises its errors."""
     _, chosen = _split(data, spec)
     anomalous = int(np.count_nonzero(chosen.labels))
     train = max(len(chosen.train), data.augment_to or 0)
@@ -69,9 +65,9 @@ def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
 
 
 def fingerprint(data: config.Data) -> str:
-    """Return 16 hexadecimal digits over the decoded images, names and classes that ``data`` uses.
+    """Return 16 hexadecimal digits of a hash of the decoded images, names and classes that ``data`` uses.
 
-    The first call on a set decodes it into the cache; later ones compare the files' sizes and times.
+    The first call on a set decodes it into the cache; later ones only compare the files' sizes and times.
 
     Raises:
         UserError: a file is missing, damaged or unreadable.
@@ -81,7 +77,7 @@ def fingerprint(data: config.Data) -> str:
 
 
 def used_units(data: config.Data) -> Mapping[str, Unit]:
-    """Return the parts of a set that the tasks of ``data`` are made of, by name."""
+    """Return the parts of a set that the tasks of ``data`` use, by name."""
     units = finding.units(data.name, data.root)
     if DATASETS[data.name].protocol != "given":
         return units
@@ -89,14 +85,14 @@ def used_units(data: config.Data) -> Mapping[str, Unit]:
 
 
 def _split(data: config.Data, spec: TaskSpec) -> tuple[Decoded, protocols.Split]:
-    """Return the images that a problem is drawn from, as a memory map, and which of them it has."""
+    """Return a memory map of the images that a problem draws from, and its indices."""
     info, unit = DATASETS[data.name], _unit(data, spec)
     decoded, _ = cache.load(data.name, unit, _sizing(data))
     return decoded, protocols.split(decoded, spec, data, protocol=info.protocol, where=unit.where)
 
 
 def _unit(data: config.Data, spec: TaskSpec) -> Unit:
-    """Return the part of the set that a problem is drawn from."""
+    """Return the part of the set that a problem draws from."""
     info, units = DATASETS[data.name], finding.units(data.name, data.root)
     if spec.dataset != data.name:
         raise ValueError(f"the task is one of {spec.dataset}, the data section is {data.name}")
@@ -109,12 +105,12 @@ def _sizing(data: config.Data) -> Sizing:
 
 
 def _tensor(images_NCHW: Bytes) -> torch.Tensor:
-    """Wrap images that were drawn from the memory map; drawing has copied them, so they can be written to."""
+    """Wrap images drawn from the memory map; drawing has copied them, so they are writable."""
     return torch.from_numpy(np.ascontiguousarray(images_NCHW))
 
 
 def _normal_classes(data: config.Data, units: Mapping[str, Unit]) -> list[str]:
-    """Return the names of the classes that shall be normal, each once, in the order of the study file."""
+    """Return the names of the wanted normal classes, each once, in the study file's order."""
     info = DATASETS[data.name]
     if data.normal_classes is None:
         return [name for name in _names(info, units) if info.protocol != "given" or name in units]
@@ -122,7 +118,7 @@ def _normal_classes(data: config.Data, units: Mapping[str, Unit]) -> list[str]:
 
 
 def _names(info: DatasetInfo, units: Mapping[str, Unit]) -> list[str]:
-    """Return all classes by number: those of the catalogue, then others that the folder holds."""
+    """Return all classes by number: the catalogue's, then any others in the folder."""
     known = list(info.classes or ())
     return known + sorted(name for name in units if name and name not in known)
 

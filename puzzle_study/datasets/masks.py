@@ -1,4 +1,4 @@
-"""Masks of test images, where the anomaly is: the folder ``ground_truth`` of MVTec AD's layout.
+"""Masks of test images, from the folder ``ground_truth`` of MVTec AD's layout.
 
 Shape legend: N images, H = W = size.
 """
@@ -22,17 +22,17 @@ UNKNOWN = -1
 def masks_of(
     dataset: str, unit: Unit, size: int, names: Sequence[str], anomalous: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.int8] | None:
-    """Return the masks of images: 1 anomalous, 0 normal, −1 everywhere if an anomalous image has none; [N, H, W].
+    """Return images' masks: 1 anomalous, 0 normal, −1 everywhere if an anomalous image has none; [N, H, W].
 
-    The mask of ``test/KIND/NAME.png`` is ``ground_truth/KIND/NAME_mask.png`` or ``NAME.png``. Masks are scaled as
-    images are; a pixel is anomalous if at least half of it is. Normal images need no mask.
+    The mask of ``test/KIND/NAME.png`` is ``ground_truth/KIND/NAME_mask.png`` or ``NAME.png``. Masks are scaled like
+    images; a pixel is anomalous if at least half of it is. Normal images need no mask.
 
     Args:
         dataset: name of the set.
-        unit: the part of the set that the images are of.
+        unit: the part of the set with the images.
         size: of the images.
         names: of the images, as paths below the unit's base.
-        anomalous: which of them are.
+        anomalous: whether each image is anomalous.
 
     Returns:
         The masks, or None if no image has one.
@@ -49,7 +49,7 @@ def masks_of(
     found = [place.get(_key(name)) if odd else None for name, odd in zip(names, anomalous.tolist(), strict=True)]
     if not any(number is not None for number in found):
         return None
-    # White is 255 or 1, whoever drew them.
+    # White may be 255 or 1.
     white = int(decoded.images_NCHW.max())
     result_NHW = np.where(anomalous, UNKNOWN, 0).astype(np.int8)[:, None, None].repeat(size, 1).repeat(size, 2)
     for image, number in enumerate(found):
@@ -59,6 +59,6 @@ def masks_of(
 
 
 def _key(name: str) -> tuple[str, str]:
-    """Return kind and name by which an image and its mask are alike."""
+    """Return the kind and name that an image and its mask share."""
     path = PurePosixPath(name)
     return path.parent.name, path.stem.removesuffix(SUFFIX)

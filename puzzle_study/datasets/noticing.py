@@ -1,4 +1,4 @@
-"""What is unusual about a study's images and should be said before it starts."""
+"""Unusual properties of a study's images, reported before it starts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
 
 LOOKED_AT = 32
-"""Training images, spread over all of them, that stand for the others."""
+"""Number of training images that are checked, spread over all of them."""
 SIDE = 64
-"""To which images are scaled before their channels are compared."""
+"""Size to which images are scaled before their channels are compared."""
 
 
 def lacking(data: config.Data) -> dict[str, str]:
-    """Return by normal class what its test lacks for an AUROC, such as ``no test images``; complete ones are left out.
+    """Return, for each normal class without an AUROC, what its test lacks, such as ``no test images``.
 
-    No image is decoded. Only a set with its own split, such as a folder of the user's, may lack something.
+    No image is decoded. Only a set with its own split, such as a user's folder, may lack something.
 
     Raises:
-        UserError: the files are not there, or a normal class does not exist.
+        UserError: the files are missing, or a normal class does not exist.
     """
     if DATASETS[data.name].protocol != "given":
-        return {}  # their protocols put both kinds into every test
+        return {}  # these protocols put both kinds into every test
     found = {}
     for name, unit in loading.used_units(data).items():
         if isinstance(unit, FilesUnit):
@@ -44,11 +44,7 @@ def lacking(data: config.Data) -> dict[str, str]:
 
 
 def notes(data: config.Data) -> list[str]:
-    """Return what is unusual about the images of ``data``, in sentences; up to 32 images are decoded.
-
-    Raises:
-        UserError: the files are not there, or a normal class does not exist.
-    """
+    """Return sentences on what is unusual about the images of ``data``; decodes up to 32 images."""
     found, by_kind = list[str](), dict[str, list[str]]()
     for name, what in lacking(data).items():
         by_kind.setdefault(what, []).append(name)
@@ -59,18 +55,14 @@ def notes(data: config.Data) -> list[str]:
     ]
     if looked_at := gray_as_colour(data):
         found.append(
-            f"the training images are gray but are read as colour (all channels are equal in the {looked_at} "
-            f"that were looked at); set data.grayscale: true, so that one channel is learnt"
+            f"the training images are gray but are read as colour (all channels are equal in "
+            f"{looked_at} checked images); set data.grayscale: true to learn one channel"
         )
     return found
 
 
 def gray_as_colour(data: config.Data) -> int:
-    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray.
-
-    Raises:
-        UserError: the files are not there, or a normal class does not exist.
-    """
+    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray."""
     if data.channels != 3:
         return 0
     paths = _training_files(loading.used_units(data).values())
@@ -79,17 +71,13 @@ def gray_as_colour(data: config.Data) -> int:
 
 
 def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
-    """Return how large a task's training image files are, judged by up to 32 of them; None if it has no image files.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
+    """Return the sizes of a task's training image files, from up to 32 of them; None without image files."""
     units = finding.units(data.name, data.root)
     return OriginalSizes.of(_training_files([units.get(spec.normal_class) or units[""]]))
 
 
 def _training_files(units: Iterable[Unit]) -> list[Path]:
-    """Return the image files that are looked at: up to 32 that may be trained on, spread evenly over all of them."""
+    """Return the image files to check: up to 32 possible training images, spread evenly over all of them."""
     paths = [
         unit.base / image.name
         for unit in units

@@ -1,4 +1,4 @@
-"""How large images were before they were scaled: those of a training, and whether others are far from them."""
+"""Sizes of training images before scaling, and whether other images are far from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic.dataclasses import dataclass
 from puzzle_study.datasets.images import upright_size
 
 MOST_SIDE = 2.0
-"""Times that an image may be larger or smaller, in side √(width · height), than all training images."""
+"""Largest factor in side √(width · height) from all training images."""
 MOST_ASPECT = 1.25
-"""Times that its width / height may be more or less than that of all training images."""
+"""Largest factor in width / height from all training images."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OriginalSizes:
 
     @staticmethod
     def of(paths: Sequence[Path]) -> OriginalSizes | None:
-        """Read the headers of image files; None if there are none."""
+        """Read the headers of image files; None without files."""
         if not paths:
             return None
         sizes = [upright_size(path) for path in paths]
@@ -36,7 +36,7 @@ class OriginalSizes:
 
     @staticmethod
     def from_json(content: Any) -> OriginalSizes | None:
-        """Return what ``asdict`` made of one, or None."""
+        """Return the sizes that ``asdict`` wrote, or None."""
         return None if content is None else OriginalSizes(**content)
 
     def is_far(self, width: int, height: int) -> bool:

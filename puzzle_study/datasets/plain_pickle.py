@@ -1,8 +1,8 @@
-"""Pickles of plain data, read without executing what they say.
+"""Pickles of plain data, read without executing anything.
 
-A pickle is scanned before it is read: only the instructions that plain data needs, and few of those by which a small
-file could take endless time or memory. Then the standard library's unpickler reads it, with stand-ins for the names
-that an array of bytes refers to: nothing of NumPy or the standard library is ever called on a file's behalf.
+A pickle is scanned before it is read: only instructions that plain data needs are allowed, and only few of those
+with which a small file could take endless time or memory. Then the standard library's unpickler reads it, with
+stand-ins for the names in an array of bytes: a file can never call anything of NumPy or the standard library.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from puzzle_study.datasets.records import Bytes, reading
 from puzzle_study.errors import UserError
 
 MAX_INSTRUCTIONS = 1 << 20
-"""A batch of 10,000 images has 30,000; each takes a microsecond or two, and up to a hundred bytes of memory."""
+"""A batch of 10,000 images has 30,000; each takes a microsecond or two and up to a hundred bytes of memory."""
 MAX_NUMBER = 1 << 64
-"""Larger numbers could all have the same hash, and a dictionary with such keys takes endless time. Memory is reserved
-for any number under which a value is to be remembered (PUT)."""
+"""Larger numbers could all have the same hash, and a dictionary with such keys takes endless time. A PUT reserves
+memory for its number."""
 MAX_EACH = 16
-"""Of each kind in ``FEW``: a batch has ten tuples and six calls. Hashing nested tuples may take twice as long with each
-level, and every call may copy a long text."""
+"""For each kind in ``FEW``: a batch has ten tuples and six calls. Each level of nested tuples may double the time of
+hashing, and every call may copy a long text."""
 
 # fmt: off
 INSTRUCTIONS = frozenset({
@@ -42,7 +42,7 @@ FEW = {"TUPLE": "tuple", "TUPLE1": "tuple", "TUPLE2": "tuple", "TUPLE3": "tuple"
 
 
 class _Refusal(Exception):
-    """Raised with what plain data never needs."""
+    """Raised for anything that plain data never needs."""
 
 
 class _Array:
@@ -57,10 +57,10 @@ class _Array:
                 isinstance(side, int) and side >= 0 for side in shape
             ):
                 flat = np.frombuffer(data, dtype=np.uint8)
-                # Ill-fitting shapes raise ValueError, which becomes the caller's sentence.
+                # Wrong shapes raise ValueError, which the caller turns into its own error.
                 self.value = flat.reshape(shape, order="F" if order else "C")
             case _:
-                raise _Refusal("an array of something else than bytes")
+                raise _Refusal("an array of something other than bytes")
 
 
 class _Dtype:
@@ -70,11 +70,11 @@ class _Dtype:
         self.is_byte = code in ("u1", "|u1", "uint8", b"u1", b"|u1", b"uint8")
 
     def __setstate__(self, state: object) -> None:
-        """Byte order and alignment mean nothing for single bytes."""
+        """Byte order and alignment have no effect on single bytes."""
 
 
 class _Encoded(bytes):
-    """Stands for ``_codecs.encode``, by which Python 3 writes bytes in Python 2's protocols."""
+    """Stands for ``_codecs.encode``, with which Python 3 writes bytes in Python 2's protocols."""
 
     def __new__(cls, text: object, encoding: object = "latin1") -> _Encoded:
         if isinstance(text, str) and encoding in ("latin1", b"latin1"):
@@ -95,7 +95,7 @@ _STAND_INS: dict[tuple[str, str], Callable[..., object]] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the stand-ins alone."""
+    """Knows only the stand-ins."""
 
     def find_class(self, module: str, name: str) -> Callable[..., object]:
         """Return the stand-in for a name."""
@@ -105,11 +105,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path, max_bytes: int) -> object:
-    """Read a pickle of plain data and arrays of bytes; text of Python 2 comes as bytes.
-
-    Raises:
-        UserError: missing, unreadable, larger than ``max_bytes``, truncated, or holding anything else.
-    """
+    """Read a pickle of plain data and arrays of bytes, or raise UserError; Python 2's text becomes bytes."""
     with reading(path), path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
@@ -122,12 +118,12 @@ def read_pickle(path: Path, max_bytes: int) -> object:
             f"{path} was not read: it is a pickle with {error}, which plain data never needs; put the original there"
         ) from None
     except Exception as error:
-        # A damaged pickle raises nearly anything.
+        # A damaged pickle may raise anything.
         raise UserError(f"{path} is damaged or truncated ({str(error)[:120]}); fetch the set again") from None
 
 
 def _scan(content: bytes) -> None:
-    """Refuse what plain data never needs, before anything is built of it."""
+    """Refuse anything that plain data never needs, before it is built."""
     few = Counter[str]()
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if number >= MAX_INSTRUCTIONS:

@@ -1,7 +1,7 @@
 """Which images train, validate and test a task: the paper's protocols (section 4.1), as index arrays.
 
-Every draw has its own generator, seeded with ``split_seed``, the draw's purpose, the normal class and the repeat: no
-draw changes another. A smaller ``train_fraction`` keeps the test images; its training and its validation images
+Every draw has its own generator, seeded with ``split_seed``, the draw's purpose, the normal class and the repeat, so
+no draw affects another. A smaller ``train_fraction`` keeps the test images; its training and validation images
 are subsets of those of a larger one.
 """
 
@@ -31,7 +31,7 @@ PROTOCOL_1_TRAIN_SHARE = 0.8
 
 
 class Purpose(IntEnum):
-    """What a draw is for; the number goes into its seed."""
+    """Purpose of a draw; its number is part of the seed."""
 
     TRAIN = 1
     VALIDATION = 2
@@ -54,7 +54,7 @@ class Split:
 
 
 def generator(data: config.Data, purpose: Purpose, spec: TaskSpec) -> np.random.Generator:
-    """Return the generator of one draw of one task."""
+    """Return the generator for one draw of one task."""
     return np.random.default_rng([data.split_seed, purpose, _number(spec.normal_class), spec.repeat])
 
 
@@ -63,13 +63,13 @@ def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str,
     classes, parts = np.array(decoded.classes), np.array(decoded.parts)
     normal = classes == ("good" if protocol == "given" else spec.normal_class)
     if not normal.any():
-        raise UserError(f"{where} holds no image of class {spec.normal_class}; the set is incomplete: restore it")
+        raise UserError(f"{where} has no image of class {spec.normal_class}; the set is incomplete: restore it")
     if protocol in ("official", "given"):
         pool, test = np.flatnonzero(normal & (parts == "train")), np.flatnonzero(parts == "test")
     else:
         draw = _protocol_1 if protocol == "protocol1" else _medical
         pool, test = draw(normal, decoded.groups, spec, data, where)
-    # What the user's own folder lacks is said in place of the numbers that are missing.
+    # If the user's own folder lacks something, the report says so instead of the missing numbers.
     if protocol != "given" and not 0 < np.count_nonzero(normal[test]) < len(test):
         missing = "anomalous" if normal[test].any() else "normal"
         raise UserError(f"{where}: the test of class {spec.normal_class} has no {missing} image; add at least one")
@@ -83,7 +83,7 @@ def split(decoded: Decoded, spec: TaskSpec, data: config.Data, *, protocol: str,
 def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
     """Draw ``count`` of the positions of ``classes`` in proportion to the frequency of each class.
 
-    Shares are rounded by largest remainder; as far as ``count`` allows, every class keeps at least one.
+    Shares are rounded by largest remainder; if ``count`` allows, every class keeps at least one.
     The result is sorted and depends only on the arguments; if ``count`` is large enough, all positions are drawn.
     """
     names, member = np.unique(np.asarray(classes, dtype=np.str_), return_inverse=True)
@@ -91,7 +91,7 @@ def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
         return np.arange(len(member))
     frequency = np.bincount(member, minlength=len(names))
     quota = _apportion(frequency, count)
-    # One generator per class: how many are drawn from one class does not change which are drawn from another.
+    # One generator per class, so the number drawn from one class does not affect another class.
     chosen = [
         np.random.default_rng([seed, _number(str(name))]).permutation(np.flatnonzero(member == number))
         for number, name in enumerate(names)
@@ -100,16 +100,16 @@ def stratified(classes: Sequence[str], count: int, seed: int) -> Indices:
 
 
 def both_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], count: int, seed: int) -> Indices:
-    """Draw ``count`` of the positions of ``classes``, at least 2, as :func:`stratified` does, once for each side.
+    """Draw ``count`` of the positions of ``classes``, at least 2, with :func:`stratified` for each side.
 
-    The count is divided between normal and anomalous positions first, so that both stay, however few are drawn.
+    The count is first divided between normal and anomalous positions, so that both remain.
     """
     shares = _apportion(np.bincount(anomalous, minlength=2), count)
     return draw_sides(classes, anomalous, (int(shares[0]), int(shares[1])), seed)
 
 
 def draw_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares: tuple[int, int], seed: int) -> Indices:
-    """Draw so many normal and so many anomalous positions, each in proportion to the frequency of its classes."""
+    """Draw this many normal and anomalous positions, each in proportion to the frequency of its classes."""
     sides = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
     drawn = [
         side[stratified([classes[index] for index in side.tolist()], share, seed)]
@@ -119,7 +119,7 @@ def draw_sides(classes: Sequence[str], anomalous: npt.NDArray[np.bool_], shares:
 
 
 def draw_groups(groups: Indices, count: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    """Mark ``count`` images, or a few less, so that images of one group are marked together or not at all."""
+    """Mark ``count`` images or a few less, so that images of one group are marked together or not at all."""
     _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     taken = np.zeros(len(sizes), dtype=bool)
     for group in rng.permutation(len(sizes)):
@@ -132,7 +132,7 @@ def draw_groups(groups: Indices, count: int, rng: np.random.Generator) -> npt.ND
 
 
 def objects(candidates: Sequence[str], repeats: int, seed: int) -> list[str]:
-    """Draw the normal object of each repeat of protocol 1; none is repeated before all have been drawn."""
+    """Draw the normal object of each repeat of protocol 1; an object repeats only after all have been drawn."""
     drawn: list[str] = []
     while len(drawn) < repeats:
         order = np.random.default_rng([seed, Purpose.OBJECT, len(drawn)]).permutation(len(candidates))
@@ -141,16 +141,16 @@ def objects(candidates: Sequence[str], repeats: int, seed: int) -> list[str]:
 
 
 def _number(name: str) -> int:
-    """Return a number that depends only on the name, as part of a seed."""
-    # Names of folders may hold bytes that are not text.
+    """Return a number for a seed that depends only on the name."""
+    # Folder names may contain bytes that are not text.
     return zlib.crc32(name.encode(errors="surrogateescape"))
 
 
 def _apportion(frequency: Indices, count: int) -> Indices:
-    """Divide ``count`` among classes by largest remainder, at least 1 for each with images if there are enough."""
+    """Divide ``count`` among classes by largest remainder, at least 1 for each class with images if possible."""
     exact = frequency * (count / frequency.sum())
     quota = np.floor(exact).astype(np.int64)
-    # Stable sort: equal remainders go to the first class.
+    # Stable sort, so that of equal remainders the first class wins.
     order = np.argsort(-(exact - quota), kind="stable")
     quota[order[: count - quota.sum()]] += 1
     if count >= np.count_nonzero(frequency):
@@ -161,7 +161,7 @@ def _apportion(frequency: Indices, count: int) -> Indices:
 
 
 def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data, where: str) -> tuple[Indices, Indices]:
-    """Split validation off the normal training images, then thin both out: (train, validation)."""
+    """Split validation off the normal training images, then reduce both: (train, validation)."""
     if len(pool) < 2:
         raise UserError(f"{where}: class {spec.normal_class} has {len(pool)} training images; at least 2 are needed")
     order = generator(data, Purpose.TRAIN, spec).permutation(pool)[: data.max_train_images]
@@ -179,7 +179,7 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
     if keep < len(limited):
         fits = False  # the count refers to all images
         held_out = max(min(_share(keep, data), len(validation)), keep - len(train))
-        # The first of one fixed order: what is kept of either is a subset of what a larger fraction keeps.
+        # Takes the start of a fixed order, so a smaller fraction keeps a subset.
         train, validation = (
             np.sort(order[np.isin(order, part)][:kept])
             for part, kept in ((train, keep - held_out), (validation, held_out))
@@ -193,7 +193,7 @@ def _training(pool: Indices, groups: Indices, spec: TaskSpec, data: config.Data,
 
 
 def _share(images: int, data: config.Data) -> int:
-    """Return how many of so many training images the fraction sets aside for validation, at least one."""
+    """Return how many of these training images the fraction sets aside for validation, at least one."""
     return min(max(1, round(data.validation_fraction * images)), images - 1)
 
 

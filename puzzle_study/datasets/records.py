@@ -1,4 +1,4 @@
-"""What a reader hands over: the parts of a set that are decoded and cached as one, and the result.
+"""What a reader returns: the parts of a set that are decoded and cached as one, and the result.
 
 Shapes: N images, C channels, H = W = size.
 """
@@ -31,16 +31,16 @@ class Decoded:
     names: tuple[str, ...]
     """Stable names, unique within the set."""
     classes: tuple[str, ...]
-    """Class of each image; with a given split (MVTec AD) ``good`` or the kind of defect."""
+    """Class of each image; with a given split (MVTec AD), ``good`` or the kind of defect."""
     parts: tuple[str, ...]
-    """``train`` or ``test`` if the set brings its own split, else ``all``."""
+    """``train`` or ``test`` if the set has its own split, otherwise ``all``."""
     groups: Indices
-    """Equal numbers mark images with the same original content, which no split may separate."""
+    """Equal numbers mark images with equal original content, which no split may separate."""
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """How images are decoded: the cache keeps one copy per sizing."""
+    """How images are decoded; the cache has one copy per sizing."""
 
     size: int
     channels: int
@@ -48,10 +48,10 @@ class Sizing:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a check of all files of a unit found."""
+    """Result of a check of all files of a unit."""
 
     counts: Mapping[str, int]
-    """Readable or not: images by part, or by class if the set brings no split."""
+    """Images, readable or not, by part, or by class if the set has no split."""
     damaged: tuple[str, ...]
     """One sentence for each damaged file."""
 
@@ -73,17 +73,17 @@ class Unit(Protocol):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file that the decoded images depend on, as a path below ``base``."""
+        """Every file that affects the decoded images, as a path below ``base``."""
 
     @property
     def origin(self) -> str:
-        """What else the images depend on, such as the version of a library; usually empty."""
+        """Anything else that affects the images, such as the version of a library; usually empty."""
 
     def decode(self, sizing: Sizing, digests: Mapping[str, str]) -> Decoded:
         """Decode all images; ``digests`` has the SHA-256 of each of ``files``."""
 
     def inspect(self) -> Inspection:
-        """Read everything and go on after damaged files."""
+        """Read everything, and continue after damaged files."""
 
 
 def groups_of(keys: Sequence[str] | Sequence[bytes]) -> Indices:
@@ -93,7 +93,7 @@ def groups_of(keys: Sequence[str] | Sequence[bytes]) -> Indices:
 
 
 def attempt(read: Callable[[], Result]) -> Result | UserError:
-    """Return what ``read`` returns, or its error as a value: for readers that go on after damaged files."""
+    """Return the result of ``read``, or its error as a value, so that a reader can continue after damaged files."""
     try:
         return read()
     except UserError as error:
@@ -102,13 +102,13 @@ def attempt(read: Callable[[], Result]) -> Result | UserError:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the operating system's complaints about ``path`` into one sentence each."""
+    """Turn operating system errors about ``path`` into one sentence each."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{path} is missing; put it back or fetch the set again") from None
     except PermissionError:
-        raise UserError(f"{path} may not be read by this user; give read permission (chmod u+rX)") from None
+        raise UserError(f"{path} cannot be read by this user; give read permission (chmod u+rX)") from None
     except OSError as error:
         mend = "shorten it" if error.errno == errno.ENAMETOOLONG else "restore it from its source"
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {mend}") from None

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Name of a one-class problem: cheap, hashable, holds no images."""
+    """Name of a one-class problem: cheap, hashable, without images."""
 
     dataset: str
     normal_class: str
     repeat: int = 0
-    """Number of the draw under protocol 1 (COIL-100); 0 elsewhere."""
+    """Number of the draw under protocol 1 (COIL-100); otherwise 0."""
 
 
 @dataclass(frozen=True)
 class SplitSizes:
-    """How many images a one-class problem has: for training, for validation, and of each side in the test."""
+    """A one-class problem's number of images for training, for validation, and for each side of the test."""
 
     train: int
     validation: int
@@ -33,7 +33,7 @@ class SplitSizes:
 class Task:
     """A one-class problem with its images, all ``uint8`` of shape [N, C, H, W].
 
-    Training and validation hold normal images only and share no image, not even a byte-identical copy.
+    Training and validation images are all normal, and no image or byte-identical copy is in both.
     """
 
     spec: TaskSpec
@@ -50,5 +50,5 @@ class Task:
     test_names: tuple[str, ...]
     """Stable name of each test image: its path below the set's folder, or like ``t10k/00017``."""
     masks: torch.Tensor | None = None
-    """int8 [N_test, H, W]: 1 for anomalous pixels, 0 for normal ones, −1 in anomalous images without a mask; None if no
-    image has a mask."""
+    """int8 [N_test, H, W]: 1 for anomalous pixels, 0 for normal ones, −1 in anomalous images without a mask; None if
+    no image has a mask."""

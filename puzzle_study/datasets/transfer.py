@@ -18,26 +18,26 @@ from puzzle_study import __version__
 ATTEMPTS = 4
 TIMEOUT_S = 30.0
 PAUSE_S = 2.0
-"""Before the second attempt; doubled before each further one."""
+"""Wait before the second attempt; doubled for each further one."""
 CHUNK = 1 << 18
 
 
 class TransferError(Exception):
-    """A download has failed; the text says why, as part of a sentence."""
+    """A failed download; the text gives the reason as part of a sentence."""
 
 
 @dataclass(frozen=True)
 class Resuming:
-    """Downloader for :func:`pooch.retrieve` that collects a file in ``partial``, which an interruption leaves there.
+    """Downloader for :func:`pooch.retrieve` that writes to ``partial``, which is kept after an interruption.
 
-    A partial file is continued only if the server still has the same version of it (its ETag or date). Pooch compares
+    A partial file is continued only if the server still has the same version (by ETag or date). Pooch compares
     the checksum at the end.
     """
 
     partial: Path
     max_bytes: int
     progress: Callable[[int, int | None], None]
-    """Called with the bytes that are there and, if the server says so, the bytes in all."""
+    """Called with the bytes there and, if the server states it, the bytes in total."""
 
     def __call__(self, url: str, output_file: Any, pooch: object) -> None:
         """Download ``url`` into ``output_file``."""
@@ -50,7 +50,7 @@ class Resuming:
             except urllib.error.HTTPError as error:
                 reason = f"the server answers {error.code} {error.reason}"
                 if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    self.partial.unlink(missing_ok=True)  # it is as long as the file, or longer: begin anew
+                    self.partial.unlink(missing_ok=True)  # it is complete or too long: start again
                 elif error.code < 500 and error.code != http.client.TOO_MANY_REQUESTS:
                     raise TransferError(reason) from None
             except (OSError, http.client.HTTPException) as error:
@@ -68,7 +68,7 @@ class Resuming:
         return self.partial.with_name(self.partial.name + ".json")
 
     def _continue(self, url: str) -> None:
-        """Fetch what is missing; raise OSError if the connection ends before the file."""
+        """Fetch the missing part; raise OSError if the connection ends early."""
         request = urllib.request.Request(url, headers={"User-Agent": f"puzzle-study/{__version__}"})
         version, start = self._resumable(url)
         if start:
@@ -79,7 +79,7 @@ class Resuming:
                 start = 0
             elif not (response.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
                 self.partial.unlink()
-                raise ConnectionError("the server continued at another place")
+                raise ConnectionError("the server continued at the wrong position")
             self._note(url, response.headers)
             length = response.headers.get("Content-Length")
             total = start + int(length) if length else None
@@ -90,7 +90,7 @@ class Resuming:
         with self.partial.open("ab" if start else "wb") as file:
             while chunk:
                 if max(there, total or 0) > self.max_bytes:
-                    raise TransferError(f"the server sends more than the {self.max_bytes:,} bytes expected at most")
+                    raise TransferError(f"the server sends more than the expected maximum of {self.max_bytes:,} bytes")
                 self.progress(there, total)
                 chunk = response.read(CHUNK)
                 there += file.write(chunk)
@@ -108,7 +108,7 @@ class Resuming:
         return "", 0
 
     def _note(self, url: str, headers: http.client.HTTPMessage) -> None:
-        # A weak ETag (W/...) promises too little to continue a file.
+        # A weak ETag (W/...) does not guarantee equal bytes.
         strong = [tag for tag in headers.get_all("ETag", []) if re.fullmatch(r'"[^"]*"', tag)]
         version = strong[0] if strong else headers.get("Last-Modified", "")
         self._marks.write_text(json.dumps({"url": url, "version": version}))

@@ -8,14 +8,14 @@ from PIL import Image
 from puzzle_study.datasets.records import Bytes
 
 SCALES = (1.05, 1.2)
-"""Range of the magnification, the authors'; the paper gives none. Theirs is about the centre, by nearest neighbour."""
+"""The authors' range of magnification; the paper gives none. They magnify about the centre, by nearest neighbour."""
 
 
 def augment(images_NCHW: Bytes, total: int, rng: np.random.Generator) -> Bytes:
     """Append magnified copies until there are ``total`` images: uint8 [max(N, total), C, H, W].
 
-    The copies go round the originals, so that each has the same number of them, give or take one; a copy is
-    magnified about a point drawn anew. Sets that are large enough already come back as they are.
+    All originals get the same number of copies, plus or minus one; each copy is magnified about its own random
+    point. Sets that are large enough are returned unchanged.
     """
     missing = total - len(images_NCHW)
     if missing <= 0:

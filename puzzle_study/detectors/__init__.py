@@ -1,1 +1,1 @@
-"""Detectors: Puzzle-AE with its ablations, and the references that cost nothing."""
+"""Detectors: Puzzle-AE with its ablations, its peers, detectors on feature networks, and cheap references."""

@@ -1,4 +1,4 @@
-"""``python -m puzzle_study.detectors``: every detector that a study can name, and what it can do."""
+"""``python -m puzzle_study.detectors``: lists every detector and what it can do."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
 Examples:
-  python -m puzzle_study.detectors
-  python -m puzzle_study.detectors --json
+  puzzle-study detectors
+  puzzle-study detectors --json
 """
 
 
 @command(epilog=EXAMPLE)
 @click.option("--json", "as_json", is_flag=True, help="Print name, title, source, traits and settings as JSON.")
 def main(as_json: bool) -> None:
-    """List the detectors: those of this package, and those that other packages add.
+    """List the detectors of this package and of other installed packages.
 
-    A name stands in a study file as `detector: NAME`, or below `detectors:`.
+    In a study file, write `detector: NAME`, or list NAME below `detectors:`.
     """
     found = [entry for name in DETECTORS if (entry := _described(name)) is not None]
     if as_json:

@@ -1,4 +1,4 @@
-"""An autoencoder with the squared error of each pixel (Bergmann et al. 2019); `autoencoders.py` has its network."""
+"""An autoencoder with each pixel's squared error (Bergmann et al. 2019); `autoencoders.py` has its network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from puzzle_study.detectors.autoencoders import SOURCE, Autoencoder, Autoencoder
 
 
 class AEL2(Autoencoder):
-    """The error of an image is the mean square difference between it and what a convolutional autoencoder rebuilds."""
+    """An image's error is its mean square difference from its reconstruction by a convolutional autoencoder."""
 
     name = "ae_l2"
     title = "AE-L2"

@@ -1,12 +1,12 @@
 """An autoencoder with structural similarity (Bergmann et al. 2019); `autoencoders.py` has its network.
 
-SSIM is that of Wang et al. 2004 in the paper's form: a uniform window of 11×11 pixels, biased variances, and for pixels
-in [0, 1] the constants 0.01² and 0.03², which the paper prints without the squares. At the border the window is what
-lies inside the image, so that the map is as large as the image.
+SSIM follows Wang et al. 2004 in the paper's form: a uniform window of 11×11 pixels, biased variances, and for pixels
+in [0, 1] the constants 0.01² and 0.03², which the paper prints without the squares. At the border the window is cut to
+the image, so that the map is as large as the image.
 
 The output layer has a sigmoid, as in public code for this paper; the paper has none. Output darker than black has
-a negative luminance, from where the gradient leads to ever larger values instead of back: without the sigmoid the loss
-of tiles of 128 pixels stayed at 1.
+a negative luminance, from which the gradient leads to ever larger values: without the sigmoid the loss
+of tiles with 128 pixels stayed at 1.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -37,14 +37,14 @@ LUMINANCE, CONTRAST = 0.01**2, 0.03**2
 class AESSIMSettings(AutoencoderSettings):
     """Bergmann's network and training; `fast` is slower than the other autoencoders'."""
 
-    # At 3e-3 one of five trainings on MNIST 8 ran into saturated outputs and stayed there.
+    # At 3e-3, one of five trainings on MNIST 8 saturated its outputs and stayed there.
     PRESETS: ClassVar[dict[str, Layer]] = layers.merge(
         AutoencoderSettings.PRESETS, {"fast": {"train": {"learning_rate": 1e-3}}}
     )
 
 
 class AESSIM(Autoencoder):
-    """The error of an image is one less its mean structural similarity to what a convolutional autoencoder rebuilds."""
+    """An image's error is 1 minus its mean structural similarity to its reconstruction by the autoencoder."""
 
     name = "ae_ssim"
     title = "AE-SSIM"
@@ -53,7 +53,7 @@ class AESSIM(Autoencoder):
 
     @classmethod
     def network_for(cls, model: AutoencoderModel, shape: Shape) -> ConvolutionalAutoencoder:
-        """Return the network, untrained, whose output stays in [0, 1]."""
+        """Return the untrained network, whose output stays in [0, 1]."""
         return ConvolutionalAutoencoder(shape, code=model.code, base_channels=model.base_channels, last=nn.Sigmoid())
 
     def differences(self, x_NCHW: Tensor, rebuilt_NCHW: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def structural_similarity(x_NCHW: Tensor, y_NCHW: Tensor) -> Tensor:
 
 
 def _window_means(x_NCHW: Tensor) -> Tensor:
-    """Return the mean of the window around each pixel, first down, then across: a fifth of the additions."""
+    """Return the mean of the window around each pixel, first down, then across, with a fifth of the additions."""
     for kernel, padding in (((WINDOW, 1), (WINDOW // 2, 0)), ((1, WINDOW), (0, WINDOW // 2))):
         x_NCHW = F.avg_pool2d(x_NCHW, kernel, 1, padding, count_include_pad=False)
     return x_NCHW

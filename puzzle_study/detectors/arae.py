@@ -1,10 +1,10 @@
-"""ARAE: an autoencoder whose code an adversary may not move (Salehi et al. 2020).
+"""ARAE: an autoencoder trained so that an adversary cannot move its code (Salehi et al. 2020).
 
-Layers, losses, rates and the numbers for each data set are those of the authors' code. What differs:
+Layers, losses, rates and the numbers for each data set are those of the authors' code. Differences:
 
-- Each batch is attacked with the weights of its moment, as in the paper. The code attacks all images of an epoch with
+- Each batch is attacked with the current weights, as in the paper. The code attacks all images of an epoch with
   the weights at its start.
-- CIFAR-10 and what else the authors have no numbers for take those of MNIST, with the ε of the other natural images.
+- CIFAR-10 and other sets without the authors' numbers use MNIST's, with the ε of the other natural images.
 
 Shape legend: N images, C channels, H and W pixels, Z numbers of the code.
 """
@@ -24,7 +24,7 @@ from puzzle_study.detectors.epochs import Train, TrainedSettings
 from puzzle_study.detectors.rebuilding import Rebuilding
 
 STEP = 2.5
-"""Size of all steps of the attack together, in units of ε."""
+"""Total size of the attack's steps, in units of ε."""
 MOST_CODE = 1024
 
 
@@ -70,7 +70,7 @@ class RobustModel(Section):
     )
     activation: Literal["sigmoid", "relu"] = Field(
         "sigmoid",
-        description="After each layer; `relu`, with a linear output, is that of the authors' code for other attacks "
+        description="After each layer; `relu`, with a linear output, is the authors' code for other attacks "
         "and learns in far fewer epochs.",
     )
 
@@ -109,10 +109,10 @@ class RobustSettings(TrainedSettings):
     model: RobustModel = Field(RobustModel(), description="The network.")
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the layers."""
+        """Return a trial's costs, from the layers' multiply-adds."""
         inputs, code = images.pixels * images.channels, self.model.code
         encode = float(inputs * 4 * code + 4 * code * 2 * code + 2 * code * code)
-        # Forward and back to the image in each step, and the training of both halves on two images' codes.
+        # Forward and back to the image in each step, and training both halves on two images' codes.
         return Costs(fit=0.0, epoch=(2 * self.train.adversary.steps + 9) * encode, score=2 * encode)
 
 
@@ -121,7 +121,7 @@ class DenseAutoencoder(nn.Module):
 
     Args:
         shape: of the images.
-        model: numbers in the bottleneck, and what follows each layer.
+        model: numbers in the bottleneck, and the activation after each layer.
     """
 
     def __init__(self, shape: Shape, model: RobustModel) -> None:
@@ -135,12 +135,12 @@ class DenseAutoencoder(nn.Module):
         self.decoder = nn.Sequential(*up, nn.Unflatten(1, (shape.channels, shape.height, shape.width)))
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the rebuilt images, [N, C, H, W]."""
+        """Return the reconstructed images, [N, C, H, W]."""
         return cast(Tensor, self.decoder(self.encoder(x_NCHW)))
 
 
 def _dense(activation: str, *widths: int) -> list[nn.Module]:
-    """Return dense layers with Glorot's normal weights and zero biases, and what follows each."""
+    """Return dense layers with Glorot's normal weights and zero biases, and their activations."""
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(widths):
         layer = nn.Linear(inputs, outputs)
@@ -151,7 +151,7 @@ def _dense(activation: str, *widths: int) -> list[nn.Module]:
 
 
 class ARAE(Rebuilding):
-    """The error of an image is the mean square difference between it and what a robust autoencoder rebuilds."""
+    """An image's error is its mean square difference from its reconstruction by a robust autoencoder."""
 
     name = "arae"
     title = "ARAE"
@@ -164,11 +164,11 @@ class ARAE(Rebuilding):
 
     @classmethod
     def network_for(cls, model: RobustModel, shape: Shape) -> DenseAutoencoder:
-        """Return the network, untrained."""
+        """Return the untrained network."""
         return DenseAutoencoder(shape, model)
 
     def losses(self, x_NCHW: Tensor, settings: RobustSettings, generator: Generator) -> dict[str, Tensor]:
-        """Return how far perturbed images are from being rebuilt as the clean ones, and how far their code moved."""
+        """Return the distance of perturbed images' reconstructions to the clean images, and the shift of their code."""
         encoder, decoder = cast(nn.Module, self.network.encoder), cast(nn.Module, self.network.decoder)
         how = settings.train
         moved_NZ = encoder(perturb(encoder, x_NCHW, how.adversary, generator))
@@ -180,9 +180,9 @@ class ARAE(Rebuilding):
 
 
 def perturb(encoder: nn.Module, x_NCHW: Tensor, adversary: RobustAdversary, generator: Generator) -> Tensor:
-    """Return images in [0, 1] whose codes are far from those of the images given, within ε of these.
+    """Return images in [0, 1] within ε of the given ones whose codes are far away.
 
-    The gradient is taken at the clipped image, the step added to the perturbation before clipping, as in the code.
+    The gradient is taken at the clipped image; the step is added to the perturbation before clipping, as in the code.
     """
     epsilon, step = adversary.epsilon, STEP * adversary.epsilon / adversary.steps
     with torch.no_grad():

@@ -1,13 +1,13 @@
 """The convolutional autoencoder of Bergmann et al. 2019, and its settings.
 
-What differs from their paper, for every detector with this network:
+Differences from their paper, for every detector with this network:
 
 - The paper cuts patches of 128 pixels out of textures and scales objects to 256. Here the network takes whole images of
   ``data.size``. The number of strided convolutions follows the size, so that the last map has about 8×8 pixels as in
   the paper: five at 256 pixels, four at 128, two at 28.
-- The paper does not name its initial weights. He's are used, because PyTorch's shrink from layer to layer, and 20
+- The paper does not state its initial weights. Here they are He's, because PyTorch's shrink from layer to layer, and 20
   layers then predict the mean image for hundreds of steps.
-- An image's error is the mean of its map. The paper judges pixels only.
+- An image's error is the mean of its map. The paper judges only pixels.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -88,7 +88,7 @@ class AutoencoderSettings(TrainedSettings):
             "train": {"epochs": 20, "batch_size": 32, "learning_rate": 3e-3},
         },
     }
-    # Few hundred images of 128 pixels need more passes, and textures more numbers than digits.
+    # A few hundred images of 128 pixels need more passes, and textures more numbers than digits.
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = {
         "fast": {
             "mvtec": {"data": {"size": 128, "augment_to": 800}} | FAST_IMAGES,
@@ -108,7 +108,7 @@ class AutoencoderSettings(TrainedSettings):
     model: AutoencoderModel = Field(AutoencoderModel(), description="The network.")
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the convolutions."""
+        """Return a trial's costs, from the convolutions' multiply-adds."""
         side = math.isqrt(images.pixels)
         pixels, inputs, adds = float(images.pixels), images.channels, 0.0
         for kernel, stride, outputs in encoder_layers(halvings(side, side), self.model.base_channels):
@@ -119,12 +119,12 @@ class AutoencoderSettings(TrainedSettings):
 
 
 def halvings(height: int, width: int) -> int:
-    """Return how many strided convolutions leave about 8 pixels of the smaller side, two at least."""
+    """Return how many strided convolutions leave about 8 pixels of the smaller side, at least two."""
     return max(LEAST_HALVINGS, round(math.log2(min(height, width) / LAST_SIDE)))
 
 
 def encoder_layers(count: int, base: int) -> tuple[tuple[int, int, int], ...]:
-    """Return kernel, stride and channels of each convolution before the code, for so many halvings."""
+    """Return kernel, stride and channels of each convolution before the code, for this many halvings."""
     return (
         *((4, 2, base),) * (count - LEAST_HALVINGS),
         (3, 1, base),
@@ -137,13 +137,13 @@ def encoder_layers(count: int, base: int) -> tuple[tuple[int, int, int], ...]:
 
 
 class ConvolutionalAutoencoder(nn.Module):
-    """Convolutions down to a code and the same ones back, leaky ReLU between, linear code and output.
+    """Convolutions down to a code and the same ones back, with leaky ReLU, linear code and linear output.
 
     Args:
-        shape: of the images; sides that do not halve evenly are padded by their edge and cut again.
+        shape: of the images; sides that do not halve evenly are padded by their edge and cropped again.
         code: numbers in the bottleneck.
-        base_channels: of the first convolution.
-        last: what follows the last layer; None: nothing, as in the paper.
+        base_channels: channels of the first convolution.
+        last: activation after the last layer; None: none, as in the paper.
     """
 
     def __init__(self, shape: Shape, *, code: int, base_channels: int, last: nn.Module | None = None) -> None:
@@ -161,7 +161,7 @@ class ConvolutionalAutoencoder(nn.Module):
             up = [nn.LeakyReLU(SLOPE), back(outputs, inputs, kernel, stride, padding=1), *up]
             inputs = outputs
         self.encoder = nn.Sequential(*down, nn.Conv2d(inputs, code, sides))
-        # A kernel that is moved by its own size: the one position there is, and all that a pixel gets is its weights.
+        # A kernel moved by its own size: it has one position, so each pixel gets only its weights.
         up = [nn.ConvTranspose2d(code, inputs, sides, stride=sides), *up]
         self.decoder = nn.Sequential(*up, *([last] if last else []))
         for layer in self.modules():
@@ -169,14 +169,14 @@ class ConvolutionalAutoencoder(nn.Module):
                 _initialise(layer)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the rebuilt images, [N, C, H, W]."""
+        """Return the reconstructed images, [N, C, H, W]."""
         (bottom, right), (height, width) = self.padding, self.sides
         padded = F.pad(x_NCHW, (0, right, 0, bottom), mode="replicate") if bottom or right else x_NCHW
         return cast(Tensor, self.decoder(self.encoder(padded))[..., :height, :width])
 
 
 def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Draw He normal weights by the number of inputs that an output pixel really has, and zero biases."""
+    """Draw He normal weights by the actual number of inputs of an output pixel, and zero biases."""
     inputs = float(layer.in_channels * math.prod(layer.kernel_size))
     if isinstance(layer, nn.ConvTranspose2d):
         inputs /= math.prod(layer.stride)
@@ -192,11 +192,11 @@ class Autoencoder(Rebuilding):
 
     @classmethod
     def network_for(cls, model: AutoencoderModel, shape: Shape) -> ConvolutionalAutoencoder:
-        """Return the network, untrained."""
+        """Return the untrained network."""
         return ConvolutionalAutoencoder(shape, code=model.code, base_channels=model.base_channels)
 
     def views_at_once(self) -> int:
-        """Return how many images fit the cache or the GPU with their widest feature map."""
+        """Return how many images with their widest feature map fit the cache or the GPU."""
         pixels = self.shape.height * self.shape.width
         if halvings(self.shape.height, self.shape.width) > LEAST_HALVINGS:
             pixels //= 4
@@ -204,6 +204,6 @@ class Autoencoder(Rebuilding):
         return max(1, CHUNK_NUMBERS[self.device.type] // (pixels * model.base_channels))
 
     def placed(self, device: torch.device) -> Self:
-        """Move to a device, the weights in the layout in which these convolutions are 1.5 times as fast."""
+        """Move to a device, with weights in the layout that makes these convolutions 1.5 times as fast."""
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)

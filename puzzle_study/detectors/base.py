@@ -1,7 +1,7 @@
 """The protocol of a detector: what each provides, and what all share.
 
-A detector owns everything that is special about it: settings, training, errors, what it saves. The base calibrates,
-reads error matrices, works in chunks that fit the memory, and saves weights as data.
+A detector owns its settings, training, errors and saved values. The base calibrates, reads error matrices,
+works in chunks that fit into memory, and saves weights as data.
 
 Shape legend: N images, V validation images, K views, C channels, H and W pixels.
 """
@@ -24,19 +24,19 @@ from puzzle_study.detectors.memory import AtOnce, halving
 from puzzle_study.errors import UserError
 
 MOST_CHANNELS = 1024
-"""Channels of an image, for arrays of many bands; image files have 1 or 3."""
+"""Most channels of an image, for arrays with many bands; image files have 1 or 3."""
 LEAST_SIDE = 16
-"""Pixels a side, of every image that a study trains on."""
+"""Smallest side in pixels of a study's images."""
 MOST_IMAGES_AT_ONCE = {"cpu": 192, "cuda": 8192}
 
 
 class TrainingDiverged(Exception):
-    """A loss that is not finite or beyond all pixels: the trial fails with its epoch and loss."""
+    """The loss is not finite or too large: the trial fails with its epoch and loss."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of an image: what a detector must know to read it."""
+    """An image's shape, which a detector needs to read it."""
 
     channels: int
     height: int
@@ -46,7 +46,7 @@ class Shape:
         if not 1 <= self.channels <= MOST_CHANNELS:
             raise ValueError(f"images have 1 to {MOST_CHANNELS} channels, not {self.channels}")
         if min(self.height, self.width) < LEAST_SIDE:
-            raise ValueError(f"{self.height}×{self.width} pixels are too few, a side has at least {LEAST_SIDE}")
+            raise ValueError(f"{self.height}×{self.width} pixels are too few, a side needs at least {LEAST_SIDE}")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Traits:
         views: looks at an image in K ways that can be made and undone (:class:`Viewed`).
         maps: has anomaly maps.
         features: needs a feature network.
-        random: draws at random when it scores.
+        random: scoring draws at random.
     """
 
     epochs: bool = False
@@ -92,10 +92,10 @@ class Context:
 
 
 class Run:
-    """What a training reports to; this one keeps nothing. A trial's keeps checkpoints and follows the AUROC."""
+    """What a training reports to. This one keeps nothing; a trial's keeps checkpoints and measures the AUROC."""
 
     def resumed(self) -> dict[str, Any] | None:
-        """Return the state that :meth:`epoch` was given last by an earlier process, or None."""
+        """Return the last state that an earlier process gave to :meth:`epoch`, or None."""
         return None
 
     def images(self, images_NCHW: Tensor, epoch: int) -> Tensor:
@@ -103,17 +103,17 @@ class Run:
         return images_NCHW
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
-        """Take in an epoch.
+        """Record an epoch.
 
         Args:
             row: its number (``epoch``), losses and learning rate, by name.
             state: returns everything that the next epoch depends on, as tensors and plain values.
-            last: whether no epoch follows.
+            last: whether this is the last epoch.
         """
 
 
 def to_float(images_NCHW: Tensor) -> Tensor:
-    """Return images in [0, 1]: uint8 divided by 255, floats as they are."""
+    """Return images in [0, 1]: uint8 divided by 255, floats unchanged."""
     return images_NCHW.float().div_(255) if images_NCHW.dtype == torch.uint8 else images_NCHW
 
 
@@ -121,7 +121,7 @@ class Detector(nn.Module, ABC):
     """A model that is fitted on normal images and gives each image an anomaly score.
 
     As a module it maps images [N, C, H, W] in [0, 1] to calibrated scores [N]. Every tensor that it needs is a
-    parameter or a buffer, so that ``.to(device)`` moves all of it.
+    parameter or a buffer, so that ``.to(device)`` moves all of them.
 
     Args:
         shape: of the images.
@@ -131,12 +131,12 @@ class Detector(nn.Module, ABC):
 
     Attributes:
         name: in the registry and in study files.
-        title: for people.
+        title: name for people.
         source: paper or textbook.
-        Settings: the class of its settings.
+        Settings: class of its settings.
         traits: what it can do.
-        squares: whether its errors are mean squares, as norms take them, or distances.
-        validation_NK: error matrix of the validation images, by which eq. 6 divides.
+        squares: whether its errors are mean squares, to which norms apply, or distances.
+        validation_NK: error matrix of the validation images, the divisor of eq. 6.
     """
 
     name: ClassVar[str]
@@ -163,11 +163,11 @@ class Detector(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, settings: Any, context: Context) -> Self:
-        """Return a detector that is not fitted yet.
+        """Return an unfitted detector.
 
         Args:
             settings: of the class :attr:`Settings`.
-            context: what it is for.
+            context: what it is built for.
         """
 
     @abstractmethod
@@ -175,14 +175,14 @@ class Detector(nn.Module, ABC):
         """Fit on uint8 images, all normal, on the context's device.
 
         Raises:
-            TrainingDiverged: a loss was not finite, or too large to come back.
+            TrainingDiverged: a loss was not finite, or too large.
         """
 
     @abstractmethod
     def errors(self, x_NCHW: Tensor) -> Tensor:
         """Return the error matrix of images in [0, 1], float32 [N, K], at least 0, larger for anomalies.
 
-        Differentiable if the trait says so. All images are in memory together; :meth:`error_matrix` does chunks.
+        Differentiable if the trait says so. All images are in memory at once; :meth:`error_matrix` works in chunks.
         """
 
     def describe(self) -> dict[str, Any]:
@@ -194,23 +194,23 @@ class Detector(nn.Module, ABC):
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
         """Return a detector whose tensors can be loaded, from what :meth:`describe` returned.
 
-        It is called twice: first with PyTorch's meta device as the default, where tensors have sizes and no memory, so
-        that a file which asks for more than it holds is refused.
+        It is called twice, the first time with PyTorch's meta device as the default, on which tensors have sizes
+        without memory, so that a file which asks for more memory than its weights is refused.
 
         Raises:
-            ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
+            ValueError, KeyError, TypeError: the values are invalid; they may come from an untrusted file.
         """
 
     def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return what :meth:`errors` does; for detectors whose views of one image may not fit the memory together."""
+        """Return :meth:`errors`, for detectors with views of one image that may not fit into memory at once."""
         return self.errors(x_NCHW)
 
     def views_at_once(self) -> int:
-        """Return how many views of images fit the cache or the GPU together, without gradients."""
+        """Return how many views of images fit the cache or the GPU at once, without gradients."""
         return MOST_IMAGES_AT_ONCE[self.device.type] * self.views
 
     def differentiable_views_at_once(self) -> int:
-        """Return how many views fit the memory together with their gradients."""
+        """Return how many views fit into memory at once with their gradients."""
         return self.views_at_once()
 
     def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -254,7 +254,7 @@ class Detector(nn.Module, ABC):
     def error_matrix(self, images_NCHW: Tensor) -> Tensor:
         """Return the error matrix of uint8 or [0, 1] images, float32 [N, K] on the detector's device.
 
-        If memory runs out it goes on with half as many images at once.
+        If memory runs out it continues with half as many images at once.
 
         Raises:
             UserError: memory is too small for one image.
@@ -269,11 +269,11 @@ class Detector(nn.Module, ABC):
         return error_NK
 
     def by_chunks(self, images_NCHW: Tensor, work: Callable[[slice, Tensor], None]) -> None:
-        """Do a piece of work on images that fit the memory, chunk after chunk, half as many if they do not.
+        """Do some work on images chunk by chunk, halving the chunks if memory runs out.
 
         Args:
             images_NCHW: uint8, or floats in [0, 1].
-            work: takes which images these are and the images in [0, 1] on the detector's device; may be tried again.
+            work: takes the indices of the images and the images in [0, 1] on the detector's device; may be repeated.
 
         Raises:
             UserError: memory is too small for one view of an image.
@@ -294,12 +294,12 @@ class Detector(nn.Module, ABC):
         return self.to(device)
 
     def calibrate(self, validation_NCHW: Tensor) -> None:
-        """Measure the validation errors that eq. 6 divides by."""
+        """Measure the validation errors, the divisor of eq. 6."""
         self.validation_NK = self.error_matrix(validation_NCHW).clone()
 
 
 class Viewed(Detector):
-    """A detector that looks at an image in K ways which can be made and undone: attack2 and the gallery need that.
+    """A detector that looks at an image in K ways that can be undone, which attack2 and the gallery need.
 
     Shape legend: P pairs of image and view.
     """
@@ -308,7 +308,7 @@ class Viewed(Detector):
 
     @abstractmethod
     def prepare(self, x_NCHW: Tensor) -> Tensor:
-        """Return images as views are made of them, padding included."""
+        """Return images prepared for making views, including padding."""
 
     @abstractmethod
     def view(self, prepared_PCHW: Tensor, k_P: Tensor) -> Tensor:
@@ -320,16 +320,16 @@ class Viewed(Detector):
 
     @abstractmethod
     def undo(self, view_NKCHW: Tensor) -> Tensor:
-        """Return all K views of each image turned back, [N, K, C, H, W]."""
+        """Return all K views of each image, undone, [N, K, C, H, W]."""
 
     @abstractmethod
     def answer(self, view_PCHW: Tensor) -> Tensor:
-        """Return what the network makes of views."""
+        """Return the network's answers to views."""
 
     @abstractmethod
     def compare(self, answer: Tensor, true_PCHW: Tensor, k_P: Tensor) -> Tensor:
-        """Return the error of answers to view k of the true prepared images, [P]."""
+        """Return the errors of answers to view k of the true prepared images, [P]."""
 
     def picture(self, answer: Tensor) -> Tensor | None:
-        """Return answers as images like the prepared ones, or None if they are none."""
+        """Return answers as images like the prepared ones, or None if they are not images."""
         return None

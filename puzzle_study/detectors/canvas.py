@@ -1,8 +1,8 @@
 """Flips, shifts and quarter turns of images as movements of pixels, each of which can be undone exactly.
 
-A shift brings in pixels from beyond the edge and loses others. So an image is laid on a canvas that holds its
-reflection around it, and the canvas closes on itself: what leaves it on one side comes in on the other. A movement then
-only moves pixels, and the *window*, where the image was, shows what the moved image looks like.
+A shift brings in pixels from beyond the edge and loses others. So an image is put on a canvas with its
+reflection around it, and the canvas is cyclic: what leaves it on one side enters on the other. A movement then
+only moves pixels, and the *window*, the image's original place, shows the moved image.
 
 Shape legend: N images, K movements, P pairs of image and movement, C channels, M pixels a side of the canvas, S pixels
 a side of the window, L = M·M.
@@ -39,17 +39,17 @@ class Movement(NamedTuple):
 class Canvas(nn.Module):
     """Moves images of one shape.
 
-    The pixels of the image itself are the first rows and columns of its canvas, so that ``[..., :H, :W]`` cuts it out.
+    The image's own pixels are the first rows and columns of its canvas, so that ``[..., :H, :W]`` cuts it out.
 
     Args:
         height: of the images, in pixels.
         width: of the images, in pixels.
-        side: S; the image stands in the middle of the window, in a black frame if it is smaller.
-        margin: pixels of reflection on each side of the window, as many as the largest shift.
+        side: S; the image is in the middle of the window, in a black frame if it is smaller.
+        margin: pixels of reflection on each side of the window, equal to the largest shift.
         movements: the K movements.
 
     Raises:
-        UserError: all canvases of one image are more pixels than memory should be asked for.
+        UserError: all canvases of one image have too many pixels for memory.
     """
 
     row_M: Tensor
@@ -102,19 +102,19 @@ class Canvas(nn.Module):
         return flat.gather(3, index).reshape(moved_NKCMM.shape)
 
     def window(self, canvas_PCMM: Tensor) -> Tensor:
-        """Return what the window shows, [P, C, S, S]."""
+        """Return the content of the window, [P, C, S, S]."""
         shown = canvas_PCMM.flatten(2).index_select(2, self.window_SS.flatten())
         return shown.reshape(*canvas_PCMM.shape[:2], self.side, self.side)
 
     def _reflected(self, before: int, margin: int) -> Tensor:
-        """Return which pixel of the window each place of the canvas shows, the edges twice."""
+        """Return which pixel of the window each place of the canvas shows, edges twice."""
         place_M = torch.arange(self.size) + before
         place_M = torch.where(place_M < self.side + margin, place_M, place_M - self.size)
         place_M = torch.where(place_M < 0, -1 - place_M, place_M)
         return torch.where(place_M < self.side, place_M, 2 * self.side - 1 - place_M)
 
     def _moved(self, movement: Movement) -> list[list[int]]:
-        """Return the map from a place on the moved canvas to the place that it comes from, [2, 3]."""
+        """Return the map from a place on the moved canvas to its source, [2, 3]."""
         last = self.side - 1
         # Rows are the coordinates of the source as (row, column, 1) of the place, in the window's coordinates.
         row, column = [1, 0, 0], [0, 1, 0]
@@ -123,7 +123,7 @@ class Canvas(nn.Module):
         row, column = [*row[:2], row[2] + movement.down], [*column[:2], column[2] + movement.right]
         if movement.flip:
             column = [-column[0], -column[1], last - column[2]]
-        # The canvas begins with the image, which is `top` and `left` from the window's corner.
+        # The canvas begins with the image, `top` and `left` from the window's corner.
         for line, origin in ((row, self.top), (column, self.left)):
             line[2] += line[0] * self.top + line[1] * self.left - origin
         return [row, column]
@@ -138,7 +138,7 @@ class Canvas(nn.Module):
 
 
 def _inverse(move: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the map back: the transpose of the turn, and the shift turned and negated."""
+    """Return the inverse map: the transposed turn, and the shift turned and negated."""
     (a, b, down), (c, d, right) = move
     return [[a, c, -(a * down + c * right)], [b, d, -(b * down + d * right)]]
 
@@ -147,7 +147,7 @@ class Moved(Pretext):
     """A classifier of movements.
 
     Attributes:
-        multiple: the side of the window is a multiple of so many pixels.
+        multiple: the side of the window is a multiple of this many pixels.
     """
 
     multiple: ClassVar[int] = 1
@@ -165,7 +165,7 @@ class Moved(Pretext):
 
     @classmethod
     def made(cls, settings: Any, **network: Any) -> Self:
-        """Return a detector with the weights that its training starts from."""
+        """Return a detector with its initial weights."""
         return cls(**network)
 
     @classmethod
@@ -191,6 +191,6 @@ class Moved(Pretext):
         return self.canvas.undo_all(view_NKCHW)
 
     def features(self, view_PCHW: Tensor) -> Tensor:
-        """Return the features of what the window shows, in [-1, 1]."""
+        """Return the features of the window's content, in [-1, 1]."""
         feature_PF: Tensor = self.trunk(2 * self.canvas.window(view_PCHW) - 1)
         return feature_PF

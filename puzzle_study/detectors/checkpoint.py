@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written whole, read as data, the one before kept against damage."""
+"""Checkpoints of a training: written atomically, read as data, with the previous one kept in case of damage."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.io import replacing
 
 KEPT = 2
-# What reading a damaged or foreign file may raise, whichever library reads it.
+# Errors that any library may raise for a damaged or foreign file.
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 log = logging.getLogger(__name__)
 
 
 class DamagedFile(Exception):
-    """A file of tensors that cannot be read whole: the message says why."""
+    """A file of tensors that cannot be read completely; the message says why."""
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write the checkpoint of an epoch and remove all but the newest two."""
+    """Write an epoch's checkpoint and remove all but the newest two."""
     with replacing(folder / f"epoch-{epoch:06d}.pt") as temporary:
         write(state, temporary)
     for old in checkpoints(folder)[:-KEPT]:
@@ -34,33 +34,29 @@ def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:
 
 
 def write(state: dict[str, Any], path: Path) -> None:
-    """Write tensors through a file of Python's, whose errors say why: PyTorch's own only say that writing failed."""
+    """Write tensors through a Python file, whose errors give the reason; PyTorch's only say that writing failed."""
     with path.open("wb") as file:
         torch.save(state, file)
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a folder, oldest first."""
+    """Return a folder's checkpoints, oldest first."""
     return sorted(folder.glob("epoch-??????.pt"))
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest checkpoint that can be read; a damaged one is named in the log and passed over.
-
-    Returns:
-        The state, its tensors on the CPU, or None if no checkpoint can be read.
-    """
+    """Return the newest readable checkpoint's state, on the CPU, or None; damaged ones are logged and skipped."""
     states = (_read_or_warn(path) for path in reversed(checkpoints(folder)))
     return next((state for state in states if state is not None), None)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what ``torch.save`` wrote, as data and never as code, after its checksums were compared.
+    """Return what ``torch.save`` wrote, read as data after its checksums were compared.
 
-    All tensors are on the CPU: a GPU that is full does not make a file look damaged.
+    All tensors are on the CPU, so that a full GPU does not make a file look damaged.
 
     Raises:
-        DamagedFile: the file is missing, not whole, changed, or holds something other than plain data.
+        DamagedFile: the file is missing, incomplete, changed, or has anything but plain data.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load itself compares no checksum
@@ -80,5 +76,5 @@ def _read_or_warn(path: Path) -> dict[str, Any] | None:
     try:
         return read(path)
     except DamagedFile as error:
-        log.warning("checkpoint %s is damaged (%s); going on from the one before it", path, error)
+        log.warning("checkpoint %s is damaged (%s); continuing from the one before it", path, error)
         return None

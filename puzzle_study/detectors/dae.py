@@ -1,8 +1,8 @@
 """A denoising autoencoder (Vincent et al. 2008) with the network of `autoencoders.py`.
 
-What differs from the paper, which learns features for a classifier and detects no anomalies: the noise is Gaussian
-instead of pixels set to 0, the loss is the squared error instead of the cross-entropy, and the network is the
-convolutional one of the autoencoders that it is compared with, whose training it shares. No noise is added in scoring.
+Differences from the paper, which learns features for a classifier and does not detect anomalies: the noise is Gaussian
+instead of pixels set to 0, the loss is the squared error instead of the cross-entropy, and the network and training are
+those of the other convolutional autoencoders. No noise is added in scoring.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -18,7 +18,7 @@ from puzzle_study.detectors.autoencoders import Autoencoder, AutoencoderSettings
 
 
 class DenoisingTrain(AutoencoderTrain):
-    """The training, that of Bergmann et al. 2019, on images with noise."""
+    """Bergmann et al.'s training (2019), on images with noise."""
 
     noise: float = Field(
         0.2,
@@ -36,7 +36,7 @@ class DenoisingSettings(AutoencoderSettings):
 
 
 class DAE(Autoencoder):
-    """The error of an image is the mean square difference between it and what a denoising autoencoder rebuilds."""
+    """An image's error is its mean square difference from its reconstruction by a denoising autoencoder."""
 
     name = "dae"
     title = "DAE"
@@ -47,6 +47,6 @@ class DAE(Autoencoder):
     Settings = DenoisingSettings
 
     def losses(self, x_NCHW: Tensor, settings: DenoisingSettings, generator: Generator) -> dict[str, Tensor]:
-        """Return the difference between clean images and what is made of noisy ones."""
+        """Return the difference between clean images and reconstructions of noisy ones."""
         noise_NCHW = torch.empty_like(x_NCHW).normal_(0, settings.train.noise, generator=generator)
         return {"loss_rec": self.differences(x_NCHW, self.network(x_NCHW + noise_NCHW)).mean()}

@@ -1,4 +1,4 @@
-"""Which device and arithmetic a detector uses here."""
+"""The device and arithmetic of a detector."""
 
 from __future__ import annotations
 
@@ -15,21 +15,17 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
-# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no block of its own mapping, none of the heap given back below 2 GiB.
+# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no separate mappings, and no heap returned below 2 GiB.
 MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
 
 
 def default_device() -> torch.device:
-    """Return the first GPU if there is one, else the CPU."""
+    """Return the first GPU, or the CPU without one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device that ``auto`` or PyTorch's name of one stands for.
-
-    Raises:
-        UserError: there is no such device here.
-    """
+    """Return the device for ``auto`` or PyTorch's name of one; UserError if it does not exist here."""
     if name == "auto":
         return default_device()
     try:
@@ -39,16 +35,12 @@ def chosen_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name} is not supported; use auto, cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name} is not there: PyTorch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
+        raise UserError(f"device {name} is missing: PyTorch sees {torch.cuda.device_count()} GPUs; use auto or cpu")
     return device
 
 
 def granted_device(gpus: float) -> torch.device:
-    """Return the device of a worker that holds so many GPUs (``resources.gpu``): a GPU, or the CPU for 0.
-
-    Raises:
-        UserError: PyTorch cannot use the GPU.
-    """
+    """Return a worker's device for its number of GPUs: a GPU, or the CPU for 0; UserError if PyTorch cannot use it."""
     if gpus == 0:
         return torch.device("cpu")
     if (fault := gpu_fault(1)) is not None:
@@ -59,7 +51,7 @@ def granted_device(gpus: float) -> torch.device:
 def gpu_fault(count: int) -> str | None:
     """Return why PyTorch cannot use the first so many GPUs that this process sees; None if it can.
 
-    To be called in a process that may keep some memory of each GPU until it ends. A GPU that is full is not at fault.
+    Call it in a process that may keep some of each GPU's memory until it ends. A full GPU is not a fault.
     """
     if (seen := torch.cuda.device_count()) < count:
         return f"PyTorch {torch.__version__} sees {seen} of {count} GPUs"
@@ -73,7 +65,7 @@ def gpu_fault(count: int) -> str | None:
 
 
 def cannot_use_gpu(where: str, fault: str) -> str:
-    """Return the sentence on a GPU that was asked for and that PyTorch cannot use."""
+    """Return the error for a requested GPU that PyTorch cannot use."""
     return (
         f"resources.gpu asks for a GPU that cannot be used on {where} ({fault}); install a PyTorch for its GPU and "
         f"driver there, or train on the CPU with --set resources.gpu=0"
@@ -81,7 +73,7 @@ def cannot_use_gpu(where: str, fault: str) -> str:
 
 
 def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
-    """Resolve ``auto``: bfloat16 if the hardware multiplies it natively, else float32."""
+    """Resolve ``auto``: bfloat16 if the hardware multiplies it natively, otherwise float32."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -100,17 +92,17 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return the context in which a GPU convolves float32 without rounding it to the 10 bits of TF32.
+    """Return a context in which a GPU convolves float32 without rounding it to TF32's 10 bits.
 
-    PyTorch allows TF32 unless told otherwise, and asks anew on the way back: gradients need the context too.
+    PyTorch allows TF32 by default, and checks again in the backward pass, so gradients need the context too.
     """
     return _without_tf32() if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def _without_tf32() -> Iterator[None]:
-    """Set this one flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
-    # Not the older allow_tf32, which cannot be read once a program has set this one.
+    """Set only this flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
+    # Not the older allow_tf32, which cannot be read after a program has set this flag.
     cudnn: Any = torch.backends.cudnn  # untyped in part
     flags = cudnn.conv
     before = flags.fp32_precision
@@ -122,21 +114,21 @@ def _without_tf32() -> Iterator[None]:
 
 
 def claim_cpus(cpus: float) -> None:
-    """Let PyTorch use so many CPUs of this process, one at least, and keep its memory."""
+    """Let PyTorch use this many CPUs of this process, at least one, and keep its memory."""
     torch.set_num_threads(threads(cpus))
     keep_freed_memory()
 
 
 def threads(cpus: float) -> int:
-    """Return how many threads a trial with so many CPUs computes in; the last bits of its sums depend on it."""
+    """Return a trial's number of threads for its CPUs; the last bits of its sums depend on it."""
     return max(1, int(cpus))
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees, for the next feature map.
+    """Let glibc keep freed memory for the next feature map.
 
-    Blocks of 32 MB and more it otherwise gives back and asks for anew each time, and the kernel fills their pages
-    with zeros: an eighth of the time of scoring at base 64. With another C library, nothing is done.
+    It otherwise returns blocks of 32 MB or more and requests them again each time, and the kernel fills their pages
+    with zeros: an eighth of the scoring time at base 64. With another C library, nothing is done.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt

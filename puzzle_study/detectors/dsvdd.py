@@ -1,9 +1,9 @@
-"""Deep SVDD: the distance of an image's code to a centre towards which the codes of normal images were pulled.
+"""Deep SVDD: the distance of an image's code to a centre to which the codes of normal images were pulled.
 
-Networks, losses and schedules are those of the authors' code (objective `one-class`). Two things differ. Our decoder,
-which is thrown away after the pretraining, grows to ⌈side / 2ⁿ⌉ pixels at each level, so that it fits images of any
-size; theirs passes 8 pixels instead of 7 on MNIST. And the range of pixels after the contrast normalisation is measured
-on the training images; theirs is written down for each class. Until the centre is placed, after the pretraining, the
+Networks, losses and schedules are those of the authors' code (objective `one-class`), with two exceptions. Our
+decoder, which is discarded after the pretraining, grows to ⌈side / 2ⁿ⌉ pixels at each level to fit images of any
+size; theirs uses 8 pixels instead of 7 on MNIST. And the range of pixels after the contrast normalisation is measured
+on the training images; theirs is a constant per class. Until the centre is set, after the pretraining, the
 score is the distance to 0 and says little.
 
 Shape legend: N images, C channels, H and W pixels, D numbers of a code.
@@ -28,16 +28,16 @@ from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits, t
 from puzzle_study.detectors.devices import Precision
 
 NETWORKS: Mapping[str, tuple[tuple[int, ...], int]] = {"small": ((8, 4), 32), "large": ((32, 64, 128), 128)}
-"""Channels of the levels and length of the code: what the paper has for MNIST and for CIFAR-10."""
+"""The paper's channels of the levels and length of the code, for MNIST and for CIFAR-10."""
 KERNEL, EPSILON = 5, 1e-4
 CODE_SIDE = 4
 LEAST_CENTRE = 0.1
-"""Of each coordinate: a coordinate at 0 is reached by weights that are all 0."""
+"""Least absolute value of the centre's coordinates: weights of 0 would reach a coordinate at 0."""
 LEAST_CONTRAST = 1e-6
 LATER = 0.1
 """Factor on the learning rate from the milestone on."""
 PART = 512
-"""Images at once, of those that no gradient is wanted for."""
+"""Images at once without gradients."""
 
 
 class Model(Section):
@@ -49,7 +49,7 @@ class Model(Section):
 
 
 class Pretrain(Section):
-    """The autoencoder whose encoder is trained further; batches are those of `train`."""
+    """The autoencoder whose encoder is trained further; it uses the batches of `train`."""
 
     epochs: int = Field(
         150, ge=0, le=MOST_EPOCHS, json_schema_extra=unit("epochs"), description="Passes over the images."
@@ -84,7 +84,7 @@ DIGITS: Layer = {
     "pretrain": {"epochs": 20, "milestone": 20, "learning_rate": 1e-3},
     "train": {"epochs": 20, "milestone": 10, "batch_size": 32, "learning_rate": 1e-3},
 }
-"""Few, small images: the same under both presets."""
+"""For few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {
     "pretrain": {"epochs": 60, "milestone": 40},
     "train": {"epochs": 60, "milestone": 40, "batch_size": 16},
@@ -92,7 +92,7 @@ FAST_FOR_FEW: Layer = {
 
 
 class DeepSVDDSettings(epochs.TrainedSettings):
-    """The authors' settings for MNIST; those for CIFAR-10 on all other data sets but Fashion-MNIST and digits."""
+    """The authors' settings for MNIST, Fashion-MNIST and digits, and those for CIFAR-10 on all other data sets."""
 
     DATASETS: ClassVar[dict[str, Layer]] = {
         "digits": DIGITS,
@@ -133,18 +133,18 @@ class DeepSVDDSettings(epochs.TrainedSettings):
         return self.pretrain.epochs + self.train.epochs
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the convolutions."""
+        """Return a trial's costs, from the convolutions' multiply-adds."""
         channels, _ = NETWORKS[self.model.network]
         levels = itertools.pairwise((images.channels, *channels))
         encode = float(
             sum(images.pixels * KERNEL**2 * before * after / 4**n for n, (before, after) in enumerate(levels))
         )
-        # An epoch of the pretraining goes through a decoder too, which is about as large as the encoder.
+        # A pretraining epoch also runs a decoder, which is about as large as the encoder.
         share = 1 + self.pretrain.epochs / max(self.epochs_wanted, 1)
         return Costs(fit=0.0, epoch=3 * share * encode, score=encode)
 
     def inert(self) -> dict[str, str]:
-        """Return what cannot matter: the settings of a training that does not take place."""
+        """Return the settings without effect: those of a training that does not take place."""
         inert: dict[str, str] = {}
         if self.pretrain.epochs == 0:
             names = (f"pretrain.{name}" for name in Pretrain.model_fields if name != "epochs")
@@ -153,7 +153,7 @@ class DeepSVDDSettings(epochs.TrainedSettings):
 
 
 class Encoder(nn.Module):
-    """Convolutions without biases and batch norms without weights, which could otherwise give a constant."""
+    """Convolutions without biases and batch norms without weights, because these could produce a constant."""
 
     def __init__(self, network: str, shape: Shape) -> None:
         super().__init__()
@@ -169,8 +169,8 @@ class Encoder(nn.Module):
         """Return the codes, [N, D]."""
         h_NCHW = x_NCHW
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # What rises everywhere may follow the pooling, on a quarter of the numbers: the rectifier always, the norm
-            # once its statistics stand.
+            # Monotonic functions may follow the pooling, on a quarter of the numbers: always the rectifier, and the
+            # norm once its statistics are fixed.
             h_NCHW = convolution(h_NCHW)
             pool = functional.max_pool2d
             h_NCHW = functional.leaky_relu(pool(norm(h_NCHW), 2) if self.training else norm(pool(h_NCHW, 2)))
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
 
 @dataclass(frozen=True)
 class Start:
-    """What only the training needs."""
+    """The parts that only the training needs."""
 
     settings: DeepSVDDSettings
     decoder: Decoder
@@ -214,7 +214,7 @@ class Start:
 
 
 class DeepSVDD(Detector):
-    """The error of an image is the squared distance of its code to the centre of the normal codes."""
+    """An image's error is the squared distance of its code to the centre of the normal codes."""
 
     name = "dsvdd"
     title = "DSVDD"
@@ -237,7 +237,7 @@ class DeepSVDD(Detector):
 
     @classmethod
     def build(cls, settings: DeepSVDDSettings, context: Context) -> Self:
-        """Return a detector whose encoder is not trained and whose centre is 0."""
+        """Return a detector with an untrained encoder and centre 0."""
         network = settings.model.network
         with epochs.seeded(context.seed):
             detector = cls(network, shape=context.shape, reading=settings.reading)
@@ -250,9 +250,9 @@ class DeepSVDD(Detector):
         return detector.to(context.device)
 
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
-        """Train as an autoencoder, place the centre, and pull the codes towards it."""
+        """Train as an autoencoder, set the centre, and pull the codes to it."""
         if self.start is None:
-            raise ValueError("a detector that was loaded cannot be trained further")
+            raise ValueError("a loaded detector cannot be trained further")
         settings, decoder = self.start.settings, self.start.decoder
         # Batch norm needs two images.
         images_NCHW = images_NCHW if len(images_NCHW) > 1 else images_NCHW.expand(2, -1, -1, -1)
@@ -314,7 +314,7 @@ class DeepSVDD(Detector):
         return cls(str(described["network"]), shape=shape, reading=reading, precision=precision)
 
     def _contrast(self, x_NCHW: Tensor) -> Tensor:
-        """Normalise the contrast of each image, and the range by that of the training images."""
+        """Normalise each image's contrast, and the range by that of the training images."""
         return (_normalised(x_NCHW) - self.low) / self.span
 
     def _measure_range(self, images_NCHW: Tensor) -> None:

@@ -22,7 +22,7 @@ Step = Callable[[Tensor], Mapping[str, Tensor]]
 
 
 class Train(Section):
-    """The training; a detector derives its own section with the numbers of its paper."""
+    """The training; each detector derives a section with its paper's numbers."""
 
     epochs: int = Field(
         100, ge=0, le=MOST_EPOCHS, json_schema_extra=unit("epochs"), description="Passes over the images."
@@ -33,7 +33,7 @@ class Train(Section):
 
 
 class TrainedSettings(DetectorSettings):
-    """What the settings of all detectors have in common that are trained by :func:`train`."""
+    """Common settings of all detectors trained by :func:`train`."""
 
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs",)
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size",)
@@ -50,18 +50,18 @@ class TrainedSettings(DetectorSettings):
 
 
 class Stateful(Protocol):
-    """A network, an optimiser or a schedule: what a training must go on from."""
+    """A network, optimiser or schedule with a state that a training resumes from."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors and plain values."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Go on from a state."""
+        """Load a state."""
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Build networks on the CPU from a seed alone; the global random state stays as it was."""
+    """Build networks on the CPU from a seed alone, without changing the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -78,19 +78,19 @@ def train(
     generator: torch.Generator,
     before: Callable[[int], None] | None = None,
 ) -> None:
-    """Train epoch by epoch; a run that was interrupted goes on after its last epoch, with the same bits.
+    """Train epoch by epoch; an interrupted run continues after its last epoch, with the same bits.
 
     Args:
         images_NCHW: uint8, all normal, on the device of the networks.
-        run: what gives the images of each epoch and is told of it.
+        run: gives the images of each epoch, and receives it.
         step: takes images in [0, 1], steps the optimisers and returns the mean losses of the batch, by name, detached
             and on the device.
-        epochs: how many.
-        batch_size: images in a step. The last batch of an epoch is smaller; a single image left over joins the batch
-            before it, because batch norm cannot work on it alone.
+        epochs: number of epochs.
+        batch_size: images in a step. The last batch of an epoch is smaller; a single remaining image joins the batch
+            before it, because batch norm cannot work with one image.
         parts: everything with a state, by name.
-        generator: of the order and of what ``step`` draws, on the device.
-        before: called with the number of epochs done before each one: it puts networks in training mode, changes
+        generator: for the order and for random draws in ``step``, on the device.
+        before: called before each epoch with the number of epochs done; it puts networks in training mode, changes
             learning rates, or begins another phase.
 
     Raises:
@@ -107,9 +107,8 @@ def train(
             before(epoch - 1)
         losses = _epoch(run.images(images_NCHW, epoch), step, batch_size, generator)
         if not all(map(math.isfinite, losses.values())):
-            raise TrainingDiverged(
-                f"the loss is not finite after epoch {epoch} ({_listed(losses)}); lower train.learning_rate"
-            )
+            listed = ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())
+            raise TrainingDiverged(f"the loss is not finite after epoch {epoch} ({listed}); lower train.learning_rate")
         run.epoch({"epoch": epoch} | losses, partial(_state, epoch, parts, generator), last=epoch == epochs)
 
 
@@ -131,7 +130,3 @@ def _state(done: int, parts: Mapping[str, Stateful], generator: torch.Generator)
     """Return all that the next epoch depends on."""
     states = {name: part.state_dict() for name, part in parts.items()}
     return {"done": done, "parts": states, "generator": generator.get_state()}
-
-
-def _listed(losses: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())

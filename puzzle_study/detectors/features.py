@@ -1,4 +1,4 @@
-"""What the detectors on features share: the network, the size at which it sees images, the features of training images.
+"""Shared by detectors on features: the network, its image size, and the features of training images.
 
 Shape legend: N images, C channels, H and W pixels, h and w positions of a map.
 """
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 MOST_SIDE = 1024
 PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**24}
-"""Of all images that go through the network together; on a CPU its maps then stay in the cache."""
+"""Pixels of all images that go through the network at once, so that on a CPU its maps stay in the cache."""
 MULTIPLY_ADDS = 8_000
-"""Of EfficientNet-Lite0 for each pixel."""
+"""Multiply-adds of EfficientNet-Lite0 per pixel."""
 
 
 class FeatureSettings(DetectorSettings):
@@ -62,18 +62,18 @@ class FeatureSettings(DetectorSettings):
         ge=LEAST_SIDE,
         le=MOST_SIDE,
         json_schema_extra=unit("pixels"),
-        description="Longer side of the image as the network sees it; null: the size that the file wants, else the "
+        description="Longer side of the image as the network sees it; null: the file's required size, otherwise the "
         "image's own.",
     )
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs: the network's work on every image."""
+        """Return a trial's costs: the network's work on every image."""
         pixels = images.pixels if self.input_size is None else self.input_size**2
         seen = float(MULTIPLY_ADDS * pixels)
         return Costs(fit=images.train * seen, epoch=0.0, score=seen)
 
     def notes(self, channels: int) -> list[str]:
-        """Say how gray images are shown to a network of colour images."""
+        """Say how gray images are shown to a colour network."""
         wanted = 3 if self.features is None else _header(self.features).channels
         if (channels, wanted) == (1, 3):
             return ["gray images are shown to the feature network as three equal colour channels"]
@@ -87,35 +87,31 @@ def _header_of(path: str, changed: int) -> exported.ExportedNetwork:
 
 
 def _header(path: str) -> exported.ExportedNetwork:
-    """Return the network of a file without its weights, read once for each state of the file."""
+    """Return the file's network without its weights, read again only if the file changes."""
     file = Path(path)
     return _header_of(path, file.stat().st_mtime_ns if file.exists() else 0)
 
 
 def seen_size(network: Network, wanted: int | None, channels: int, height: int, width: int) -> tuple[int, int]:
-    """Return height and width at which a network sees images.
-
-    Raises:
-        UserError: it does not take such images.
-    """
+    """Return the height and width at which a network sees images; UserError if it does not take them."""
     if channels != network.channels and (channels, network.channels) != (1, 3):
         mend = "set data.grayscale: true, or give another file" if network.channels == 1 else "give another file"
         raise UserError(
-            f"the feature network wants images of {network.channels} channels and these have {channels}; {mend}"
+            f"the feature network needs images with {network.channels} channels and these have {channels}; {mend}"
         )
     if network.size is None:
         scale = wanted / max(height, width) if wanted is not None else 1.0
         return max(1, round(height * scale)), max(1, round(width * scale))
     if wanted is not None and wanted != max(network.size):
         raise UserError(
-            f"the feature network wants images of {network.size[0]}×{network.size[1]} pixels and input_size is "
+            f"the feature network needs images of {network.size[0]}×{network.size[1]} pixels and input_size is "
             f"{wanted}; set input_size: {max(network.size)} or null, or export the network for another size"
         )
     return network.size
 
 
 def _check_network(settings: FeatureSettings, data: Data) -> None:
-    """Refuse a network that is not there or does not take the images, before anything is trained."""
+    """Refuse a missing or unsuitable network before anything is trained."""
     info = DATASETS[data.name]
     channels, side = 1 if data.grayscale else info.channels, data.size or info.size
     if settings.features is not None:
@@ -129,13 +125,13 @@ FeatureSettings.RULES = (Rule(("features", "input_size"), _check_network),)
 
 
 class FeatureDetector(Detector):
-    """A detector that compares features of images, which a frozen network gives.
+    """A detector that compares features of images from a frozen network.
 
-    The network's weights are saved with it: 12 MB of EfficientNet-Lite0 at most, or those of the file.
+    The network's weights are saved with it: at most 12 MB of EfficientNet-Lite0, or the file's.
 
     Attributes:
         TAPS: the maps of EfficientNet-Lite0 that it uses.
-        MAPS: whether it needs maps, not vectors.
+        MAPS: whether it needs maps instead of vectors.
     """
 
     Settings = FeatureSettings
@@ -153,11 +149,7 @@ class FeatureDetector(Detector):
 
     @classmethod
     def opened(cls, settings: FeatureSettings, context: Context) -> tuple[Network, tuple[int, int]]:
-        """Return the network of a configuration with its weights, and the size at which it sees images.
-
-        Raises:
-            UserError: it is not there, or does not take or give what is needed.
-        """
+        """Return a configuration's network with its weights, and its image size; UserError if it does not fit."""
         shape, network = context.shape, feature_networks.open_network(settings.features, cls.TAPS)
         size = seen_size(network, settings.input_size, shape.channels, shape.height, shape.width)
         if cls.MAPS and any(dimensions != 4 for dimensions in network.dimensions):
@@ -176,7 +168,7 @@ class FeatureDetector(Detector):
         return network.to(context.device), size
 
     def train(self, mode: bool = True) -> Self:
-        """Leave the network as it is: its batch norm never learns."""
+        """Keep the network in evaluation mode: its batch norm never learns."""
         super().train(mode)
         self.network.eval()
         return self
@@ -191,12 +183,12 @@ class FeatureDetector(Detector):
         return [output.float() for output in outputs]
 
     def compared(self, x_NCHW: Tensor) -> list[Tensor]:
-        """Return what of the features is kept of training images; all of them by default."""
+        """Return the part of the features to keep for training images; by default all."""
         return self.features(x_NCHW)
 
     @torch.no_grad()
     def training_features(self, images_NCHW: Tensor) -> list[Tensor]:
-        """Return :meth:`compared` of all training images on the CPU, from the cache if they are there."""
+        """Return :meth:`compared` of all training images on the CPU, from the cache if possible."""
         if self.shape.channels != self.network.channels:
             log.info("gray images are shown to the feature network as three equal colour channels")
 
@@ -218,15 +210,15 @@ class FeatureDetector(Detector):
         return feature_cache.kept(what, compute)
 
     def views_at_once(self) -> int:
-        """Return how many images go through the network together."""
+        """Return how many images go through the network at once."""
         return max(1, PIXELS_AT_ONCE[self.device.type] // math.prod(self.size))
 
     def differentiable_views_at_once(self) -> int:
-        """Return how many do so with their gradients."""
+        """Return how many images do so with their gradients."""
         return max(1, self.views_at_once() // 4) if self.device.type == "cuda" else self.views_at_once()
 
     def describe(self) -> dict[str, Any]:
-        """Return the network without its weights, and the size at which it sees images of which shape."""
+        """Return the network without its weights, its image size, and the shape of the images."""
         shape = self.shape
         return {
             "network": feature_networks.described(self.network),
@@ -236,12 +228,8 @@ class FeatureDetector(Detector):
 
     @staticmethod
     def restored_network(described: Mapping[str, Any], shape: Shape) -> tuple[Network, tuple[int, int]]:
-        """Return the network of a description, and the size at which it sees images.
-
-        Raises:
-            ValueError, KeyError, TypeError: the values are not right.
-        """
-        # No weights have the size of the image, so that nothing else would show it.
+        """Return a description's network and its image size; ValueError, KeyError or TypeError for invalid values."""
+        # No weights depend on the image's size, so nothing else would reveal it.
         if described["image"] != [shape.channels, shape.height, shape.width]:
             raise ValueError(f"it was fitted on images {described['image']}, not {shape}")
         height, width = (int(side) for side in described["size"])

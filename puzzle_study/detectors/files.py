@@ -1,4 +1,4 @@
-"""A detector in a folder: weights as data (safetensors) and one JSON that says what they are of."""
+"""A detector in a folder: weights as data (safetensors) and a JSON description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
@@ -31,8 +31,8 @@ def save(detector: Detector, folder: Path, description: Mapping[str, Any]) -> No
 
     Args:
         detector: fitted and calibrated.
-        folder: where to; its two files are replaced.
-        description: what else to record (settings, task, seed).
+        folder: where to write; its two files are replaced.
+        description: further values to record (settings, task, seed).
     """
     tensors = {name: tensor.cpu().contiguous() for name, tensor in detector.state_dict().items()}
     with replacing(folder / WEIGHTS, lasting=True) as temporary:
@@ -52,11 +52,11 @@ def save(detector: Detector, folder: Path, description: Mapping[str, Any]) -> No
 
 
 def load_detector(folder: Path, *, device: torch.device) -> Detector:
-    """Load a saved detector; weights are read as data, never as code.
+    """Load a saved detector, reading weights only as data.
 
     Raises:
-        UserError: the folder is not a detector's, it is one of a package that is not installed, a file is damaged, or
-            the detector does not fit the memory.
+        UserError: the folder has no detector, its package is not installed, a file is damaged, or the detector does
+            not fit into memory.
     """
     try:
         return _restored(folder).placed(device).eval()
@@ -64,26 +64,27 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
         if not is_out_of_memory(error):
             raise
         raise UserError(
-            f"the detector in {folder} does not fit the memory ({first_line(error)}); end what else uses it, or "
-            f"compute on the CPU"
+            f"the detector in {folder} does not fit into memory ({first_line(error)}); end other programs that use it, "
+            f"or compute on the CPU"
         ) from error
 
 
 def _restored(folder: Path) -> Detector:
     content = read_description(folder)
-    kind = DETECTORS[str(content.get("detector"))]
+    name = str(content.get("detector"))
+    kind = COMPOSED[name] if name in COMPOSED else DETECTORS[name]
     try:
         shape = Shape(**{name: int(size) for name, size in content["image"].items()})
         reading = Reading(**content["reading"])
         if content["precision"] not in ("float32", "bfloat16"):
             raise ValueError(f"precision {content['precision']} is unknown")
         if reading.error not in NORMS or reading.aggregation not in AGGREGATIONS:
-            raise ValueError(f"there is no reading {reading.error}, {reading.aggregation}")
+            raise ValueError(f"reading {reading.error}, {reading.aggregation} is unknown")
         raw = (folder / WEIGHTS).read_bytes()
         if _digest(raw) != content["weights"]:
             raise ValueError(f"{WEIGHTS} has changed since it was written")
         tensors, described = load(raw), (content["described"], shape, reading, content["precision"])
-        # No description gets memory that the weights do not fill.
+        # A description cannot ask for more memory than the weights fill.
         with torch.device("meta"):
             _check_sizes(kind.restore(*described), tensors)
         detector = kind.restore(*described)
@@ -102,7 +103,7 @@ def _restored(folder: Path) -> Detector:
 
 
 def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Compare what a description asks for with what was read; validation errors may be of any number of images."""
+    """Compare the sizes in a description with the file's; any number of validation images is allowed."""
     validation_NK = tensors["validation_NK"]
     if len(validation_NK) == 0 or not validation_NK.isfinite().all():
         raise ValueError("its validation errors are missing or not finite")
@@ -110,15 +111,11 @@ def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> No
     wanted["validation_NK"] = (len(validation_NK), described.views)
     read = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wrong := [name for name in {**wanted, **read} if wanted.get(name) != read.get(name)]:
-        raise ValueError(f"{DESCRIPTION} wants {wrong[0]} of size {wanted.get(wrong[0])}, not {read.get(wrong[0])}")
+        raise ValueError(f"{DESCRIPTION} needs {wrong[0]} of size {wanted.get(wrong[0])}, not {read.get(wrong[0])}")
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return what ``detector.json`` says.
-
-    Raises:
-        UserError: there is no such file, it is not JSON, or another version wrote it.
-    """
+    """Return the content of ``detector.json``; UserError if it is missing, not JSON, or from another version."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,16 +1,16 @@
-"""GT: a network learns which of 72 flips, shifts and turns was applied; anomalies get unusual answers.
+"""GT: a network learns which of 72 flips, shifts and turns was applied; its answers to anomalies are unusual.
 
 Shape legend: as in pretext.py.
 
 As in the paper and its code: 2 flips × 9 shifts × 4 turns; shifts by a quarter of the side, with reflection beyond the
 edge; images of 28 pixels in a black frame of 32; WRN-10-4; Adam, 128 transformed images in a step, ⌈200 / 72⌉ = 3
 epochs over all 72 × N pairs. For each transformation a Dirichlet distribution is fitted to the softmax of the
-transformed training images. The score is the mean of the 72 log-likelihoods, negated. The penalty 2.5e-4 · ‖w‖² of the
-code is a weight decay of 5e-4 here.
+transformed training images. The score is the negative mean of the 72 log-likelihoods. The code's penalty
+2.5e-4 · ‖w‖² is a weight decay of 5e-4 here.
 
-We depart from the code in these points. The distributions are fitted to the first 500 training images, not to all.
+Differences from the code: the distributions are fitted to the first 500 training images instead of all.
 Logarithms are those of log softmax, which cannot round to log 0. Sizes other than 28 are framed to the next multiple of
-8. A canvas (canvas.py) makes each shift exact to undo, so that attack2 applies.
+8. A canvas (canvas.py) makes each shift exactly reversible, so that attack2 works.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TRANSFORMATIONS = 2 * 3 * 3 * 4
 STEPS, NEWTON_STEPS = 100, 3
 SMALLEST_ALPHA = 1e-8
 MOST_FITTED = 500
-"""Training images whose answers the distributions are fitted to; all of them would cost a ninth of the training."""
-# Answers that do not differ fit any sharpness.
+"""Training images for fitting the distributions; all of them would cost a ninth of the training."""
+# Equal answers fit any sharpness.
 SHARPEST = 1e4
 
 
@@ -65,7 +65,7 @@ class GTSettings(PretextSettings):
 
 
 class GT(Moved):
-    """The error of a transformation is how unlike the answers to normal images the answer is."""
+    """A transformation's error is how much the answer differs from the answers to normal images."""
 
     name = "gt"
     title = "GT"
@@ -88,7 +88,7 @@ class GT(Moved):
     def losses(self, logit_PK: Tensor, k_P: Tensor) -> Tensor:
         """Return the negative log-likelihoods under the Dirichlet distribution of view k.
 
-        Its constant is left out, as in the code: the mean that is subtracted from a view's losses holds it too.
+        Its constant is left out, as in the code, because it cancels with a view's mean loss.
         """
         loss_P: Tensor = ((1 - self.alpha_KK[k_P]) * logit_PK.log_softmax(1)).sum(1)
         return loss_P
@@ -116,11 +116,9 @@ class GT(Moved):
 
 
 def dirichlet(mean: Tensor, log_mean: Tensor) -> Tensor:
-    """Return the likeliest Dirichlet parameters of samples (Minka 2000: fixed-point iteration), [..., K].
+    """Return the likeliest Dirichlet parameters for samples (Minka 2000: fixed-point iteration), [..., K].
 
-    Args:
-        mean: of the samples, [..., K], float64.
-        log_mean: of their logarithms.
+    ``mean`` and ``log_mean`` are the samples' means and those of their logarithms, [..., K], float64.
     """
     sharpness = (mean * (mean.clamp_min(1e-300).log() - log_mean)).sum(-1, keepdim=True)
     euler = -torch.digamma(torch.ones((), dtype=mean.dtype, device=mean.device))

@@ -1,17 +1,17 @@
-"""Jigsaw: a network learns which permutation of its pieces was applied to an image, and is unsure of anomalies.
+"""Jigsaw: a network learns which permutation of its pieces was applied to an image, and is unsure about anomalies.
 
 Shape legend: as in pretext.py, and T pieces (tiles), h and w pixels a side of one, F features of one.
 
-As in the paper the network is context-free: it sees one piece at a time, brought to mean 0 and deviation 1, and only
-the head reads all pieces together. The permutations are far apart in Hamming distance, chosen one after the other
+As in the paper the network is context-free: it sees one piece at a time, normalised to mean 0 and deviation 1, and only
+the head reads all pieces together. The permutations are chosen one by one, far apart in Hamming distance
 (Algorithm 1 there). The training is that of the authors' released files: SGD with momentum 0.9, learning rate 0.01, a
 tenth of it after each two sevenths of 70 epochs (350,000 steps on ImageNet), 256 images in a step, 100 permutations.
-The score is that of RotNet, the mean of −log softmax of the right permutation; the Puzzle-AE paper, which compares with
+The score is RotNet's, the mean of −log softmax of the right permutation; the Puzzle-AE paper, which compares with
 it, names no other.
 
-We depart from the paper in these points. The features are those of the WRN-10-4 of GT instead of an AlexNet's, and the
-head is linear, without the hidden layer. Pieces touch each other, in training too: without the gaps and the jitter of
-the paper each puzzle can be undone exactly, but edges that fit help to solve it.
+Differences from the paper: the features are GT's WRN-10-4 instead of an AlexNet's, and the head is linear, without the
+hidden layer. Pieces touch each other, also in training: without the paper's gaps and jitter each puzzle can be undone
+exactly, but matching edges help to solve it.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from puzzle_study.errors import UserError
 
 MOMENTUM = 0.9
 FLAT = 1e-4
-"""Added to the variance of a piece, so that one of a single colour stays flat: a hundredth of white."""
+"""Added to a piece's variance, so that a piece of a single colour stays flat: a hundredth of white."""
 
 
 class Puzzle(Section):
-    """Which puzzles there are."""
+    """The puzzles."""
 
     grid: Literal[2, 3] = Field(3, json_schema_extra=unit("pieces per side"), description="Pieces per side.")
     permutations: int = Field(
@@ -90,7 +90,7 @@ class JigsawSettings(PretextSettings):
         "train": {"epochs": 8, "batch_size": 16, "views": 2, "precision": "float32"},
     }
 
-    puzzle: Puzzle = Field(Puzzle(), description="Which puzzles there are.")
+    puzzle: Puzzle = Field(Puzzle(), description="The puzzles.")
     train: JigsawTrain = Field(JigsawTrain(), description="The training.")
 
     @property
@@ -99,7 +99,7 @@ class JigsawSettings(PretextSettings):
         return self.puzzle.permutations
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs; to score an image its pieces go through the network once."""
+        """Return a trial's costs; scoring runs each piece of an image through the network once."""
         costs = super().costs(images)
         return replace(costs, score=costs.score / self.transformations)
 
@@ -113,9 +113,9 @@ def momentum(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.Op
 
 @lru_cache
 def distant_permutations(grid: int, count: int) -> tuple[Permutation, ...]:
-    """Return so many permutations of the pieces, each as far as possible from all before it on average.
+    """Return this many permutations of the pieces, each as far as possible on average from all before it.
 
-    The first is the identity and ties go to the first in lexicographic order, so that a longer choice begins with the
+    The first is the identity. Ties go to the first in lexicographic order, so a longer choice begins with the
     shorter one.
     """
     every = np.array(list(itertools.permutations(range(grid**2))), dtype=np.int8)
@@ -129,7 +129,7 @@ def distant_permutations(grid: int, count: int) -> tuple[Permutation, ...]:
 
 
 class Jigsaw(Pretext):
-    """The error of a permutation is how unsure the network is of it."""
+    """A permutation's error is how unsure the network is about it."""
 
     name = "jigsaw"
     title = "Jigsaw"
@@ -149,7 +149,7 @@ class Jigsaw(Pretext):
 
     @classmethod
     def made(cls, settings: JigsawSettings, **network: Any) -> Self:
-        """Return a detector with the weights that its training starts from."""
+        """Return a detector with its initial weights."""
         puzzle = settings.puzzle
         return cls(grid=puzzle.grid, permutations=distant_permutations(puzzle.grid, puzzle.permutations), **network)
 
@@ -174,17 +174,17 @@ class Jigsaw(Pretext):
         return self._joined(piece_NKTChw[:, k_K1, self.inverse_KT])
 
     def features(self, view_PCHW: Tensor) -> Tensor:
-        """Return the features of all pieces of each view, in the order of the view, [P, T·F]."""
+        """Return the features of all pieces of each view, in the view's order, [P, T·F]."""
         return self._piece_features(view_PCHW).flatten(1)
 
     def all_losses(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
-        """Return the losses of the puzzles of each image, for which its pieces go through the network once, [N, K]."""
+        """Return the losses of each image's puzzles, running its pieces through the network once, [N, K]."""
         with autocast(self.device, self.precision):
             feature_NTF = self._piece_features(self.prepare(x_NCHW)).float()
         return self.losses_of(self.head(feature_NTF[:, self.order_KT[views]].flatten(2).flatten(0, 1)), views)
 
     def views_at_once(self) -> int:
-        """Return as many puzzles as there are of the images that go through the network together."""
+        """Return the number of puzzles of the images that go through the network at once."""
         return super().views_at_once() * self.views
 
     def _piece_features(self, x_NCHW: Tensor) -> Tensor:
@@ -203,17 +203,17 @@ class Jigsaw(Pretext):
         return split.movedim((-4, -2), (-5, -4)).flatten(-5, -4)
 
     def _joined(self, piece: Tensor) -> Tensor:
-        """Return the images whose pieces, [..., T, C, h, w], these are."""
+        """Return the images of these pieces, [..., T, C, h, w]."""
         split = piece.reshape(*piece.shape[:-4], self.grid, self.grid, *piece.shape[-3:])
         return split.movedim((-5, -4), (-4, -2)).flatten(-4, -3).flatten(-2, -1)
 
     def describe(self) -> dict[str, Any]:
-        """Return the size of the network and the puzzles."""
+        """Return the size of the network, and the puzzles."""
         return super().describe() | {"grid": self.grid, "permutations": self.permutations}
 
     @classmethod
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
-        """Return a detector with the described network and puzzles, whose sizes are bounded."""
+        """Return a detector with the described network and puzzles, within bounds."""
         grid = int(described["grid"])
         permutations = tuple(tuple(map(int, order)) for order in described["permutations"])
         pieces = list(range(grid**2)) if grid in (2, 3) else None

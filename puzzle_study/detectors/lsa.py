@@ -1,10 +1,10 @@
-"""Latent space autoregression: how badly an image is reconstructed, and how unlikely its code is.
+"""Latent space autoregression: the error of an image's reconstruction, and how unlikely its code is.
 
-Networks, losses and score are those of the authors' code, which holds no training; its rates and epochs are the paper's
-supplement's and an author's answers (aimagelab/novelty-detection, issues 1 and 2). What differs: the score reads the
-density between the middles of bins by linear interpolation, because the authors' steps have no gradient; the scale of
-each half of the score is its spread over validation images, without the constant that no ranking depends on; images of
-any size have the decoder's levels at ⌈side / 2ⁿ⌉ pixels. Until the calibration, the two halves are added as they are.
+Networks, losses and score are those of the authors' code, which has no training; rates and epochs come from the paper's
+supplement and an author's answers (aimagelab/novelty-detection, issues 1 and 2). Differences: the score interpolates
+the density linearly between the middles of bins, because the authors' steps have no gradient; each half of the score is
+scaled by its spread over validation images, without a constant that does not affect the ranking; for images of
+any size the decoder's levels have ⌈side / 2ⁿ⌉ pixels. Before the calibration, the two halves are added unscaled.
 
 Shape legend: N images, C channels, H and W pixels, L numbers of a code, B bins.
 """
@@ -31,12 +31,12 @@ from puzzle_study.detectors.devices import Precision
 CODE, BINS, MASKED_LAYERS = 64, 100, 4
 MOST_WIDTH = 256
 LEAST_LOG = math.log(torch.finfo(torch.float64).eps)
-"""Of a probability, as the authors' code bounds it."""
+"""The authors' lower bound of a probability."""
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Channels of a network: of a first convolution, if it has one, of each halving, of each doubling; dense units."""
+    """Channels of a network: of a first convolution, if any, of each halving, of each doubling; dense units."""
 
     stem: int | None
     down: tuple[int, ...]
@@ -48,7 +48,7 @@ NETWORKS: Mapping[str, Levels] = {
     "small": Levels(None, (32, 64), (32, 16), 64),
     "large": Levels(32, (64, 128, 256), (128, 64, 32), 256),
 }
-"""What the paper has for MNIST and for CIFAR-10."""
+"""The paper's networks for MNIST and for CIFAR-10."""
 
 
 class Model(Section):
@@ -82,12 +82,12 @@ class Train(epochs.Train):
 LARGE_NETWORK: Layer = {"model": {"network": "large"}}
 FEW_IMAGES: Layer = {"train": {"batch_size": 32}}
 DIGITS: Layer = {"model": {"width": 4}, "train": {"epochs": 40, "batch_size": 32, "learning_rate": 1e-3}}
-"""Few, small images: the same under both presets."""
+"""For few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {"model": {"network": "small"}, "train": {"epochs": 100, "batch_size": 16}}
 
 
 class LSASettings(epochs.TrainedSettings):
-    """The paper's settings for MNIST; its network for CIFAR-10 on all other data sets but Fashion-MNIST and digits."""
+    """The paper's settings for MNIST, Fashion-MNIST and digits; on all other data sets its network for CIFAR-10."""
 
     DATASETS: ClassVar[dict[str, Layer]] = {
         "digits": DIGITS,
@@ -119,22 +119,22 @@ class LSASettings(epochs.TrainedSettings):
     train: Train = Field(Train(), description="The training.")
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the networks."""
+        """Return a trial's costs, from the networks' multiply-adds."""
         levels, width = NETWORKS[self.model.network], self.model.width
         density = float(CODE**2 * width * ((MASKED_LAYERS - 1) * width + BINS))
-        # Each side of the network has a 3×3 convolution at each level, and a 5×5 one of the doublings.
+        # Each side of the network has a 3×3 convolution at each level, and a 5×5 one in each doubling.
         pairs = itertools.pairwise((*levels.down, *levels.up))
         convolve = sum(45 * before * after for before, after in pairs) * images.pixels / 4 ** len(levels.down)
         return Costs(fit=0.0, epoch=3 * (convolve + density), score=convolve + density)
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a short way; halves the image, doubles it, or keeps its size and channels.
+    """Two convolutions with a shortcut; halves the image, doubles it, or keeps its size and channels.
 
     Args:
-        before: channels that come in.
-        after: channels that go out.
-        size: of the images that go out, if they are to be doubled; "half" or "same".
+        before: input channels.
+        after: output channels.
+        size: of the output images, if they are doubled; otherwise "half" or "same".
     """
 
     def __init__(self, before: int, after: int, size: tuple[int, int] | Literal["half", "same"]) -> None:
@@ -157,7 +157,7 @@ class Residual(nn.Module):
         self.second_norm = nn.BatchNorm2d(after)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the sum of both ways."""
+        """Return the sum of both paths."""
         long_NCHW = functional.leaky_relu(self.first_norm(self.first(x_NCHW)))
         return functional.leaky_relu(self.second_norm(self.second(long_NCHW)) + self.short(x_NCHW))
 
@@ -219,7 +219,7 @@ def _halved(side: int, times: int) -> int:
 
 
 class Masked(nn.Linear):
-    """A layer in which each number of the code sees the numbers before it, and itself if asked."""
+    """A layer in which each number of the code sees the numbers before it, and itself if requested."""
 
     mask: Tensor
 
@@ -251,7 +251,7 @@ class Density(nn.Sequential):
 
 
 class LSA(Detector):
-    """The error of an image is that of its reconstruction plus the negative log-likelihood of its code."""
+    """An image's error is its reconstruction error plus the negative log-likelihood of its code."""
 
     name = "lsa"
     title = "LSA"
@@ -272,7 +272,7 @@ class LSA(Detector):
 
     @classmethod
     def build(cls, settings: LSASettings, context: Context) -> Self:
-        """Return a detector that is not trained."""
+        """Return an untrained detector."""
         with epochs.seeded(context.seed):
             model = settings.model
             detector = cls(model.network, model.width, shape=context.shape, reading=settings.reading)
@@ -282,7 +282,7 @@ class LSA(Detector):
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
         """Train autoencoder and density together."""
         if self.start is None:
-            raise ValueError("a detector that was loaded cannot be trained further")
+            raise ValueError("a loaded detector cannot be trained further")
         train, seed = self.start
         optimiser = torch.optim.Adam(self.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
 
@@ -318,7 +318,7 @@ class LSA(Detector):
 
     @torch.no_grad()
     def calibrate(self, validation_NCHW: Tensor) -> None:
-        """Measure the spread of both halves over the validation images, then what every detector measures."""
+        """Measure the spread of both halves over the validation images, then calibrate like every detector."""
         self.eval()
         parts: list[Tensor] = []
         self.by_chunks(validation_NCHW, lambda part, x_NCHW: parts.append(self._halves(x_NCHW)))
@@ -336,7 +336,7 @@ class LSA(Detector):
         """Return a detector with the described networks."""
         width = int(described["width"])
         if not 1 <= width <= MOST_WIDTH:
-            raise ValueError(f"width is 1 to {MOST_WIDTH}, not {width}")
+            raise ValueError(f"width must be 1 to {MOST_WIDTH}, not {width}")
         return cls(str(described["network"]), width, shape=shape, reading=reading, precision=precision)
 
     def _halves(self, x_NCHW: Tensor) -> Tensor:

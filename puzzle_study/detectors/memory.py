@@ -1,4 +1,4 @@
-"""If memory runs out, work goes on with half as much at once; what does not fit at all is an error."""
+"""If memory runs out, work continues with half as much at once; if even one is too much, it is an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from puzzle_study.errors import UserError
 
 Found = TypeVar("Found")
-# What PyTorch says if malloc fails. Its own allocator of GPU memory raises a class of its own, CUDA's libraries do not.
+# PyTorch's message if malloc fails. Its GPU allocator raises its own class, CUDA's libraries do not.
 CPU_ALLOCATOR = re.compile(
     r"DefaultCPUAllocator: (?:can't allocate|not enough) memory: you tried to allocate (\d+) bytes"
 )
@@ -24,25 +24,20 @@ GIB = {"K": 2.0**-20, "M": 2.0**-10, "G": 1.0}
 
 @dataclass
 class AtOnce:
-    """How many views, or images, are in memory together; halved for good if memory runs out."""
+    """How many views, or images, are in memory at once; halved permanently if memory runs out."""
 
     count: int
 
     def halve(self) -> bool:
-        """Halve the count; False if it is one already."""
+        """Halve the count; False if it is already one."""
         there, self.count = self.count, max(1, self.count // 2)
         return there > 1
 
 
 def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
-    """Return what ``work`` returns, tried again with half as many at once for as long as memory runs out.
+    """Return the result of ``work``, repeated with half as much ``at_once`` while memory runs out.
 
-    Args:
-        at_once: what ``work`` looks at anew each time it is called, to know how much to do at once.
-        work: a piece of work that can be done again.
-
-    Raises:
-        UserError: memory is too small for one at a time.
+    ``work`` reads the count each time it is called. UserError if memory is too small for one at a time.
     """
     while True:
         try:
@@ -51,7 +46,7 @@ def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
             if not is_out_of_memory(error):
                 raise
             why = first_line(error)
-        # The error is gone here, and with it the tensors of its frames: only now is there memory again.
+        # The error and its frames' tensors are released here, so there is memory again.
         torch.cuda.empty_cache()
         if not at_once.halve():
             raise UserError(
@@ -61,7 +56,7 @@ def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or not."""
+    """Whether an error means that memory ran out, on a GPU or not."""
     said = str(error)
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         words.search(said) for words in (CPU_ALLOCATOR, GPU_LIBRARIES)
@@ -69,7 +64,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def needed_gib(error: BaseException, device: torch.device) -> float:
-    """Return how much memory would have been needed at least: the most that was held, and what was asked for then."""
+    """Return the least memory that would have been needed: the peak, and the failed request."""
     asked = 0.0
     if found := GPU_ALLOCATOR.search(str(error)):
         asked = float(found[1]) * GIB[found[2]]

@@ -17,7 +17,7 @@ from puzzle_study.detectors.base import Context, Detector, Run, Shape, to_float
 from puzzle_study.detectors.devices import Precision
 
 NUMBERS_AT_ONCE = 2**26
-"""Of all differences between images and training images that are held together."""
+"""Most differences between images and training images in memory at once."""
 
 
 class NearestNeighbour(Detector):
@@ -48,12 +48,12 @@ class NearestNeighbour(Detector):
         x_ND, train_MD = x_NCHW.flatten(1), to_float(self.train_MD)
         with torch.no_grad():
             nearest_N = torch.cdist(x_ND, train_MD, compute_mode="use_mm_for_euclid_dist").argmin(1)
-        # Once more by differences: the product that finds the nearest one quickly cancels for images that are close.
+        # Computed again from differences, because the fast product that finds the nearest cancels for close images.
         distance_N1: Tensor = torch.linalg.vector_norm(x_ND - train_MD[nearest_N], dim=1, keepdim=True)
         return distance_N1
 
     def views_at_once(self) -> int:
-        """Return how many images fit the memory with their distances and differences."""
+        """Return how many images fit into memory with their distances and differences."""
         return max(1, NUMBERS_AT_ONCE // max(self.train_MD.shape))
 
     def describe(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""OCGAN: an autoencoder all of whose codes, not only those of training images, give images of the normal class.
+"""OCGAN: an autoencoder trained so that all codes, not only those of training images, give normal images.
 
-Networks, losses and schedule are those of the authors' code (MXNet). What differs: images keep their number of channels
-(theirs are always in colour); codes are bounded by tanh, as the paper says, and not by a leaky rectifier; batch norms
-average their statistics over more batches; images are scored without the noise of the training, so that the same image
-always has the same score. Of the four scores that the authors print, this is the error of the reconstruction.
+Networks, losses and schedule are those of the authors' code (MXNet). Differences: images keep their number of channels
+(theirs are always in colour); codes are bounded by tanh, as in the paper, instead of a leaky rectifier; batch norms
+average their statistics over more batches; scoring adds no noise, so that the same image always has the same score.
+Of the authors' four scores, this is the reconstruction error.
 
 Shape legend: N images, C channels, H and W pixels, L numbers of a code, S pixels a side of what the networks see.
 """
@@ -31,7 +31,7 @@ LEAST_DEPTH, MOST_DEPTH = 2, 5
 MOST_CHANNELS = MOST_LATENT = 512
 LATENT_WEIGHT, MINING_STEP, DROPPED, BETAS = 10.0, 2.0, 0.5, (0.5, 0.999)
 DENSE = (128, 64, 32, 16)
-"""Units of the discriminator of codes."""
+"""Units of the code discriminator."""
 
 
 class Model(Section):
@@ -52,7 +52,7 @@ class Model(Section):
         ge=1,
         le=MOST_CHANNELS,
         json_schema_extra=unit("channels"),
-        description="Channels of the first level of the discriminator of images.",
+        description="Channels of the image discriminator's first level.",
     )
     latent: int = Field(16, ge=1, le=MOST_LATENT, json_schema_extra=unit("numbers"), description="Length of a code.")
 
@@ -86,7 +86,7 @@ class Train(epochs.Train):
         ge=0,
         le=2,
         json_schema_extra=unit("half the range of pixels"),
-        description="Standard deviation of the noise on what is to be reconstructed.",
+        description="Standard deviation of the noise on the images to reconstruct.",
     )
 
 
@@ -95,7 +95,7 @@ DIGITS: Layer = {
     "model": {"depth": 2, "base_channels": 8, "discriminator_channels": 4},
     "train": {"epochs": 60, "mining_after": 45, "batch_size": 32, "learning_rate": 1e-3},
 }
-"""Few, small images: the same under both presets."""
+"""For few, small images: the same under both presets."""
 FAST_FOR_FEW: Layer = {"train": {"epochs": 200, "mining_after": 150, "batch_size": 16}}
 
 
@@ -134,21 +134,21 @@ class OCGANSettings(epochs.TrainedSettings):
     train: Train = Field(Train(), description="The training.")
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the convolutions."""
+        """Return a trial's costs, from the convolutions' multiply-adds."""
         depth, base = self.model.depth, self.model.base_channels
-        # Each level has twice the channels and a quarter of the pixels of the one before: as much to do.
+        # Each level has twice the channels and a quarter of the pixels of the one before, so the same work.
         encode = (KERNEL * base) ** 2 / 8 * _side(depth) ** 2 / 4 * (depth - 1)
-        # Two encodings and four decodings forward and most of them back, and a classifier as large as the encoder.
+        # Two encodings and four decodings forward, most of them backward, and a classifier as large as the encoder.
         return Costs(fit=0.0, epoch=20 * encode, score=2 * encode)
 
 
 def _side(depth: int) -> int:
-    """Return the pixels a side that convolutions of 5×5 and stride 2 take to one, without padding."""
+    """Return the pixels a side that 5×5 convolutions with stride 2 reduce to one, without padding."""
     return int(2 ** (depth + 3) - 3)
 
 
 def _down(channels: tuple[int, ...], *, last_bias: bool) -> list[nn.Module]:
-    """Return convolutions that halve, each but the last with a rectifier, all but the outer ones with batch norm."""
+    """Return convolutions that halve, with a rectifier except the last, and batch norm except the outer ones."""
     pairs = list(itertools.pairwise(channels))
     parts: list[nn.Module] = [nn.Conv2d(*pairs[0], KERNEL, 2), nn.LeakyReLU(SLOPE)]
     for before, after in pairs[1:-1]:
@@ -180,7 +180,7 @@ class Decoder(nn.Module):
 
 
 class Adversaries(nn.Module):
-    """What only the training needs: discriminators of images and of codes, and the classifier that finds bad images."""
+    """Parts for training only: discriminators of images and of codes, and the classifier that finds bad images."""
 
     def __init__(self, model: Model, channels: int) -> None:
         super().__init__()
@@ -195,13 +195,13 @@ class Adversaries(nn.Module):
             for part in (nn.Linear(before, after), nn.ReLU())
         ]
         self.images, self.classifier = judge(model.discriminator_channels), judge(model.base_channels)
-        # The loss takes these as logits, so that no code is told to be very wrong.
+        # The loss takes these as logits, so no code can be called very wrong.
         self.codes = nn.Sequential(*dense[:-1], nn.Sigmoid())
 
 
 @dataclass(frozen=True)
 class Start:
-    """What only the training needs."""
+    """The parts that only the training needs."""
 
     train: Train
     adversaries: Adversaries
@@ -209,7 +209,7 @@ class Start:
 
 
 class OCGAN(Detector):
-    """The error of an image is the mean squared error of its reconstruction."""
+    """An image's error is the mean squared error of its reconstruction."""
 
     name = "ocgan"
     title = "OCGAN"
@@ -227,7 +227,7 @@ class OCGAN(Detector):
 
     @classmethod
     def build(cls, settings: OCGANSettings, context: Context) -> Self:
-        """Return a detector that is not trained."""
+        """Return an untrained detector."""
         with epochs.seeded(context.seed):
             detector = cls(settings.model, shape=context.shape, reading=settings.reading)
             adversaries = Adversaries(settings.model, context.shape.channels)
@@ -240,7 +240,7 @@ class OCGAN(Detector):
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
         """Train the autoencoder against its adversaries."""
         if self.start is None:
-            raise ValueError("a detector that was loaded cannot be trained further")
+            raise ValueError("a loaded detector cannot be trained further")
         train, adversaries, generator = self.start.train, self.start.adversaries, self.start.generator
         own = list(self.parameters())
         optimiser = torch.optim.Adam(own, train.learning_rate, BETAS, weight_decay=train.weight_decay)
@@ -298,7 +298,7 @@ class OCGAN(Detector):
         self.start = None
 
     def _mined(self, start_NL: Tensor, classifier: nn.Module, generator: torch.Generator) -> Tensor:
-        """Return codes, before tanh, one step towards images that the classifier takes for made up ones."""
+        """Return codes, before tanh, one step towards images that the classifier calls generated."""
         leaf_NL = start_NL.requires_grad_()
         loss = functional.softplus(classifier(self.decoder(leaf_NL.tanh(), generator))).sum()
         (slope_NL,) = torch.autograd.grad(loss, leaf_NL)
@@ -328,7 +328,7 @@ class OCGAN(Detector):
 
     @classmethod
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
-        """Return a detector with the described networks, whose sizes the settings bound."""
+        """Return a detector with the described networks, within the settings' bounds."""
         return cls(Model.model_validate(dict(described)), shape=shape, reading=reading, precision=precision)
 
     def _resized(self, x_NCHW: Tensor) -> Tensor:
@@ -345,17 +345,17 @@ class OCGAN(Detector):
 
 
 def _real(logit: Tensor) -> Tensor:
-    """Return the cross-entropy of taking all for real."""
+    """Return the cross-entropy of calling all real."""
     return functional.softplus(-logit).mean()
 
 
 def _told_apart(judge: nn.Module, real: Tensor, made: Tensor) -> Tensor:
-    """Return the cross-entropy of a judge that takes real ones for real and the others for made up."""
+    """Return a judge's cross-entropy for calling real ones real and the others generated."""
     return (_real(judge(real)) + functional.softplus(judge(made)).mean()) / 2
 
 
 def _initialise(layer: nn.Module) -> None:
-    """Draw weights as the authors do."""
+    """Draw weights like the authors."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.normal_(layer.weight, 0, SPREAD)
         if layer.bias is not None:

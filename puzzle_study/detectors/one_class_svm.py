@@ -21,7 +21,7 @@ OUTLIER_BOUND = 0.1
 
 
 class OneClassSVM(Detector):
-    """The error of an image is how far its decision value lies below the largest possible one (RBF kernel, ν 0.1)."""
+    """An image's error is how far its decision value is below the largest possible one (RBF kernel, ν 0.1)."""
 
     name = "one_class_svm"
     title = "one-class SVM"
@@ -55,7 +55,7 @@ class OneClassSVM(Detector):
         )
 
     def errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the largest decision value less that of each image, [N, 1]; the kernel is at most 1."""
+        """Return the largest decision value minus each image's, [N, 1]; the kernel is at most 1."""
         x_ND, support_SD = x_NCHW.flatten(1).double(), self.support_SD.double()
         squared_NS = x_ND.square().sum(1, keepdim=True) + support_SD.square().sum(1) - 2 * x_ND @ support_SD.T
         lacking_NS = -torch.expm1(-self.gamma * squared_NS)

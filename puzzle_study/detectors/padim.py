@@ -1,7 +1,7 @@
 """PaDiM: a Gaussian of features for each position of the image.
 
-Departs from the paper in the network, and so in the maps: EfficientNet-Lite0's at a quarter, an eighth and a sixteenth
-of the image's side. Maps are scaled to the first by bilinear interpolation, and their smoothing is scaled with the
+Differs from the paper in the network, and so in the maps: EfficientNet-Lite0's at a quarter, an eighth and a sixteenth
+of the image's side. Maps are scaled to the first by bilinear interpolation, and their smoothing scales with the
 image.
 
 Shape legend: N images, P positions, D features.
@@ -25,11 +25,11 @@ from puzzle_study.detectors.features import FeatureSettings
 from puzzle_study.detectors.patches import PatchDetector, joined, upsampled
 
 RIDGE = 0.01
-"""Added to the variances, so that fewer images than features will do."""
+"""Added to the variances, so that there may be fewer images than features."""
 
 
 class PaDiMSettings(FeatureSettings):
-    """How many features the Gaussians have."""
+    """Number of features in the Gaussians."""
 
     LARGE: ClassVar[tuple[str, ...]] = ("channels", "input_size")
 
@@ -43,7 +43,7 @@ class PaDiMSettings(FeatureSettings):
 
 
 class PaDiM(PatchDetector):
-    """The error of an image is the largest value of its smoothed map of Mahalanobis distances."""
+    """An image's error is the largest value of its smoothed map of Mahalanobis distances."""
 
     name = "padim"
     title = "PaDiM"
@@ -111,7 +111,7 @@ class PaDiM(PatchDetector):
         return joined(maps).index_select(1, self.drawn_D).flatten(2)
 
     def distances(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the errors [N, 1] of images, and the distances of their positions as a map [N, h, w]."""
+        """Return images' errors [N, 1], and the distances at their positions as a map [N, h, w]."""
         maps = self.features(x_NCHW)
         centred_PDN = (self._drawn(maps) - self.mean_DP).permute(2, 1, 0)
         distance_PN = torch.linalg.vector_norm(torch.bmm(self.whitening_PDD, centred_PDN), dim=1)

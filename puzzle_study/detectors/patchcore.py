@@ -1,8 +1,8 @@
-"""PatchCore: distances of patches of feature maps to a coreset of those of the training images.
+"""PatchCore: distances of feature patches to a coreset of the training images' patches.
 
-Departs from the paper in the network, and so in the maps: EfficientNet-Lite0's at an eighth and a sixteenth of the
+Differs from the paper in the network, and so in the maps: EfficientNet-Lite0's at an eighth and a sixteenth of the
 image's side instead of WideResNet-50's. The random projection before the coreset is Gaussian instead of sparse, and the
-smoothing of maps is scaled with the image.
+smoothing of maps scales with the image.
 
 Shape legend: N images, P positions, M patches, B patches of the coreset, b neighbours, D features.
 """
@@ -26,17 +26,17 @@ from puzzle_study.detectors.features import FeatureSettings
 from puzzle_study.detectors.patches import PatchDetector, joined
 
 PROJECTED = 128
-"""Features of a patch that the choice of the coreset looks at, after a random projection."""
+"""Features of a patch after a random projection, for choosing the coreset."""
 NUMBERS_AT_ONCE = {"cpu": 2**24, "cuda": 2**28}
-"""Of all distances between patches that are held together."""
+"""Most distances between patches in memory at once."""
 CANDIDATES = 2048
-"""Points that are farthest from the coreset, among which its next ones are sought."""
+"""Number of points farthest from the coreset, among which the next ones are chosen."""
 STRIDE, FEATURES = 8, 152
-"""Pixels for each position of EfficientNet-Lite0's maps, and their features."""
+"""Pixels per position of EfficientNet-Lite0's maps, and their features."""
 
 
 class PatchCoreSettings(FeatureSettings):
-    """How many patches are kept, and how their neighbourhood weighs."""
+    """How many patches are kept, and the weight of their neighbourhood."""
 
     DATASETS: ClassVar[Mapping[str, Layer]] = {
         name: {**FeatureSettings.DATASETS.get(name, {}), "coreset": 0.01}
@@ -45,18 +45,18 @@ class PatchCoreSettings(FeatureSettings):
     LARGE: ClassVar[tuple[str, ...]] = ("coreset", "input_size")
 
     coreset: Fraction = Field(
-        0.1, json_schema_extra=unit("share"), description="Share of the training images' patches that is kept."
+        0.1, json_schema_extra=unit("share"), description="Share of the training images' patches to keep."
     )
     neighbours: int = Field(
         9,
         ge=1,
         le=100,
         json_schema_extra=unit("patches"),
-        description="Neighbours of a kept patch by which the score is weighted; 1: not weighted.",
+        description="Neighbours of a kept patch that weight the score; 1: unweighted.",
     )
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs: the network, the choice of the coreset, and distances to it."""
+        """Return a trial's costs: the network, choosing the coreset, and distances to it."""
         seen = super().costs(images)
         positions = (images.pixels if self.input_size is None else self.input_size**2) / STRIDE**2
         kept = self.coreset * images.train * positions
@@ -65,7 +65,7 @@ class PatchCoreSettings(FeatureSettings):
 
 
 class PatchCore(PatchDetector):
-    """The error of an image is the largest distance of its patches to the coreset, weighted by the neighbourhood."""
+    """An image's error is its patches' largest distance to the coreset, weighted by the neighbourhood."""
 
     name = "patchcore"
     title = "PatchCore"
@@ -128,12 +128,12 @@ class PatchCore(PatchDetector):
         return joined(averaged).flatten(2).transpose(1, 2)
 
     def distances(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the errors [N, 1] of images, and the distances of their positions as a map [N, h, w]."""
+        """Return images' errors [N, 1], and the distances at their positions as a map [N, h, w]."""
         maps = self.features(x_NCHW)
         patch_NPD = self.patches(maps)
         with torch.no_grad():
             nearest_NP = torch.cdist(patch_NPD, self.bank_BD[None], compute_mode="use_mm_for_euclid_dist").argmin(-1)
-        # Once more by differences: the product cancels for patches that are close.
+        # Computed again from differences, because the product cancels for close patches.
         distance_NP = torch.linalg.vector_norm(patch_NPD - self.bank_BD[nearest_NP], dim=-1)
         error_N1, worst_N1 = distance_NP.max(1, keepdim=True)
         if self.near_Bb.shape[1] > 1:
@@ -145,7 +145,7 @@ class PatchCore(PatchDetector):
         return error_N1, distance_NP.unflatten(1, (height, -1))
 
     def views_at_once(self) -> int:
-        """Return how many images fit the memory with the distances of their patches."""
+        """Return how many images fit into memory with their patches' distances."""
         positions = max(1, self.size[0] * self.size[1] // STRIDE**2)
         fit = NUMBERS_AT_ONCE[self.device.type] // (positions * max(1, len(self.bank_BD)))
         return max(1, min(super().views_at_once(), fit))
@@ -163,7 +163,7 @@ class PatchCore(PatchDetector):
 
 
 def projected(patch_MD: Tensor, generator: torch.Generator) -> Tensor:
-    """Return patches with at most :data:`PROJECTED` features, by a random projection that keeps distances roughly."""
+    """Return patches with at most :data:`PROJECTED` features, by a random projection that roughly keeps distances."""
     features = patch_MD.shape[1]
     if features <= PROJECTED:
         return patch_MD
@@ -171,11 +171,10 @@ def projected(patch_MD: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def farthest_first(point_MD: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return which points a greedy k-centre choice takes, [count]: each time the one farthest from all so far.
+    """Return the points of a greedy k-centre choice, [count]: each time the one farthest from all so far.
 
-    The first is drawn. The choice goes on among the farthest points alone for as long as one of them is farther than
-    all others were; then all points learn of the new centres together, which a product of matrices does far faster
-    than one centre after the other.
+    The first is drawn. The choice continues among the farthest points while one of them is farther than all others.
+    Then all points are updated with the new centres in one product of matrices, far faster than one centre at a time.
     """
     square_M = point_MD.square().sum(1)
     chosen = [int(torch.randint(len(point_MD), (1,), generator=generator))]
@@ -193,7 +192,7 @@ def farthest_first(point_MD: Tensor, count: int, generator: torch.Generator) -> 
         if known == count:
             return torch.tensor(chosen, device=point_MD.device)
         farthest_K, place_K = nearest_M.topk(min(CANDIDATES, len(point_MD)))
-        # As far as any point that is no candidate can be.
+        # The largest possible distance of a point outside the candidates.
         beyond = float(farthest_K[-1]) if len(farthest_K) < len(point_MD) else -torch.inf
         candidate_KD, square_K = point_MD[place_K], square_M[place_K]
         while len(chosen) < min(count, known + CANDIDATES):
@@ -206,6 +205,6 @@ def farthest_first(point_MD: Tensor, count: int, generator: torch.Generator) -> 
 
 
 def neighbours_of(bank_BD: Tensor, count: int) -> Tensor:
-    """Return for each kept patch the nearest ones, itself first: [B, count]."""
+    """Return each kept patch's nearest ones, itself first: [B, count]."""
     rows = max(1, NUMBERS_AT_ONCE["cpu"] // len(bank_BD))
     return torch.cat([torch.cdist(part, bank_BD).topk(count, largest=False).indices for part in bank_BD.split(rows)])

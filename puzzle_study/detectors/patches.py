@@ -1,4 +1,4 @@
-"""Patches of feature maps, and anomaly maps made of their distances.
+"""Patches of feature maps, and anomaly maps from their distances.
 
 Shape legend: N images, D features, h and w positions, H and W pixels.
 """
@@ -17,11 +17,11 @@ from puzzle_study.detectors.base import Traits
 from puzzle_study.detectors.features import FeatureDetector
 
 DEVIATION = 4 / 224
-"""Of the Gaussian that smooths anomaly maps, as a share of the longer side: the papers' 4 of 224 pixels."""
+"""Width of the Gaussian that smooths anomaly maps, as a share of the longer side: the papers' 4 of 224 pixels."""
 
 
 def joined(maps: Sequence[Tensor]) -> Tensor:
-    """Return maps scaled to the largest of them, their features together: [N, D, h, w]."""
+    """Return maps scaled to the largest one, with their features together: [N, D, h, w]."""
     size = max((tuple(features.shape[-2:]) for features in maps), key=lambda size: size[0] * size[1])
     return torch.cat(
         [
@@ -33,7 +33,7 @@ def joined(maps: Sequence[Tensor]) -> Tensor:
 
 
 def upsampled(distance_Nhw: Tensor, height: int, width: int) -> Tensor:
-    """Return distances of positions as a smooth map over the pixels, [N, H, W]."""
+    """Return the positions' distances as a smooth map over the pixels, [N, H, W]."""
     map_N1HW = F.interpolate(distance_Nhw[:, None], (height, width), mode="bilinear")
     deviation = DEVIATION * max(height, width)
     reach = max(1, round(4 * deviation))
@@ -50,7 +50,7 @@ class PatchDetector(FeatureDetector):
 
     @abstractmethod
     def distances(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the errors [N, 1] of images in [0, 1], and the distances of their positions as a map [N, h, w]."""
+        """Return errors [N, 1] of images in [0, 1], and the distances at their positions as a map [N, h, w]."""
 
     def errors(self, x_NCHW: Tensor) -> Tensor:
         """Return the errors of images, [N, 1]."""

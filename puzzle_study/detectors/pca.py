@@ -21,7 +21,7 @@ EXPLAINED_VARIANCE = 0.9
 
 
 class PCA(Detector):
-    """The error of an image is its distance to the span of the components that explain 90 % of the variance."""
+    """An image's error is its distance to the span of the components that explain 90 % of the variance."""
 
     name = "pca"
     title = "PCA"
@@ -44,7 +44,7 @@ class PCA(Detector):
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
         """Compute the components."""
         x_ND = to_float(images_NCHW).flatten(1).cpu().numpy()
-        # The deviation of a single image, or of equal ones, has no direction.
+        # A single image, or equal ones, have no deviation and so no direction.
         if len(x_ND) == 1 or (x_ND == x_ND[:1]).all():
             self.mean_D = torch.from_numpy(x_ND[0]).to(self.device)
             return

@@ -1,13 +1,13 @@
-"""What detectors share that learn to tell which of K transformations was applied to an image.
+"""Shared by detectors that learn which of K transformations was applied to an image.
 
 Shape legend: N images, V validation images, K transformations (views), P pairs of image and view, C channels, H and W
 pixels.
 
 The loss L_k of view k is a negative log-likelihood, by default −log softmax of the right answer. Log-likelihoods are
 compared by differences, so eq. 6 cannot divide them by their means. The error of a view is therefore
-1 + (L_k − m_k) / s, with m_k the mean over the validation images and one s for all views. Each column then has the mean
-1 on the validation images, eq. 6 divides by 1, and the aggregation ``avg`` orders images as the detector's own score
-does, which is the mean of L_k over the views. ``min`` and ``max`` stand beside it without another training.
+1 + (L_k − m_k) / s, with m_k the mean over the validation images and one s for all views. Each column then has mean 1
+on the validation images, eq. 6 divides by 1, and the aggregation ``avg`` orders images like the detector's own score,
+the mean of L_k over the views. ``min`` and ``max`` are available without another training.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.detectors.wide_resnet import BASE, DEPTHS, WideResNet, multiply_adds
 
 MOST_WIDEN, MOST_CLASSES = 16, 1000
-# Numbers of the widest feature map for one chunk of views, and how many such maps a block keeps for gradients.
+# Numbers in the widest feature map for one chunk of views, and how many such maps a block keeps for gradients.
 CHUNK_NUMBERS = {"cpu": 5_000_000, "cuda": 400_000_000}
 MAPS_PER_BLOCK = 12
 ROOM = 2
-"""The lowest validation loss is this part of s below the mean, so that errors below it stay above 0 as well."""
+"""The lowest validation loss is this share of s below the mean, so that lower errors are positive too."""
 
 Epochs = Annotated[
     int, Field(ge=0, le=MOST_EPOCHS, json_schema_extra=unit("epochs"), description="Passes over the images.")
@@ -61,7 +61,7 @@ Optimiser = Callable[[Iterable[nn.Parameter], "Train"], torch.optim.Optimizer]
 
 
 class Train(epochs.Train):
-    """The training of the classifier; each detector has the numbers of its paper."""
+    """The training of the classifier; each detector has its paper's numbers."""
 
     epochs: Epochs = 100
     batch_size: BatchSize = 128
@@ -96,7 +96,7 @@ class Score(Section):
 
 
 class PretextSettings(TrainedSettings):
-    """What the settings of these detectors have in common."""
+    """Common settings of these detectors."""
 
     FREE: ClassVar[tuple[str, ...]] = ("score.aggregation",)
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "train.views", "model.widen")
@@ -108,7 +108,7 @@ class PretextSettings(TrainedSettings):
 
     @property
     def reading(self) -> Reading:
-        """The aggregation; errors are read as they are."""
+        """The aggregation; errors are used as they are."""
         return Reading("mse", self.score.aggregation)
 
     @property
@@ -122,7 +122,7 @@ class PretextSettings(TrainedSettings):
         """K."""
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the network."""
+        """Return a trial's costs, from the network's multiply-adds."""
         model, count = self.model, self.transformations
         look = multiply_adds(pixels=images.pixels, channels=images.channels, depth=model.depth, widen=model.widen)
         return Costs(fit=0.0, epoch=3 * self.train.views * look, score=count * look, views=count)
@@ -134,19 +134,19 @@ def adam(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.Optimi
 
 
 class Pretext(Viewed):
-    """A classifier of transformations, which serve as views; a detector adds what these are.
+    """A classifier of transformations, which serve as views; each detector defines them.
 
     Args:
         transformations: K.
-        pieces: parts of a view whose features are put side by side for the answer.
+        pieces: parts of a view whose features are concatenated for the answer.
         depth: of the network.
-        widen: its width.
+        widen: width of the network.
         shape: of the images.
         reading: how error matrices are read.
         precision: arithmetic of the convolutions.
 
     Attributes:
-        optimiser: makes the optimiser of the weights.
+        optimiser: makes the optimiser for the weights.
         drops: shares of the epochs after which the learning rate is multiplied by ``drop``.
     """
 
@@ -171,7 +171,7 @@ class Pretext(Viewed):
     ) -> None:
         super().__init__(shape=shape, reading=reading, precision=precision, views=transformations)
         if depth not in DEPTHS or not 1 <= widen <= MOST_WIDEN or not 1 <= transformations <= MOST_CLASSES:
-            raise ValueError(f"there is no network of depth {depth}, width {widen} and {transformations} answers")
+            raise ValueError(f"no network has depth {depth}, width {widen} and {transformations} answers")
         self.trunk = WideResNet(channels=shape.channels, depth=depth, widen=widen)
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.head = nn.Linear(self.trunk.features * pieces, transformations)
@@ -187,11 +187,11 @@ class Pretext(Viewed):
     @classmethod
     @abstractmethod
     def made(cls, settings: Any, **network: Any) -> Self:
-        """Return a detector with the weights that its training starts from.
+        """Return a detector with its initial weights.
 
         Args:
             settings: of the class :attr:`Settings`.
-            network: ``shape``, ``depth``, ``widen``, ``reading`` and ``precision``, as for the class.
+            network: ``shape``, ``depth``, ``widen``, ``reading`` and ``precision`` of the class.
         """
 
     @abstractmethod
@@ -200,20 +200,20 @@ class Pretext(Viewed):
 
     @abstractmethod
     def features(self, view_PCHW: Tensor) -> Tensor:
-        """Return what the head reads of views, [P, F]."""
+        """Return the head's input for views, [P, F]."""
 
     def losses(self, logit_PK: Tensor, k_P: Tensor) -> Tensor:
         """Return the negative log-likelihood of answers to view k, [P]."""
         return -logit_PK.log_softmax(1).gather(1, k_P[:, None])[:, 0]
 
     def settle(self, images_NCHW: Tensor) -> None:
-        """Learn from the training images what the losses need besides the network; called when that has changed."""
+        """Learn from the training images what the losses need besides the network; called after each change of it."""
 
     # What all share.
 
     @classmethod
     def build(cls, settings: PretextSettings, context: Context) -> Self:
-        """Return a detector with the weights that its training starts from."""
+        """Return a detector with its initial weights."""
         model = settings.model
         with seeded(context.seed):
             detector = cls.made(
@@ -228,7 +228,7 @@ class Pretext(Viewed):
         return detector.to(context.device)
 
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
-        """Train on pairs of image and transformation, each epoch in another order."""
+        """Train on pairs of image and transformation, in a new order each epoch."""
         if self._training is None:
             raise RuntimeError("a detector is fitted once, after build")
         (settings, seed), self._training = self._training, None
@@ -239,7 +239,7 @@ class Pretext(Viewed):
         def step(pair_P1: Tensor) -> Mapping[str, Tensor]:
             pair_P = pair_P1[:, 0]
             drawn_P = torch.randint(count, pair_P.shape, generator=generator, device=self.device)
-            # One of each of so many equal parts of the transformations: all of them, if there are as many parts.
+            # One from each of several equal parts of the transformations, or all if there are as many parts.
             k_P = (pair_P % per_image * count + drawn_P) // per_image
             x_PCHW = to_float(images_NCHW[pair_P // per_image])
             with whole_float32(self.device):
@@ -270,7 +270,7 @@ class Pretext(Viewed):
         self._settle()
 
     def _settle(self) -> None:
-        """Settle if the network has learned since."""
+        """Settle if the network has learned since the last time."""
         images_NCHW, self._unsettled = self._unsettled, None
         if images_NCHW is not None:
             with torch.no_grad():
@@ -288,16 +288,11 @@ class Pretext(Viewed):
         return logit_PK
 
     def compare(self, answer: Tensor, true_PCHW: Tensor, k_P: Tensor) -> Tensor:
-        """Return the errors of answers to view k, [P]; no image takes part."""
+        """Return the errors of answers to view k, [P], without using the images."""
         return self._errors(self.losses(answer, k_P), k_P)
 
     def errors(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
-        """Return the differentiable errors of the views of each image, [N, K].
-
-        Args:
-            x_NCHW: images in [0, 1] on the detector's device.
-            views: which of the K views.
-        """
+        """Return the differentiable errors of some of the K views of each image in [0, 1], [N, K]."""
         return self._errors(self.all_losses(x_NCHW, views), torch.arange(self.views, device=self.device)[views])
 
     def all_losses(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
@@ -306,18 +301,18 @@ class Pretext(Viewed):
         return self.losses_of(self.answer(view_NKCHW.flatten(0, 1)), views)
 
     def losses_of(self, logit_PK: Tensor, views: slice) -> Tensor:
-        """Return the losses of answers to some views of each image, laid out image by image, [N, K]."""
+        """Return the losses of answers to some views of each image, ordered by image, [N, K]."""
         k_K = torch.arange(self.views, device=self.device)[views]
         images = logit_PK.shape[0] // k_K.shape[0]
         return self.losses(logit_PK, k_K.repeat(images)).reshape(images, k_K.shape[0])
 
     def _errors(self, loss: Tensor, k: Tensor) -> Tensor:
-        """Return the errors that losses of view k stand for, in units of s around 1."""
+        """Return the errors for losses of view k, in units of s around 1."""
         return (1 + (loss - self.mean_K[k]) / self.scale).clamp_min(0)
 
     @torch.no_grad()
     def calibrate(self, validation_NCHW: Tensor) -> None:
-        """Measure the mean loss of each view and the unit s on validation images."""
+        """Measure each view's mean loss, and the unit s, on validation images."""
         self._settle()
         self.eval()
         loss_VK = torch.empty(len(validation_NCHW), self.views, device=self.device)
@@ -327,30 +322,30 @@ class Pretext(Viewed):
 
         self.by_chunks(validation_NCHW, work)
         self.mean_K = loss_VK.mean(0)
-        # Guessing costs log K. A network that is sure of every validation image would give a unit of next to nothing.
+        # Guessing costs log K. A network that is sure of every validation image would otherwise give a tiny unit.
         self.scale = (ROOM * (self.mean_K - loss_VK).amax()).clamp_min(math.log(max(2, self.views)))
         self.validation_NK = self._errors(loss_VK, torch.arange(self.views, device=self.device))
 
     def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the error matrix, as many views together as fit the memory."""
+        """Return the error matrix, with as many views at once as fit into memory."""
         return self.by_views(x_NCHW, self.errors)
 
     def by_views(self, x_NCHW: Tensor, work: Callable[[Tensor, slice], Tensor]) -> Tensor:
-        """Return what ``work`` finds for all views, [N, K], as many together as fit the memory."""
+        """Return the results of ``work`` for all views, [N, K], with as many at once as fit into memory."""
         assert self.at_once is not None
         count = self.at_once.count
         return torch.cat([work(x_NCHW, slice(start, start + count)) for start in range(0, self.views, count)], dim=1)
 
     def _widest(self) -> int:
-        """Return the numbers of the widest feature map of a view."""
+        """Return the size of a view's widest feature map."""
         return self.shape.height * self.shape.width * BASE * self.widen
 
     def views_at_once(self) -> int:
-        """Return how many views go through the network together."""
+        """Return how many views go through the network at once."""
         return max(1, CHUNK_NUMBERS[self.device.type] // self._widest())
 
     def differentiable_views_at_once(self) -> int:
-        """Return how many views are in memory together with their gradients."""
+        """Return how many views are in memory at once with their gradients."""
         kept = MAPS_PER_BLOCK * ((self.depth - 4) // 6)
         return max(1, 20 * CHUNK_NUMBERS[self.device.type] // (kept * self._widest()))
 
@@ -359,6 +354,6 @@ class Pretext(Viewed):
         return {"depth": self.depth, "widen": self.widen}
 
     def placed(self, device: torch.device) -> Self:
-        """Move to a device, the convolutions' weights in the layout that is fastest there."""
+        """Move to a device, with the convolutions' weights in the fastest layout there."""
         self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.to(device)

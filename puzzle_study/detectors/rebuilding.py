@@ -1,4 +1,4 @@
-"""Detectors that rebuild an image and look at what has changed.
+"""Detectors that reconstruct an image and measure the difference.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -21,13 +21,13 @@ from puzzle_study.detectors.epochs import seeded, train
 
 
 class Rebuilding(Detector):
-    """A detector whose error is the mean of a map of differences between an image and what its network makes of it.
+    """A detector whose error is the mean of a map of differences between an image and its reconstruction.
 
     Its settings have the sections ``train`` and ``model``; the network follows from the latter and the images.
 
     Attributes:
         Model: the class of the section ``model``.
-        network: takes images and returns them rebuilt, both [N, C, H, W].
+        network: takes images and returns their reconstructions, both [N, C, H, W].
     """
 
     Model: ClassVar[type[Section]]
@@ -42,11 +42,11 @@ class Rebuilding(Detector):
     @classmethod
     @abstractmethod
     def network_for(cls, model: Any, shape: Shape) -> nn.Module:
-        """Return the network, untrained, from the section ``model``."""
+        """Return the untrained network of the section ``model``."""
 
     @classmethod
     def build(cls, settings: Any, context: Context) -> Self:
-        """Return a detector with the weights that its training starts from."""
+        """Return a detector with its initial weights."""
         with seeded(context.seed):
             detector = cls(settings.model, shape=context.shape, reading=settings.reading)
         detector._training = settings, context.seed
@@ -82,7 +82,7 @@ class Rebuilding(Detector):
         )
 
     def losses(self, x_NCHW: Tensor, settings: Any, generator: Generator) -> dict[str, Tensor]:
-        """Return the losses of a batch by name, weighted; by default the mean of the maps."""
+        """Return a batch's weighted losses by name; by default the mean of the maps."""
         return {"loss_rec": self.differences(x_NCHW, self.network(x_NCHW)).mean()}
 
     def differences(self, x_NCHW: Tensor, rebuilt_NCHW: Tensor) -> Tensor:
@@ -116,5 +116,5 @@ class Rebuilding(Detector):
 
     @classmethod
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
-        """Return a detector with the described network, whose sizes the section's ranges bound."""
+        """Return a detector with the described network, within the section's ranges."""
         return cls(cls.Model.model_validate(dict(described)), shape=shape, reading=reading, precision=precision)

@@ -1,4 +1,4 @@
-"""Every detector by name. To add one: a module with a :class:`~puzzle_study.detectors.base.Detector`, and a line here.
+"""Every detector by name. To add one: a module with a :class:`~puzzle_study.detectors.base.Detector` and a line here.
 
 Other packages add theirs by the entry point group ``puzzle_study.detectors``.
 """
@@ -36,3 +36,5 @@ DETECTORS: Registry[type[Detector]] = Registry(
     },
     group="puzzle_study.detectors",
 )
+COMPOSED: Registry[type[Detector]] = Registry("detector", {"ensemble": "puzzle_study.detectors.ensemble:Ensemble"})
+"""Detectors that are made of others: they can be saved and loaded, and no study trains them."""

@@ -1,4 +1,4 @@
-"""RotNet: a network learns by how many quarter turns an image was rotated, and is unsure of anomalies.
+"""RotNet: a network learns by how many quarter turns an image was rotated, and is unsure about anomalies.
 
 Shape legend: as in pretext.py.
 
@@ -6,9 +6,9 @@ The training is that of the authors' code for CIFAR-10: SGD with Nesterov moment
 after 60, 120 and 160 of 200 epochs, the four turns of 128 images in a step. The score is that of Hendrycks et al. 2019,
 the mean of −log softmax of the right turn.
 
-We depart from the code in these points. The network is the WRN-10-4 of GT instead of a Network in Network, so that
-RotNet, Jigsaw and GT differ by their task only. The turns of an image need not be in the same step, which has 512 pairs
-of image and turn. Images that are not square get a black frame, whose place gives the turn away: crop them first.
+Differences from the code: the network is GT's WRN-10-4 instead of a Network in Network, so that RotNet, Jigsaw and GT
+differ only in their task. An image's turns need not be in the same step, which has 512 pairs of image and turn. Images
+that are not square get a black frame, whose place reveals the turn: crop them first.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def nesterov(parameters: Iterable[nn.Parameter], train: Train) -> torch.optim.Op
 
 
 class RotNet(Moved):
-    """The error of a turn is how unsure the network is of it."""
+    """A turn's error is how unsure the network is about it."""
 
     name = "rotnet"
     title = "RotNet"

@@ -1,4 +1,4 @@
-"""From error matrices to anomaly scores (paper, eqs. 5 to 7). Nothing here needs a network.
+"""From error matrices to anomaly scores (paper, eqs. 5 to 7), without a network.
 
 A new aggregation is a function from normalised errors [N, K] to scores [N], and a line in :data:`AGGREGATIONS`.
 """
@@ -22,12 +22,12 @@ AGGREGATIONS: Mapping[str, Aggregation] = {
 }
 """By name: the score of each image from its normalised errors [N, K] (eq. 7)."""
 DENSE = frozenset({"avg"})
-"""Aggregations to which every view matters; under the others most have no gradient."""
+"""Aggregations in which every view matters; in the others most views have no gradient."""
 NORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "l2": torch.sqrt,
     "mse": lambda error_NK: error_NK,
 }
-"""By name: mean squares as they are, or their roots (eq. 5 over the root of the pixel count)."""
+"""By name: mean squares unchanged, or their roots (eq. 5 over the root of the pixel count)."""
 READINGS = tuple(Reading(*pair) for pair in itertools.product(NORMS, AGGREGATIONS))
 
 
@@ -37,17 +37,12 @@ def normed(error_NK: Tensor, error: str) -> Tensor:
 
 
 def normalisation(validation_NK: Tensor, error: str) -> Tensor:
-    """Return the mean error of each view over the validation images, the divisor of eq. 6, shape [K].
-
-    Args:
-        validation_NK: mean square errors of the validation images.
-        error: norm whose mean is taken.
-    """
+    """Return each view's mean error in a norm over the validation images, the divisor of eq. 6, shape [K]."""
     return normed(validation_NK, error).mean(0).clamp_min(torch.finfo(validation_NK.dtype).tiny)
 
 
 def normalised(error_NK: Tensor, validation_NK: Tensor, error: str) -> Tensor:
-    """Return errors in a norm, divided as eq. 6 says, shape [N, K]."""
+    """Return errors in a norm, divided by eq. 6's means, shape [N, K]."""
     return normed(error_NK, error) / normalisation(validation_NK, error)
 
 
@@ -57,7 +52,7 @@ def scores(error_NK: Tensor, validation_NK: Tensor, reading: Reading) -> Tensor:
 
 
 def weights(normalised_NK: Tensor, aggregation: str) -> Tensor:
-    """Return how much each view's normalised error weighs in the score: its derivative, shape [N, K]."""
+    """Return the weight of each view's normalised error in the score: its derivative, shape [N, K]."""
     with torch.enable_grad():
         leaf_NK = normalised_NK.detach().requires_grad_()
         (weight_NK,) = torch.autograd.grad(AGGREGATIONS[aggregation](leaf_NK).sum(), leaf_NK)

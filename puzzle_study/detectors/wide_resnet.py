@@ -1,4 +1,4 @@
-"""Wide residual networks as features (Zagoruyko and Komodakis 2016), in the form that GT's code trains.
+"""Wide residual networks as features (Zagoruyko and Komodakis 2016), as in GT's code.
 
 Shape legend: N images, C channels, H and W pixels, F features.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BASE = 16
-"""Channels of the first convolution; the three groups have 1, 2 and 4 times as many, times the width."""
+"""Channels of the first convolution; the three groups have 1, 2 and 4 times as many, multiplied by the width."""
 DEPTHS = (10, 16, 22, 28)
 
 
@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """Return the sum of the two ways."""
+        """Return the sum of the two paths."""
         y = F.relu(self.norm1(x_NCHW), inplace=True)
         shortcut = x_NCHW if self.shortcut is None else self.shortcut(y)
         y = F.relu(self.norm2(self.convolution1(y)), inplace=True)
@@ -70,7 +70,7 @@ class WideResNet(nn.Module):
 
 
 def multiply_adds(*, pixels: int, channels: int, depth: int, widen: int) -> float:
-    """Return the multiply-adds of the features of an image with so many pixels."""
+    """Return the multiply-adds of the features of an image with this many pixels."""
     count, width = (depth - 4) // 6, BASE * widen
     total = 9.0 * channels * BASE * pixels
     inputs = BASE

@@ -1,1 +1,1 @@
-"""The detector in use: find it, stream image files through it, judge their scores, show where the errors are."""
+"""Using a detector: find it, score image files in chunks, interpret their scores, show where the errors are."""

@@ -1,4 +1,4 @@
-"""Images that come as arrays or tensors: which shapes and pixels are taken, and as what.
+"""Checks images given as arrays or tensors, and converts them.
 
 Shape legend: N images, C channels, H and W pixels, D = C·H·W features of a row.
 """
@@ -22,17 +22,17 @@ Shape = tuple[int, int, int]
 
 
 def is_image_array(images: Any) -> bool:
-    """Whether this is an array or tensor of images, not of rows."""
+    """Whether this is an array or tensor of images instead of rows."""
     return isinstance(images, (np.ndarray, Tensor)) and images.ndim in (3, 4)
 
 
 def with_channels(images: Any) -> Any:
-    """Return [N, H, W] as [N, 1, H, W], and [N, C, H, W] as it is."""
+    """Return [N, H, W] as [N, 1, H, W], and [N, C, H, W] unchanged."""
     return images[:, None] if images.ndim == 3 else images
 
 
 def row_shape(features: int, image_shape: Shape | None) -> Shape:
-    """Return the (C, H, W) of rows of pixels: as given, else a square of one channel.
+    """Return the (C, H, W) of rows of pixels: as given, or a square with one channel.
 
     Raises:
         ValueError: the number of features does not fit.
@@ -59,7 +59,7 @@ def check_shape(shape: Shape) -> None:
     """
     channels, height, width = shape
     if min(height, width) < LEAST_SIDE or channels < 1:
-        last = " ([N, H, W, C] is not read: move the channels to the front)" if width in (1, 3, 4) else ""
+        last = " ([N, H, W, C] is not supported: move the channels to the front)" if width in (1, 3, 4) else ""
         raise ValueError(
             f"images must have at least {LEAST_SIDE}×{LEAST_SIDE} pixels, got shape (C, H, W) = {shape}{last}; "
             f"enlarge them first"
@@ -92,7 +92,7 @@ def _pixels(images_NCHW: Any) -> Tensor:
 
 
 def _from_array(images_NCHW: npt.NDArray[Any]) -> Tensor:
-    """Wrap a batch, or copy it if it is read-only, of which PyTorch would warn."""
+    """Wrap a batch, or copy it if it is read-only, because PyTorch would warn."""
     if images_NCHW.dtype.kind not in "uif":
         raise ValueError(f"{PIXELS}, got {images_NCHW.dtype}")
     batch = np.ascontiguousarray(images_NCHW, dtype=images_NCHW.dtype.newbyteorder("="))

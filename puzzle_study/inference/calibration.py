@@ -1,4 +1,4 @@
-"""What a score means: its place among the validation scores, and the threshold of a false-positive rate."""
+"""Interprets a score: its rank among the validation scores, and the threshold for a false-positive rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from puzzle_study.detectors.base import Detector
 
 FALSE_POSITIVE_RATE = 0.05
-"""The rate that ``score --fpr`` and studies take if nothing else is said."""
+"""The default rate of ``score --fpr`` and studies."""
 CONFIDENCE = 0.95
 Scores = npt.NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def fewest_images(rate: float) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The scores of the V validation images, normal images that the network was not trained on.
+    """The scores of the V validation images, normal images that were not used for training.
 
     Attributes:
         score_V: the scores in ascending order.
@@ -33,7 +33,7 @@ class Calibration:
 
     @staticmethod
     def of(detector: Detector) -> Calibration:
-        """Score a detector's validation errors under its own norm and aggregation."""
+        """Score a detector's validation errors with its own norm and aggregation."""
         score_V = detector.scores(detector.validation_NK).double().cpu().numpy()
         return Calibration(np.sort(score_V))
 
@@ -42,7 +42,7 @@ class Calibration:
 
     @property
     def lowest_rate(self) -> float:
-        """The lowest false-positive rate that so many validation images can hold: 1 / (V + 1)."""
+        """The lowest false-positive rate that this many validation images can guarantee: 1 / (V + 1)."""
         return 1 / (len(self) + 1)
 
     def threshold(self, rate: float) -> float:
@@ -51,11 +51,11 @@ class Calibration:
         It is the ⌈(V + 1)(1 - rate)⌉-th lowest validation score (split conformal prediction): a new normal image, drawn
         like the validation images, scores above it with a probability of at most ``rate``, on average over
         validation sets. The plain quantile would promise too much: for V = 20 and a rate of 5 % one validation image
-        lies above it, but a new image in 2 of 21 cases.
+        is above it, but a new image is in 2 of 21 cases.
 
         Args:
-            rate: false-positive rate in [0, 1). Below :attr:`lowest_rate` no score holds it and the highest validation
-                score is returned.
+            rate: false-positive rate in [0, 1). Below :attr:`lowest_rate` no score guarantees it, and the highest
+                validation score is returned.
         """
         _, rank = self.ranks(rate)
         return float(self.score_V[rank - 1])
@@ -85,21 +85,15 @@ class Calibration:
         return float(beta.ppf(confidence, *self.ranks(rate)))
 
     def percentile(self, score_N: Scores) -> Scores:
-        """Return how many per cent of the validation scores are at most each score, in [0, 100]."""
+        """Return the percentage of validation scores that are at most each score, in [0, 100]."""
         below_N = np.searchsorted(self.score_V, score_N, side="right")
         return np.asarray(100 * below_N / len(self), dtype=np.float64)
 
 
 def flagged_shares(validation_V: Scores, test_N: Scores, labels_N: npt.NDArray[np.bool_]) -> dict[str, float | None]:
-    """Return the shares of normal and of anomalous test images above the threshold for a false-positive rate of 5 %.
+    """Return the shares of normal and anomalous test images above the threshold for a false-positive rate of 5 %.
 
-    The first is the rate of false alarms, the second that of anomalies that are found; None if there are no such
-    images.
-
-    Args:
-        validation_V: scores of the validation images, which give the threshold.
-        test_N: scores of the test images.
-        labels_N: True for anomalies.
+    The validation scores give the threshold; labels_N is True for anomalies. A share without images is None.
     """
     flagged_N = test_N > Calibration(np.sort(validation_V)).threshold(FALSE_POSITIVE_RATE)
     sides = {"flagged_normal": flagged_N[~labels_N], "flagged_anomalous": flagged_N[labels_N]}

@@ -1,4 +1,4 @@
-"""Detectors in the manner of scikit-learn's outlier detectors, on arrays and tensors of images."""
+"""Detectors as scikit-learn outlier detectors, on arrays and tensors of images."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ Floats = npt.NDArray[np.float64]
 KEPT = ("settings", "seed", "task", "appearance", "recalibrated")
 """What a detector that was loaded records again if it is saved."""
 OWN_IMAGES = "folder"
-"""The data set whose defaults an estimator starts from: the user's own images."""
+"""The data set whose defaults an estimator uses: the user's own images."""
 
 
 class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
-    """One-class novelty detector: it is fitted on normal images and finds others.
+    """One-class novelty detector, which is fitted on normal images and finds others.
 
-    X is an array or tensor of images [N, C, H, W] or [N, H, W], or of rows [N, C·H·W]; of uint8, or of floats in
-    [0, 1]; of at least 16×16 pixels. All images of ``fit`` are normal: some fit the detector, the others
+    X is an array or tensor of images [N, C, H, W] or [N, H, W], or of rows [N, C·H·W], with uint8 or floats in
+    [0, 1] and at least 16×16 pixels. All images of ``fit`` are normal: some fit the detector, the others
     (``validation_fraction``) set the scale of the scores and the threshold.
 
     ``contamination``, and settings that need no training, such as ``score.aggregation``, can be set after ``fit`` and
-    count at once.
+    take effect at once.
 
     Args:
         settings: the detector's settings as in a study file, nested or by dotted name, such as
-            ``{"train.epochs": 10}``; what is left out has the defaults for the user's own images.
-        validation_fraction: share of the images that is kept for validation, in (0, 1).
+            ``{"train.epochs": 10}``; the others have the defaults for the user's own images.
+        validation_fraction: share of the images kept for validation, in (0, 1).
         contamination: share of new normal images that ``predict`` may flag, in (0, 0.5]; the validation scores give
             the threshold, so it is not a share of the training images.
-        image_shape: (C, H, W) of rows; None: squares of one channel.
+        image_shape: (C, H, W) of rows; None: squares with one channel.
         device: ``auto``, ``cpu`` or ``cuda``.
         random_state: seed of the split, the weights, the order of images and the noise.
         verbose: show a progress bar on standard error.
@@ -64,7 +64,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector_: the fitted :class:`~puzzle_study.detectors.base.Detector`.
         image_shape_: (C, H, W) of the images.
         n_features_in_: C·H·W.
-        loss_curve_: first loss of each epoch; empty for a detector that was loaded or is fitted at once.
+        loss_curve_: first loss of each epoch; empty for a loaded detector or one that is fitted at once.
     """
 
     name: ClassVar[str]
@@ -97,8 +97,8 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             y: ignored.
 
         Raises:
-            ValueError: the images or a parameter are not right.
-            UserError: settings that do not go together, such as a grid and its permutations.
+            ValueError: the images or a parameter are invalid.
+            UserError: settings that cannot be combined, such as a grid and its permutations.
             TrainingDiverged: a loss was not finite.
         """
         images = self._images(X, reset=True)
@@ -136,8 +136,8 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """Return minus the anomaly score of each image, float64 [N]; higher is more normal, -1 is typical.
 
         Raises:
-            NotFittedError: there is nothing fitted yet.
-            ValueError: the images are not of the shape or kind of those of ``fit``.
+            NotFittedError: the estimator is not fitted.
+            ValueError: the images differ in shape or kind from those of ``fit``.
         """
         detector = self._detector()
         parts = [detector.error_matrix(part) for part in arrays.batches(self._images(X, reset=False))]
@@ -153,7 +153,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def offset_(self) -> float:
-        """Minus the threshold that ``contamination`` gives (:meth:`Calibration.threshold`)."""
+        """Minus the threshold for ``contamination`` (:meth:`Calibration.threshold`)."""
         detector = self._detector()
         _check_contamination(self.contamination)
         return -Calibration.of(detector).threshold(self.contamination)
@@ -179,12 +179,12 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write the detector into a folder that :func:`load` and ``python -m puzzle_study.score`` read.
+        """Write the detector into a folder for :func:`load` and ``python -m puzzle_study.score``.
 
-        Only its own two files are replaced; each is written whole or not at all.
+        Only its own two files are replaced, each atomically.
 
         Raises:
-            NotFittedError: there is nothing fitted yet.
+            NotFittedError: the estimator is not fitted.
             UserError: the folder cannot be written.
         """
         detector, folder = self._detector(), Path(folder)
@@ -208,7 +208,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def resolved(self, *, channels: int) -> config.Settings:
-        """Return the configuration of the parameters, defaults filled in.
+        """Return the configuration of the parameters, with defaults filled in.
 
         Args:
             channels: of the images.
@@ -230,13 +230,13 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             "validation_fraction": _plain(self.validation_fraction),
         }
         try:
-            # The defaults hold sections of a study besides, which an estimator has not.
+            # The defaults also contain sections of a study, which an estimator does not have.
             own = kind.model_validate(forms.own_part(kind, merged))
             data = config.Data.model_validate(images)
         except ValidationError as error:
             first = error.errors()[0]
             loc = ".".join(map(str, first["loc"]))
-            # pydantic's place ends in the members of a union.
+            # pydantic's location ends with members of a union.
             place = next((name for name in known if f"{loc}.".startswith(f"{name}.")), loc)
             if first["type"] == "value_error":
                 raise ValueError(f"{place}: {first['ctx']['error']}") from error
@@ -245,7 +245,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return config.Settings(detector=self.name, data=data, own=own)
 
     def _detector(self) -> Detector:
-        """Return the fitted detector with the present reading."""
+        """Return the fitted detector with the current reading."""
         check_is_fitted(self)
         detector: Detector = self.detector_
         return detector.read_by(self.resolved(channels=self.image_shape_[0]).own.reading)
@@ -259,7 +259,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._description = description
 
     def _images(self, X: Any, *, reset: bool) -> Any:
-        """Return X as an array or tensor [N, C, H, W], its pixels not looked at yet."""
+        """Return X as an array or tensor [N, C, H, W], without checking its pixels."""
         if arrays.is_image_array(X):
             images = arrays.with_channels(X)
             if not len(images):
@@ -292,10 +292,10 @@ class PuzzleAE(DetectorEstimator):
 
 @cache
 def estimator(name: str) -> type[DetectorEstimator]:
-    """Return the estimator of a detector, by its registry name.
+    """Return the estimator of a detector by its registry name.
 
     Raises:
-        UserError: there is no such detector.
+        UserError: the detector does not exist.
     """
     kind = DETECTORS[name]
     if name == PuzzleAE.name:
@@ -305,7 +305,7 @@ def estimator(name: str) -> type[DetectorEstimator]:
 
 
 def _reduced(self: DetectorEstimator) -> tuple[Any, ...]:
-    """Say how pickle restores an estimator whose class is made by :func:`estimator`."""
+    """Tell pickle how to restore an estimator whose class comes from :func:`estimator`."""
     return _blank, (self.name,), self.__getstate__()
 
 
@@ -314,28 +314,28 @@ def _blank(name: str) -> DetectorEstimator:
 
 
 class _Watched(Run):
-    """A training that moves a bar and keeps its losses."""
+    """A training that shows a progress bar and keeps its losses."""
 
     def __init__(self, bar: Bar) -> None:
         self.bar, self.losses = bar, list[float]()
 
     def epoch(self, row: dict[str, float], state: object, *, last: bool) -> None:
-        """Take in an epoch."""
+        """Record an epoch."""
         self.losses.append(next(value for name, value in row.items() if name.startswith("loss")))
         self.bar.step()
 
 
 def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
-    """Load a finished detector: a folder like results/NAME/best/CLASS, or one that ``save`` wrote.
+    """Load a finished detector from a folder like results/NAME/best/CLASS, or from one that ``save`` wrote.
 
-    Weights are read as data, never as code.
+    Weights are read only as data.
 
     Args:
-        folder: the detector's folder, or one that holds no more than one detector.
+        folder: the detector's folder, or one with a single detector in it.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: there is no detector, or it is damaged.
+        UserError: the folder has no detector, or it is damaged.
     """
     place = find_detector(Path(folder))
     detector = load_detector(place, device=chosen_device(device))
@@ -368,7 +368,7 @@ def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
 
 
 def _plain(value: Any) -> Any:
-    """Return Python's number for NumPy's: a grid search hands out the latter, strict settings want the former."""
+    """Return a NumPy number as Python's: a grid search gives the former, strict settings need the latter."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -1,4 +1,4 @@
-"""A detector as an ONNX model: images in, anomaly scores out, for any runtime that reads ONNX.
+"""A detector as an ONNX model, from images to anomaly scores, for any runtime that reads ONNX.
 
 Shape legend: N images, C channels, H and W pixels.
 """
@@ -23,24 +23,24 @@ from puzzle_study.inference.calibration import Calibration
 from puzzle_study.io import replacing
 
 OPSET, IR_VERSION = 18, 8
-"""Old enough for every runtime since the end of 2022, and the oldest that PyTorch writes without converting."""
+"""Supported by every runtime since the end of 2022, and the oldest that PyTorch writes without converting."""
 
 
 def write_onnx(detector: Detector, path: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None) -> None:
     """Write a detector as an ONNX model with input ``image`` and output ``score``.
 
     ``image``: float32 [N, C, H, W] in [0, 1], the batch N free; ``score``: float32 [N], 1 is a typical normal image.
-    The model computes in float32 whatever the detector was calibrated in, and holds all N × K views in memory at
-    once. Its metadata say what the score is and give a threshold.
+    The model computes in float32, whatever the detector was calibrated in, and keeps all N × K views in memory at
+    once. Its metadata describe the score and give a threshold.
 
     Args:
         detector: a calibrated detector.
-        path: the file, written whole or not at all.
+        path: the file, written atomically.
         rate: false-positive rate of the threshold in the metadata, see :meth:`Calibration.threshold`.
-        task: what else the metadata name, such as data set and normal class.
+        task: further metadata, such as data set and normal class.
 
     Raises:
-        UserError: the package onnx or onnxscript is missing, the detector has a step that ONNX lacks, or the file
+        UserError: the package onnx or onnxscript is missing, ONNX lacks one of the detector's steps, or the file
             cannot be written.
     """
     try:
@@ -69,7 +69,7 @@ def write_onnx(detector: Detector, path: Path, *, rate: float = 0.05, task: Mapp
             onnx.save(model, temporary)
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            f"{detector.title} cannot be exported: it has a step that ONNX lacks ({first_line(error)}); score with "
+            f"{detector.title} cannot be exported: ONNX lacks one of its steps ({first_line(error)}); score with "
             f"puzzle_study, or export another detector"
         ) from error
     except OSError as error:
@@ -83,7 +83,7 @@ def _exported(detector: Detector) -> Any:
     shape = detector.shape
     image_NCHW = torch.zeros(2, shape.channels, shape.height, shape.width, device=detector.device)
     with torch.no_grad():
-        # Tables that are made at the first use are constants of the model then; made in tracing, they would be nodes.
+        # Tables created at first use become constants of the model; during tracing they would become nodes.
         module(image_NCHW)
     with _silence():
         program = torch.onnx.export(
@@ -102,14 +102,14 @@ def _exported(detector: Detector) -> Any:
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "puzzle_study", __version__
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        # PyTorch notes for each node which line in which folder of this machine it comes from.
+        # PyTorch notes each node's source line and folder on this machine.
         del part.metadata_props[:]
     return model
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Silence the exporter's warnings, such as that torchvision is missing, which nothing here needs."""
+    """Silence the exporter's irrelevant warnings, such as that torchvision is missing."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

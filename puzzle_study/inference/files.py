@@ -1,12 +1,12 @@
-"""Scores of image files as a CSV table, row by row, with overlays beside it."""
+"""Scores of image files as a table, row by row, with optional overlays."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +23,19 @@ from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
 from puzzle_study.inference.drift import Appearance, Change, Watch
 from puzzle_study.inference.progress import Bar
+from puzzle_study.inference.rows import Rows
 from puzzle_study.io import replacing
-
-COLUMNS = ("path", "score", "percentile", "flagged", "error")
 
 
 @dataclass
 class Outcome:
-    """How many images were scored, flagged, could not be read, and differ in size from those of the training.
+    """How many images were scored, were flagged, were unreadable, and differ in size from the training images.
 
-    ``changes`` tell in what the images as a whole differ from the validation images.
+    ``seconds`` is the time for scoring, without waiting for images to arrive. ``changes`` tell how the images as a
+    whole differ from the validation images.
     """
 
+    seconds: float = 0.0
     scored: int = 0
     flagged: int = 0
     unreadable: int = 0
@@ -49,8 +50,8 @@ class FileScorer:
         detector: a calibrated detector.
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
-        sizes: of the original training images, to which others are compared; None: unknown.
-        appearance: of the validation images, to which others are compared; None: unknown.
+        sizes: of the original training images, for comparison; None: unknown.
+        appearance: of the validation images, for comparison; None: unknown.
     """
 
     def __init__(
@@ -66,20 +67,22 @@ class FileScorer:
         self.calibration = Calibration.of(detector)
         self.threshold = self.calibration.threshold(rate)
 
-    def write(self, paths: Sequence[Path], table: TextIO, bar: Bar) -> Outcome:
+    def write(self, batches: Iterable[Sequence[Path]], rows: Rows, bar: Bar, *, shared: Path | None = None) -> Outcome:
         """Write a row for every file, in order, as soon as it is scored.
 
-        A file that cannot be read has no score but a sentence in ``error``, which is also said on standard error.
+        An unreadable file has no score but a sentence in ``error``, which is also printed on standard error.
+
+        Args:
+            batches: the files; each batch is requested when the one before is scored.
+            rows: receives the rows.
+            bar: counts them.
+            shared: the common folder of all files if there are several batches, see :func:`overlay.targets`.
 
         Raises:
-            UserError: the detector reads no image files, or an overlay cannot be written.
+            UserError: the detector cannot read image files, or an overlay cannot be written.
         """
-        sizing = streaming.sizing(self.detector)
-        pictures = overlay.targets(paths, self.overlays) if self.overlays else {}
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(COLUMNS)
         outcome, watch = Outcome(), Watch(self.calibration, self.appearance)
-        for chunk in streaming.chunks(paths, sizing):
+        for chunk, pictures in self._chunks(batches, shared, outcome):
             images_NCHW = chunk.images_NCHW.to(self.detector.device)
             if self.overlays is None:
                 error_NK = self.detector.error_matrix(images_NCHW)
@@ -93,11 +96,11 @@ class FileScorer:
             for path, error in zip(chunk.paths, chunk.errors, strict=True):
                 if error:
                     bar.say(f"not scored: {error}")
-                    writer.writerow((path, "", "", "", error))
+                    rows.unreadable(path, error)
                 else:
                     score, percentile, flagged = next(judged)
-                    writer.writerow((path, f"{score:.6g}", f"{percentile:.1f}", str(flagged).lower(), ""))
-            table.flush()
+                    rows.scored(path, float(score), float(percentile), bool(flagged))
+            rows.table.flush()
             bar.step(len(chunk.paths))
             outcome.scored += len(score_N)
             outcome.flagged += int(flagged_N.sum())
@@ -105,6 +108,18 @@ class FileScorer:
             outcome.unreadable += len(chunk.paths) - len(score_N)
         outcome.changes = watch.changes(self.rate)
         return outcome
+
+    def _chunks(
+        self, batches: Iterable[Sequence[Path]], shared: Path | None, outcome: Outcome
+    ) -> Iterator[tuple[streaming.Chunk, dict[Path, Path]]]:
+        """Yield decoded files with where their overlays go, and count the time until the next batch is asked for."""
+        sizing = streaming.sizing(self.detector)
+        for paths in batches:
+            began = time.perf_counter()
+            pictures = overlay.targets(paths, self.overlays, shared=shared) if self.overlays else {}
+            for chunk in streaming.chunks(paths, sizing):
+                yield chunk, pictures
+            outcome.seconds += time.perf_counter() - began
 
     def _is_far(self, path: Path) -> bool:
         if self.sizes is None:
@@ -118,14 +133,14 @@ class FileScorer:
         def draw(path: Path, map_HW: overlay.Map) -> None:
             overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
 
-        # Pillow lets go of the interpreter while it scales and compresses.
+        # Pillow releases the interpreter's lock while it scales and compresses.
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(draw, paths, maps_NHW.cpu().numpy()))
 
 
 @contextlib.contextmanager
-def table_file(output: Path | None) -> Iterator[TextIO]:
-    """Give standard output, or a file that is written whole or not at all, as UTF-8.
+def table_file(output: Path | None, *, growing: bool = False) -> Iterator[TextIO]:
+    """Give standard output, or a file that is written atomically or, if ``growing``, row by row, as UTF-8.
 
     File names that are not valid text keep their bytes.
 
@@ -142,8 +157,8 @@ def table_file(output: Path | None) -> Iterator[TextIO]:
         return
     try:
         with (
-            replacing(output) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+            contextlib.nullcontext(output) if growing else replacing(output) as place,
+            place.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             yield file
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From the words of a command line to a detector's folder and the image files."""
+"""Finds a detector's folder and image files from the words of a command line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_detector(folder: Path) -> Path:
     """Return the detector's folder: the folder itself, or the only detector in it or in its ``best``.
 
     Raises:
-        UserError: there is no detector, more than one to choose from, or a folder that may not be read.
+        UserError: there is no detector, there are several, or a folder cannot be read.
     """
     for place in (folder, folder / BEST):
         found = detectors_in(place)
@@ -32,15 +32,15 @@ def find_detector(folder: Path) -> Path:
 
 
 def detectors_in(folder: Path) -> list[Path]:
-    """Return the folder itself if it is a detector's, else the detectors right below it, in order.
+    """Return the folder itself if it is a detector's, otherwise the detectors directly below it, in order.
 
     Raises:
-        UserError: a folder that may hold one may not be read.
+        UserError: a folder that may contain a detector cannot be read.
     """
     if _is_detector(folder):
         return [folder]
     with reading(folder):
-        # Path.glob would pass over what may not be read.
+        # Path.glob would skip unreadable folders.
         below = sorted(folder.iterdir()) if folder.is_dir() else []
     return [place for place in below if _is_detector(place)]
 
@@ -51,20 +51,20 @@ def _is_detector(folder: Path) -> bool:
 
 
 def find_images(words: Sequence[str]) -> list[Path]:
-    """Return the image files that files, folders (all that is below them) and glob patterns name, each once.
+    """Return the image files for files, folders (with everything below them) and glob patterns, each once.
 
-    A file that is named is taken whatever its suffix; folders and patterns give what has an image's suffix. A folder
-    that may not be read stands for the images in it, so that who reads the files says so.
+    A named file is taken whatever its suffix; folders and patterns give files with an image suffix. An unreadable
+    folder is returned in place of its images, so that the reader of the files reports it.
 
     Raises:
-        UserError: a word leads to no image, or to a folder that may not be read.
+        UserError: a word leads to no image, or to an unreadable folder.
     """
     found: dict[Path, None] = {}
     for word in words:
         path = Path(word)
         with reading(path):
             if path.is_dir():
-                images = list(_below(path))
+                images = list(images_below(path))
                 missing = f"{word} holds no image; PNG, JPEG, TIFF and their like are read"
             elif path.exists() or not glob.has_magic(word):
                 images = [path] if path.exists() else []
@@ -78,8 +78,8 @@ def find_images(words: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Yield the images below a folder in order; hidden folders and links to folders are left out."""
+def images_below(folder: Path) -> Iterator[Path]:
+    """Yield the images below a folder in order, without hidden folders and links to folders."""
     closed: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=closed.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -88,12 +88,12 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _matching(pattern: str) -> Iterator[Path]:
-    """Yield the images that match a pattern, in order, and the folders that could not be searched for more."""
-    # Path.glob takes no absolute patterns.
+    """Yield the images that match a pattern, in order, and the folders that could not be searched."""
+    # Path.glob does not take absolute patterns.
     for match in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
         if is_image_name(path := Path(match)) and path.is_file():
             yield path
-    # glob passes over such folders without a word.
+    # glob skips these folders silently.
     closed: list[OSError] = []
     for folder in glob.glob(os.path.join(os.path.dirname(pattern), ""), recursive=True):  # noqa: PTH118, PTH120, PTH207
         next(os.walk(folder, onerror=closed.append), None)

@@ -27,23 +27,28 @@ YELLOW, RED = np.array([255.0, 220.0, 0.0]), np.array([220.0, 0.0, 0.0])
 Map = npt.NDArray[np.float32]
 
 
-def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """Return the PNG file of each image's overlay: its path below what all images share, below ``folder``.
+def targets(paths: Sequence[Path], folder: Path, *, shared: Path | None = None) -> dict[Path, Path]:
+    """Return the PNG file of each image's overlay: below ``folder``, with the image's path below their common folder.
+
+    Args:
+        paths: the images.
+        folder: for the overlays.
+        shared: the common folder of all images, including later ones; None: ``paths`` are all images.
 
     Raises:
-        UserError: an image lies in ``folder`` itself: overlays would replace it or be scored the next time.
+        UserError: an image is in ``folder`` itself: an overlay would replace it or be scored the next time.
     """
-    # With `..` left in a path, its overlay would leave the folder.
+    # A path with `..` would put its overlay outside the folder.
     absolute = {path: Path(os.path.normpath(path.absolute())) for path in paths}
     for path in paths:
         if folder.resolve() in path.resolve().parents:
             raise UserError(f"--overlay {folder} holds an image to be scored ({path}); choose another folder")
-    shared = os.path.commonpath([place.parent for place in absolute.values()])
-    below = {path: place.relative_to(shared) for path, place in absolute.items()}
+    top = shared or Path(os.path.commonpath([place.parent for place in absolute.values()]))
+    below = {path: place.relative_to(os.path.normpath(top.absolute())) for path, place in absolute.items()}
     named = Counter(place.with_suffix("") for place in below.values())
-    # If only the suffix tells two images apart, it stays: a.jpg.png beside a.bmp.png.
+    # If images differ only in their suffix, it is kept: a.jpg.png beside a.bmp.png, which may come later.
     return {
-        path: folder / (f"{place}.png" if named[place.with_suffix("")] > 1 else place.with_suffix(".png"))
+        path: folder / (f"{place}.png" if shared or named[place.with_suffix("")] > 1 else place.with_suffix(".png"))
         for path, place in below.items()
     }
 
@@ -51,7 +56,7 @@ def targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
 def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: bool) -> None:
     """Write an image with its error map over it as PNG, a square of 512 pixels or the map's own size if larger.
 
-    A pixel stays as it is if its error is at most that of an image at the threshold; otherwise it turns yellow, and
+    A pixel is unchanged if its error is at most that of an image at the threshold. Otherwise it turns yellow, and
     red at four times this error. The scale is the same for all images of a detector.
 
     Args:
@@ -59,10 +64,10 @@ def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: b
         target: the PNG file.
         map_HW: see :meth:`puzzle_study.detectors.base.Detector.maps`.
         threshold: the score above which an image is flagged.
-        squares: whether the map holds squares of errors (norm ``mse``).
+        squares: whether the map has squared errors (norm ``mse``).
 
     Raises:
-        UserError: the image cannot be read, or the file not be written.
+        UserError: the image cannot be read, or the file cannot be written.
     """
     side = max(SIDE, *map_HW.shape)
     picture = decode(path, Sizing(size=side, channels=3)).transpose(1, 2, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A progress bar on standard error if that is a terminal, plain lines otherwise."""
+"""A progress bar on standard error if it is a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Bar(Progress):
-    """A context manager that shows how much is done; lines said meanwhile do not tear the bar.
+    """A context manager that shows progress; printed lines do not break the bar.
 
     Args:
-        what: what is going on, such as ``scoring``.
-        total: how many steps there are.
-        shown: whether the bar is wanted at all.
+        what: the activity, such as ``scoring``.
+        total: number of steps.
+        shown: whether to show the bar.
     """
 
     def __init__(self, what: str, total: int, *, shown: bool = True) -> None:
         console = Console(stderr=True)
-        # Rich would otherwise take standard output for its own, even if that is a file.
+        # Rich would otherwise redirect standard output, even if it is a file.
         super().__init__(
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
             console=console,
@@ -34,7 +34,7 @@ class Bar(Progress):
         self.advance(self._only, count)
 
     def say(self, line: str) -> None:
-        """Print a line to standard error, above the bar."""
+        """Print a line on standard error, above the bar."""
         if self.disable:
             click.echo(line, err=True)
         else:

@@ -1,4 +1,4 @@
-"""Image files through a detector, chunk by chunk: memory does not grow with their number.
+"""Runs image files through a detector in chunks, so that memory does not grow with their number.
 
 Shape legend: N images of a chunk, C channels, H = W pixels.
 """
@@ -25,12 +25,12 @@ MOST_IMAGES = 512
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """Some files in the order in which they were given.
+    """Some files in their given order.
 
     Attributes:
         paths: the files.
-        errors: for each file an empty string, or the sentence that says why it could not be read.
-        images_NCHW: uint8, those that could be read.
+        errors: for each file an empty string, or the reason why it is unreadable.
+        images_NCHW: uint8, the readable ones.
     """
 
     paths: tuple[Path, ...]
@@ -44,10 +44,10 @@ class Chunk:
 
 
 def sizing(detector: Detector) -> Sizing:
-    """Return how files are decoded for a detector: as the reader of its training set decoded them.
+    """Return how files are decoded for a detector: like its training set.
 
     Raises:
-        UserError: the detector was fitted on arrays of a shape that no image file has.
+        UserError: the detector was fitted on arrays with a shape that no image file has.
     """
     shape = detector.shape
     if shape.height != shape.width or shape.channels not in (1, 3):
@@ -59,7 +59,7 @@ def sizing(detector: Detector) -> Sizing:
 
 
 def chunks(paths: Sequence[Path], how: Sizing) -> Iterator[Chunk]:
-    """Decode files in order; the next chunk is decoded while the present one is in use."""
+    """Decode files in order, and decode the next chunk while the current one is used."""
     size = min(MOST_IMAGES, max(1, CHUNK_BYTES // (how.channels * how.size**2)))
     parts = [tuple(paths[start : start + size]) for start in range(0, len(paths), size)]
     with ThreadPoolExecutor(max_workers=1) as ahead:

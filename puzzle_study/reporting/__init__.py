@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
-__all__ = ["build_report", "chosen_results", "load_study"]
+__all__ = ["build_report", "chosen_results", "load_study", "write_model_cards"]
 
 VARIABLE = "PUZZLE_STUDY_RESULTS"
 
@@ -28,13 +28,13 @@ def build_report(
     output: Path | None = None,
     environment: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the report of a study and return the path of its ``index.html``.
+    """Write a study's report and return the path of its ``index.html``.
 
     Args:
-        results: the study that is reported.
-        others: further studies that are compared with it.
+        results: the study.
+        others: further studies to compare with it.
         output: folder of the report; None: ``report`` in the study's own folder.
-        environment: what ``environment.json`` will say once the report is drawn; None: what it says.
+        environment: future content of ``environment.json``; None: its present content.
 
     Raises:
         UserError: a study has no tables yet, or one of its files is damaged.
@@ -44,8 +44,15 @@ def build_report(
     return build.build(results, others=others, output=output or results.report, environment=environment)
 
 
+def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
+    """Write MODEL_CARD.md beside each of the winner's detectors; see :mod:`puzzle_study.reporting.model_card`."""
+    from puzzle_study.reporting import model_card
+
+    model_card.write_model_cards(results, environment)
+
+
 def load_study(folder: Path) -> StudyData:
-    """Read a finished study: its tables, and what reports and notebooks ask of them.
+    """Read a finished study: its tables, and values for reports and notebooks.
 
     Args:
         folder: ``results/<name>``.
@@ -60,14 +67,10 @@ def load_study(folder: Path) -> StudyData:
 
 
 def chosen_results(default: str = "digits") -> Path:
-    """Return the folder that a notebook reads: PUZZLE_STUDY_RESULTS, else ``results/<default>`` here or one level up.
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    """Return the folder that a notebook reads: PUZZLE_STUDY_RESULTS, or ``results/<default>`` here or one level up."""
     named = os.environ.get(VARIABLE)
     tried = [Path(named)] if named else [Path("results") / default, Path("..") / "results" / default]
     for folder in tried:
         if folder.is_dir():
             return folder
-    raise UserError(f"{tried[0]} is not there; run python -m puzzle_study.tune STUDY.yaml first, or set {VARIABLE}")
+    raise UserError(f"{tried[0]} is missing; run python -m puzzle_study.tune STUDY.yaml first, or set {VARIABLE}")

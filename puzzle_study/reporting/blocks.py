@@ -1,4 +1,4 @@
-"""What a report is made of: sections of paragraphs, tables and figures, still without HTML."""
+"""The parts of a report before HTML: sections with paragraphs, tables and figures."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with the sentence that says what its numbers and intervals are.
+    """A table with a note on its numbers and intervals.
 
-    ``collapsed`` tables are folded in the HTML page until they are asked for.
+    ``collapsed`` tables are closed in the HTML page until the reader opens them.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure: ``png`` and ``svg`` are its content, ``alt`` says in words what is to be seen."""
+    """A drawn figure: ``png`` and ``svg`` are its content, ``alt`` describes it in words."""
 
     name: str
     png: bytes
@@ -58,7 +58,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Listing:
-    """Text that is shown as it is, folded until asked for."""
+    """Literal text, closed until the reader opens it."""
 
     title: str
     code: str
@@ -80,7 +80,7 @@ class Section:
 
 
 def section(anchor: str, title: str) -> Callable[[Callable[[Reported], Blocks]], Callable[[Reported], Section]]:
-    """Make a section of a function that yields its blocks; what is None is left out."""
+    """Make a section from a function that yields its blocks; None is left out."""
 
     def of_blocks(blocks: Callable[[Reported], Blocks]) -> Callable[[Reported], Section]:
         @wraps(blocks)
@@ -93,12 +93,12 @@ def section(anchor: str, title: str) -> Callable[[Callable[[Reported], Blocks]],
 
 
 def absent(text: str) -> Paragraph:
-    """Return the sentence that says what a study did not do."""
+    """Return the sentence on what a study did not do."""
     return Paragraph(text, kind="absent")
 
 
 def finding(text: str) -> Paragraph:
-    """Return what a reader in a hurry must see."""
+    """Return an important finding."""
     return Paragraph(text, kind="finding")
 
 
@@ -108,6 +108,6 @@ def words(key: str, title: str) -> Column:
 
 
 def table(name: str, title: str, rows: Sequence[Row], note: str, *, collapsed: bool = False) -> Table:
-    """Return a table of rows that all have the same columns, in the order of the first row."""
+    """Return a table of rows with the columns of the first row."""
     columns = tuple(rows[0]) if rows else ()
     return Table(name, title, columns, tuple(tuple(row[one] for one in columns) for row in rows), note, collapsed)

@@ -1,4 +1,4 @@
-"""From the files of a study to ``report/index.html``, its figures and its tables."""
+"""Builds ``report/index.html``, its figures and its tables from the files of a study."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def build(
 def _remove_previous(output: Path) -> None:
     """Remove the files that an earlier report in this folder links to, and nothing else.
 
-    What it drew and this one does not would stay and contradict the page; a folder given by hand may hold more.
+    Old files would contradict the new page; a folder given by the user may contain other files.
     """
     page_before = output / "index.html"
     try:
@@ -57,7 +57,7 @@ def _remove_previous(output: Path) -> None:
 def _sections(data: StudyData, others: Sequence[StudyData]) -> list[Section]:
     sections = [build_section(data) for build_section in SECTIONS]
     if others:
-        # What was asked for by naming several folders stands right below the summary.
+        # The comparison was requested, so it comes directly below the summary.
         sections.insert(1, comparison.build([data, *others]))
     return [section for section in sections if section.blocks]
 

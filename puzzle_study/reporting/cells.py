@@ -1,4 +1,4 @@
-"""Entries of tables, and how numbers are written in them and in sentences."""
+"""Entries of tables, and formatting of numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table: what is read, what is sorted by, and the interval around it."""
+    """One entry of a table: its text, its sorting key, and its interval."""
 
     text: str
     value: float | str | bool | None = None
@@ -41,7 +41,7 @@ def count(value: float | None) -> Cell:
 
 
 def number(value: float | None, digits: int = 3) -> Cell:
-    """Return a cell with a number of so many significant digits."""
+    """Return a cell with a number rounded to this many significant digits."""
     if value is None or math.isnan(value):
         return Cell(NOTHING)
     return Cell(significant(value, digits), float(value))
@@ -55,7 +55,7 @@ def percent(value: float | None, *, digits: int = 1) -> Cell:
 def estimated(
     found: Estimate | None, otherwise: str = "", *, digits: int = 1, signed: bool = False, strong: bool = False
 ) -> Cell:
-    """Return a cell with a share in percent and its interval in brackets, or with what to say if there is none."""
+    """Return a cell with a share in percent and its interval in brackets, or with a text if there is none."""
     if found is None or math.isnan(found.value):
         return Cell(otherwise or NOTHING)
     text = share(found.value, digits=digits, signed=signed)
@@ -92,7 +92,7 @@ def share(value: float, *, digits: int = 1, signed: bool = False) -> str:
 
 
 def bracketed(found: Estimate, *, digits: int = 1, signed: bool = False) -> str:
-    """Return the interval of a share in brackets with a space before it; an empty string if there is none."""
+    """Return a share's interval in brackets with a space before it; an empty string if there is none."""
     if math.isnan(found.low):
         return ""
     low, high = (share(end, digits=digits, signed=signed) for end in (found.low, found.high))
@@ -100,7 +100,7 @@ def bracketed(found: Estimate, *, digits: int = 1, signed: bool = False) -> str:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """Return a number with so many significant digits, without an exponent if it can be read without."""
+    """Return a number with this many significant digits, without an exponent if it is readable."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 1e-4 <= abs(value) < 1e6:

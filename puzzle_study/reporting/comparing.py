@@ -1,4 +1,4 @@
-"""Two choices, of one study or of two, compared on the tasks and seeds that both ran."""
+"""Compares two choices, of one study or two, on the tasks and seeds that both ran."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData
 from puzzle_study.statistics import delong, intervals
 
 IMAGES_NOTE = (
-    "Interval over test images: DeLong’s method, 95 %, for these detectors as they are trained. It is about images, "
-    "not trainings: other trainings may differ by more."
+    "Interval over test images: DeLong’s method, 95 %, for these trained detectors. It covers images, not trainings: "
+    "other trainings may differ by more."
 )
 
 
@@ -46,15 +46,15 @@ class Comparison:
 
     @cached_property
     def over_images(self) -> delong.ImageDifference | None:
-        """The difference over the test images, None without error matrices."""
+        """The difference over the test images, or None without error matrices."""
         a, b = (_placed(data, choice, self.first.index) for data, choice in self.sides)
         return None if a is None or b is None else delong.image_difference(a, b)
 
 
 def _placed(data: StudyData, choice: Choice, pairs: pd.Index[Any]) -> list[list[delong.Placed]] | None:
-    """Return the AUROCs of a choice with their images for each task, or None without error matrices.
+    """Return a choice's AUROCs with their images for each task, or None without error matrices.
 
-    Of a choice that ran with fewer seeds all trainings of these tasks count.
+    If a choice ran with fewer seeds, all trainings of these tasks count.
     """
     rows = data.of(choice)
     trials = dict(zip(rows[TRIAL_KEY].itertuples(index=False, name=None), rows["trial"], strict=True))
@@ -69,7 +69,7 @@ def _placed(data: StudyData, choice: Choice, pairs: pd.Index[Any]) -> list[list[
 
 
 def compare(first: tuple[StudyData, Choice], second: tuple[StudyData, Choice]) -> Comparison | None:
-    """Compare choice A of a study with choice B of the same or another; None if they share no task."""
+    """Compare choice A of a study with choice B of the same or another study; None if they share no task."""
     a, b = (data.metric(choice) for data, choice in (first, second))
     if first[1].is_reference:
         b, a = paired(b, a, reference=True)
@@ -83,7 +83,7 @@ def paired(
 ) -> tuple[pd.Series[float], pd.Series[float]]:
     """Return two series on the tasks and seeds that they share.
 
-    A ``reference`` that ran with fewer seeds (most draw nothing) is paired by its mean over seeds of each task.
+    A ``reference`` with fewer seeds (most draw nothing) is paired by its mean over the seeds of each task.
     """
     common = first.index.intersection(second.index)
     if not reference or len(common) == len(first):

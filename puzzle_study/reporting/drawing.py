@@ -1,4 +1,4 @@
-"""How figures look and are saved: one style, no global matplotlib state, PNG and SVG of each."""
+"""Style and saving of figures: one style, no global matplotlib state, PNG and SVG of each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BY_AGGREGATION: dict[str, Any] = {
     "hue_order": list(AGGREGATIONS),
     "style_order": list(AGGREGATIONS),
 }
-"""Arguments of seaborn's functions: colour and style by aggregation, the same in all figures."""
+"""Arguments for seaborn: colour and style by aggregation, the same in all figures."""
 _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 10,
@@ -47,7 +47,7 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    # Names of classes and folders are the user's: a $ in them begins no formula.
+    # Classes and folders are named by the user: a $ in them does not begin a formula.
     "text.parse_math": False,
 }
 
@@ -58,7 +58,7 @@ def drawing(
 ) -> Iterator[tuple[Drawing, list[Axes]]]:
     """Give an empty figure and its axes, row by row, in the report's style.
 
-    The figure belongs to no pyplot and the style ends with the block. ``options`` go to ``Figure.subplots``.
+    The figure does not belong to pyplot, and the style ends with the block. ``options`` go to ``Figure.subplots``.
     """
     with sns.axes_style("whitegrid"), mpl.rc_context(_STYLE):
         figure = Drawing(figsize=(width, height), layout="constrained")
@@ -71,7 +71,7 @@ def drawing(
 def panels(
     count: int, *, most: int, width: float, height: float, above: float = 0.0, **options: Any
 ) -> Iterator[tuple[Drawing, list[Axes]]]:
-    """Give a figure of ``count`` panels of one size, at most ``most`` of them side by side; see :func:`drawing`."""
+    """Give a figure of ``count`` equal panels, at most ``most`` of them side by side; see :func:`drawing`."""
     columns, rows = min(most, count), -(-count // most)
     size = max(5.6, width * columns), height * rows + above
     with drawing(*size, rows=rows, columns=columns, **options) as (figure, axes):
@@ -81,7 +81,7 @@ def panels(
 
 
 def bars(means: Sequence[Estimate]) -> NDArray[np.float64]:
-    """Return the distances of the interval's ends from each mean in percent, as error bars [2, N]; at least 0."""
+    """Return the distances of the intervals' ends from each mean in percent, as error bars [2, N]; at least 0."""
     ends = [[mean.value - mean.low for mean in means], [mean.high - mean.value for mean in means]]
     return np.asarray(np.clip(100 * np.array(ends), 0.0, None))
 
@@ -90,16 +90,16 @@ def finished(figure: Drawing, *, name: str, alt: str, caption: str, photo: bool 
     """Return a drawn figure for the page.
 
     Args:
-        figure: what :func:`drawing` gave; call this inside its block.
+        figure: from :func:`drawing`; call this inside its block.
         name: file name without suffix.
-        alt: what is to be seen, in words, for those who do not see it.
+        alt: a description of the picture for people who cannot see it.
         caption: what the figure shows, how its intervals were made, and their n.
-        photo: pictures, whose colours the dark page must leave alone.
+        photo: pictures, whose colours a dark page must not change.
     """
     _plain_ticks(figure)
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=DPI)
-    # The layout is settled now; solving it again for the SVG would cost as much as the drawing.
+    # The layout is settled; solving it again for the SVG would take as long as the drawing.
     figure.set_layout_engine("none")
     with mpl.rc_context({"svg.hashsalt": name}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -115,7 +115,7 @@ class _PlainLog(LogFormatter):
 
 
 def _plain_ticks(figure: Drawing) -> None:
-    """Label logarithmic axes by plain numbers, because no text of a figure is read as a formula."""
+    """Label logarithmic axes with plain numbers, because figures have no formulas."""
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(axis.get_major_formatter(), LogFormatterMathtext):

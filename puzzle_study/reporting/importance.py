@@ -1,4 +1,4 @@
-"""Which searched settings matter: permutation importance of a random forest, with its uncertainty."""
+"""Importance of searched settings: permutation importance of a random forest, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ METHOD = "bootstrap over configurations, percentile, 95 %"
 
 @dataclass(frozen=True)
 class Importances:
-    """The importance of each axis, and how well the forest predicts configurations that it has not seen.
+    """The importance of each axis, and how well the forest predicts unseen configurations.
 
-    An importance is the share of the variance between configurations that a forest loses if the axis is shuffled.
-    ``r2`` at or below 0 means that it predicts nothing: the importances then mean nothing either.
+    An importance is the share of the variance between configurations that the forest loses if the axis is shuffled.
+    ``r2`` at or below 0 means that the forest predicts nothing, so the importances mean nothing either.
     """
 
     axes: dict[str, Estimate]
@@ -35,12 +35,12 @@ class Importances:
 def importances(settings: pd.DataFrame, values: ArrayLike, *, seed: int = 0) -> Importances:
     """Return the importance of each axis for the mean AUROC of a configuration.
 
-    In each of the resamples configurations are drawn with replacement, a forest is fitted on them, and one axis
-    after the other is shuffled among the configurations that were not drawn. The importance is the increase of the
-    squared error there, over the variance of all values; 1 would be all of the variance. Correlated axes share theirs.
+    In each resample configurations are drawn with replacement, a forest is fitted on them, and one axis at a time is
+    shuffled among the configurations that were not drawn. The importance is the increase of the squared error there,
+    over the variance of all values; 1 would be all of the variance. Correlated axes share theirs.
 
     Args:
-        settings: one row a configuration, one column an axis; words, numbers or missing (axis not in play).
+        settings: a row per configuration, a column per axis; words, numbers or missing (axis not used).
         values: the mean AUROC of each configuration.
         seed: seed of the resampling and of the forests.
 
@@ -64,7 +64,7 @@ def importances(settings: pd.DataFrame, values: ArrayLike, *, seed: int = 0) -> 
         forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed + resample, n_jobs=1)
         forest.fit(input_ND[drawn], value_N[drawn])
         stacked = _shuffled(input_ND[left], generator)
-        # One call for all shuffles: a call of a forest costs far more than its rows.
+        # One call for all shuffles, because a call of a forest costs far more than its rows.
         error = (forest.predict(stacked).reshape(-1, len(left)) - value_N[left]) ** 2
         plain, shuffled = error[0].mean(), error[1:].reshape(input_ND.shape[1], -1).mean(1)
         lost.append((shuffled - plain) / variance)
@@ -81,7 +81,7 @@ def _with_ends(drawn: Sequence[Any]) -> Any:
 
 
 def encoded(settings: pd.DataFrame) -> NDArray[np.float64]:
-    """Return settings as numbers: words by their alphabetical place, missing values below everything else."""
+    """Return settings as numbers: words by alphabetical order, missing values below everything else."""
     columns = []
     for name in settings.columns:
         column = settings[name]
@@ -96,7 +96,7 @@ def encoded(settings: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _shuffled(input_ND: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the rows as they are, then for each axis ``SHUFFLES`` copies in which that axis is shuffled."""
+    """Return the rows unchanged, then for each axis ``SHUFFLES`` copies with that axis shuffled."""
     copies = [input_ND]
     for axis in range(input_ND.shape[1]):
         for _ in range(SHUFFLES):

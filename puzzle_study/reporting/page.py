@@ -1,4 +1,4 @@
-"""The HTML page: one file that needs nothing else, asks the network for nothing and escapes what it shows."""
+"""The HTML page: one self-contained file that makes no network requests and escapes its texts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ GENERATOR = '<meta name="generator" content="puzzle_study'
 def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """Return the page.
 
-    The content security policy allows exactly the style and the script that are in the page, by their hashes,
-    and images that are in the page; nothing else is loaded or run, whatever a study's texts contain.
+    The content security policy allows only the page's own style, script and images, by their hashes; nothing else is
+    loaded or run, whatever a study's texts contain.
     """
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        loader=jinja2.FunctionLoader(_template),
+        loader=jinja2.FunctionLoader(template),
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["bound"] = _bound
     environment.filters["breakable"] = _breakable
-    style, script = _template("style.css"), _template("sort.js")
+    style, script = template("style.css"), template("sort.js")
     return environment.get_template("report.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -46,16 +46,17 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def _bound(text: str) -> str:
-    """Return text in which no line ends between a number and its sign."""
+    """Return text without line breaks between a number and its sign."""
     return re.sub(r" (?=[%=]|±|\(n\))|(?<=[=±]) (?=[\d−])|(?<=,) (?=[\d+−.]+\])", "\u00a0", text)
 
 
 def _breakable(title: str) -> str:
-    """Return a heading in which the dotted name of a setting may break after its dots."""
+    """Return a heading in which a setting's dotted name may break after its dots."""
     return re.sub(r"(?<=[a-z]\.)(?=[a-z])", "\u200b", title)
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
+    """Return the text of a file of ``templates/``."""
     return resources.files("puzzle_study.reporting").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The paper's published numbers, for columns that stand beside ours and are labelled as the paper's.
+"""The paper's published numbers, which reports show labelled beside ours.
 
 The tables are data of this package (``paper/table*.csv``), in percent as printed; this module gives fractions.
 """
@@ -20,10 +20,10 @@ from puzzle_study.datasets import DATASETS
 
 PUZZLE_AE = "Puzzle-AE"
 IN_THE_PAPER = {"Jigsaw": "Jigsaw puzzle", "one-class SVM": "OCSVM"}
-"""Names that the paper gives to detectors, by their titles here where those are others."""
+"""The paper's names of detectors, by their titles here, if they differ."""
 PLUS_MINUS = (
-    "The paper does not say what its ± is: its text has the mean and the variance over the last 20 epochs (section "
-    "4.3), its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
+    "The paper does not say what its ± is: its text mentions mean and variance over the last 20 epochs (section 4.3), "
+    "its tables print ± without a name. Ours is the standard deviation, in points; its square is the variance."
 )
 
 
@@ -34,9 +34,9 @@ class PaperValues:
     Attributes:
         source: where it is printed, such as ``Table 8, CPAE-G, avg``.
         by_class: AUROC by class number or category; empty if the paper has only a mean.
-        spread: what stands behind its ± (:data:`PLUS_MINUS`), if it is printed.
+        spread: the number after its ± (:data:`PLUS_MINUS`), if printed.
         mean: the mean as printed, which sometimes differs from the mean of its row.
-        last20: whether these are means over the last 20 epochs of a training (section 4.3), and not over draws.
+        last20: whether these are means over the last 20 epochs of a training (section 4.3) instead of over draws.
     """
 
     source: str
@@ -48,18 +48,18 @@ class PaperValues:
 
 @dataclass(frozen=True)
 class Conditions:
-    """The settings that the paper's tables tell apart or hold fixed; by default those of its main tables.
+    """The settings that select a table of the paper; by default those of its main tables.
 
-    What else a study searches, such as λ or ε, is an attempt at the same table and is held against it.
+    Other searched settings, such as λ or ε, are compared with the same table.
 
     Attributes:
-        method: name of the detector, as the paper and this project write it.
+        method: the detector's name in the paper.
         variant: ``PAE``, ``CPAE``, ``CPAE-G`` or ``Rot-AE``; Tables 6 and 8.
         grid: pieces per side; Table 1 has nine pieces for Fashion-MNIST.
         train_fraction: share of the training images; Table 9 has 1/12 for MNIST.
-        max_train_images: bound on their number; no table has one, and a study with one is held against the table of
+        max_train_images: bound on their number; no table has one, so such a study is compared with the table of
             all images, at a fraction of the budget.
-        grayscale: whether colour was taken away; no table has it.
+        grayscale: whether images were converted to gray; no table has it.
     """
 
     method: str = PUZZLE_AE
@@ -82,7 +82,7 @@ PEERS: dict[str, dict[str, str]] = {
     "coil100": {"Table 3": "table03_auroc_coil100"},
     **{name: {"Table 4": "table04_medical", "Table 5": GENERALITY} for name in MEDICAL},
 }
-"""Where the paper prints other detectors, by data set; the first table that has one counts."""
+"""Tables with other detectors, by data set; the first one with the detector counts."""
 DOUBTFUL = {("fashion_mnist", "DSVDD"): "the numbers of its row of OCSVM in another order"}
 """Rows of Table 1 that cannot be right."""
 
@@ -96,7 +96,7 @@ def table(name: str) -> pd.DataFrame:
 
 
 def class_number(dataset: str, normal_class: str) -> str:
-    """Return the number by which the paper's tables call a class, or its name if they use names."""
+    """Return a class's number in the paper's tables, or its name if they use names."""
     info = DATASETS.get(dataset)
     classes = info.classes if info and info.classes else ()
     if normal_class in classes and dataset != "mvtec":
@@ -105,12 +105,12 @@ def class_number(dataset: str, normal_class: str) -> str:
 
 
 def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "avg") -> PaperValues | None:
-    """Return what the paper reports for a data set under some settings, or None if it reports nothing.
+    """Return what the paper reports for a data set and settings, or None if it reports nothing.
 
     Args:
         dataset: name of the data set in a study file.
         conditions: the settings.
-        aggregation: only Table 8 (CIFAR-10) tells the aggregations apart.
+        aggregation: only Table 8 (CIFAR-10) has separate values for each.
     """
     conditions = _effective(dataset, conditions)
     if conditions.method != PUZZLE_AE:
@@ -139,13 +139,13 @@ def auroc(dataset: str, conditions: Conditions = MAIN, *, aggregation: str = "av
         return None
     values = _values(source, _rows(file, **chosen))
     if source == "Table 8, CPAE-G, avg":
-        # Table 1 prints this very row again, with its ±.
+        # Table 1 prints this same row, with its ±.
         return replace(values, spread=_values("", _rows(TOY, dataset=dataset, method=PUZZLE_AE)).spread)
     return values
 
 
 def _peer(dataset: str, conditions: Conditions) -> PaperValues | None:
-    """Return what the paper prints of another detector: means over classes only in Table 5."""
+    """Return what the paper prints for another detector: in Table 5 only means over classes."""
     method, tables = IN_THE_PAPER.get(conditions.method, conditions.method), PEERS.get(dataset, {})
     if dataset == "mnist" and _is_twelfth(replace(conditions, method=PUZZLE_AE)):
         tables = {"Table 9": EFFICIENCY}
@@ -162,7 +162,7 @@ def _peer(dataset: str, conditions: Conditions) -> PaperValues | None:
 
 
 def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) -> dict[str, float]:
-    """Return the paper's FPR at a TPR by class: Table 10, MNIST at 99 and 99.5 %; else empty."""
+    """Return the paper's FPR at a TPR by class: Table 10, MNIST at 99 and 99.5 %; otherwise empty."""
     if dataset != "mnist" or _effective(dataset, conditions) != MAIN:
         return {}
     rows = _rows("table10_fpr_at_tpr_mnist", method=PUZZLE_AE, tpr_percent=tpr_percent)
@@ -170,19 +170,19 @@ def fpr_at_tpr(dataset: str, tpr_percent: float, conditions: Conditions = MAIN) 
 
 
 def fpr_at_unstated_tpr(dataset: str, conditions: Conditions = MAIN) -> dict[str, float]:
-    """Return the paper's FPR by class if it does not say at which TPR: Table 4, the medical sets; else empty."""
+    """Return the paper's FPR by class without a stated TPR: Table 4, the medical sets; otherwise empty."""
     if dataset not in MEDICAL or _effective(dataset, conditions) != MAIN:
         return {}
     return {ONLY_CLASS: float(_rows("table04_medical", dataset=dataset, method=PUZZLE_AE)["fpr"].iloc[0])}
 
 
 def fraction_of_budget(settings: type[DetectorSettings], dataset: str, setting: Callable[[str], Any]) -> str:
-    """Return by what a training falls short of the budget of the detector's paper, or nothing if it does not.
+    """Return what a training lacks of the budget of the detector's paper, or nothing.
 
     Args:
         settings: the class of the detector's settings.
         dataset: name of the data set in a study file.
-        setting: returns a setting of the training by its dotted name, None for one that is left out.
+        setting: returns a setting of the training by its dotted name, or None if it is left out.
     """
     merged = layers.leaves(layers.resolved(settings, {"preset": "paper"}, dataset))
     short = []
@@ -197,7 +197,7 @@ def fraction_of_budget(settings: type[DetectorSettings], dataset: str, setting: 
 
 
 def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
-    """Return the paper's mean AUROC at 1/12 of the training images by method: Table 9, MNIST; else empty."""
+    """Return the paper's mean AUROC at 1/12 of the training images by method: Table 9, MNIST; otherwise empty."""
     if dataset != "mnist" or not _is_twelfth(_effective(dataset, conditions)):
         return {}
     rows = table(EFFICIENCY).drop_duplicates("method")
@@ -205,17 +205,17 @@ def data_efficiency(dataset: str, conditions: Conditions) -> dict[str, float]:
 
 
 def missing_auroc(dataset: str, conditions: Conditions) -> str:
-    """Return that the paper has no AUROC under these settings; empty if it has one, or none for the data set."""
+    """Return that the paper has no AUROC for these settings; empty if it has one, or none for the data set."""
     return _missing("AUROC", dataset, conditions, auroc)
 
 
 def missing_fpr(dataset: str, conditions: Conditions) -> str:
-    """Return that the paper has no FPR under these settings; empty if it has one, or none for the data set."""
+    """Return that the paper has no FPR for these settings; empty if it has one, or none for the data set."""
     return _missing("FPR", dataset, conditions, lambda *own: fpr_at_tpr(own[0], 99, *own[1:]))
 
 
 def images_in_use(conditions: Conditions) -> str:
-    """Return the settings that take training images away, by name and value; empty if all are in use."""
+    """Return the settings that reduce the training images, by name and value; empty if all are used."""
     settings = {"data.train_fraction": conditions.train_fraction, "data.max_train_images": conditions.max_train_images}
     return ", ".join(f"{name} {value:.3g}" for name, value in settings.items() if value not in (None, 1))
 
@@ -234,7 +234,7 @@ def _missing(what: str, dataset: str, conditions: Conditions, printed: Callable[
 
 
 def _effective(dataset: str, conditions: Conditions) -> Conditions:
-    """Return the settings without those that choose no table: a gray set has no colour to lose."""
+    """Return the settings without those that select no table: a gray set has no colour to remove."""
     info = DATASETS.get(dataset)
     gray = conditions.grayscale and not (info and info.channels == 1)
     return replace(conditions, max_train_images=None, grayscale=gray)
@@ -242,12 +242,12 @@ def _effective(dataset: str, conditions: Conditions) -> Conditions:
 
 def _is_twelfth(conditions: Conditions) -> bool:
     fraction = conditions.train_fraction
-    # A study file may say 0.0833, and a table keeps fewer digits than a float has.
+    # A study file may have 0.0833, and a table has fewer digits than a float.
     return math.isclose(fraction, TWELFTH, rel_tol=1e-3) and replace(conditions, train_fraction=1.0) == MAIN
 
 
 def _rows(file: str, **chosen: object) -> pd.DataFrame:
-    """Return the rows of a table that have these values, in the columns that it has."""
+    """Return the rows of a table with these values, in the columns that it has."""
     rows = table(file)
     for name, value in chosen.items():
         rows = rows[rows[name] == value] if name in rows else rows
@@ -255,7 +255,7 @@ def _rows(file: str, **chosen: object) -> pd.DataFrame:
 
 
 def _values(source: str, rows: pd.DataFrame) -> PaperValues:
-    """Return one row of the paper, in which a table without classes has a mean over draws or a set of one class."""
+    """Return one row of the paper; a table without classes has a mean over draws, or a set with one class."""
     shares = {
         name: rows[name].astype(float) / 100
         for name in ("auroc_percent", "std_percent", "auroc_std_percent", "reported_mean_percent")

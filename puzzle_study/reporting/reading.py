@@ -1,4 +1,4 @@
-"""Reading the files of a study for its report; what a study did not do is None."""
+"""Reads a study's files for its report; anything that a study did not do is None."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ OF_ATTACKS = (
     *("configuration", "label", "trial", "dataset", "normal_class", "error", "attack", "method", "epsilon"),
     *("auroc", "auroc_low", "auroc_high", "auroc_clean", "images"),
 )
+OF_VICTIM = ("configuration", "label", "trial", "dataset", "normal_class", "aggregation", "error")
 OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "source_error")
 NEEDED = {
     "trials_file": OF_TRIALS,
     "summary_file": ("configuration", "role", "detector"),
+    "selection_file": ("scope", "criterion", "selected", "uses_labels", "chosen", "auroc", "agreement"),
     "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
@@ -46,10 +48,18 @@ NEEDED = {
         *(f"{name}{end}" for name in ("auroc", "flagged_normal", "flagged_anomalous") for end in ("", "_low", "_high")),
     ),
     "transfer_file": (*OF_ATTACKS, "aggregation", *OF_SOURCE),
+    "smallest_file": (*OF_VICTIM, "method", "epsilon", "anomalous", "epsilon_image", "epsilon_half"),
+    "certified_file": (
+        *(*OF_VICTIM, "sigma", "samples", "alpha", "target", "images", "radius"),
+        *("auroc", "auroc_smoothed", "flagged_normal", "flagged_anomalous"),
+    ),
 }
-"""Columns without which a table cannot be read, by the name of its path in ``Results``."""
-CHANGED = ("attacks_file", "matrix_file", "transfer_file", "corruptions_file")
-"""Tables of test images that were changed, which a study may lack."""
+"""Columns that a table needs, by the name of its path in ``Results``."""
+CHANGED = (
+    *("attacks_file", "matrix_file", "transfer_file", "smallest_file", "certified_file"),
+    "corruptions_file",
+)
+"""Tables of changed test images, which a study may lack."""
 OF_GALLERY = ("original", "kind", "normal_class", "true_class", "score")
 OF_ATTACKED = ("original", "attack", "method", "epsilon", "score_before", "score_after")
 
@@ -59,29 +69,29 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
 
     Args:
         results: its folder.
-        environment: what ``environment.json`` will say; None: what it says.
+        environment: future content of ``environment.json``; None: its present content.
 
     Raises:
-        UserError: trials.csv or summary.csv is missing, or a file is damaged or lacks what the report needs.
+        UserError: trials.csv or summary.csv is missing, or a file is damaged or incomplete.
     """
     trials = _table(results, "trials_file")
     summary = _table(results, "summary_file")
     if not len(trials) or not len(summary):
-        raise UserError(f"{results.root} holds no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
+        raise UserError(f"{results.root} has no trials; run the study first: python -m puzzle_study.tune STUDY.yaml")
     if (trials["status"] == "finished").any():
         _has("column", OF_FINISHED, trials.columns, results.trials_file)
     if "repeat" not in trials:
         trials["repeat"] = 0
-    for name in ("label", "aggregation"):
+    for name in ("label", "aggregation", "wins"):
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
-    for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
+    for name in ("rank", "auroc_mean", "selection_mean", "goodness", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
     changed = {name: _optional(results, name) for name in CHANGED}
     repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
-    attacks, matrix, transfer, corruptions = (
+    attacks, matrix, transfer, smallest, certified, corruptions = (
         None if frame is None else frame.merge(repeats, on="trial", how="left") for frame in changed.values()
     )
-    # A column of true, false and nothing is read as text; nothing is not complete.
+    # A column of true, false and empty cells is read as text; empty means not complete.
     summary["complete"] = summary["complete"].astype(str).str.lower() == "true" if "complete" in summary else False
     return StudyData(
         results=results,
@@ -89,17 +99,20 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
+        gaps=_optional(results, "selection_file"),
         epochs=_optional(results, "epochs_file"),
         attacks=attacks,
         aggregation_matrix=matrix,
         transfer=transfer,
+        smallest=smallest,
+        certified=certified,
         corruptions=corruptions,
         gallery=_gallery(results),
     )
 
 
 def _table(results: Results, name: str) -> pd.DataFrame:
-    """Read a table, or say which one is damaged or lacks a column."""
+    """Read a table; raise UserError if it is damaged or lacks a column."""
     path: Path = getattr(results, name)
     try:
         table = results.table(path)
@@ -111,7 +124,7 @@ def _table(results: Results, name: str) -> pd.DataFrame:
 
 
 def _has(what: str, needed: Iterable[str], names: Container[str], path: Path, repair: str = REPAIR) -> None:
-    """Refuse a file without what the report reads from it."""
+    """Refuse a file that lacks what the report reads from it."""
     missing = next((name for name in needed if name not in names), None)
     if missing is not None:
         raise UserError(f"{path} has no {what} {missing}; {repair}")

@@ -1,4 +1,4 @@
-"""A finished study as the report reads it: its tables, and what is asked of them again and again."""
+"""A finished study for the report: its tables and values computed from them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from puzzle_study import config
 from puzzle_study.config.axes import setting_of
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import flagged_shares
@@ -24,6 +25,7 @@ from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, su
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from puzzle_study.criteria.base import Criterion
     from puzzle_study.results import Results
 
 Answer = TypeVar("Answer")
@@ -37,7 +39,7 @@ TRIAL_KEY = [*TASK, "seed"]
 def remembered(
     method: Callable[Concatenate[StudyData, Asked], Answer],
 ) -> Callable[Concatenate[StudyData, Asked], Answer]:
-    """Keep the answers of a method: a report asks for the same numbers in ten sections."""
+    """Cache the results of a method, because ten sections ask for the same numbers."""
 
     @wraps(method)
     def answered(self: StudyData, /, *args: Asked.args, **named: Asked.kwargs) -> Answer:
@@ -52,7 +54,7 @@ def remembered(
 
 @dataclass(frozen=True)
 class Choice:
-    """One row of the summary: a configuration (or reference) with its aggregation and error norm."""
+    """A row of the summary: a configuration (or reference) with its aggregation and error norm."""
 
     configuration: str
     detector: str
@@ -72,7 +74,7 @@ class Choice:
 
     @property
     def row(self) -> str:
-        """What a table calls it: a reference by its detector."""
+        """Its name in a table; a reference is named after its detector."""
         return self.title if self.is_reference else self.configuration
 
     def by_aggregation(self) -> list[Choice]:
@@ -81,7 +83,7 @@ class Choice:
 
 
 def title_of(detector: str) -> str:
-    """Return a detector's name for people; that of the registry if its package is not installed here."""
+    """Return a detector's name for people, or its registry name if its package is not installed here."""
     return DETECTORS[detector].title if detector in DETECTORS else detector
 
 
@@ -89,8 +91,9 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``corruptions`` and ``gallery`` are None if the study
-    has none. The tables of attacks and corruptions have the repeat of each task.
+    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (ε of each
+    image), ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and
+    corruptions include each task's repeat.
     """
 
     results: Results
@@ -98,17 +101,20 @@ class StudyData:
     environment: dict[str, Any]
     trials: pd.DataFrame
     summary: pd.DataFrame
+    gaps: pd.DataFrame | None
     epochs: pd.DataFrame | None
     attacks: pd.DataFrame | None
     aggregation_matrix: pd.DataFrame | None
     transfer: pd.DataFrame | None
+    smallest: pd.DataFrame | None
+    certified: pd.DataFrame | None
     corruptions: pd.DataFrame | None
     gallery: dict[str, NDArray[Any]] | None
     memory: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
-        """Name of the study, that of its folder if study.yaml is missing."""
+        """Name of the study, or of its folder if study.yaml is missing."""
         return self.study.name if self.study else self.results.root.resolve().name
 
     @cached_property
@@ -118,12 +124,12 @@ class StudyData:
 
     @cached_property
     def failed(self) -> pd.DataFrame:
-        """Trials that went wrong; what a race or a stopping rule gave up did not."""
+        """Trials that failed, without those that a race or a stopping rule gave up."""
         return self.trials[self.trials["status"] == "failed"]
 
     @cached_property
     def axes(self) -> list[str]:
-        """Searched settings, by dotted name, without aggregation and error norm, which cost no training."""
+        """Searched settings, by dotted name, without aggregation and error norm, which need no training."""
         return [name for name in self.trials.columns if "." in name or name in ("variant", "preset")]
 
     @cached_property
@@ -148,25 +154,35 @@ class StudyData:
 
     @property
     def selection(self) -> str:
-        """How the winner was chosen: ``pseudo_anomalies`` or ``oracle``."""
+        """Name of the criterion that the winner was chosen by."""
         named = self.summary["selection"].dropna() if "selection" in self.summary else pd.Series(dtype=str)
         if len(named):
             return str(named.iloc[0])
-        return self.study.selection if self.study else "pseudo_anomalies"
+        return self.study.selection if self.study else CRITERIA.default
 
     @property
     def selection_title(self) -> str:
-        """The selection as it is written in sentences; a search may rank by an objective of its own."""
-        return self.selection.replace("pseudo_anomalies", "pseudo-anomalies")
+        """The selection as written in sentences; a search may rank by its own objective."""
+        return self.criterion.title
+
+    @property
+    def criterion(self) -> type[Criterion]:
+        """The criterion that the winner was chosen by."""
+        return CRITERIA[self.selection]
+
+    @property
+    def per_task(self) -> bool:
+        """Whether each task has a winner of its own."""
+        return self.study is not None and self.study.choose == "per_task"
 
     @property
     def ranks_by_selection(self) -> bool:
-        """Whether the winner is best in the selection's own criterion, and not in another objective of the search."""
+        """Whether the winner is best in the selection's own criterion instead of another objective of the search."""
         return self.objective_column(self.objectives[0]) == "selection_mean"
 
     @property
     def selected_by(self) -> str:
-        """By what the winner was chosen, as it is written in sentences."""
+        """The criterion that chose the winner, as written in sentences."""
         if self.ranks_by_selection:
             return self.selection_title
         first = self.objectives[0]
@@ -174,11 +190,11 @@ class StudyData:
 
     @property
     def objectives(self) -> tuple[str, ...]:
-        """The columns that configurations are compared by, the first of which ranks them."""
+        """The columns by which configurations are compared; the first one ranks."""
         return objectives(self.study) if self.study else (criterion(self.selection),)
 
     def objective_column(self, name: str) -> str:
-        """Return the column of the summary in which an objective's mean stands."""
+        """Return the summary column with an objective's mean."""
         return summary_column(name, self.selection)
 
     @cached_property
@@ -193,17 +209,17 @@ class StudyData:
 
     @property
     def ranked(self) -> pd.DataFrame:
-        """Those of them that may be selected, the best first."""
+        """Those that may be selected, best first."""
         return self.configurations.dropna(subset=["rank"]).sort_values("rank")
 
     @cached_property
     def complete(self) -> pd.DataFrame:
-        """Those of them whose trials all finished."""
+        """Those whose trials all finished."""
         return self.configurations[self.configurations["complete"]]
 
     @property
     def compares_detectors(self) -> bool:
-        """Whether the configurations are of several detectors."""
+        """Whether the configurations have several detectors."""
         return len(self.configurations["detector"].unique()) > 1
 
     @property
@@ -213,7 +229,7 @@ class StudyData:
 
     @cached_property
     def winner(self) -> Choice | None:
-        """The selected row: labelled so, else the first by rank, else none."""
+        """The selected row: by label, otherwise the first by rank, otherwise none."""
         labelled = self.configurations["label"].str.contains("winner")
         ranked = self.ranked
         ranked = ranked[ranked["label"].str.contains("winner")] if labelled.any() else ranked
@@ -234,18 +250,18 @@ class StudyData:
 
     @property
     def described(self) -> Choice | None:
-        """The row that is described in detail: the winner, else the default if a trial of it finished."""
+        """The row that is described in detail: the winner, or the default if one of its trials finished."""
         choice = self.winner or self.default
         return choice if choice and len(self.of(choice)) else None
 
     @cached_property
     def best_in_hindsight(self) -> Choice | None:
-        """Of the rows that could be selected, that of the highest test AUROC: only held against the selection."""
+        """The selectable row with the highest test AUROC, only for comparison with the selection."""
         rows = self.complete.dropna(subset=["auroc_mean", "rank"])
         return self.choice(rows.iloc[int(rows["auroc_mean"].argmax())]) if len(rows) else None
 
     def choice(self, row: pd.Series[Any]) -> Choice:
-        """Return what a row of the summary is about."""
+        """Return the choice of a summary row."""
         return Choice(
             str(row["configuration"]),
             str(row["detector"]),
@@ -274,17 +290,17 @@ class StudyData:
 
     @remembered
     def metric(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> pd.Series[float]:
-        """Return one number a trial under a choice's aggregation and error norm, indexed by task and seed.
+        """Return a number per trial under a choice's aggregation and error norm, indexed by task and seed.
 
         ``metric`` is the first part of a column of trials.csv, such as ``auroc`` or ``last20``, and ``suffix`` its last
-        part, such as ``_low``; or ``metric`` is a whole column that no reading changes, such as ``val_error``.
+        part, such as ``_low``; or ``metric`` is a whole column without a reading, such as ``val_error``.
         """
         rows = self.of(choice)
         if rows.empty:
-            # A table of which no trial finished has no columns of metrics.
+            # Without finished trials a table has no columns of metrics.
             values = pd.Series(dtype=float)
         elif metric in rows:
-            # Of the training and not of a reading, such as val_error.
+            # From the training, independent of the reading, such as val_error.
             values = rows[metric]
         elif choice.error == self.table_error(choice):
             values = rows[f"{metric}_{choice.aggregation}{suffix}"]
@@ -312,14 +328,14 @@ class StudyData:
         return intervals.mean_interval(values.to_numpy(), tasks_of(values), bounds=bounds)
 
     def lacking(self, rows: pd.DataFrame | None = None) -> str:
-        """Return what the tests of trials (None: all finished) lack for an AUROC, and in how many; empty if nothing."""
+        """Return what trials' tests (None: all finished) lack for an AUROC, and in how many; empty if nothing."""
         rows = self.finished if rows is None else rows
         if not {"n_test", "n_anomalies"} <= set(rows.columns):
             return ""
         return lacking(list(rows[["n_test", "n_anomalies"]].astype(int).itertuples(index=False, name=None)))
 
     def label(self, choice: Choice) -> str:
-        """Return how a choice is called in sentences."""
+        """Return a choice's name in sentences."""
         if choice.is_reference:
             return choice.title
         if self.winner and choice.configuration == self.winner.configuration:
@@ -329,12 +345,12 @@ class StudyData:
         return f"configuration {choice.configuration}"
 
     def values_of(self, configuration: str) -> dict[str, Any]:
-        """Return the values of the searched settings of a configuration."""
+        """Return a configuration's values of the searched settings."""
         rows = self.trials[self.trials["configuration"] == configuration]
         return {name: rows[name].iloc[0] for name in self.axes} if len(rows) else {}
 
     def setting(self, choice: Choice, name: str) -> Any:
-        """Return a setting of a configuration: its searched value, else the study's own, else None."""
+        """Return a configuration's setting: its searched value, or the study's own, or None."""
         values = self.values_of(choice.configuration)
         for searched in (name, f"{choice.detector}.{name}"):
             value = values.get(searched)
@@ -345,7 +361,7 @@ class StudyData:
         return setting_of(self.study.settings(choice.detector), name)
 
     def conditions(self, choice: Choice) -> Conditions:
-        """Return the settings of a configuration by which the paper's values are looked up."""
+        """Return a configuration's settings that select the paper's values."""
         most = self.setting(choice, "data.max_train_images")
         return Conditions(
             method=choice.title,
@@ -353,29 +369,29 @@ class StudyData:
             grid=int(self.setting(choice, "puzzle.grid") or MAIN.grid),
             train_fraction=float(self.setting(choice, "data.train_fraction") or MAIN.train_fraction),
             max_train_images=None if most is None else int(most),
-            # A column of true, false and nothing may be read as text.
+            # A column of true, false and empty cells may be read as text.
             grayscale=str(self.setting(choice, "data.grayscale")).lower() == "true",
         )
 
     def budget(self, choice: Choice) -> str:
-        """Return by what a configuration's training falls short of the paper's budget, or nothing."""
+        """Return what a configuration's training lacks of the paper's budget, or nothing."""
         if self.study is None or choice.detector not in DETECTORS:
             return ""
         settings = DETECTORS[choice.detector].Settings
         return fraction_of_budget(settings, self.dataset, lambda name: self.setting(choice, name))
 
     def paper_source(self, choice: Choice, source: str) -> str:
-        """Return a table of the paper as the head of a column names it, marked if the budget is smaller here."""
+        """Return a column heading for a table of the paper, marked if the budget is smaller here."""
         return f"{source}; here at a fraction of the budget" if self.budget(choice) else source
 
     def paper_note(self, choice: Choice) -> str:
-        """Return how far the training is from the paper's budget, as a sentence with a space before it."""
+        """Return what the training lacks of the paper's budget, as a sentence with a space before it."""
         short = self.budget(choice)
         return f" This study is at a fraction of the paper's budget: {short}." if short else ""
 
     @remembered
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
-        """Evaluate a stored error matrix under an error norm that trials.csv does not hold."""
+        """Evaluate a stored error matrix under an error norm that trials.csv lacks."""
         scored = scores.test_scores(self, trial, choice)
         if scored is None:
             return {}
@@ -385,19 +401,19 @@ class StudyData:
 
     @remembered
     def placed(self, trial: str, choice: Choice) -> delong.Placed | None:
-        """Return the AUROC of a trial with its images' parts in its error, or None without error matrices."""
+        """Return a trial's AUROC with its images' shares of the error, or None without error matrices."""
         scored = scores.test_scores(self, trial, choice)
         return None if scored is None else delong.place(scored.test, scored.labels, scored.names)
 
 
 def mean_auroc(attacked: pd.DataFrame) -> Mean:
-    """Return the mean of rows of a table of attacks, one a trial, with its interval."""
+    """Return the mean of rows of an attack table, one per trial, with its interval."""
     values, low, high = (attacked[name].to_numpy() for name in ("auroc", "auroc_low", "auroc_high"))
     return intervals.auroc_interval(values, low, high, list(attacked[TASK].itertuples(index=False, name=None)))
 
 
 def tasks_of(values: pd.Series[float]) -> list[Hashable]:
-    """Return the stratum of each value of an index by task and seed: the task without its seed."""
+    """Return the stratum of each value in an index by task and seed: the task without its seed."""
     return [tuple(key[:-1]) for key in values.index]
 
 

@@ -1,4 +1,4 @@
-"""Tables as CSV (raw fractions, for programs), Markdown and LaTeX (as read)."""
+"""Tables as CSV (raw fractions, for programs), Markdown and LaTeX (for people)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_table(table: Table, folder: Path) -> None:
 
 
 def as_frame(table: Table) -> pd.DataFrame:
-    """Return the table as it is read, for notebooks."""
+    """Return the table as people read it, for notebooks."""
     import pandas as pd
 
     titles = [column.title for column in table.columns]
@@ -95,7 +95,7 @@ def as_latex(table: Table) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Escape what would end a cell or begin HTML."""
+    """Escape anything that would end a cell or begin HTML."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 

@@ -1,9 +1,8 @@
-"""AUROCs compared over the test images that they share, by DeLong's method: it speaks of images, not of trainings.
+"""Compares AUROCs over shared test images by DeLong's method. This covers images, not trainings.
 
-DeLong, DeLong and Clarke-Pearson (1988) write the error of an AUROC as a sum with one term for each image. The terms
-of one image add up over all AUROCs that it takes part in, so that nothing is taken as independent but the images:
-detectors, seeds and classes may share them. It needs no resampling and equals the paired bootstrap over the images
-but for the latter's own noise.
+DeLong, DeLong and Clarke-Pearson (1988) write the error of an AUROC as a sum with one term per image. An image's terms
+add up over all AUROCs that use it, so only images are independent; detectors, seeds and classes may share them.
+The method needs no resampling and equals the paired bootstrap over the images, without the bootstrap's noise.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """The AUROC of one training and each test image's part of its error; the squares add up to DeLong's variance."""
+    """The AUROC of one training and each test image's share of its error; their squares add up to DeLong's variance."""
 
     auroc: float
     part_N: NDArray[np.float64]
@@ -39,10 +38,9 @@ class ImageDifference(Estimate):
 
 
 def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Placed:
-    """Return an AUROC with each image's part of its error.
+    """Return an AUROC with each image's share of its error.
 
-    Scores [N] have no NaN, labels [N] are True for anomalies and have both kinds. An image has the same name in every
-    training.
+    Scores [N] have no NaN, labels [N] are True for anomalies, with both kinds; names are the same in every training.
     """
     from scipy.stats import rankdata
 
@@ -51,22 +49,21 @@ def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Plac
     auroc = np.nan
     for side, sign in ((~label_N, -1), (label_N, 1)):
         count, others = int(side.sum()), int((~side).sum())
-        # How many of the other side lie below, as a share, ties counting one half.
+        # The share of the other side that is below; ties count one half.
         below = (rank_N[side] - rankdata(score_N[side])) / others
         placement = below if sign > 0 else 1 - below
         auroc = float(placement.mean())
-        # One image of a side says nothing of how others would differ.
+        # One image of a side says nothing about others.
         part_N[side] = (placement - auroc) / np.sqrt(count * (count - 1)) if count > 1 else np.nan
     return Placed(auroc, part_N, names)
 
 
 def image_difference(first: Sequence[Sequence[Placed]], second: Sequence[Sequence[Placed]]) -> ImageDifference:
-    """Compare two detectors, as they are trained, over the images of their tests.
+    """Compare two trained detectors over their test images.
 
-    Each side has the trainings of each task, of which B may have another number; it counts as the mean over tasks of
-    the mean over trainings. An empty ``second`` gives A alone. The interval says what other test images of this kind
-    would give, and nothing about other trainings. There is none if it would be a point: both detectors place every
-    image alike, or a side has a single image.
+    Each side has the trainings of each task; their numbers may differ. Its value is the mean over tasks of the mean
+    over trainings. An empty ``second`` gives A alone. The interval covers other test images of this kind, not other
+    trainings. There is none if it would be a point: both detectors rank every image alike, or a side has one image.
     """
     import pandas as pd
     from scipy.stats import norm

@@ -1,14 +1,14 @@
-"""Statistics over trials: means with intervals, paired differences, and what may be concluded from them.
+"""Statistics over trials: means with intervals, paired differences, and tests.
 
-A *stratum* is a task without its seed (a data set, a normal class, a repeat): trials differ between strata
-because the tasks do, and within a stratum only by the seed. All intervals are 95 %.
+A *stratum* is a task without its seed (a data set, a normal class, a repeat). Trials differ between strata because the
+tasks do, and within a stratum only by the seed. All intervals are 95 %.
 
-What is taken as independent: the trainings, given their tasks, because each draws from a seed of its own
-(``TrialSpec.training_seed``). What is not: the images, which all seeds of a task share and often all classes too;
-intervals over seeds hold them as they are, and :mod:`puzzle_study.statistics.delong` is about them.
+Trainings are taken as independent given their tasks, because each has its own seed (``TrialSpec.training_seed``).
+Images are not: all seeds of a task share them, and often all classes do. Intervals over seeds keep the images fixed;
+:mod:`puzzle_study.statistics.delong` covers images.
 
-Everywhere ``values``, ``first`` and ``second`` are one number a trial [n], ``strata`` the stratum of each [n], ``seed``
-that of the resampling, and ``resamples`` their number.
+Everywhere ``values``, ``first`` and ``second`` have one number per trial [n], ``strata`` has each trial's stratum [n],
+``seed`` is the seed of the resampling, and ``resamples`` the number of resamples.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_SPREAD = "none if the seeds change nothing"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with the ends of its 95 % interval, NaN if it has none."""
+    """A number with its 95 % interval; the ends are NaN if it has none."""
 
     value: float
     low: float
@@ -59,8 +59,8 @@ class Mean(Estimate):
 class Difference:
     """A paired comparison of A with B on the same tasks and seeds; positive: A is higher.
 
-    ``pairs``, ``wins`` and ``ties`` count trials. ``p_value`` is Wilcoxon's signed-rank test over the ``mean.strata``
-    mean differences of the strata, two-sided, not yet corrected (see :func:`holm`).
+    ``pairs``, ``wins`` and ``ties`` count trials. ``p_value`` is from Wilcoxon's two-sided signed-rank test over the
+    ``mean.strata`` mean differences of the strata, not yet corrected (see :func:`holm`).
     """
 
     mean: Mean
@@ -80,22 +80,22 @@ def mean_interval(
 ) -> Mean:
     """Return the mean over strata of the mean within each, with a bootstrap interval.
 
-    If some stratum has several seeds, the seeds are resampled within their stratum: the interval describes
+    If a stratum has several seeds, the seeds are resampled within their stratum: the interval describes
     repeating the training on *these* classes and test images. With one seed per class the classes are resampled
     instead: the interval then describes drawing other classes of this kind, and is wider. Both take the values as
-    independent given their strata. A seed that was lucky for all classes at once would make them cover less.
+    independent given their strata. If a seed were lucky for all classes at once, they would cover less.
 
     From n trials n − 1 are drawn: drawing n would understate the variance of the mean by (n − 1)/n, a third with
     three seeds (Rao and Wu, 1988). The quantiles' distances from the mean are then multiplied by the ratio of
     Student's quantile to the normal one, because few trials also estimate their variance badly. Together this
     covers 92 to 95 % of normal trials, 89 to 91 % with two seeds each of two or three classes; percentiles alone
-    cover 50 % of two classes. There is no interval with fewer than two degrees of freedom, nor for a detector whose
-    seeds all give the same number.
+    cover 50 % for two classes. There is no interval with fewer than two degrees of freedom, or if all seeds give the
+    same number.
 
-    A stratum with one seed beside others with several, because trials are missing, would add no variance at all. It is
-    drawn with the deviations of the others instead, as if its seeds scattered as much: 91 to 95 % if they do, 87 to
+    If trials are missing, a stratum with one seed beside others with several would add no variance. So it is drawn with
+    the deviations of the others, as if its seeds scattered as much: this covers 91 to 95 % if they do, 87 to
     93 % if standard deviations differ by a factor of 1.6 (lognormal, σ = 0.5), less if they differ more. Two
-    strata of very unequal size are served worse, [10, 2] seeds 84 %.
+    strata of very unequal size are covered less well, [10, 2] seeds 84 %.
 
     The interval is cut at ``bounds``, which the mean cannot leave.
 
@@ -135,12 +135,12 @@ def mean_interval(
 
 
 def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
-    """Return the mean AUROC of trials with :func:`mean_interval`, or an interval over test images if they are too few.
+    """Return the mean AUROC of trials with :func:`mean_interval`, or with an interval over test images for few trials.
 
     Each trial has an interval over its test images, with ends ``lows`` and ``highs`` [n]. Their distances from the
-    values are averaged as the values are. That is right if the trials share their images and err alike on them, as
-    seeds of a class do. If they do not, as classes with images of their own, the interval is too wide: errors that are
-    not alike partly cancel.
+    values are averaged like the values. That is right if the trials share their images and err alike on them, as
+    a class's seeds do. If they do not, for example classes with their own images, the interval is too wide, because
+    differing errors partly cancel.
     """
     mean = mean_interval(values, strata, bounds=(0, 1))
     value_N, low_N, high_N = (np.asarray(one, dtype=np.float64) for one in (values, lows, highs))
@@ -160,13 +160,13 @@ def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata:
 def paired_difference(
     first: ArrayLike, second: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Difference:
-    """Compare two configurations trial by trial, the same task and seed in each pair.
+    """Compare two configurations trial by trial, each pair with the same task and seed.
 
-    Trials of one stratum are alike, so that the units of the test are the strata, each by its mean difference. With
-    trials for units, p < 0.05 came up in 22 % of comparisons without a difference in ten strata of three seeds, in
-    45 % in three of five (standard deviation of strata 1, of seeds 0.3). Few strata can show little: a single one has
+    Trials of one stratum are alike, so the test's units are the strata, each with its mean difference. With
+    trials as units, p < 0.05 occurred in 22 % of comparisons without a difference in ten strata of three seeds, and in
+    45 % in three of five (standard deviation of strata 1, of seeds 0.3). A few strata can show little: a single one has
     p = 1 whatever its seeds (see :func:`smallest_p`). If strata have several seeds, the interval answers another
-    question, that of repeating the training on *these* strata, and may leave zero out although p is large.
+    question, about repeating the training on *these* strata, and may exclude zero although p is large.
     """
     from scipy.stats import wilcoxon
 
@@ -174,19 +174,19 @@ def paired_difference(
     mean = mean_interval(difference_N, strata, seed=seed, resamples=resamples)
     means = np.array([difference_N[group].mean() for group in _by_stratum(strata).values()])
     differing = means[means != 0]
-    # Strata that tie are dropped (Wilcoxon's own rule); if all tie, nothing speaks for a difference.
+    # Tied strata are dropped (Wilcoxon's own rule); if all tie, there is no evidence of a difference.
     p_value = float(wilcoxon(differing).pvalue) if len(differing) else 1.0
     wins = int((difference_N > 0).sum())
     return Difference(mean, p_value, len(difference_N), wins, int((difference_N == 0).sum()))
 
 
 def smallest_p(strata: int) -> float:
-    """Return the smallest two-sided p-value that Wilcoxon's test can give on so many strata, 2 / 2^strata."""
+    """Return the smallest two-sided p-value that Wilcoxon's test can give with this many strata, 2 / 2^strata."""
     return min(1.0, 2.0 ** (1 - strata))
 
 
 def p_note(differences: Sequence[Difference]) -> str:
-    """Return the sentences that say in a table's note what its p-values, corrected by :func:`holm`, can show."""
+    """Return sentences for a table's note on what its p-values, corrected by :func:`holm`, can show."""
     strata = max(difference.mean.strata for difference in differences)
     note = (
         "p: Wilcoxon's signed-rank test on the mean differences of the tasks, two-sided; Holm-corrected for "
@@ -201,7 +201,7 @@ def p_note(differences: Sequence[Difference]) -> str:
 
 
 def method_note(means: Iterable[Mean | None]) -> str:
-    """Return the sentence that says in a table's note how the intervals of its means were made."""
+    """Return the sentence for a table's note on how the intervals of its means were made."""
     methods = {mean.method for mean in means if mean}
     found = sorted(methods, key=lambda method: (method in (NO_INTERVAL, NO_SPREAD), method))
     return f"Interval: {'; '.join(found)}." if found else "No interval."
@@ -219,11 +219,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def probability_of_improvement(
     first: ArrayLike, second: ArrayLike, strata: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Mean:
-    """Return the probability that a trial of A beats a trial of B on a task drawn at random; ties count ½.
+    """Return the probability that a trial of A beats a trial of B on a random task; ties count ½.
 
     Within each stratum every seed of A meets every seed of B (Agarwal et al., 2021); the strata are averaged.
-    The interval resamples seeds within strata, n of n, or the strata if each has one seed. If only some have one
-    there is none: a single pair of trials says nothing about how often it would turn out so.
+    The interval resamples seeds within strata, n of n, or the strata if each has one seed. If only some have one,
+    there is no interval: a single pair of trials says nothing about its variation.
     """
     a_N, b_N = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     indices = [np.array(group) for group in _by_stratum(strata).values()]
@@ -263,9 +263,9 @@ def one_standard_error(means: Sequence[float], standard_errors: Sequence[float],
 
 @dataclass(frozen=True)
 class RankStability:
-    """How far two seeds of one configuration agree on the order of the images of one task.
+    """How far two seeds of one configuration agree on the order of one task's images.
 
-    ``overlap`` is the share of the most anomalous tenth that two seeds have in common (chance: 0.1).
+    ``overlap`` is the share of the most anomalous tenth that two seeds share (chance: 0.1).
     """
 
     spearman: float
@@ -276,7 +276,7 @@ class RankStability:
 
 
 def rank_stability(score_SN: ArrayLike) -> RankStability:
-    """Compare the order of the same images over all pairs of seeds, from the scores of S ≥ 2 seeds for N images.
+    """Compare the order of the same N images over all pairs of S ≥ 2 seeds, from their scores.
 
     Mean and lowest Spearman correlation and mean overlap are over the S(S − 1)/2 pairs. They have no interval: the
     pairs share seeds.
@@ -297,12 +297,12 @@ def rank_stability(score_SN: ArrayLike) -> RankStability:
 
 
 def variance_shares(values: ArrayLike, factors: Mapping[str, Sequence[Hashable]]) -> dict[str, float]:
-    """Return which share of the variance goes with each factor, and what is left.
+    """Return each factor's share of the variance, and the rest.
 
-    Each share is the variance of the factor's group means, once the group means of the factors before it are taken
-    off, over the whole variance. With a balanced design (each setting on the same classes and seeds) that is η² of a
-    factor that is crossed with the others, in any order, and of a nested one (seeds within classes, after the classes)
-    what it has beyond them. ``"rest"`` is interactions and noise. ``factors`` has the level of each trial [n] by name.
+    Each share is the variance of the factor's group means, after subtracting those of the factors before it, over the
+    total variance. With a balanced design (each setting on the same classes and seeds) that is η², in any order, for a
+    factor that is crossed with the others; for a nested one (seeds within classes, after the classes) it is what the
+    factor adds. ``"rest"`` is interactions and noise. ``factors`` has each trial's level [n] by name.
     """
     value_N = np.asarray(values, dtype=np.float64)
     rest_N = value_N - value_N.mean()
@@ -336,8 +336,8 @@ def _drawn_means(group: NDArray[np.float64], resamples: int, generator: np.rando
 def _drawn_within(
     groups: Sequence[NDArray[np.float64]], resamples: int, generator: np.random.Generator
 ) -> list[NDArray[np.float64]]:
-    """Return ``resamples`` drawn means of each group, some of which has several trials."""
-    # A deviation from a mean of n trials has (n − 1)/n of the variance of a trial.
+    """Return ``resamples`` drawn means of each group, if some groups have several trials."""
+    # A deviation from a mean of n trials has (n − 1)/n of a trial's variance.
     deviations = np.concatenate(
         [(group - group.mean()) * np.sqrt(len(group) / (len(group) - 1)) for group in groups if len(group) > 1]
     )

@@ -1,10 +1,9 @@
-"""The metrics of a set of anomaly scores: AUROC, average precision, FPR at a TPR, and intervals.
+"""Metrics of anomaly scores: AUROC, average precision, FPR at a TPR, and intervals.
 
-The anomaly is the positive class everywhere and a higher score means more anomalous. The AUROC is the plain
-one: it is never folded at one half, so a detector that ranks the wrong way round shows a value below 0.5 and is
-marked ``inverted``.
+Anomalies are the positive class everywhere, and a higher score means more anomalous. The AUROC is never folded at
+one half, so a detector that ranks the wrong way round has a value below 0.5 and is marked ``inverted``.
 
-Everywhere ``scores`` are the anomaly scores [N] and ``labels`` are True or 1 for anomalies [N]. A ValueError says that
+Everywhere ``scores`` are the anomaly scores [N] and ``labels`` are True or 1 for anomalies [N]. A ValueError means that
 a score is NaN, the lengths differ, or, except in :func:`evaluate`, that normal or anomalous images are missing.
 """
 
@@ -25,7 +24,7 @@ _CHUNK_DRAWS = 2_000_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that is reported about the scores of one test set; all shares are in [0, 1]."""
+    """All reported metrics of one test set; all shares are in [0, 1]."""
 
     auroc: float
     auroc_low: float
@@ -40,7 +39,7 @@ class Evaluation:
 
 
 def lacking(images: int, anomalies: int) -> str:
-    """Say what a test set lacks for an AUROC; an empty string if it has both kinds of images."""
+    """Return what a test set lacks for an AUROC; empty if it has both kinds of images."""
     if not images:
         return "no test images"
     if not anomalies:
@@ -59,7 +58,7 @@ def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
 def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     """Return the average precision, Σ (recall step × precision) over the thresholds; anomalies are positive.
 
-    A detector that knows nothing has the share of anomalies, not one half.
+    A detector that knows nothing reaches the share of anomalies, not one half.
     """
     from sklearn.metrics import average_precision_score
 
@@ -68,7 +67,7 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
 
 
 def fpr_at_tpr(scores: ArrayLike, labels: ArrayLike, tpr: float) -> float:
-    """Return the share of normal images flagged when at least the share ``tpr`` of the anomalies is caught.
+    """Return the share of normal images flagged if at least the share ``tpr`` of the anomalies is caught.
 
     An image is flagged if its score reaches the threshold (score ≥ t). Among the thresholds whose true
     positive rate is at least ``tpr``, in (0, 1], the smallest false positive rate counts; nothing is interpolated. That
@@ -88,8 +87,8 @@ def bootstrap_auroc(scores: ArrayLike, labels: ArrayLike, seed: int, resamples: 
     """Return the ends of a percentile interval for the AUROC at 95 % confidence.
 
     Each resample draws as many normal and as many anomalous images as there are (stratified).
-    The interval describes the draw of the test images only, not the training. If the two classes do not
-    overlap, every resample has the same AUROC and the interval is a point: that says nothing about images not seen.
+    The interval covers the draw of the test images, not the training. If the two classes do not
+    overlap, every resample has the same AUROC and the interval is a point, which says nothing about unseen images.
     """
     value_R = _resampled_auroc(*_checked(scores, labels), seed, resamples)
     tail = (1 - CONFIDENCE) / 2
@@ -126,7 +125,7 @@ def evaluate(scores: ArrayLike, labels: ArrayLike, *, seed: int = 0, resamples: 
 
 
 def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return scores and labels of both kinds of images as arrays, or say what is wrong with them."""
+    """Return scores and labels of both kinds of images as arrays; raise ValueError if they are invalid."""
     score_N, label_N = _vectors(scores, labels)
     if label_N.all() or not label_N.any():
         raise ValueError(f"both normal and anomalous images are needed, got {int(label_N.sum())} of {len(label_N)}")
@@ -134,14 +133,14 @@ def _checked(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64],
 
 
 def _vectors(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return scores and labels as arrays of one length without NaN, or say what is wrong with them."""
+    """Return scores and labels as arrays of one length without NaN; raise ValueError if they are invalid."""
     score_N = np.asarray(scores, dtype=np.float64)
     label_N = np.asarray(labels).astype(bool)
     if score_N.ndim != 1 or score_N.shape != label_N.shape:
         raise ValueError(f"scores and labels must be two vectors of one length, got {score_N.shape}, {label_N.shape}")
     if np.isnan(score_N).any():
         raise ValueError(f"{int(np.isnan(score_N).sum())} of {len(score_N)} scores are NaN")
-    # Infinite scores rank like any other; scikit-learn refuses them, so they become the largest finite numbers.
+    # scikit-learn refuses infinite scores, which rank like any other, so they become the largest finite numbers.
     return np.nan_to_num(score_N, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min), label_N
 
 
@@ -152,7 +151,7 @@ def _resampled_auroc(
     distinct, group_N = np.unique(score_N, return_inverse=True)
     groups = len(distinct)
     anomalous, normal = group_N[label_N], group_N[~label_N]
-    # One stream per class: the draws then do not depend on how the resamples are cut into chunks.
+    # One stream per class, so that draws do not depend on the chunks of resamples.
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2)]
     chunk = max(1, _CHUNK_DRAWS // len(score_N))
     values = []

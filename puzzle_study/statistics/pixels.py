@@ -1,4 +1,4 @@
-"""How well anomaly maps find the anomalous pixels: pixel AUROC and AUPRO.
+"""How well anomaly maps find anomalous pixels: pixel AUROC and AUPRO.
 
 Shape legend: N images, H and W pixels.
 """
@@ -12,7 +12,7 @@ FPR_LIMIT = 0.3
 
 
 def pixel_auroc(map_NHW: npt.NDArray[np.float32], mask_NHW: npt.NDArray[np.bool_]) -> float | None:
-    """Return the AUROC of all pixels of all images, None if they are all normal or all anomalous.
+    """Return the AUROC of all pixels of all images, or None if they are all normal or all anomalous.
 
     Args:
         map_NHW: anomaly maps, higher for anomalous pixels.
@@ -26,10 +26,10 @@ def pixel_auroc(map_NHW: npt.NDArray[np.float32], mask_NHW: npt.NDArray[np.bool_
 
 
 def aupro(map_NHW: npt.NDArray[np.float32], mask_NHW: npt.NDArray[np.bool_]) -> float | None:
-    """Return the area under the per-region overlap up to a false positive rate of 30 %, by that rate (Bergmann 2020).
+    """Return the area under the per-region overlap up to a false positive rate of 30 %, divided by it (Bergmann 2020).
 
-    The overlap at a threshold is the share of a region's pixels that are at least there, averaged over all regions of
-    all images. Pixels of a region touch each other, diagonally too. The curve is interpolated linearly.
+    The overlap at a threshold is the share of a region's pixels that reach it, averaged over all regions of
+    all images. Pixels of a region touch each other, also diagonally. The curve is interpolated linearly.
 
     Args:
         map_NHW: anomaly maps, higher for anomalous pixels.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,12 +36,16 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Unit(ABC):
-    """A piece of the attack stage: one detector is attacked, and one record is left under the unit's key."""
+    """A piece of the attack stage: one detector is attacked, and one record is left under the unit's key.
+
+    ``max_images`` and ``balanced`` say which test images are attacked.
+    """
 
     trial: TrialSpec
     reading: Reading
     specs: tuple[AttackSpec, ...]
     max_images: int | None
+    balanced: bool = field(default=False, kw_only=True)
     kind: ClassVar[str]
 
     @property
@@ -51,21 +55,29 @@ class Unit(ABC):
             "format": RECORD_FORMAT,
             "kind": self.kind,
             "trial": self.trial.key,
-            "specs": [asdict(spec) for spec in self.specs],
+            "specs": [spec.to_json() for spec in self.specs],
             "max_images": self.max_images,
         }
-        return content_key(common | self._determined_by())
+        # What is not asked for leaves the key as it was, so that finished results stay.
+        return content_key(common | ({"balanced": True} if self.balanced else {}) | self._determined_by())
 
     def run(self, results: Results, device: torch.device) -> None:
         """Attack and write the record; files that belong to it are written before it."""
-        images, labels = chosen_images(_task(self.trial), self.max_images)
+        images, labels = self._images(self.trial)
         detector = _detector(self.trial, self.reading, results, device)
-        # JSON has no NaN; None stands for it.
+        # JSON has neither NaN nor infinity; None stands for them.
         rows = [
-            {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+            {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in row.items()
+            }
             for row in self._rows(detector, images, labels, results)
         ]
         write_json(results.attack_file(self.key), {"format": RECORD_FORMAT, "trial": self.trial.key, "rows": rows})
+
+    def _images(self, trial: TrialSpec) -> tuple[Tensor, Tensor]:
+        """Return the test images of a trial's task that are attacked, and their labels."""
+        return chosen_images(task_of(trial), self.max_images, balanced=self.balanced)
 
     def _determined_by(self) -> dict[str, Any]:
         return {"reading": asdict(self.reading)}
@@ -75,19 +87,32 @@ class Unit(ABC):
         """Attack and return the record's rows."""
 
 
+@dataclass(frozen=True)
 class MethodUnit(Unit):
-    """One method of one attack, with all its ε, on one detector; keeps a few perturbed images of the largest ε."""
+    """One method of one attack, with all its ε, on one detector.
 
+    Attributes:
+        keep: which perturbed images stay: a few of the largest ε for the gallery, or ``all`` besides, as floats.
+    """
+
+    keep: Literal["examples", "all"] = field(default="examples", kw_only=True)
     kind = "method"
 
+    def _determined_by(self) -> dict[str, Any]:
+        return super()._determined_by() | ({"keep": "all"} if self.keep == "all" else {})
+
     def _rows(self, detector: Detector, images: Tensor, labels: Tensor, results: Results) -> list[Row]:
-        found = run_attacks(detector, images, labels, _validation(detector), self.specs, keep=EXAMPLES, compare=False)
+        validation = _validation(detector)
+        keep = EXAMPLES if self.keep == "examples" else None
+        found = run_attacks(detector, images, labels, validation, self.specs, keep=keep, compare=False)
+        if self.keep == "all":
+            write_arrays(results.attacked_images_file(self.key), _all_images(found, images, labels))
         strongest = max(spec.epsilon for spec in self.specs)
         examples = [one for result in found if result.spec.epsilon == strongest for one in _examples(result, images)]
         if examples:
             arrays = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
             write_arrays(results.attack_file(self.key).with_suffix(".npz"), arrays)
-        return [row(result, labels, self.reading) for result in found]
+        return [row(result, labels, self.reading, validation) for result in found]
 
 
 class MatrixUnit(Unit):
@@ -105,7 +130,7 @@ class MatrixUnit(Unit):
                 "attacked_aggregation": cell.attacked,
                 "scoring_aggregation": cell.scoring,
                 "error": self.reading.error,
-                **judged(cell.clean_scores, cell.scores, labels),
+                **judged(cell.clean_scores, cell.scores, labels, cell.validation_scores),
                 "images": cell.images,
                 "flags": ";".join(cell.flags),
             }
@@ -133,7 +158,7 @@ class TransferUnit(Unit):
         (found,) = run_attacks(detector, images, labels, _validation(detector), self.specs)
         rows: list[Row] = []
         for trial, reading in self.targets:
-            others, _ = chosen_images(_task(trial), self.max_images)
+            others, _ = self._images(trial)
             if not torch.equal(others, images):
                 rows.append({})
                 continue
@@ -144,7 +169,9 @@ class TransferUnit(Unit):
                     **named(found.spec),
                     "aggregation": reading.aggregation,
                     "error": reading.error,
-                    **judged(clean, transferred(found, target, images, clean_scores=clean), labels),
+                    **judged(
+                        clean, transferred(found, target, images, clean_scores=clean), labels, _validation(target)
+                    ),
                     "images": len(found.indices),
                     "flags": ";".join(found.flags),
                 }
@@ -152,7 +179,8 @@ class TransferUnit(Unit):
         return rows
 
 
-def _task(trial: TrialSpec) -> datasets.Task:
+def task_of(trial: TrialSpec) -> datasets.Task:
+    """Return the images of a trial."""
     return _loaded(trial.settings.data, trial.task, trial.fingerprint)
 
 
@@ -170,9 +198,25 @@ def _validation(detector: Detector) -> Tensor:
     return detector.scores(detector.validation_NK)
 
 
+def _all_images(found: Sequence[AttackResult], images_NCHW: Tensor, labels_N: Tensor) -> dict[str, np.ndarray]:
+    """Return what others need to check an attack: S results on N images, A of which are attacked.
+
+    ``images`` uint8 [N, C, H, W], ``labels`` [N], ``attacked`` [A], which of the images, ``epsilon`` [S], ``perturbed``
+    float32 [S, A, C, H, W] and ``scores`` [S, N].
+    """
+    return {
+        "images": images_NCHW.numpy(),
+        "labels": labels_N.numpy(),
+        "attacked": found[0].indices.numpy(),
+        "epsilon": np.array([result.spec.epsilon for result in found]),
+        "perturbed": torch.stack([result.perturbed for result in found]).numpy(),
+        "scores": torch.stack([result.scores for result in found]).numpy(),
+    }
+
+
 def _examples(result: AttackResult, images_NCHW: Tensor) -> Iterator[Row]:
-    """Yield the perturbed images that a result kept, as columns of gallery.npz."""
-    for image, index in zip(result.perturbed, result.indices[: len(result.perturbed)].tolist(), strict=True):
+    """Yield the first perturbed images that a result kept, as columns of gallery.npz."""
+    for image, index in zip(result.perturbed[:EXAMPLES], result.indices[:EXAMPLES].tolist(), strict=False):
         yield {
             "attacked_original": images_NCHW[index].numpy(),
             "attacked": (image.cpu() * 255).round().byte().numpy(),

@@ -10,13 +10,17 @@ from typing import Any
 import pandas as pd
 
 from puzzle_study import config
+from puzzle_study.attacks.convergence import to_check
 from puzzle_study.attacks.flags import compared, control
-from puzzle_study.attacks.specs import AttackSpec, attack_specs, fits, measured_as
+from puzzle_study.attacks.specs import AttackSpec, fitting, measured_as, strongest
+from puzzle_study.attacks.table import checked
 from puzzle_study.config import Reading
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.results import Results
+from puzzle_study.study.attack_checks import CertifyUnit, ConvergenceUnit, SmallestUnit
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Planned
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
@@ -39,6 +43,10 @@ class Victim:
     @property
     def configuration(self) -> str:
         return self.trials[0].configuration
+
+    @property
+    def is_reference(self) -> bool:
+        return self.label == REFERENCE
 
 
 def victims(plan: Plan) -> list[Victim]:
@@ -68,7 +76,7 @@ def asked_for(plan: Plan, section: config.Attacks | config.Corruptions | None) -
         key = planned.configuration, reading
         labels = ["winner"] * (key in winner) + ["default"] * (planned.default and reading == _own_reading(planned))
         found.setdefault(key, Victim(";".join(labels), planned.trials, reading))
-    return [*found.values(), *(_references(plan) if "references" in section.configurations else [])]
+    return [*found.values(), *(_references(plan) if "references" in section.configurations else ())]
 
 
 def _references(plan: Plan) -> list[Victim]:
@@ -93,6 +101,11 @@ def attack_units(plan: Plan) -> list[Unit]:
     units: list[Unit] = [
         unit for victim in attacked for trial in victim.trials for unit in _method_units(attacks, victim, trial)
     ]
+    for victim in attacked:
+        for trial in victim.trials:
+            units += _convergence_units(attacks, victim, trial)
+    units += [unit for _, unit in _smallest_units(attacks, attacked)]
+    units += [unit for _, unit in _certify_units(attacks, attacked)]
     units += [unit for _, unit in _matrix_units(attacks, attacked)]
     units += [unit for _, _, unit in _transfer_units(attacks, attacked)]
     return list({unit.key: unit for unit in units}.values())
@@ -119,18 +132,18 @@ def run_attack_stage(
 
 
 def write_attack_tables(plan: Plan, results: Results) -> None:
-    """Write attacks.csv, and aggregation_matrix.csv and transfer.csv if the study asks for them, from records."""
+    """Write attacks.csv, and the other tables of attacks that the study asks for, from records."""
     attacks, attacked = plan.study.attacks, victims(plan)
     tables = {results.attacks_file: attack_rows(plan, results)}
     if attacks is not None and attacks.matrix:
-        tables[results.matrix_file] = [
-            about(victim, unit.trial) | row
-            for victim, unit in _matrix_units(attacks, attacked)
-            for row in _rows(results, unit)
-        ]
+        tables[results.matrix_file] = _unit_rows(_matrix_units(attacks, attacked), results)
     if attacks is not None and attacks.transfer:
         tables[results.transfer_file] = _transfer_rows(attacks, attacked, results)
-    for path in (results.attacks_file, results.matrix_file, results.transfer_file):
+    if attacks is not None and attacks.smallest:
+        tables[results.smallest_file] = _unit_rows(_smallest_units(attacks, attacked), results)
+    if attacks is not None and attacks.certify is not None:
+        tables[results.certified_file] = _unit_rows(_certify_units(attacks, attacked), results)
+    for path in results.attack_tables:
         if path in tables:
             results.write_table(path, pd.DataFrame(tables[path]))
         else:
@@ -150,6 +163,10 @@ def attack_rows(plan: Plan, results: Results) -> list[dict[str, Any]]:
                 for unit in _method_units(attacks, victim, trial)
                 for spec, row in zip(unit.specs, _rows(results, unit), strict=False)
             }
+            for unit in _convergence_units(attacks, victim, trial):
+                for spec, columns in zip(unit.specs, _rows(results, unit), strict=False):
+                    if spec in measured:
+                        measured[spec] = checked(measured[spec], columns)
             rows += [about(victim, trial) | row for row in _flagged(_fitting(attacks, trial), measured)]
     return rows
 
@@ -167,9 +184,8 @@ def _flagged(specs: Sequence[AttackSpec], measured: Mapping[AttackSpec, Mapping[
 
 
 def _fitting(attacks: config.Attacks, trial: TrialSpec) -> list[AttackSpec]:
-    """Return the attacks of a study that a detector can be attacked by."""
-    traits = DETECTORS[trial.detector].traits
-    return [spec for spec in attack_specs(attacks) if fits(spec, traits)]
+    """Return the attacks of a study that a trial's detector can be attacked by."""
+    return fitting(attacks, DETECTORS[trial.detector].traits)
 
 
 def _method_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[MethodUnit]:
@@ -177,29 +193,62 @@ def _method_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> 
     specs = _fitting(attacks, trial)
     once = dict.fromkeys([*map(measured_as, specs), *map(control, specs)])
     return [
-        MethodUnit(trial, victim.reading, tuple(group), attacks.max_images)
+        MethodUnit(
+            trial, victim.reading, tuple(group), attacks.max_images, balanced=attacks.balanced, keep=attacks.keep
+        )
         for _, group in groupby(once, key=lambda spec: (spec.attack, spec.method, spec.restarts))
     ]
 
 
 def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
-    """Return the attack of matrix and transfer: attack1 by the first fitting method besides noise, at the largest ε."""
-    one = attacks.model_copy(update={"attacks": ("attack1",), "epsilons": (max(attacks.epsilons),)})
-    return next((spec for spec in _fitting(one, trial) if spec.method != "noise"), None)
+    """Return the attack of matrix, transfer and the smallest ε."""
+    return strongest(attacks, DETECTORS[trial.detector].traits)
+
+
+def _convergence_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[ConvergenceUnit]:
+    """Return what holds a detector's attacks to stronger runs, if there is something to hold."""
+    specs = tuple(to_check(_fitting(attacks, trial))) if attacks.convergence else ()
+    chosen = {"balanced": attacks.balanced, "count": attacks.convergence}
+    return [ConvergenceUnit(trial, victim.reading, specs, attacks.max_images, **chosen)] if specs else []
+
+
+def _smallest_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, SmallestUnit]]:
+    """Return the units that look for the smallest ε, with the victim that they are about."""
+    return [
+        (victim, SmallestUnit(trial, victim.reading, (spec,), attacks.max_images, balanced=attacks.balanced))
+        for victim in (attacked if attacks.smallest else ())
+        for trial in victim.trials
+        if (spec := _strongest(attacks, trial)) is not None
+    ]
+
+
+def _certify_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, CertifyUnit]]:
+    """Return the units that certify, with the victim that they are about."""
+    if attacks.certify is None:
+        return []
+    chosen: dict[str, Any] = {"settings": attacks.certify, "target": attacks.target, "seed": attacks.seed}
+    return [
+        (
+            victim,
+            CertifyUnit(trial, victim.reading, (), attacks.max_images, balanced=attacks.balanced, **chosen),
+        )
+        for victim in attacked
+        for trial in victim.trials
+    ]
 
 
 def _matrix_units(attacks: config.Attacks, attacked: Sequence[Victim]) -> list[tuple[Victim, MatrixUnit]]:
     """Return the units of the matrix, one for each detector and error norm, with the victim that they are about."""
     groups: dict[tuple[str, str], list[Victim]] = {}
     for victim in attacked if attacks.matrix else ():
-        if victim.trials[0].settings.own.FREE:
+        if victim.trials[0].settings.own.FREE and not victim.is_reference:
             groups.setdefault((victim.configuration, victim.reading.error), []).append(victim)
     found = []
     for same in groups.values():
         labels = dict.fromkeys(name for victim in same for name in victim.label.split(";") if name)
         whole = replace(same[0], label=";".join(labels))
         found += [
-            (whole, MatrixUnit(trial, whole.reading, (spec,), attacks.max_images))
+            (whole, MatrixUnit(trial, whole.reading, (spec,), attacks.max_images, balanced=attacks.balanced))
             for trial in whole.trials
             if (spec := _strongest(attacks, trial)) is not None
         ]
@@ -219,7 +268,8 @@ def _transfer_units(
             if (spec := _strongest(attacks, trial)) is None:
                 continue
             targets = tuple((_counterpart(victim, trial), victim.reading) for victim in judges)
-            found.append((source, judges, TransferUnit(trial, source.reading, (spec,), attacks.max_images, targets)))
+            unit = TransferUnit(trial, source.reading, (spec,), attacks.max_images, targets, balanced=attacks.balanced)
+            found.append((source, judges, unit))
     return found
 
 
@@ -241,7 +291,9 @@ def _transfer_rows(attacks: config.Attacks, attacked: Sequence[Victim], results:
 
 
 def _counterpart(victim: Victim, trial: TrialSpec) -> TrialSpec:
-    return next(other for other in victim.trials if (other.task, other.seed) == (trial.task, trial.seed))
+    """Return the victim's trial of the same task, and of the same seed unless it is a reference, which has one."""
+    same = [other for other in victim.trials if other.task == trial.task]
+    return next((other for other in same if other.seed == trial.seed), same[0])
 
 
 def about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
@@ -254,6 +306,11 @@ def about(victim: Victim, trial: TrialSpec) -> dict[str, Any]:
         "normal_class": trial.task.normal_class,
         "seed": trial.seed,
     }
+
+
+def _unit_rows(units: Sequence[tuple[Victim, Unit]], results: Results) -> list[dict[str, Any]]:
+    """Return the rows of units, each with what it is about."""
+    return [about(victim, unit.trial) | row for victim, unit in units for row in _rows(results, unit)]
 
 
 def _rows(results: Results, unit: Unit) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""A study file, or images, that are not those of the results: what changed, and what of the results is still of use.
+"""What changed between a study file, or its images, and existing results, and which results can be kept.
 
-Only the study files and the records are compared: no trial is run and nothing is written.
+Compares only study files and records; runs no trial and writes nothing.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Changes:
-    """How a study file and its images differ from those that made the results.
+    """How a study file and its images differ from those of the results.
 
     Attributes:
-        settings: what changed, a phrase for each setting.
-        images: whether all trained detectors are of other images, though the data section is the same.
-        finished: how many detectors the earlier study has trained; references, which cost nothing, do not count.
-        usable: how many of them the study file can ask for too.
+        settings: a phrase for each changed setting.
+        images: whether all trained detectors used other images, although the data section is the same.
+        finished: number of detectors trained by the earlier study, without references, which cost almost nothing.
+        usable: how many of them the new study file can use.
     """
 
     settings: tuple[str, ...]
@@ -51,17 +51,17 @@ class Changes:
         return "; ".join(self.settings) + kept
 
     def refusal(self, where: str, *, resume: bool) -> str | None:
-        """Return why the study cannot go on here, as one sentence, or None if it can."""
+        """Return in one sentence why the study cannot continue here, or None if it can."""
         if self.images and self.lose_everything:
             return (
                 f"the images in data.root have changed since {where} was made, so none of its {self.finished} trained "
-                f"detectors can be kept; put the old images back, or choose another place with --results or another "
+                f"detectors can be kept; restore the old images, or choose another place with --results or another "
                 f"`name`"
             )
         if not self.settings:
             if resume:
                 return None
-            return f"{where} holds an unfinished study; go on with --resume, or choose another place with --results"
+            return f"{where} has an unfinished study; continue with --resume, or choose another place with --results"
         more = len(self.settings) - SHOWN
         shown = "; ".join(self.settings[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
         if self.lose_everything:
@@ -72,30 +72,30 @@ class Changes:
         if resume:
             return None
         return (
-            f"{where} was made from another study file ({shown}); choose another place with --results, or keep what "
-            f"is equal ({self.usable} of {self.finished} trained detectors) and train the rest with --resume"
+            f"{where} was made from another study file ({shown}); choose another place with --results, or keep "
+            f"{self.usable} of {self.finished} trained detectors and train the rest with --resume"
         )
 
 
 def compare(results: Results, file: read.StudyFile, tasks: Sequence[TaskSpec], fingerprint: str) -> Changes | None:
-    """Compare a study file with what is in its results folder; None if there is nothing, or nothing but failures."""
+    """Compare a study file with its results folder; None if the folder is empty or has only failures."""
     found = records(results)
     begun = any(record.worked for record in found) or any(results.root.glob("checkpoints/*/*"))
     if not (results.study_file.exists() and begun):
         return None
     before = read.load_dumped(results.study_file)
-    # The place of the images does not count: their fingerprint says whether they are the same.
+    # The images' location does not count: their fingerprint says whether they are the same.
     data = before.data.model_copy(update={"root": file.study.data.root})
     before = before.model_copy(update={"data": data})
     trained = [record for record in found if record.finished and record.spec.detector in before.detectors]
     usable = sum(can_use(record.spec, file, tasks, fingerprint) for record in trained)
-    # A data section that changed means other images, and is a reason of its own.
+    # A changed data section means other images, and is its own reason.
     images = before.data == file.study.data and all(record.spec.fingerprint != fingerprint for record in trained)
     return Changes(tuple(changed_settings(before, file.study)), images, len(trained), usable)
 
 
 def changed_settings(before: config.Study, now: config.Study) -> list[str]:
-    """Return a phrase for every setting that has changed, and one for another number of threads."""
+    """Return a phrase for every changed setting, and for a changed number of threads."""
     old, new = _named(before), _named(now)
     then, here = threads(before.resources.cpu), threads(now.resources.cpu)
     other = [f"a trial had {then} threads, has {here}: on a CPU the last bits of new trainings differ"]
@@ -107,13 +107,13 @@ def changed_settings(before: config.Study, now: config.Study) -> list[str]:
 
 
 def _named(study: config.Study) -> dict[str, Any]:
-    """Return the settings of a study by their names in its file."""
+    """Return a study's settings by their names in its file."""
     content: dict[str, Any] = yaml.safe_load(read.dump(study))
     return layers.leaves(content)
 
 
 def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
-    """Whether a study may ask for this very trial: one of its defaults, or a point of its search space."""
+    """Whether a study may use this trial: one of its defaults, or a point of its search space."""
     if spec.task not in set(tasks) or spec.seed not in file.study.seeds or spec.detector not in file.form.names:
         return False
     return any(
@@ -123,7 +123,7 @@ def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fi
 
 
 def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
-    """Yield the detector's default, and the point of the search space that has the values of these settings."""
+    """Yield the detector's default, and the point of the search space with these values."""
     yield file.study.settings(settings.detector)
     search = file.study.search
     if search is None:

@@ -1,4 +1,4 @@
-"""A results folder that cannot be written: told apart from other errors, and said in one sentence."""
+"""Recognises errors from an unwritable results folder and turns them into one sentence."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ UNWRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIS
 
 
 def cannot_write(error: BaseException, folder: Path) -> str | None:
-    """Return why a results folder could not be written, as one sentence, or None if the error is another one."""
+    """Return in one sentence why a results folder could not be written, or None for any other error."""
     for one in _chain(error):
         if not isinstance(one, OSError):
             continue
         if one.errno in FULL:
             return (
                 f"the disk of {folder} is full ({one.strerror or one}); finished trials are kept: free some "
-                f"space and go on with --resume"
+                f"space and continue with --resume"
             )
         if one.filename is None:
             continue
         path = Path(str(one.filename)).absolute()
-        # Above it too: even root can make no folder in /proc.
+        # Its parents too: even root cannot make a folder in /proc.
         above = path in (folder, *folder.parents)
         if (one.errno in UNWRITABLE and (above or folder in path.parents)) or (one.errno == errno.ENOENT and above):
             return f"{folder} cannot be written ({one.strerror or one}); change that or use --results DIR"
@@ -31,7 +31,7 @@ def cannot_write(error: BaseException, folder: Path) -> str | None:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and everything that led to it, each once."""
+    """Yield an error and all its causes, each once."""
     waiting, seen = [error], set[int]()
     while waiting:
         one = waiting.pop()
@@ -39,5 +39,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        # `cause` is where Ray keeps what was raised in a worker.
+        # Ray keeps a worker's error in `cause`.
         waiting += [getattr(one, "cause", None), one.__context__, one.__cause__]

@@ -1,4 +1,4 @@
-"""A study from its file to its report; every stage takes up what an earlier run left."""
+"""A study from its file to its report; every stage continues from what an earlier run left."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from rich.console import Console
 from puzzle_study import datasets
 from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, best, corrupting, space
+from puzzle_study.study import attacking, best, choosing, corrupting, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Best
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
-from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
+from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown, trial_value
 
 FAILED, TERMINATED = 1, 143
 
 
 def make_plan(file: read.StudyFile, results: Results) -> Plan:
-    """Return the plan of a study; it takes in what is finished as it is asked for trials.
+    """Return the plan of a study, which reads finished records as trials are requested.
 
     Raises:
-        UserError: images are missing or damaged, a class does not exist, or the selection needs test labels that are
-            not there.
+        UserError: images are missing or damaged, a class does not exist, or the selection needs missing test labels.
     """
     require_labels(file.study.data, file.study.selection)
     corrupting.require_colour(file.study)
@@ -58,21 +59,21 @@ def run_study(
     address: str | None = None,
     verbose: bool = False,
 ) -> int:
-    """Run a study, or what is left of it.
+    """Run a study, or the rest of it.
 
     Args:
         file: the study file.
-        folder: where ``<name>/`` with the results goes.
-        resume: go on with an interrupted study.
-        console: where progress and the closing lines go.
-        address: a running Ray cluster, ``auto`` or HOST:PORT; None: Ray is started on this machine.
-        verbose: print the logs of trials and Ray's messages too.
+        folder: parent folder of ``<name>/`` with the results.
+        resume: continue an interrupted study.
+        console: for progress and the closing lines.
+        address: a running Ray cluster, ``auto`` or HOST:PORT; None: start Ray on this machine.
+        verbose: also print the trials' logs and Ray's messages.
 
     Returns:
         The exit code: 0 all done, 1 trials failed, 130 or 143 interrupted.
 
     Raises:
-        UserError: the study cannot be run as asked, or its folder cannot be written; nothing finished is damaged.
+        UserError: the study cannot be run as requested, or its folder cannot be written; finished results stay intact.
     """
     results = Results((folder / file.study.name).resolve())
     try:
@@ -90,7 +91,7 @@ def run_study(
                     raise UserError(refusal)
                 if changes.settings:
                     run.say(f"the study file changed: {changes}")
-            # Only now: a study that is finished or refused changes no file.
+            # Not earlier: a finished or refused study changes no file.
             plan.keep_search(results.optuna_file)
             return run.go(address)
     except UserError:
@@ -117,7 +118,7 @@ class _Run:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True, style=style)
 
     def is_finished(self) -> bool:
-        """Return whether the study ran to its end and every file made from its records is still there."""
+        """Return whether the study is finished and every file made from its records exists."""
         return (
             self.plan.ended()
             and self.results.environment().get("finished") is not None
@@ -130,23 +131,26 @@ class _Run:
         return self._attacks_left() + len(corrupting.left(self.plan, self.results))
 
     def _attacks_left(self) -> int:
-        """Return how many units of the attack stage have no record."""
+        """Return how many attack units have no record."""
         units = attacking.attack_units(self.plan)
         return sum(self.results.attack_record(unit.key) is None for unit in units)
 
     def _made(self) -> list[Path]:
-        """Return the files that are made from a study's records."""
+        """Return the files made from a study's records."""
         results, attacks, winner = self.results, self.file.study.attacks, self.plan.winner()
-        made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
+        made = [results.trials_file, results.epochs_file, results.summary_file, results.selection_file]
+        made += [results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
         made += [results.corruptions_file] if self.file.study.corruptions is not None else []
+        made += [results.smallest_file] if attacks is not None and attacks.smallest else []
+        made += [results.certified_file] if attacks is not None and attacks.certify is not None else []
         if winner is not None:
-            made += [*best.files(self.plan, winner[0].trials, results), results.gallery_file]
+            made += [*best.files(self.plan, results), results.gallery_file]
         return [*made, results.report_file]
 
     def go(self, address: str | None) -> int:
-        """Run what is left and return the exit code."""
+        """Run the rest and return the exit code."""
         study, account = self.file.study, Account(self.file.study, self.results)
         for name, reason in space.inert_axes(self.file).items():
             self.say(f"search axis {name} has no effect: {reason}")
@@ -161,11 +165,11 @@ class _Run:
             if not self.plan.ended() or self._units_left():
                 ray = started_ray(study, self.place, self.plan.fingerprint, address, self.console, verbose=self.verbose)
                 stack.enter_context(ray)
-                # Ray reads its environment when it is imported: only now that started_ray has set that.
+                # Ray reads its environment on import, so import it after started_ray has set it.
                 from puzzle_study.study.ray.runner import sigterm_as_sigint
 
                 received = stack.enter_context(sigterm_as_sigint())
-            # Only now: what the machine or the cluster cannot run leaves no begun study behind.
+            # Not earlier: if the machine or cluster cannot run the study, no started study is left behind.
             write_text(self.results.study_file, read.dump(study))
             write_json(self.results.environment_file, account.so_far())
             self.place.publish(finished=False)
@@ -177,17 +181,17 @@ class _Run:
                 ended = False
             if not ended:
                 write_json(self.results.environment_file, account.so_far())
-                self.console.quiet = False  # what to do next is said to everybody
+                self.console.quiet = False  # always say what to do next
                 done = f"{self.plan.finished()} of {self.plan.total} trials"
-                self.say(f"interrupted with {done} done; go on with --resume")
-                # What the store holds comes back with --resume, and must not forget this run's time.
+                self.say(f"interrupted with {done} done; continue with --resume")
+                # --resume downloads the store's files, and must not lose this run's time.
                 self.place.bring(self.results.environment_file)
                 return TERMINATED if received else INTERRUPTED
         page = self._report(account)
         return self._close(page, account.seconds())
 
     def _train(self) -> bool:
-        """Run what is left of the trials and write the tables; returns whether all have ended."""
+        """Run the remaining trials and write the tables; returns whether all have ended."""
         if self.plan.next() is not None:
             from puzzle_study.study.ray.runner import run_trials
 
@@ -214,25 +218,27 @@ class _Run:
             self.place.collect()
 
     def _report(self, account: Account) -> Path:
-        """Write the files that are made from records, the page last; returns the page."""
-        from puzzle_study.reporting import build_report
+        """Write the files made from records, the page last; returns the page."""
+        from puzzle_study.reporting import build_report, write_model_cards
 
         attacking.write_attack_tables(self.plan, self.results)
         corrupting.write_corruption_table(self.plan, self.results)
         winner = self.plan.winner()
         if winner is not None:
-            best.write(self.plan, winner, self.results)
+            best.write(self.plan, self.results)
             write_gallery(winner[0].trials, winner[1], attacking.example_keys(self.plan), self.results)
         environment = account.finished()
+        if winner is not None:
+            write_model_cards(self.results, environment)
         page = build_report(self.results, environment=environment)
-        # Last: a study that is killed while its report is drawn is not finished.
+        # Last, so that a study killed while drawing its report is not finished.
         write_json(self.results.environment_file, environment)
         self.place.publish(finished=True)
         return page
 
     def _close(self, page: Path, seconds: float) -> int:
-        """Print what the study found, and return the exit code."""
-        if (line := winner_line(self.plan, seconds)) is not None:
+        """Print the study's result, and return the exit code."""
+        for line in winner_lines(self.plan, seconds):
             self.say(line)
         if self.results.optuna_file.exists():
             self.say(f"search: optuna-dashboard {_shown(self.results.optuna_file)}")
@@ -245,19 +251,43 @@ class _Run:
         return 0
 
 
-def winner_line(plan: Plan, seconds: float) -> str | None:
-    """Return the line that names the winner and its test results; None: no configuration can win."""
-    winner = plan.winner()
-    if winner is None:
-        return None
-    planned, reading, worth = winner
-    records = [plan.records[spec.key] for spec in planned.trials]
-    title = DETECTORS[planned.settings.detector].title
-    label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
-    return (
-        f"winner: {label}, {reading.aggregation}, {_reached(records, reading)} "
-        f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}"
-    )
+def winner_lines(plan: Plan, seconds: float) -> list[str]:
+    """Return the line that names the winner and its test results, or one for each task; none if nothing can win."""
+    winners, blends = plan.winners(), choosing.ensembles(plan)
+    if not winners:
+        return []
+    groups = [("winner", plan.tasks)]
+    if plan.study.choose == "per_task":
+        groups = [(f"winner for {name}", (task,)) for task, name in choosing.task_names(plan).items()]
+    lines = []
+    for heading, tasks in groups:
+        place = plan.tasks.index(tasks[0])
+        won = _blended(plan, blends[place], tasks) if blends else _won(plan, winners[place], tasks)
+        lines.append(f"{heading}: {won}")
+    return [*lines[:-1], f"{lines[-1]}, in {duration(seconds)}"]
+
+
+def _won(plan: Plan, best: Best, tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what won, what it reached on these tasks, and by what it was chosen."""
+    planned, reading, _ = best
+    records = [plan.records[spec.key] for spec in planned.trials if spec.task in tasks]
+    objective = plan.objectives[0]
+    worth = fmean(trial_value(record, reading, objective) for record in records)
+    by = chosen_by(plan.study) + ("" if CRITERIA[plan.study.selection].compares else f", {shown(objective, worth)}")
+    return f"{_label(best)}, {_reached(records, reading)} (chosen by {by})"
+
+
+def _blended(plan: Plan, used: Sequence[Best], tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what an ensemble is made of, and what it reached on these tasks."""
+    aurocs = [value for task in tasks for value in choosing.ensemble_aurocs(plan, used, task)]
+    reached = f", mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}" if aurocs else ""
+    return f"ensemble of {'; '.join(map(_label, used))}{reached}"
+
+
+def _label(best: Best) -> str:
+    planned, reading, _ = best
+    number = "default" if planned.default else f"number {planned.number}"
+    return f"{DETECTORS[planned.settings.detector].title}, {number}, {reading.aggregation}"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:
@@ -278,7 +308,7 @@ def _reached(records: Sequence[Record], reading: Reading) -> str:
 
 @contextlib.contextmanager
 def _locked(results: Results) -> Iterator[None]:
-    """Hold the results folder; the lock goes with the process, however it ends."""
+    """Lock the results folder until the process ends, however it ends."""
     results.root.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(results.lock_file, timeout=0):
@@ -288,7 +318,7 @@ def _locked(results: Results) -> Iterator[None]:
 
 
 def _shown(path: Path) -> str:
-    """Return a path, relative to the current folder if it is below that."""
+    """Return a path relative to the current folder if it is below."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

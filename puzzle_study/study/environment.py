@@ -23,17 +23,13 @@ PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "
 
 
 def notes(study: config.Study) -> list[str]:
-    """Return what is unusual about a study's images, in themselves and for its detectors.
-
-    Raises:
-        UserError: the files are not there, or a normal class does not exist.
-    """
+    """Return notes on what is unusual about a study's images, in general and for its detectors."""
     of_detectors = [note for own in study.detectors.values() for note in own.notes(study.data.channels)]
     return [*datasets.notes(study.data), *dict.fromkeys(of_detectors)]
 
 
 class Account:
-    """What environment.json says of a study: what it runs on, since when, and how long its runs took together."""
+    """The content of environment.json: what a study runs on, its start, and the total time of its runs."""
 
     def __init__(self, study: config.Study, results: Results) -> None:
         self._started = time.monotonic()
@@ -50,7 +46,7 @@ class Account:
                 "cpu": _cpu_name(),
                 "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-                # A GPU that the study leaves alone has no part in its numbers.
+                # A GPU that the study does not use cannot affect its numbers.
                 "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
                 "precision": {
                     name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
@@ -69,7 +65,7 @@ class Account:
         return time.monotonic() - self._started
 
     def so_far(self) -> dict[str, Any]:
-        """Return what is known now, with the time that all runs took."""
+        """Return the current content, with the total time of all runs."""
         return self._described | {"wall_seconds": self._before + self.seconds()}
 
     def finished(self) -> dict[str, Any]:
@@ -81,7 +77,7 @@ def _now() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the commit of the package's checkout, marked where files differ from it."""
+    """Return the commit of the package's checkout, marked if files differ from it."""
     here = Path(puzzle_study.__file__).resolve().parents[1]
     if not (here / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""A study whose trials all fail for one reason, which more trials would only repeat."""
+"""Detects that all trials of a study fail for one reason, so that more trials would fail too."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.trials.spec import TrialSpec
 
 ENOUGH = 3
-"""Trials, tasks and configurations (references count) that must have failed alike, or all that there are."""
+"""Trials, tasks and configurations (references count) that must have failed with the same error, or all of them."""
 ENOUGH_IN_A_SEARCH = 10
-"""Configurations, if what they search may be the reason."""
+"""Configurations, if a searched setting may be the reason."""
 
 
 def common_failure(plan: Plan) -> str | None:
-    """Return the user error with which the first trials of a plan all failed, if none of its trials has worked.
+    """Return the user error with which the first trials of a plan all failed, if no trial has worked.
 
-    One configuration or class that cannot be trained does not stop a study: several of each must fail alike, and more
-    configurations in a search, unless a reference, which knows no searched setting, fails alike too. If sentences
-    differ from class to class, all classes must have failed. First means in the plan's order, so that failures beside
-    a long training do not count before that has ended.
+    A single failing configuration or class does not stop a study: several of each must fail with the same error, and
+    more configurations in a search, unless a reference, which has no searched setting, fails in the same way. If errors
+    differ between classes, all classes must have failed. "First" is in the plan's order, so failures beside a long
+    training do not count before that has ended.
     """
     failed: list[TrialSpec] = []
     sentences: dict[TaskSpec, str] = {}
@@ -46,7 +46,7 @@ def common_failure(plan: Plan) -> str | None:
 
 
 def _may_be_searched(plan: Plan, failed: Iterable[TrialSpec]) -> bool:
-    """Whether these trials may have failed because of a setting that is searched."""
+    """Whether a searched setting may have caused these failures."""
     searched = plan.study.search.space if plan.study.search else {}
     owners = tuple(found[0] for name in searched if (found := plan.file.form.resolve(name)))
     return bool(searched) and all(

@@ -1,4 +1,4 @@
-"""What a dry run says: images, trainings, and about how much time and disk they would take on this machine."""
+"""The output of a dry run: images, trainings, and estimates of time and disk on this machine."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import require_labels
 
 FEWEST = 32
-"""Images of the shortest epoch that is measured."""
+"""Number of images in the shortest measured epoch."""
 MEASURED_SECONDS = 1.5
 """How long training steps, and chunks of scoring, are repeated to measure them."""
-# Of a study of digits: Ray's start and the report; what the report, and each trial besides its arrays, take.
+# From a study of digits: Ray's start and the report; bytes of the report, and of each trial besides its arrays.
 START_SECONDS, REPORT_BYTES, TRIAL_BYTES = 20.0, 2_000_000, 40_000
 FLOAT_BYTES = 4
-# Multiply-adds a second of the slower references on MNIST, on one core.
+# Multiply-adds per second of the slower references on MNIST, on one core.
 DISTANCE_ADDS = 5e9
 
 
@@ -71,7 +71,7 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
     yield from (f"search axis {name} has no effect: {why}" for name, why in space.inert_axes(file).items())
     if (note := space.validation_note(study)) is not None:
         yield note
-    datasets.fingerprint(study.data)  # for what is missing or damaged
+    datasets.fingerprint(study.data)  # finds missing or damaged files
     yield from (f"note: {note}" for note in notes(study))
     images = {task: datasets.split_sizes(study.data, task) for task in tasks}
     yield f"images of a task: {_in_words(list(images.values()))}"
@@ -115,7 +115,7 @@ def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
     return (
         f"time: about {_about(seconds)} on this machine, {_count(slots, 'trial')} at once, a training about "
         f"{_about(each)}"
-        + (", every configuration counted like the study's own" if plan.wanted > 1 else "")
+        + (", assuming that every configuration takes as long as the study's own" if plan.wanted > 1 else "")
         + (f"; {without} not counted" if without else "")
     )
 
@@ -136,7 +136,7 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
 
 @dataclass(frozen=True)
 class Speed:
-    """A detector's multiply-adds per second in fitting and in scoring, and the bytes that it keeps."""
+    """A detector's multiply-adds per second in fitting and scoring, and its size in bytes."""
 
     fit: float
     score: float
@@ -151,12 +151,12 @@ ROUGHLY = Speed(fit=DISTANCE_ADDS, score=DISTANCE_ADDS)
 
 
 def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.device) -> Speed:
-    """Return how fast a detector is, from an epoch on a few images, or its whole fit, and from scoring some."""
+    """Return a detector's speed, from an epoch on a few images or its whole fit, and from scoring a few."""
     costs, images = costs_of(spec, sizes), task.train.to(device)
     try:
         if costs.epoch and spec.settings.own.epochs_wanted:
             found = [_first_epoch(build(spec, task, device), images[:FEWEST])]
-            # The first steps warm up; a longer epoch is measured if a short one says little.
+            # The first steps warm up; if a short epoch is too inaccurate, a longer one is measured.
             more = min(len(images), max(FEWEST, int(FEWEST * MEASURED_SECONDS / max(found[0].seconds, 1e-3))))
             found.append(_first_epoch(build(spec, task, device), images[:more]))
             fitted = found[-1]
@@ -174,11 +174,11 @@ def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.devic
 
 
 class _Enough(Exception):
-    """The epoch that is measured is over."""
+    """Raised when the measured epoch is over."""
 
 
 class _FirstEpoch(Run):
-    """Times the first epoch of a fit, or a fit without epochs, and looks at what would be its checkpoint."""
+    """Times the first epoch of a fit, or a fit without epochs, and measures its checkpoint."""
 
     def __init__(self, detector: Detector) -> None:
         self.detector, self.state = detector, dict[str, Any]()
@@ -202,7 +202,7 @@ def _first_epoch(detector: Detector, images: Tensor) -> _FirstEpoch:
 
 
 def _seconds(detector: Detector, images: Tensor) -> float:
-    """Return what scoring some images takes, once warm."""
+    """Return the seconds for scoring some images, after a warm-up."""
     found: list[float] = []
     while not found or sum(found) < MEASURED_SECONDS / 4:
         started = time.perf_counter()
@@ -212,7 +212,7 @@ def _seconds(detector: Detector, images: Tensor) -> float:
 
 
 def _slots(study: config.Study) -> int:
-    """Return how many trials this machine runs side by side."""
+    """Return how many trials run at once on this machine."""
     fit = len(os.sched_getaffinity(0)) / study.resources.cpu
     if study.resources.gpu > 0:
         fit = min(fit, torch.cuda.device_count() / study.resources.gpu)

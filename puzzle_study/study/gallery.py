@@ -22,13 +22,13 @@ from puzzle_study.trials.spec import TrialSpec
 OF_EACH_KIND = 2
 TASKS_SHOWN = 4
 GRAY, WHITE = 128, 255
-"""Of a mask: nobody says where the anomaly is; there it is."""
+"""Mask values: unknown, and anomalous."""
 
 
 def write_gallery(trials: Sequence[TrialSpec], reading: Reading, attack_keys: Sequence[str], results: Results) -> None:
-    """Write gallery.npz for the first tasks of the winner, with the perturbed images that its attacks kept.
+    """Write gallery.npz for the winner's first tasks, with the perturbed images that its attacks kept.
 
-    Computed on the CPU: these are a few images, and the machine that draws them holds no GPU.
+    It runs on the CPU: there are only a few images, and the driver may have no GPU.
     """
     rows = [row for spec in trials[:TASKS_SHOWN] for row in _rows(spec, reading, results)]
     arrays = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -52,7 +52,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
     images, matrix = task.test, matrices["test"]
     groups, classes, names = np.where(task.labels, "anomalous", "normal"), task.test_classes, task.test_names
     if "normal" not in groups:
-        # Validation images stand for the normal ones, so that there is something to see without a test.
+        # Validation images replace the normal test images, so that there is something to see without a test.
         count = len(task.validation)
         images, matrix = torch.cat((images, task.validation)), np.concatenate((matrix, matrices["validation"]))
         groups = np.concatenate((groups, ["validation"] * count))
@@ -84,7 +84,7 @@ def _rows(spec: TrialSpec, reading: Reading, results: Results) -> list[dict[str,
 
 @torch.no_grad()
 def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -> dict[str, np.ndarray]:
-    """Return what a detector can show of an image: the view that it fails most in, its answer, the anomaly map."""
+    """Return what a detector can show of an image: its worst view, the answer to it, the anomaly map."""
     shown: dict[str, np.ndarray] = {}
     height, width = image_CHW.shape[-2:]
     if isinstance(detector, Viewed):
@@ -101,7 +101,7 @@ def _shown(detector: Detector, image_CHW: torch.Tensor, error_K: torch.Tensor) -
 
 
 def _mask(task: datasets.Task, index: int, image_CHW: torch.Tensor) -> np.ndarray:
-    """Return where the anomaly is, white on black; gray if nobody says."""
+    """Return the anomaly's place, white on black; gray if it is unknown."""
     normal = index >= len(task.labels) or not task.labels[index]
     known_HW = torch.full(image_CHW.shape[-2:], 0 if normal else -1)
     if task.masks is not None and index < len(task.masks):

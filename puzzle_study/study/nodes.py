@@ -1,4 +1,4 @@
-"""What the nodes of a running Ray have room for, and what each of them says."""
+"""The free resources of a running Ray's nodes, and asking each node."""
 
 from __future__ import annotations
 
@@ -19,16 +19,12 @@ def places(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> in
 
 
 def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a study that asks for GPUs if PyTorch cannot use those of a node on which its trials could run.
-
-    Raises:
-        UserError: names the node and what PyTorch says, or a node does not answer.
-    """
+    """Raise UserError if the study asks for GPUs and PyTorch cannot use those of a node that could run its trials."""
     import ray
 
     if wanted.gpu == 0:
         return
-    # Without a share of a GPU a task sees them all, and need not wait for one; its process ends with it.
+    # A task without a share of a GPU sees them all and need not wait for one; its process ends with it.
     remote = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(gpu_fault)
     able = [node for node in nodes if places(wanted, [node["Resources"]])]
     for node, fault in zip(
@@ -39,7 +35,7 @@ def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> 
 
 
 def answers(remote: Any, nodes: Sequence[Mapping[str, Any]], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Run a task on each node, with arguments of its own, and return what they return; UserError if one is silent."""
+    """Run a task on each node, each with its own arguments, and return the results; UserError if one is silent."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

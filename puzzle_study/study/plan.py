@@ -1,20 +1,19 @@
 """The plan of a study: which trial comes next, as a pure function of what is finished.
 
-Nothing here knows Ray. Configurations are asked for in a fixed order: number i is asked for once number
-i - lookahead has been told, and worth is told in the order of asking. In a race a configuration is compared with
-the best that had been told when it was asked for. So the plan does not depend on which trial happens to finish
-first, and a study that is run again from its records asks for the same configurations.
+This module does not know Ray. Configurations are chosen in a fixed order: number i once the result of number
+i - lookahead is known, and the search receives results in the order of choosing. In a race a configuration is compared
+with the best result known when it was chosen. So the plan does not depend on which trial finishes first, and a study
+that is run again from its records chooses the same configurations.
 
-Which trial a stopping rule stops does depend on that, and is kept in its record. A configuration is then told by the
-first of its trials that was stopped, in the plan's order, and those before it; they are run to their end whatever
-stopped first. Later ones may have begun or not: their records are taken in, and change nothing that is told.
+Which trial a stopping rule stops does depend on that, and is kept in its record. The search then receives the value of
+the configuration's first stopped trial, in the plan's order, and those before it, which run to their end in any case.
+Later ones may have started or not: their records are read, but do not change the value.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -23,71 +22,28 @@ from statistics import fmean
 from puzzle_study import config
 from puzzle_study.config import Reading, forms
 from puzzle_study.config.read import StudyFile
+from puzzle_study.criteria.expecting import kind_weights
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import racing, space
+from puzzle_study.study import choosing, racing, space
+from puzzle_study.study.planned import Best, Planned
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
-from puzzle_study.trials.worth import Worth, configuration_worth, gain, objectives, readings, trial_value
+from puzzle_study.trials.worth import Worth, configuration_worth, gain, judged, objectives, readings, trial_value
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
 
 
-@dataclass
-class Planned:
-    """A configuration with its trials, one for each task and seed.
-
-    Attributes:
-        number: its place in the order of asking; the detectors' own, untouched settings (``default``) come first.
-        values: of the search axes.
-        suggestions: where its worth is told.
-        released: how many of the trials have been queued; the rest waits for the race.
-        rival: the configuration that it races against, with its best reading; None: it does not race.
-        given_up: why it gets no further trials; empty if it gets them all.
-        needed: how many of the trials its worth is told by; no later one is begun.
-        estimate: its worth if the race gave it up, from its differences to the rival.
-        worth: under every reading, once all trials are finished.
-    """
-
-    number: int
-    default: bool
-    values: space.Values
-    settings: config.Settings
-    trials: tuple[TrialSpec, ...]
-    suggestions: list[space.Suggestion] = field(default_factory=list)
-    released: int = 0
-    rival: tuple[Planned, Reading] | None = None
-    given_up: str = ""
-    needed: int = field(init=False)
-    estimate: dict[Reading, Worth] | None = None
-    worth: dict[Reading, Worth] | None = None
-
-    def __post_init__(self) -> None:
-        self.needed = len(self.trials)
-
-    @property
-    def configuration(self) -> str:
-        return self.trials[0].configuration
-
-    @property
-    def never(self) -> tuple[TrialSpec, ...]:
-        """The trials that are not begun any more."""
-        return self.trials[self.needed :]
-
-
-Best = tuple[Planned, Reading, Worth]
-"""A complete configuration, with the reading that it is best under and its worth."""
-
-
 class Plan:
-    """What a study trains on its tasks; trials that have a record in ``results`` are taken from there."""
+    """What a study trains on its tasks; records in ``results`` count as finished trials."""
 
     def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
-        self.objectives = objectives(file.study)
+        self.objectives, self.weights = objectives(file.study), kind_weights(file.study.expect, file.study.kinds)
         self._readings = {detector: readings(file.study, detector) for detector in file.form.names}
         self.racing = file.study.search.racing if file.study.search else None
         self.stopping = file.study.search.stopping if file.study.search else None
@@ -101,7 +57,8 @@ class Plan:
         self.configurations: list[Planned] = []
         self._by_name: dict[str, Planned] = {}
         self._of_trial: dict[str, Planned] = {}
-        self._winner: Best | None = None
+        self._leader: Best | None = None
+        self._ranking: tuple[int, choosing.Ranking | None] = 0, None
         self._best_told: Best | None = None
         self._losers: list[Planned] = []
         self._told = 0
@@ -113,21 +70,21 @@ class Plan:
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
             raise UserError(
                 f"search.racing tests a configuration after {self.racing.start} trials, but this study gives it "
-                f"{len(self.tasks) * len(self.study.seeds)} (classes × seeds); lower racing.start, add seeds, or leave "
-                f"racing out"
+                f"{len(self.tasks) * len(self.study.seeds)} (classes × seeds); lower racing.start, add seeds, or "
+                f"remove racing"
             )
         for detector in file.form.names:
             self._append({forms.ONE: detector} if file.form.several else {}, None, default=True)
 
     def keep_search(self, journal: Path) -> None:
-        """Write down for `optuna-dashboard` what the search asks and is told; an older journal goes."""
+        """Record the search for `optuna-dashboard`, replacing an older journal."""
         journal.unlink(missing_ok=True)
         if self._asker is not None:
             self._asker.keep(journal)
 
     @cached_property
     def wanted(self) -> int:
-        """How many configurations are trained, each detector's default included."""
+        """Number of trained configurations, including each detector's default."""
         defaults = len(self.file.form.names)
         if self.study.search is None:
             return defaults
@@ -139,12 +96,12 @@ class Plan:
 
     @property
     def total(self) -> int:
-        """How many trials the study has; a space that is exhausted early, or a race that is lost, has fewer."""
+        """Number of trials; an exhausted space or a lost race makes it smaller."""
         known, unknown = self.left()
         return len(self.records) + len(known) + unknown
 
     def left(self) -> tuple[list[TrialSpec], int]:
-        """Return the trials without a record, running ones among them, and how many more are not asked for yet."""
+        """Return the trials without a record, including running ones, and how many more will be chosen."""
         never = {spec.key for planned in self._losers for spec in planned.never}.difference(self._running)
         known = chain(self.references, *(planned.trials for planned in self.configurations))
         unknown = 0 if self.exhausted else self.wanted - len(self.configurations)
@@ -154,10 +111,7 @@ class Plan:
         )
 
     def ended(self) -> bool:
-        """Return whether every trial has a record, or will have none because its configuration was given up.
-
-        Asks for what comes next, and so takes in the records that are there.
-        """
+        """Return whether every trial has a record or needs none; chooses what comes next and reads existing records."""
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
@@ -183,23 +137,23 @@ class Plan:
         return spec
 
     def done(self, key: str, record: Record) -> None:
-        """Take in the record of a trial that was running: finished, failed or stopped."""
+        """Read the record of a trial that was running: finished, failed or stopped."""
         self._running.pop(key, None)
         self._take_in(key, record)
 
     def abandon(self, key: str) -> None:
-        """Take back a trial that was stopped before it wrote a record."""
+        """Take back a trial that ended before it wrote a record."""
         spec = self._running.pop(key, None)
         if spec is not None:
             self._queue.appendleft(spec)
 
     def stoppable(self, key: str) -> bool:
-        """Return whether a trial may be stopped along its training: those of the default never are."""
+        """Return whether a trial may be stopped during training: never the default's."""
         planned = self._of_trial.get(key)
         return planned is not None and not planned.default
 
     def given_up(self, key: str) -> str:
-        """Return why a trial was given up before it was run, or nothing."""
+        """Return why a trial was given up before it ran, or nothing."""
         planned = self._of_trial.get(key)
         return planned.given_up if planned is not None else ""
 
@@ -211,14 +165,35 @@ class Plan:
         """Return the readings under which a configuration may win."""
         return self._readings[planned.settings.detector]
 
+    def leader(self) -> Best | None:
+        """Return what is best so far in the first objective, with its reading and worth; earlier ones win ties."""
+        return self._leader
+
+    def ranking(self) -> choosing.Ranking | None:
+        """Return how good what is complete is by the study's selection, or None if nothing is."""
+        complete = sum(planned.worth is not None for planned in self.configurations)
+        if self._ranking[0] != complete:
+            self._ranking = complete, choosing.ranking(self)
+        return self._ranking[1]
+
     def ranked(self) -> list[Best]:
-        """Return complete configurations under their best readings, best first; earlier ones win ties."""
+        """Return complete configurations with their best readings, best first; earlier ones win ties."""
+        if CRITERIA[self.study.selection].compares:
+            return ranking.best_first() if (ranking := self.ranking()) is not None else []
         found = [self._best(planned) for planned in self.configurations if planned.worth is not None]
         return sorted(found, key=self._order)
 
     def winner(self) -> Best | None:
-        """Return the best configuration with its reading and worth; earlier ones win ties."""
-        return self._winner
+        """Return the best configuration over all tasks with its reading and worth; earlier ones win ties."""
+        return next(iter(self.ranked()), None)
+
+    def winners(self) -> list[Best]:
+        """Return the winner of each task: the same for all, unless the study chooses one for each."""
+        winner = self.winner()
+        if winner is None:
+            return []
+        ranking = self.ranking() if self.study.choose == "per_task" else None
+        return [winner if ranking is None else ranking.of_task(number) for number in range(len(self.tasks))]
 
     def _order(self, best: Best) -> tuple[float, int]:
         return -gain(self.objectives[0], best[2][0]), best[0].number
@@ -237,7 +212,7 @@ class Plan:
         return [record for record in records if record is not None and record.finished]
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
-        """Whether a record counts; a trial stays stopped if this study might have stopped it too."""
+        """Whether a record counts; a stopped trial counts if this study might have stopped it too."""
         if record.status == "stopped" and self.stopping is not None and self.stoppable(spec.key):
             return record.stopping.get("rule") == self.stopping.model_dump(mode="json")
         return record.finished
@@ -248,7 +223,7 @@ class Plan:
         return not any(spec.key in keys for keys in (self.records, self._running, {other.key for other in never}))
 
     def _take_in(self, key: str, record: Record) -> None:
-        self.records[key] = record
+        self.records[key] = record = judged(record, self.weights)
         planned = self._of_trial.get(key)
         if planned is None:
             return
@@ -261,7 +236,7 @@ class Plan:
             planned.worth = {
                 reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings(planned)
             }
-            self._winner = self._better(planned, self._winner)
+            self._leader = self._better(planned, self._leader)
 
     def _give_up(self, planned: Planned, reason: str, *, needed: int) -> None:
         if not planned.given_up:
@@ -269,7 +244,7 @@ class Plan:
         planned.given_up, planned.needed = reason, needed
 
     def _ask(self) -> bool:
-        """Ask for the next configuration if its turn has come; returns whether the queue may have grown."""
+        """Choose the next configuration if it is due; returns whether the queue may have grown."""
         if self._asker is None:
             return False
         assert self.study.search is not None
@@ -281,7 +256,7 @@ class Plan:
         if self.exhausted:
             return False
         for repeated in range(REPEATED_SUGGESTIONS):
-            # A detector that is best, and has few configurations, would else be suggested again and again.
+            # Otherwise the best detector, if it has few configurations, would be suggested again and again.
             suggestion = self._asker.ask(at_random=repeated >= REPEATED_SUGGESTIONS // 2)
             if suggestion is None:
                 break
@@ -291,7 +266,7 @@ class Plan:
         return False
 
     def _race(self) -> bool:
-        """Test the configurations whose released trials have ended; returns whether the queue has grown."""
+        """Test the configurations whose queued trials have ended; returns whether the queue has grown."""
         grown, waiting = False, []
         for planned in self._unreleased:
             if planned.given_up:
@@ -311,7 +286,7 @@ class Plan:
         return grown
 
     def _has_lost(self, planned: Planned) -> bool:
-        """Compare a configuration with its rival on the trials that both have; one that is worse is given up."""
+        """Compare a configuration with its rival on the trials that both have; give it up if it is worse."""
         finished = self._finished(planned.trials[: planned.released])
         if planned.rival is None or self.racing is None or len(finished) < planned.released:
             return False
@@ -332,7 +307,7 @@ class Plan:
         return verdict.lost
 
     def _tell(self, planned: Planned) -> bool:
-        """Tell a configuration's worth once all trials that it needs have ended; returns whether it has been told."""
+        """Pass on a configuration's worth once all trials that it needs have ended; returns whether it did."""
         if any(spec.key not in self.records for spec in planned.trials[: planned.needed]):
             return False
         worth = self._told_worth(planned)
@@ -346,7 +321,7 @@ class Plan:
         return True
 
     def _told_worth(self, planned: Planned) -> dict[Reading, Worth] | None:
-        """Return what the search learns: a configuration with a stopped trial counts with what it had reached."""
+        """Return the value for the search; a configuration with a stopped trial counts with what it had reached."""
         last = self.records[planned.trials[planned.needed - 1].key]
         whole = planned.estimate or planned.worth
         if whole is not None or self.objectives != ("selection",) or last.status != "stopped":
@@ -358,7 +333,7 @@ class Plan:
         }
 
     def _append(self, values: space.Values, suggestion: space.Suggestion | None, *, default: bool = False) -> bool:
-        """Queue a configuration; one that trains the same as an earlier one shares its trials and is not counted."""
+        """Queue a configuration; one with the same training as an earlier one shares its trials and is not counted."""
         settings = self.file.configuration(values)
         trials = tuple(
             TrialSpec(settings, task, seed, self.fingerprint) for task in self.tasks for seed in self.study.seeds
@@ -388,7 +363,7 @@ class Plan:
 
 
 def grid_size(file: StudyFile, search: config.Search) -> int:
-    """Return how many configurations a grid has that do not train the same as the default or one another."""
+    """Return how many configurations of a grid train differently from the default and each other."""
 
     def name(settings: config.Settings) -> str:
         return TrialSpec(settings, TaskSpec("", ""), 0, "").configuration

@@ -1,4 +1,4 @@
-"""One live line: trials done of all, time left, epochs, best so far; plain lines where the output is no terminal."""
+"""One live line: trials done, time left, epochs, best so far; plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 SILENCE_SECONDS = 30.0
-"""After so long without a line, one is printed where the output is no terminal."""
+"""Longest time without a line if the output is not a terminal."""
 SHOWN_TRIALS = 4
 
 
 class TimeLeft:
-    """Estimates the time left from the work done and the work left, in any one unit of work.
+    """Estimates the time left from the work done and the work left, in any unit of work.
 
-    It has no clock: its callers say what time it is. Between two calls of :meth:`remains` the estimate falls with the
-    time, but not below that of the work that has not begun.
+    It has no clock: callers pass the time. Between two calls of :meth:`remains` the estimate falls with the time, but
+    not below that of the work that has not started.
     """
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class TimeLeft:
         self._waiting = self._told = 0.0
 
     def worked(self, work: float, seconds: float) -> None:
-        """Say that some work took so many seconds of one worker."""
+        """Record that some work took this many seconds of one worker."""
         self._worked, self._busy = self._worked + work, self._busy + seconds
 
     def remains(self, *, running: Sequence[float], waiting: Sequence[float], slots: int, now: float) -> None:
-        """Say how much work is left of the ``running`` and ``waiting`` pieces, of which ``slots`` run at once."""
+        """Set the work left of the ``running`` and ``waiting`` pieces, of which ``slots`` run at once."""
         self._told = now
         if self._worked > 0:
             pace = self._busy / self._worked
@@ -46,7 +46,7 @@ class TimeLeft:
 
 
 def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
-    """Return when all pieces are done if each worker takes the next piece once its own is done."""
+    """Return when all pieces are done if each worker takes the next piece after its own."""
     ends = [*running, *[0.0] * (slots - len(running))]
     heapq.heapify(ends)
     for piece in waiting:
@@ -55,10 +55,10 @@ def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -
 
 
 class StageProgress:
-    """Progress of one stage: one live line on a terminal, otherwise a line per completed item and every 30 seconds.
+    """Progress of one stage: a live line on a terminal, otherwise a line per completed item and every 30 seconds.
 
-    ``label`` is what is counted, such as ``trials``; ``done`` how many were done before this run. Callers that do not
-    :meth:`advance` tell :attr:`time_left` of the work.
+    ``label`` is what is counted, such as ``trials``; ``done`` is the number done before this run. Callers that do not
+    use :meth:`advance` report the work to :attr:`time_left`.
     """
 
     def __init__(self, label: str, total: int, *, done: int = 0, console: Console) -> None:
@@ -88,7 +88,7 @@ class StageProgress:
         self._progress.stop()
 
     def update(self, completed: int, *, total: int | None = None, best: str = "") -> None:
-        """Say how many are done now, those of earlier runs included; ``best`` is shown beside the count."""
+        """Set how many are done, including earlier runs; ``best`` is shown beside the count."""
         news = completed != self._completed
         self._completed, self._best = completed, best or self._best
         self.total = total or self.total
@@ -97,7 +97,7 @@ class StageProgress:
             self._print_line()
 
     def advance(self) -> None:
-        """Say that one more is done, in a stage whose items are taken to be equal."""
+        """Count one more as done, in a stage with equal items."""
         now, left = time.monotonic(), self.total - self._completed - 1
         self.time_left.worked(1.0, now - self._advanced)
         self.time_left.remains(running=[1.0] * min(left, 1), waiting=[1.0] * (left - 1), slots=1, now=now)
@@ -105,15 +105,15 @@ class StageProgress:
         self.update(self._completed + 1)
 
     def follow(self, epochs: Sequence[tuple[int, int]]) -> None:
-        """Say how many epochs of how many each running trial has done."""
+        """Set each running trial's epochs done and in total."""
         self._epochs = list(epochs)
 
     def say(self, line: str) -> None:
-        """Print a line of its own, above the live one."""
+        """Print a separate line above the live one."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Let time pass: refresh the time left, and print a line if there was none for long."""
+        """Refresh the time left, and print a line if the last one was long ago."""
         self._refresh()
         if time.monotonic() - self._said >= SILENCE_SECONDS:
             self._print_line()
@@ -130,7 +130,7 @@ class StageProgress:
     def _note(self) -> str:
         parts = []
         left = self.time_left.seconds(time.monotonic())
-        # First, since a narrow terminal cuts off what is last.
+        # First, because a narrow terminal cuts off the end.
         if left is not None and self._completed < self.total:
             parts.append(f"about {duration(left)} left")
         if self._epochs:
@@ -143,7 +143,7 @@ class StageProgress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: 45 s, 3 min 20 s, 2 h 5 min, 3 days 4 h."""
+    """Return a readable duration: 45 s, 3 min 20 s, 2 h 5 min, 3 days 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -44,10 +44,10 @@ def compare(
 ) -> Verdict:
     """Test by Wilcoxon's one-sided signed-rank test whether a configuration is worse than its rival under ``readings``.
 
-    As Optuna's WilcoxonPruner: a configuration that is not worse on average never loses, and zero differences are
+    As in Optuna's WilcoxonPruner, a configuration that is not worse on average never loses, and zero differences are
     split between the signs. The records are finished trials of the same tasks and seeds in the same order. Every trial
-    is a pair, seeds of one class too: the question is whether the configuration is worth less on these very classes,
-    and ``p``, the level below which it loses, is not an error rate for others.
+    is a pair, also seeds of one class: the question is whether the configuration is worse on these classes.
+    ``p``, the level below which it loses, is not an error rate for other classes.
     """
     rival = np.array([trial_value(record, rival_reading, objective) for record in rival_records])
     differences, values = {}, []

@@ -1,7 +1,7 @@
-"""The search space: which configuration is tried next, asked of Optuna or enumerated.
+"""The search space: Optuna or an enumeration chooses the next configuration.
 
-Optuna is told one value for a configuration, once all of its trials are done. Axes that need no training
-(error norm, aggregation) multiply no trial: a trained detector is told for each of their values.
+Optuna receives one value for a configuration, once all of its trials are done. Axes that need no training
+(error norm, aggregation) add no trials: a trained detector gives a value for each of them.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ Told = Mapping[Reading, Worth] | None
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values of the axes, and where their worth is told."""
+    """Values of the axes, and the Optuna trial that receives their worth."""
 
     values: Values
     tell: Callable[[Told], None] = lambda worth: None
 
 
 class Asker(ABC):
-    """Where configurations come from; what it is told, and that it is kept, matters only to one that learns."""
+    """Source of configurations; only one that learns needs the results and a journal."""
 
     @abstractmethod
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
-        """Return the next suggestion, drawn at random if so asked, or None if the space is exhausted."""
+        """Return the next suggestion, drawn at random on request, or None if the space is exhausted."""
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:  # noqa: B027
-        """Tell the worth of a detector's own settings."""
+        """Pass on the worth of a detector's own settings."""
 
     def keep(self, journal: Path) -> None:  # noqa: B027
-        """Write down for `optuna-dashboard` what is asked and told, in a new file that nothing is read from."""
+        """Record the search for `optuna-dashboard`, in a new file that is never read."""
 
 
 def make_asker(file: StudyFile, search: config.Search) -> Asker:
-    """Return the asker of a study's algorithm."""
+    """Return the source of configurations for a study's algorithm."""
     return (GridAsker if search.algorithm == "grid" else OptunaAsker)(file, search)
 
 
 def inert_axes(file: StudyFile) -> dict[str, str]:
-    """Return the axes that have no effect wherever they are searched, each with the reason."""
+    """Return the axes that have no effect whenever they are searched, each with the reason."""
     inert: dict[str, str] = {}
     for name in file.study.search.space if file.study.search else {}:
         detector = file.form.detector_of(name)
@@ -79,7 +79,7 @@ def inert_axes(file: StudyFile) -> dict[str, str]:
 
 
 def validation_note(study: config.Study) -> str | None:
-    """Return a note if a fixed number of validation images gives way to a share of them; otherwise None."""
+    """Return a note if a fixed number of validation images does not fit and a share is used; otherwise None."""
     count, data = study.data.validation_count, study.data
     if count is None:
         return None
@@ -88,13 +88,13 @@ def validation_note(study: config.Study) -> str | None:
     if not small and (data.max_train_images or count + 1) > count:
         return None
     return (
-        f"data.validation_count {count} is too many for the smaller training sets: of these, "
+        f"data.validation_count {count} is too many for the smaller training sets: for these, "
         f"{100 * data.validation_fraction:g} % are validation images (data.validation_fraction)"
     )
 
 
 class OptunaAsker(Asker):
-    """Asks one of Optuna's samplers; the same tells in the same order give the same suggestions."""
+    """Asks one of Optuna's samplers; the same results in the same order give the same suggestions."""
 
     def __init__(self, file: StudyFile, search: config.Search) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -122,7 +122,7 @@ class OptunaAsker(Asker):
         return Suggestion(values, lambda worth: self.tell(trial.number, values, worth))
 
     def tell(self, number: int, values: Values, worth: Told) -> None:
-        """Tell Optuna the value under the suggested reading, and add the other readings as trials of their own."""
+        """Give Optuna the value under the suggested reading, and add the other readings as separate trials."""
         if worth is None:
             self.study.tell(number, state=optuna.trial.TrialState.FAIL)
             return
@@ -135,22 +135,22 @@ class OptunaAsker(Asker):
         self.add(values, {reading: value for reading, value in worth.items() if reading != asked})
 
     def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
-        """Let Optuna know a detector's default configuration if it lies in the space."""
+        """Give Optuna a detector's default configuration if it is in the space."""
         self.add(chosen_values(self.axes, self.file, lambda name, _: setting_of(settings, name)), worth)
 
     def keep(self, journal: Path) -> None:
-        """Copy what was asked and told into the journal, and go on there."""
+        """Copy the search so far into the journal, and continue there."""
         kept: Any = JournalStorage(JournalFileBackend(str(journal)))
         name = self.study.study_name
         optuna.copy_study(from_study_name=name, from_storage=self.storage, to_storage=kept)
         self.study = optuna.load_study(study_name=name, storage=kept, sampler=self.sampler)
 
     def read_as(self, reading: Reading) -> dict[str, str]:
-        """Return the settings that need no training as a reading has them."""
+        """Return the settings that need no training, with a reading's values."""
         return {name: str(getattr(reading, own.rpartition(".")[2])) for name, own in self.free.items()}
 
     def add(self, values: Values, worth: Mapping[Reading, Worth]) -> None:
-        """Add finished trials that Optuna was not asked for, if the values lie in the space."""
+        """Add finished trials that Optuna did not suggest, if their values are in the space."""
         for reading, value in worth.items():
             params = values | {name: read for name, read in self.read_as(reading).items() if name in values}
             if all(contains(self.distributions[name], params[name]) for name in params):
@@ -200,7 +200,7 @@ def grid(file: StudyFile, search: config.Search) -> Iterator[Values]:
 def chosen_values(
     axes: Iterable[tuple[str, config.Axis]], file: StudyFile, choose: Callable[[str, config.Axis], config.Scalar]
 ) -> Values:
-    """Return the value that is chosen for each axis whose condition holds for the values before it."""
+    """Return the chosen value for each axis whose condition holds for the values before it."""
     values: Values = {}
     for name, axis in axes:
         if applies(axis, values, file.study):
@@ -228,7 +228,7 @@ def distribution(axis: config.Axis) -> BaseDistribution:
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value lies in a distribution."""
+    """Whether a distribution contains a value."""
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
     assert isinstance(distribution, (FloatDistribution, IntDistribution))

@@ -1,7 +1,7 @@
 """Where a study's results are: in a folder that every node sees, or in a store at a URL.
 
-With a URL the driver's results folder is a copy. A worker works in a private folder and brings what a trial leaves to
-the store, the record last; the driver fetches it, and brings tables and the report.
+With a URL the driver's results folder is a copy. A worker runs in a private folder and uploads a trial's files to
+the store, the record last. The driver downloads them, and uploads tables and the report.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from puzzle_study.io import replacing
 from puzzle_study.results import Results
 from puzzle_study.study.disk import FULL
 
-# Files below these folders are named by what determines them; the driver's own files are not.
+# Files below these folders have names that determine their content; the driver's own files do not.
 KEYED = ("records", "errors", "detectors", "attacks", "corruptions", "logs")
 UNITS = ("attacks", "corruptions")
 REWRITTEN = ("best", "report")
 NOT_KEPT = ("ray", "checkpoints")
-# Google's client would try for a quarter of an hour.
+# Google's client would retry for a quarter of an hour.
 GCS_RETRY_SECONDS = 10
 AT_FIRST = "check the address and the credentials of that machine"
-MEANWHILE = "finished trials are kept: make the store reachable and go on with --resume"
-# What the clients of S3 and GCS put around the cause.
+MEANWHILE = "finished trials are kept: make the store reachable and continue with --resume"
+# The text that the clients of S3 and GCS put around the cause.
 NOISE = re.compile(r"^When .*?: (?=AWS Error )|google::cloud::Status\(| error_info=\{.*| \(Request ID: .*")
 
 
 def results_folder(given: Path | None, storage: str | None) -> Path:
-    """Return the folder that holds the study's own: the command line's, otherwise a shared folder or results/."""
+    """Return the parent folder of the study's own: the command line's, otherwise a shared folder or results/."""
     if given is not None:
         return given
     return Path(storage) if storage is not None and not is_url(storage) else Path("results")
@@ -50,7 +50,7 @@ class Store:
     """The files of the study ``name`` at a URL: ``s3://bucket/folder``, ``gs://bucket/folder`` or ``file:///folder``.
 
     Raises:
-        UserError: pyarrow does not know the URL, or it names no bucket, or it contains a password.
+        UserError: pyarrow does not know the URL, it lacks a bucket, or it contains a password.
     """
 
     def __init__(self, url: str, name: str) -> None:
@@ -62,7 +62,7 @@ class Store:
             if parts.password is not None:
                 raise UserError(
                     f"storage {parts.scheme}://…@{parts.hostname}{parts.path} contains a password, which would "
-                    f"stay in every copy of study.yaml; take it out and give each node its credentials"
+                    f"stay in every copy of study.yaml; remove it and give each node its credentials"
                 )
             if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
                 url += f"{'&' if parts.query else '?'}retry_limit_seconds={GCS_RETRY_SECONDS}"
@@ -70,13 +70,13 @@ class Store:
         except (OSError, ValueError) as error:
             raise self._unusable(error, AT_FIRST) from error
         if not path:
-            raise UserError(f"storage {self.url} names no bucket; write {parts.scheme}://BUCKET/FOLDER")
+            raise UserError(f"storage {self.url} has no bucket; write {parts.scheme}://BUCKET/FOLDER")
         self._root = PurePosixPath(path) / name
         self._fs_is_local = isinstance(self._fs, fs.LocalFileSystem)
         self._selector, self._file = fs.FileSelector, fs.FileType.File
 
     def files(self, folder: str = "", *, half: bool = False) -> dict[str, int]:
-        """Return names and sizes of the files below a folder; with ``half``, those that were half brought."""
+        """Return names and sizes of the files below a folder; with ``half``, including partial uploads."""
         selector = self._selector(str(self._root / folder), allow_not_found=True, recursive=True)
         return {
             str(PurePosixPath(info.path).relative_to(self._root)): info.size
@@ -85,7 +85,7 @@ class Store:
         }
 
     def get(self, name: str, root: Path) -> None:
-        """Fetch one file to the same name below ``root``, whole or not at all."""
+        """Download a file to the same name below ``root``, atomically."""
         with (
             replacing(root / name) as temporary,
             self._fs.open_input_stream(str(self._root / name)) as source,
@@ -94,7 +94,7 @@ class Store:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def put(self, name: str, root: Path) -> None:
-        """Bring the file of that name below ``root``, whole or not at all."""
+        """Upload the file with that name below ``root``, atomically."""
         from pyarrow import memory_map
 
         path = self._root / name
@@ -106,7 +106,7 @@ class Store:
             with memory_map(str(root / name)) as source, self._fs.open_output_stream(str(written)) as target:
                 target.write(source.read_buffer())
         except BaseException as error:
-            # What was interrupted is closed, and an object that is closed looks complete; what failed is not there.
+            # An interrupted upload is closed, and a closed object looks complete; a failed one is missing.
             if self._fs_is_local or not isinstance(error, OSError):
                 with contextlib.suppress(OSError):
                     self._fs.delete_file(str(written))
@@ -115,7 +115,7 @@ class Store:
             self._fs.move(str(written), str(path))
 
     def bring(self, paths: Iterable[Path], root: Path) -> None:
-        """Bring those of these paths below ``root`` that are files, in this order."""
+        """Upload those of these paths below ``root`` that are files, in this order."""
         for path in paths:
             if path.is_file():
                 self.put(path.relative_to(root).as_posix(), root)
@@ -126,12 +126,8 @@ class Store:
                 self._fs.delete_file(str(self._root / name))
 
     def check(self) -> None:
-        """Write and remove a file.
-
-        Raises:
-            UserError: this machine must not write there, or cannot reach the store.
-        """
-        # Several nodes may do this at once, and several of one host name.
+        """Write and remove a file; UserError if this machine cannot."""
+        # Several nodes may do this at once, some with the same host name.
         name = f".check-{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / name).write_text("puzzle_study\n", encoding="utf-8")
@@ -141,11 +137,11 @@ class Store:
 
     @contextlib.contextmanager
     def explained(self, mend: str = MEANWHILE) -> Iterator[None]:
-        """Turn an error between this machine and the store into a sentence that ends with how to mend it."""
+        """Turn an error between this machine and the store into a sentence that ends with how to fix it."""
         try:
             yield
         except OSError as error:
-            # A store elsewhere has no such number: this is the disk that files are fetched to.
+            # A remote store has no such number: this is the local disk.
             if error.errno in FULL and not self._fs_is_local:
                 raise
             raise self._unusable(error, mend) from error
@@ -157,11 +153,11 @@ class Store:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a study are, as driver and workers are told.
+    """Where a study's files are, for driver and workers.
 
     Attributes:
         root: the results folder; without a URL every node sees it under this path.
-        url: the store that holds the truth; None: ``root`` does.
+        url: the store with the original files; None: ``root`` has them.
         name: the study's own folder in the store.
         version: puzzle_study's version on the driver.
     """
@@ -180,14 +176,10 @@ class Place:
         assert self.url is not None
         return Store(self.url, self.name)
 
-    # What the driver does.
+    # For the driver.
 
     def fetch(self) -> None:
-        """Bring the results folder up to what the store holds.
-
-        Raises:
-            UserError: the store cannot be used, or the folder holds another study than the store.
-        """
+        """Update the results folder from the store; UserError if it is unusable or the folder has another study."""
         if self.url is None:
             return
         store, results = self.store(), Results(Path(self.root))
@@ -199,30 +191,30 @@ class Place:
                     store.get("study.yaml", Path(folder))
                     if (Path(folder) / "study.yaml").read_bytes() != results.study_file.read_bytes():
                         raise UserError(
-                            f"{self.root} holds another study than {self.url}/{self.name}; remove that folder, or "
+                            f"{self.root} has another study than {self.url}/{self.name}; remove that folder, or "
                             f"choose another one with --results"
                         )
             self._get({name: size for name, size in there.items() if _part(name) not in NOT_KEPT}, store)
 
     def collect(self) -> None:
-        """Fetch what trials and the stages after them have left in the store."""
+        """Download the files of trials and later stages from the store."""
         if self.url is not None:
             store = self.store()
             with store.explained():
                 self._get({name: size for part in KEYED for name, size in store.files(part).items()}, store)
 
     def arriving(self, results: Results) -> Results:
-        """Return the results for reading trials as they end: a record is fetched before it is read."""
+        """Return results that download a record before it is read, to read trials as they end."""
         return results if self.url is None else _Arriving(results.root, self.store())
 
     def publish(self, *, finished: bool) -> None:
-        """Bring what the driver wrote: the study and its own records, and at the end everything."""
+        """Upload the driver's files: the study and its own records, and at the end everything."""
         if self.url is None:
             return
         store, results = self.store(), Results(Path(self.root))
         here = {
             results.name(path): path.stat().st_size
-            # environment.json says that the study is finished, and goes when all else is there.
+            # environment.json marks the study as finished, so it is uploaded last.
             for path in sorted(results.root.rglob("*"), key=lambda path: (path == results.environment_file, path))
             if path.is_file() and not path.name.startswith(".")
         }
@@ -242,7 +234,7 @@ class Place:
                 store.remove(store.files(half=True))
 
     def bring(self, path: Path) -> None:
-        """Bring one file that the driver wrote."""
+        """Upload one of the driver's files."""
         if self.url is not None:
             store = self.store()
             with store.explained():
@@ -256,14 +248,14 @@ class Place:
             if not (settled and path.exists() and path.stat().st_size == size):
                 store.get(name, root)
 
-    # What workers do.
+    # For workers.
 
     @contextlib.contextmanager
     def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
         """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.
 
-        With a store a checkpoint travels while the next epoch is trained, which waits for it at its end: a worker that
-        dies loses at most one finished epoch.
+        With a store, a checkpoint is uploaded during the next epoch, which waits for it at its end: a dying worker
+        loses at most one finished epoch.
 
         Raises:
             UserError: this node has another version of the package, or does not see the results folder.
@@ -304,7 +296,7 @@ class Place:
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Results]:
-        """Give a worker, if it has the study's version, the results in which it runs a unit of a later stage."""
+        """Give a worker with the study's version the results in which it runs a unit of a later stage."""
         self._check_version()
         if self.url is None:
             yield Results(Path(self.root))
@@ -319,7 +311,7 @@ class Place:
                 store.bring(left, results.root)
 
     def _check_version(self) -> None:
-        """Refuse to work with another version; a node may have joined after all others were checked."""
+        """Refuse another version; a node may have joined after the others were checked."""
         if self.version != __version__:
             raise UserError(
                 f"node {socket.gethostname()} has puzzle_study {__version__}, the study runs {self.version}; "
@@ -328,7 +320,7 @@ class Place:
 
 
 class _Arriving(Results):
-    """Results that fetch a record and its log before reading, and bring the records that are written here."""
+    """Results that download a record and its log before reading, and upload the records written here."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
@@ -337,7 +329,7 @@ class _Arriving(Results):
             self._there = set(store.files("records"))
 
     def record(self, trial: str) -> dict[str, Any] | None:
-        """Return a trial's record; its log, which the record points to, is fetched too."""
+        """Return a trial's record; download its log too, to which the record refers."""
         with self._store.explained():
             for path in sorted((self.root / "records").glob("[!.]*.json")):
                 name = self.name(path)
@@ -362,7 +354,7 @@ class _Arriving(Results):
 
 
 class _OnDemand(Results):
-    """Results that fetch a detector when it is asked for."""
+    """Results that download a detector on demand."""
 
     def __init__(self, root: Path, store: Store) -> None:
         super().__init__(root)
@@ -378,7 +370,7 @@ class _OnDemand(Results):
 
 
 def unseen(root: str, nodes: Iterable[str]) -> str:
-    """Return the sentence for nodes that do not see the results folder."""
+    """Return the error for nodes that do not see the results folder."""
     return (
         f"{root} is not the same folder on {', '.join(nodes)}; set `storage` to a folder that every node sees, "
         f"or to an s3:// or gs:// URL"
@@ -386,7 +378,7 @@ def unseen(root: str, nodes: Iterable[str]) -> str:
 
 
 def _renew(store: Store, names: list[str], folder: str, root: Path) -> None:
-    """Bring the files of a folder that are not in the store yet, then remove the others from there."""
+    """Upload the files of a folder that the store lacks, then remove the others there."""
     there = store.files(folder)
     for name in names:
         if name not in there:

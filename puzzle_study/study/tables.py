@@ -1,4 +1,4 @@
-"""Writes a study's tables from its records: trials.csv, epochs.parquet, summary.csv."""
+"""Writes a study's tables from its records: trials.csv, epochs.parquet, summary.csv, selection.csv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.choosing import choice_columns, gap_rows
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Planned
 from puzzle_study.trials.following import FOLLOWED
 from puzzle_study.trials.locating import COLUMNS as LOCATED
 from puzzle_study.trials.record import Record
@@ -38,6 +40,7 @@ METRICS = (
     "flagged_normal",
     "flagged_anomalous",
     "selection",
+    "worst_kind",
     "robust_auroc",
     "robust_selection",
     "corrupted_selection",
@@ -65,11 +68,11 @@ PLAIN = (
 AUROC = ("auroc_mean", "auroc_std", "auroc_low", "auroc_high", "interval")
 LAST = 20
 CONFIGURATION, REFERENCE = "configuration", "reference"
-"""Roles of a detector in a study: compared and may win, or stands beside."""
+"""A detector's role in a study: compared and may win, or shown beside."""
 
 
 def write_tables(plan: Plan, results: Results) -> None:
-    """Write the three tables of everything that has a record so far."""
+    """Write the four tables from all existing records."""
     axes = training_axes(plan.study)
     rows, epochs = [], []
     trials = [(REFERENCE, spec, spec.settings) for spec in plan.references]
@@ -90,6 +93,8 @@ def write_tables(plan: Plan, results: Results) -> None:
         pd.concat(history, ignore_index=True) if history else pd.DataFrame(columns=columns),
     )
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
+    gaps = gap_rows(plan)
+    results.write_table(results.selection_file, pd.DataFrame(gaps, columns=None if gaps else ["scope", "criterion"]))
 
 
 def training_axes(study: config.Study) -> list[str]:
@@ -99,7 +104,7 @@ def training_axes(study: config.Study) -> list[str]:
 
 
 def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """Return a trial's row of trials.csv, with the values of searched settings and the metrics under an error norm."""
+    """Return a trial's row of trials.csv, with its searched settings and the metrics under an error norm."""
     spec = record.spec
     row: dict[str, Any] = {
         "trial": spec.key,
@@ -134,7 +139,7 @@ def trial_row(role: str, record: Record, searched: Mapping[str, Any], error: str
 
 
 def epoch_rows(record: Record, error: str) -> pd.DataFrame:
-    """Return a trial's rows of epochs.parquet: what its detector reports of each epoch, and the AUROC along them."""
+    """Return a trial's rows of epochs.parquet: what its detector reports for each epoch, and the AUROC."""
     history = record.history
     if not history:
         return pd.DataFrame()
@@ -153,6 +158,7 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of summary.csv: every configuration under every aggregation, ranked, and the references."""
     study = plan.study
     winner = plan.winner()
+    chosen = choice_columns(plan)
     rows = []
     for planned in plan.configurations:
         may_win = plan.readings(planned)
@@ -164,6 +170,7 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
             row |= {name: setting_of(planned.settings, name) for name in axes}
             row["may_win"] = reading in may_win and row["complete"]
             row["given_up"] = planned.given_up
+            row |= chosen.get((planned.configuration, reading), {})
             rows.append(row)
     _rank([row for row in rows if row["may_win"]], plan)
     for name in dict.fromkeys(spec.detector for spec in plan.references):
@@ -183,11 +190,13 @@ def _shown(planned: Planned, may_win: Sequence[Reading]) -> list[Reading]:
 
 
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
-    """Write the ranks by the first objective, and with several objectives which rows are on the Pareto front."""
+    """Write the ranks by what chooses, and with several objectives which rows are on the Pareto front."""
     columns = plan.objectives
     worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
+    gains = [row.get("goodness", gain(columns[0], worth[0])) for row, worth in zip(contenders, worths, strict=True)]
     order = sorted(
-        range(len(contenders)), key=lambda index: (-gain(columns[0], worths[index][0]), contenders[index]["number"])
+        range(len(contenders)),
+        key=lambda index: (-np.nan_to_num(gains[index], nan=-np.inf), contenders[index]["number"]),
     )
     for rank, index in enumerate(order, start=1):
         contenders[index]["rank"] = rank
@@ -230,7 +239,7 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
 
 
 def _auroc(records: Sequence[Record], reading: Reading) -> dict[str, Any]:
-    """Return the columns ``AUROC`` of trials that have one."""
+    """Return the columns ``AUROC`` of trials that have an AUROC."""
     values = [trial_value(record, reading, "auroc") for record in records]
     strata = [(record.spec.task.normal_class, record.spec.task.repeat) for record in records]
     mean = mean_interval(values, strata, bounds=(0, 1))

@@ -1,7 +1,7 @@
-"""Says that Ray on this machine is gone, before the driver is.
+"""Reports that Ray on this machine is gone, before the driver ends.
 
-Once its node is dead Ray ends a driver from within, some seconds later and at the next use of the object store: with
-exit code 1 and without an exception or a message. So the processes that the node needs are watched from outside of Ray.
+If its node is dead, Ray ends a driver from within, some seconds later at the next use of the object store, with
+exit code 1 and without an exception or a message. So the node's processes are watched from outside Ray.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from rich.console import Console
 
 from puzzle_study.cli import USAGE
 
-# A raylet follows its agents, and may end the driver before it is gone itself.
+# A raylet follows its agents, and may end the driver before it ends itself.
 AGENT = re.compile(rb"ray::\w*Agent\b")
 PROCESSES = Path("/proc")
 
 
 @contextlib.contextmanager
 def watched_ray(console: Console) -> Iterator[None]:
-    """End this process with a sentence and exit code 2 as soon as Ray on this machine is gone.
+    """End this process with one sentence and exit code 2 as soon as Ray on this machine is gone.
 
-    Enter it after Ray has started, and leave it before Ray is shut down. The console's live line is cleared first.
+    Enter it after Ray has started, and leave it before Ray shuts down. The console's live line is cleared first.
     """
     stop, stopper = os.pipe()
     poll = select.poll()
@@ -36,7 +36,7 @@ def watched_ray(console: Console) -> Iterator[None]:
     names, logs = _ray_here()
     watched = {}
     for process, name in names.items():
-        # Where the system has no such descriptors Ray has the last word, which is none.
+        # Without these descriptors on this system, nothing is watched.
         with contextlib.suppress(OSError, AttributeError):
             watched[os.pidfd_open(process)] = name
     for descriptor in watched:
@@ -63,11 +63,11 @@ def _end(name: str, logs: Path, console: Console) -> None:
     sys.stdout.flush()
     print(
         f"error: Ray on this machine stopped: its {name} ended (see {logs}); finished trials are kept, "
-        f"go on with --resume",
+        f"continue with --resume",
         file=sys.stderr,
         flush=True,
     )
-    # Every other way to end asks Ray to clean up first, and that is where Ray would end the process.
+    # Other ways to end ask Ray to clean up first, during which Ray would end the process.
     os._exit(USAGE)
 
 
@@ -94,7 +94,7 @@ def _ray_here() -> tuple[dict[int, str], Path]:
 def _command(process: str) -> list[bytes]:
     try:
         return (PROCESSES / process / "cmdline").read_bytes().split(b"\0")
-    except OSError:  # it has ended, or is somebody else's
+    except OSError:  # it has ended, or belongs to another user
         return []
 
 

@@ -1,6 +1,6 @@
-"""How much work a trial is, and what is left of a plan's: for the time left, and for the estimate of a dry run.
+"""A trial's work, and the work left in a plan, for the time left and for `--dry-run`.
 
-Nothing here knows Ray or the clock.
+This module knows neither Ray nor the clock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from puzzle_study.trials.spec import TrialSpec
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one trial: an ``epoch`` has its share of the evaluations; ``rest`` does not depend on the epochs."""
+    """The work of one trial: an ``epoch`` includes its share of evaluations; ``rest`` does not depend on epochs."""
 
     epochs: int
     epoch: float
@@ -35,7 +35,7 @@ class Work:
 
 
 def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
-    """Return what a trial on so many images costs in multiply-adds."""
+    """Return a trial's cost in multiply-adds for this many images."""
     data, own = spec.settings.data, spec.settings.own
     info = DATASETS[data.name]
     pixels = (data.size or info.size) ** 2
@@ -49,7 +49,7 @@ def scored_images(sizes: SplitSizes) -> int:
 
 
 def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
-    """Return the work of a trial on so many images, in the unit of its costs."""
+    """Return the work of a trial with this many images, in the unit of its costs."""
     evaluate, epochs = spec.settings.evaluate, spec.settings.own.epochs_wanted
     test, pseudo = sizes.normal + sizes.anomalous, pseudo_anomalies_of(sizes.validation)
     followed = sizes.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
@@ -70,7 +70,7 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
 
 @dataclass
 class _Begun:
-    """A running trial and its last report: when, and at which epoch; None before the first one."""
+    """A running trial's last report, with its time and epoch; None before the first one."""
 
     spec: TrialSpec
     at: float
@@ -78,7 +78,7 @@ class _Begun:
 
 
 class TrialsLeft:
-    """What is left of a plan's trials, as their runner tells it; times are seconds of one clock."""
+    """The work left in a plan, as its runner reports it; times are seconds of one clock."""
 
     def __init__(self, plan: Plan, time_left: TimeLeft) -> None:
         self._plan, self._time_left = plan, time_left
@@ -88,7 +88,7 @@ class TrialsLeft:
 
     @property
     def epochs(self) -> list[tuple[int, int]]:
-        """Epochs done, and in all, of each running trial that trains."""
+        """Epochs done, and in total, of each running trial that trains."""
         found = [(begun.epoch or 0, self._of(begun.spec).epochs) for begun in self._begun.values()]
         return [(epoch, epochs) for epoch, epochs in found if epochs > 0]
 
@@ -96,24 +96,24 @@ class TrialsLeft:
         self._begun.clear()
 
     def started(self, name: str, spec: TrialSpec, now: float) -> None:
-        """Say that a trial runs, or runs again after its worker died."""
+        """Record that a trial runs, or runs again after its worker died."""
         self._begun[name] = _Begun(spec, now)
         self._slots = max(self._slots, len(self._begun))
         self._tell(now)
 
     def reported(self, name: str, epoch: int, now: float) -> None:
-        """Say how many epochs of a trial are done."""
+        """Record a trial's epochs done."""
         begun = self._begun[name]
-        # The first report of a trial that goes on counts epochs of an earlier run.
+        # A resumed trial's first report counts an earlier run's epochs.
         if begun.epoch is not None:
             self._time_left.worked((epoch - begun.epoch) * self._of(begun.spec).epoch, now - begun.at)
         begun.epoch, begun.at = epoch, now
         self._tell(now)
 
     def ended(self, name: str, record: Record | None, now: float) -> None:
-        """Say that a trial has ended, with its record if it has one."""
+        """Record that a trial has ended, with its record if it has one."""
         begun = self._begun.pop(name, None)
-        # What is fitted at once, whose work is counted roughly, does not tell how fast trainings are.
+        # A detector that is fitted at once, with a rough cost, does not show how fast trainings are.
         if begun is not None and record is not None and record.finished and (work := self._of(begun.spec)).epochs:
             epochs = int(record.column("epochs")) - (begun.epoch or 0)
             self._time_left.worked(epochs * work.epoch + work.rest, now - begun.at)
@@ -140,12 +140,12 @@ class TrialsLeft:
 
 
 def planned_work(spec: TrialSpec, images: config.Data) -> Work:
-    """Return the work of a trial in multiply-adds; ``images`` are the study's, which are decoded already."""
+    """Return a trial's work in multiply-adds; ``images`` are the study's, which are decoded already."""
     decoded = {"root": images.root, "size": images.size, "grayscale": images.grayscale}
     try:
         sizes = _sizes(spec.settings.data.model_copy(update=decoded), spec.task)
         return trial_work(spec, sizes, costs_of(spec, sizes))
-    except UserError:  # the trial will say so, and be done
+    except UserError:  # the trial will report it and end
         return Work(0, 0.0, 0.0)
 
 

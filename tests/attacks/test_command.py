@@ -23,7 +23,7 @@ from tests.core import tiny
 
 from . import planted
 
-FAST = ("--attack", "attack1", "--method", "fgsm", "--method", "noise", "--max-images", "20")
+FAST = ("--convergence", "0", "--attack", "attack1", "--method", "fgsm", "--method", "noise", "--max-images", "20")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,26 @@ def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
     assert (frame["target"] == "both").all()
 
 
+def test_a_detector_is_held_to_stronger_runs_and_to_its_threshold(study: Path, tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    arguments = ("--attack", "attack1", "--method", "pgd", "--epsilon", "0.1", "--steps", "2", "--step-size", "0.1")
+    more = ("--max-images", "6", "--balanced", "--convergence", "1", "--smallest", "--target", "both")
+    output = call(study / "best" / "8", *arguments, *more, "--output", table)
+    (row,) = pd.read_csv(table).to_dict("records")
+    assert row["images"] == 6
+    assert row["step_size"] == 0.1
+    assert "not_converged" in row["flags"]
+    assert "not_converged: a stronger run" in output
+    assert row["subset_strength"] < row["subset_strength_strongest"]
+    for name in ("flagged_normal", "flagged_anomalous"):
+        assert 0 <= row[name] <= 1
+        assert f"{100 * row[f'{name}_clean']:.0f} → {100 * row[name]:.0f}" in output
+    smallest = pd.read_csv(tmp_path / "smallest_epsilon.csv")
+    assert smallest["anomalous"].tolist().count(True) == 3
+    assert (smallest["epsilon_image"] <= 0.1).any()
+    assert "half of 3 normal images are flagged at" in output
+
+
 @pytest.mark.parametrize("where", ["", "best"])
 def test_detectors_are_found(study: Path, where: str) -> None:
     home, found = find_detectors(study / where)
@@ -132,6 +152,8 @@ def test_a_table_that_cannot_be_written_is_said_before_the_attacks(study: Path, 
         (("--epsilon", "1/0"), "'1/0' is not a number"),
         (("--method", "deepfool"), "'deepfool' is not one of"),
         (("--steps", "0"), "0 is not in the range"),
+        (("--step-size", "0"), "0.0 is not in the range 0<x<=2"),
+        (("--method", "noise", "--smallest"), "smallest need a method besides noise"),
         (("--seed", "4294967296"), "4294967296 is not in the range 0<=x<=4294967295"),
     ],
 )

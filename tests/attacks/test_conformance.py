@@ -173,7 +173,7 @@ def test_specs_come_in_a_fixed_order_with_what_a_method_uses() -> None:
     by_method = {s.method: (s.steps, s.step_size, s.restarts) for s in specs}
     assert by_method == {
         "fgsm": (1, 1.0, 1),
-        "pgd": (7, 0.25, 3),
+        "pgd": (7, 0.5, 3),
         "apgd": (7, 1.0, 3),
         "square": (50, 1.0, 3),
         "noise": (1, 1.0, 3),

@@ -211,6 +211,6 @@ class StoreSuite:
         place.publish(finished=False)
         other = Results(tmp_path / "other" / "tiny")
         write_text(other.study_file, "name: tiny\nseeds: [1]\n")
-        with pytest.raises(UserError, match=r"other/tiny holds another study than .*/tiny; remove"):
+        with pytest.raises(UserError, match=r"other/tiny has another study than .*/tiny; remove"):
             Place.of(other, place.url).fetch()
         assert other.study_file.read_text(encoding="utf-8") == "name: tiny\nseeds: [1]\n"

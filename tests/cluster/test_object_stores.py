@@ -174,9 +174,9 @@ def test_a_server_that_stops_in_mid_study_is_said_with_how_to_go_on(s3: int, tmp
     assert arriving.record("a") is None
     post(f"http://127.0.0.1:{s3}/moto-api/reset-auth", b"0")
     try:
-        with pytest.raises(UserError, match=r"go on with --resume$"):
+        with pytest.raises(UserError, match=r"continue with --resume$"):
             arriving.record("a")
-        with pytest.raises(UserError, match=r"go on with --resume$"):
+        with pytest.raises(UserError, match=r"continue with --resume$"):
             place.collect()
     finally:
         post(f"http://127.0.0.1:{s3}/moto-api/reset-auth", b"inf")
@@ -194,7 +194,7 @@ def test_a_store_that_stops_in_mid_study_and_a_lost_disk_lose_no_trial(s3: int, 
     out, err = driver.communicate(timeout=200)
     post(f"http://127.0.0.1:{s3}/moto-api/reset-auth", b"inf")
     assert driver.returncode == 2, out + err
-    assert re.fullmatch(r"error: storage s3://.* go on with --resume\n", err), err
+    assert re.fullmatch(r"error: storage s3://.* continue with --resume\n", err), err
     finished = {path.name: path.read_bytes() for path in records.glob("[!.]*.json")}
     shutil.rmtree(tmp_path / "lost")
 

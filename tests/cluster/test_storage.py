@@ -77,7 +77,7 @@ def test_a_node_with_another_version_runs_nothing(place: Place, monkeypatch: pyt
 
 @pytest.mark.parametrize("url", ["s3://?region=us-east-1", "gs://"])
 def test_a_store_without_a_bucket_is_refused(url: str) -> None:
-    with pytest.raises(UserError, match=r"^storage (s3|gs)://.* names no bucket; write (s3|gs)://BUCKET/FOLDER$"):
+    with pytest.raises(UserError, match=r"^storage (s3|gs)://.* has no bucket; write (s3|gs)://BUCKET/FOLDER$"):
         storage.Store(url, "tiny")
 
 
@@ -106,7 +106,7 @@ def test_what_a_store_says_is_cut_to_its_cause(place: Place, said: str, shown: s
     with pytest.raises(UserError) as caught, place.store().explained():
         raise OSError(said)
     assert shown in str(caught.value)
-    assert str(caught.value).endswith("go on with --resume")
+    assert str(caught.value).endswith("continue with --resume")
 
 
 def test_a_full_disk_is_not_taken_for_a_store_that_is_not_reached() -> None:

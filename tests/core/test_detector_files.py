@@ -180,8 +180,8 @@ LARGE: dict[str, tuple[Edit, str]] = {
     "height": (lambda c: c["image"].update(height=10**9), "6 puzzles of 1000000000×16 pixels are more than"),
     "sides": (lambda c: c["image"].update(height=6000, width=6000), "6 puzzles of 6000×6000 pixels are more than"),
     "channels": (lambda c: c["image"].update(channels=10**7), "images have 1 to 1024 channels, not 10000000"),
-    "base_channels": (lambda c: c["described"].update(base_channels=2000), "base_channels is 1 to 256, not 2000"),
-    "weights": (lambda c: c["described"].update(base_channels=256), "detector.json wants .* of size .256, 1, 3, 3."),
+    "base_channels": (lambda c: c["described"].update(base_channels=2000), "base_channels must be 1 to 256, not 2000"),
+    "weights": (lambda c: c["described"].update(base_channels=256), "detector.json needs .* of size .256, 1, 3, 3."),
     "grid": (
         lambda c: c["described"]["puzzles"].update(grid=30_000),
         "its puzzles are not permutations of 30000×30000",
@@ -212,7 +212,7 @@ def test_a_description_that_asks_for_more_memory_than_its_weights_is_refused_bef
     files.save(detector, tmp_path, {})
     (key,) = detector.describe()
     change(tmp_path, lambda content: content["described"].update({key: 10**10}))
-    assert_damaged(tmp_path, r"detector\.json wants \w+ of size \(10000000000,")
+    assert_damaged(tmp_path, r"detector\.json needs \w+ of size \(10000000000,")
     for count in (10**18, 10**30, -1):
         change(tmp_path, lambda content, count=count: content["described"].update({key: count}))  # type: ignore[misc]
         assert_damaged(tmp_path)
@@ -264,7 +264,7 @@ def test_a_tensor_of_another_size_or_none_is_named(tensor: torch.Tensor | None, 
     name = "network.stem.0.weight"
     del tensors[name]
     replace_weights(saved, save(tensors if tensor is None else tensors | {name: tensor}))
-    assert_damaged(saved, rf"detector\.json wants {name} of size \(2, 1, 3, 3\), not ")
+    assert_damaged(saved, rf"detector\.json needs {name} of size \(2, 1, 3, 3\), not ")
 
 
 @pytest.fixture(scope="module")

@@ -277,12 +277,12 @@ def test_a_study_of_either_form_is_dumped_and_read_back_as_the_same(
 # Wrong forms
 
 WRONG: dict[str, tuple[str, int, str]] = {
-    "both": (DATA + "detector: pca\ndetectors: {pca: {}}\n", 3, "`detector` .*`detectors`.* leave one"),
+    "both": (DATA + "detector: pca\ndetectors: {pca: {}}\n", 3, "`detector` .*`detectors`.* remove one"),
     "list": (DATA + "detectors: [pca]\n", 2, "`detectors` must be a section"),
     "none": (DATA + "detectors: {}\n", 2, "`detectors` must be a section"),
     "nothing": (DATA + "detectors:\n", 2, "`detectors` must be a section"),
-    "two as one": (DATA + "detector: [pca, puzzle_ae]\n", 2, "`detector` must be the name of one.*`detectors`"),
-    "no name": (DATA + "detector:\n", 2, "`detector` must be the name of one"),
+    "two as one": (DATA + "detector: [pca, puzzle_ae]\n", 2, "`detector` must be one detector's name.*`detectors`"),
+    "no name": (DATA + "detector:\n", 2, "`detector` must be one detector's name"),
     "near": (DATA + "detector: pcaa\n", 2, "no detector 'pcaa'; did you mean pca.*one_class_svm"),
     "far": (DATA + "detector: xyz\n", 2, "no detector 'xyz'; there are puzzle_ae"),
     "near one of several": (BOTH + "  one_class_swm: {}\n", 5, "did you mean one_class_svm"),
@@ -308,7 +308,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "axis out of range": (SPACE + f"    {LAMBDA}: {{grid: [1000]}}\n", 8, f"`{LAMBDA}` .*less .*1000"),
     "axis under the other": (
         SPACE + f"    {LAMBDA}: {{grid: [1], when: {{detector: [pca]}}}}\n", 8,
-        f"`{LAMBDA}` is searched under puzzle_ae alone; remove `detector`",
+        f"`{LAMBDA}` is searched only with puzzle_ae; remove `detector`",
     ),
     "axis of one detector": (
         DATA + "detector: pca\nsearch: {space: {detector: {choice: [pca]}}}\n", 3, "`detector` is not a setting",

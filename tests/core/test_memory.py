@@ -183,7 +183,7 @@ def test_a_full_gpu_is_not_a_damaged_detector(tmp_path: Path, monkeypatch: pytes
         raise torch.OutOfMemoryError(GPU_ERROR)
 
     monkeypatch.setattr(PuzzleDetector, "placed", full)
-    with pytest.raises(UserError, match=r"does not fit the memory \(CUDA out of memory"):
+    with pytest.raises(UserError, match=r"does not fit into memory \(CUDA out of memory"):
         files.load_detector(tmp_path, device=CPU)
 
 

@@ -268,7 +268,7 @@ def test_the_pieces_of_an_odd_rotation_puzzle_cover_every_pixel_once(side: int) 
 
 def test_another_way_of_hiding_is_refused() -> None:
     images, fast = puzzler(torch.rand(1, 1, 4, 4), PuzzleSet("jigsaw", 2, ((1, 0, 2, 3),)))
-    with pytest.raises(ValueError, match=r"^a piece is hidden black or gray, not white$"):
+    with pytest.raises(ValueError, match=r"^a piece can be hidden black or gray, not white$"):
         fast.hide(images, torch.tensor([0]), "white")
 
 

@@ -104,7 +104,7 @@ CASES: dict[str, tuple[str, int, str]] = {
     "axis of no such choice": (space("score.aggregation: {choice: [mean]}"), 4, "`score.aggregation` … 'min' … 'mean'"),
     "grid of a range": (
         DATA + "search: {algorithm: grid, space: {train.lambda: {uniform: [0, 1]}}}\n", 2,
-        "`train.lambda` is uniform; `algorithm: grid` wants `grid` or `choice`",
+        "`train.lambda` is uniform; `algorithm: grid` needs `grid` or `choice`",
     ),
     "axis twice": (space("train.lambda: {grid: [1]}", "train.lambda: {grid: [2]}"), 5, "train.lambda` is given twice"),
     # conditions
@@ -205,12 +205,12 @@ def test_a_bad_study_file_is_refused_with_the_line_and_what_is_right(case: str, 
 
 
 FILES: dict[str, tuple[str | bytes, str]] = {
-    "empty": ("", "FILE must hold settings such as `data:` and `train:`, got nothing"),
-    "comment": ("# nothing\n", "FILE must hold settings … got nothing"),
-    "list": ("- data\n", "FILE must hold settings … got a list"),
-    "text": ("hello\n", "FILE must hold settings … got text"),
-    "number": ("5\n", "FILE must hold settings … got a number"),
-    "number as a key": ("1: 2\n", "FILE must hold settings"),
+    "empty": ("", "FILE must contain settings such as `data:` and `train:`, got nothing"),
+    "comment": ("# nothing\n", "FILE must contain settings … got nothing"),
+    "list": ("- data\n", "FILE must contain settings … got a list"),
+    "text": ("hello\n", "FILE must contain settings … got text"),
+    "number": ("5\n", "FILE must contain settings … got a number"),
+    "number as a key": ("1: 2\n", "FILE must contain settings"),
     "list as a key": (DATA + "train: {[1, 2]: 3}\n", "FILE is not valid YAML: … line 2"),
     "list as a key of the file": (DATA + "? [1, 2]\n: 3\n", "FILE is not valid YAML: … line 2"),
     "open bracket": ("data: [\n", "FILE is not valid YAML: … line 2"),
@@ -265,9 +265,9 @@ def test_an_error_repeats_only_the_start_of_what_is_long(text: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("train.epochs", "--set wants name=value … got 'train.epochs'"),
-        ("=3", "--set wants name=value … got '=3'"),
-        ("train..epochs=3", "--set wants name=value … got 'train..epochs=3'"),
+        ("train.epochs", "--set needs name=value … got 'train.epochs'"),
+        ("=3", "--set needs name=value … got '=3'"),
+        ("train..epochs=3", "--set needs name=value … got 'train..epochs=3'"),
         ("train.epocs=3", "`train.epocs` … mean train.epochs? (--set train.epocs)"),
         ("train.epochs=many", "`train.epochs` must be a valid integer, got 'many' (--set train.epochs)"),
         ("train.epochs=-3", "`train.epochs` … got -3 (--set train.epochs)"),
@@ -330,7 +330,7 @@ def test_an_alias_bomb_is_refused_at_once(braces: str, tmp_path: Path) -> None:
 
 
 def test_quick_needs_a_quick_section_and_names_its_lines(tmp_path: Path) -> None:
-    assert says(failure(tmp_path, DATA, quick=True), "FILE has no `quick:` section; leave --quick out")
+    assert says(failure(tmp_path, DATA, quick=True), "FILE has no `quick:` section; add one or remove --quick")
     sentence = failure(tmp_path, DATA + "quick:\n  train:\n    epochs: few\n", quick=True)
     assert says(sentence, "`train.epochs` … 'few' (FILE, line 4)")
 

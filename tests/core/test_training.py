@@ -238,7 +238,7 @@ def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     assert state is not None
     assert state["trainer"]["epochs_done"] == 1
     assert f"checkpoint {newest} is damaged" in caplog.text
-    assert "going on from the one before it" in caplog.text
+    assert "continuing from the one before it" in caplog.text
 
 
 def test_where_all_checkpoints_are_damaged_each_is_named_and_training_starts_anew(

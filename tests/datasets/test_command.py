@@ -76,7 +76,7 @@ def test_list_tells_of_the_cache(layouts: Layouts, fresh_cache: Path) -> None:
     assert "Decoded images" not in said("list", "--root", layouts.root)
     data = section("digits")
     load_task(data, task_specs(data)[0])
-    assert f"Decoded images take 0 MB in {fresh_cache}, which may be deleted" in said("list")
+    assert f"Decoded images take 0 MB in {fresh_cache}; you may delete them" in said("list")
 
 
 @pytest.mark.parametrize("name", ["mvtec", "head_ct", "brain_mri"])
@@ -150,7 +150,7 @@ def test_check_of_a_set_that_is_counted_in_all(
     folder = layouts.coil(objects=objects)
     output = said("check", "coil100", "--root", layouts.root)
     assert f"coil100: {72 * len(objects)} images in {folder}\n" in output
-    assert ("the whole set has 144 images, so this is a part of it" in output) is not whole
+    assert ("the whole set has 144 images, so this is part of it" in output) is not whole
 
 
 @pytest.mark.parametrize(("asked", "other"), [("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")])
@@ -162,8 +162,8 @@ def test_a_set_whose_files_have_the_same_names_is_refused(
     monkeypatch.setitem(DATASETS._found, other, dataclasses.replace(DATASETS[other], checksums=published))
     title, others = DATASETS[asked].title, DATASETS[other].title
     sentence = (
-        f"{folder}/train-images-idx3-ubyte.gz is the file of {others}, not of {title}; name the folder of {title} in "
-        f"data.root, or write {other} for {asked}\n"
+        f"{folder}/train-images-idx3-ubyte.gz is the file of {others}, not of {title}; set data.root to the folder of "
+        f"{title}, or write {other} for {asked}\n"
     )
     assert said("check", asked, "--root", folder, code=2) == f"error: {sentence}"
     listed = said("list", "--root", folder)

@@ -194,7 +194,7 @@ def test_refusals(one_file: Server, tmp_path: Path, status: int, attempts: int) 
 def test_more_bytes_than_expected(server: Server, tmp_path: Path, offer: Callable[..., None]) -> None:
     server.files["/file"] = CONTENT
     offer("mnist", "file", [f"{server.url}/file"], None, 1000)
-    with pytest.raises(UserError, match="sends more than the 1,000 bytes expected at most"):
+    with pytest.raises(UserError, match="sends more than the expected maximum of 1,000 bytes"):
         fetched(tmp_path)
 
 

@@ -59,7 +59,7 @@ def test_other_files_are_passed_over(screws: Path) -> None:
 
 def test_empty_class(screws: Path) -> None:
     (screws / "test" / "bent").mkdir()
-    with pytest.raises(UserError, match=r"screws/test/bent holds no image; put PNG or JPEG files there, or remove"):
+    with pytest.raises(UserError, match=r"screws/test/bent has no images; put PNG or JPEG files there, or remove"):
         _ = unit("folder", screws, "screws").images
 
 
@@ -156,7 +156,7 @@ def test_tables_that_do_not_fit(layouts: Layouts, table: str) -> None:
 def test_head_ct_without_images(layouts: Layouts) -> None:
     folder = layouts.head_ct(count=4)
     (folder / "head_ct").rename(layouts.root / "elsewhere")
-    with pytest.raises(UserError, match=r"head_ct/head_ct holds no PNG files; unpack the images"):
+    with pytest.raises(UserError, match=r"head_ct/head_ct has no PNG files; unpack the archive"):
         finding.units("head_ct", str(layouts.root))
 
 
@@ -189,7 +189,7 @@ def test_inspection_names_every_damaged_file(layouts: Layouts) -> None:
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "coil100", "mvtec", "head_ct", "brain_mri", "folder"])
 def test_an_empty_root_says_how_to_get_the_set(tmp_path: Path, name: str) -> None:
     files = "images in MVTec AD's layout" if name == "folder" else re.escape(f"files of {DATASETS[name].title}")
-    with pytest.raises(UserError, match=rf"it holds no {files}; (run `python -m|go to https://|put normal images)"):
+    with pytest.raises(UserError, match=rf"it has no {files}; (run `python -m|go to https://|put normal images)"):
         finding.units(name, str(tmp_path))
 
 
@@ -202,5 +202,5 @@ def test_the_root_defaults_to_data(layouts: Layouts, monkeypatch: pytest.MonkeyP
 def test_folders_without_read_permission(layouts: Layouts, refuse: Callable[..., None]) -> None:
     layouts.categories()
     refuse("iterdir")
-    with pytest.raises(UserError, match=r"data/mvtec may not be read by this user; give read permission"):
+    with pytest.raises(UserError, match=r"data/mvtec cannot be read by this user; give read permission"):
         finding.units("mvtec", str(layouts.root))

@@ -61,13 +61,13 @@ DAMAGE = {
     "labels for images": (idx_bytes(pixels(0, 5)), "starts with 00000801"),
     "half a header": (GOOD[:9], "header is incomplete"),
     "truncated": (GOOD[:-3], r"is truncated: 77 of 80 bytes"),
-    "surplus": (GOOD + b"x", "holds more data than the 5 items its header counts"),
+    "surplus": (GOOD + b"x", "has more data than the 5 items its header counts"),
     "no items": (idx_bytes(pixels(0, 0, 4, 4)), "impossible shape 0×4×4"),
     "too many items": (struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 28, 28), "impossible shape 4294967295×28×28"),
     "truncated gzip": (gzip.compress(GOOD)[:-9], "damaged or truncated"),
     "gzip with a wrong checksum": (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged or truncated"),
     "gzip with broken data": (gzip.compress(idx_bytes(pixels(0, 9, 40, 40)))[:5000] + b"\xff" * 5000, "damaged or"),
-    "gzip bomb": (gzip.compress(GOOD + bytes(10**7)), "holds more data than"),
+    "gzip bomb": (gzip.compress(GOOD + bytes(10**7)), "has more data than"),
 }
 
 
@@ -86,7 +86,7 @@ def test_damage_is_named(tmp_path: Path, damage: str) -> None:
     [
         ("train-labels-idx1", np.zeros(59, dtype=np.uint8), "has 59 labels for the 60 images of train-images"),
         ("train-labels-idx1", np.full(60, 10, dtype=np.uint8), "train-labels.* holds the label 10, but the set's 10"),
-        ("t10k-images-idx3", pixels(0, 30, 8, 8), "t10k holds images of another size than train"),
+        ("t10k-images-idx3", pixels(0, 30, 8, 8), "t10k has images of another size than train"),
     ],
 )
 def test_files_that_do_not_fit_together(layouts: Layouts, file: str, array: Bytes, sentence: str) -> None:
@@ -100,5 +100,5 @@ def test_files_that_do_not_fit_together(layouts: Layouts, file: str, array: Byte
 def test_without_read_permission(layouts: Layouts, refuse: Callable[..., None]) -> None:
     folder = layouts.mnist()
     refuse("open")
-    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz may not be read by this user; give read perm"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz cannot be read by this user; give read perm"):
         idx.read_idx(folder / "train-images-idx3-ubyte.gz", dimensions=3)

@@ -150,9 +150,9 @@ def test_gigantic_images_are_refused(tmp_path: Path, side: int) -> None:
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (np.full((4, 4), -1, dtype=np.int32), "holds pixels beyond 16 bits; save it with 8 or 16 bits"),
-        (np.full((4, 4), 65536, dtype=np.int32), "holds pixels beyond 16 bits"),
-        (np.zeros((4, 4), dtype=np.float32), "holds floating-point pixels, whose range is unknown; save it"),
+        (np.full((4, 4), -1, dtype=np.int32), "has pixels beyond 16 bits; save it with 8 or 16 bits"),
+        (np.full((4, 4), 65536, dtype=np.int32), "has pixels beyond 16 bits"),
+        (np.zeros((4, 4), dtype=np.float32), "has floating-point pixels, whose range is unknown; save it"),
     ],
 )
 def test_pixels_of_an_unknown_range(tmp_path: Path, array: np.ndarray, sentence: str) -> None:
@@ -177,7 +177,7 @@ def test_missing_folder_and_permission(tmp_path: Path, refuse: Callable[..., Non
     with pytest.raises(UserError, match=r"b\.png cannot be read \(Is a directory\)"):
         images.decode(tmp_path / "b.png", COLOUR)
     refuse("open")
-    with pytest.raises(UserError, match=r"a\.png may not be read by this user; give read permission"):
+    with pytest.raises(UserError, match=r"a\.png cannot be read by this user; give read permission"):
         images.decode(tmp_path / "a.png", COLOUR)
 
 

@@ -203,7 +203,7 @@ def test_few_test_images_keep_both_kinds(limit: int) -> None:
 
 
 SCANT = {
-    "no image of the class": (decoded([*"bcbc"]), "official", "holds no image of class a; the set is incomplete"),
+    "no image of the class": (decoded([*"bcbc"]), "official", "has no image of class a; the set is incomplete"),
     "one training image": (
         decoded([*"abab"], ["train", *["test"] * 3]),
         "official",

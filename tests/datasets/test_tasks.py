@@ -88,7 +88,7 @@ def test_coil_is_drawn_repeatedly(layouts: Layouts) -> None:
     assert [spec.repeat for spec in specs] == [0, 1, 2, 3]
     assert {spec.normal_class for spec in specs[:3]} == {"obj1", "obj2", "obj17"}
     assert len({spec.normal_class for spec in task_specs(layouts.section("coil100"))}) == 30
-    with pytest.raises(UserError, match="holds no image of class obj99; the set is incomplete"):
+    with pytest.raises(UserError, match="has no image of class obj99; the set is incomplete"):
         layouts.task("coil100", normal_classes=["obj99"], size=16)
 
 

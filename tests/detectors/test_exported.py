@@ -187,7 +187,7 @@ def test_a_network_in_training_mode_or_of_a_fixed_number_of_images_is_refused(tm
 
 
 def test_another_size_or_number_of_channels_is_refused(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"wants images of 32×32 .*input_size is 64"):
+    with pytest.raises(UserError, match=r"needs images of 32×32 .*input_size is 64"):
         built(small, input_size=64)
     with pytest.raises(UserError, match="3 channels and these have 4"):
         built(small, shape=Shape(4, 32, 32))

@@ -199,7 +199,7 @@ def test_oblong_images_nine_pieces_and_rotations_can_be_fitted(shape: tuple[int,
     [
         (np.zeros((4, 8, 8), np.uint8), r"at least 16×16 pixels, got shape \(C, H, W\) = \(1, 8, 8\)"),
         (np.zeros((4, 1025, 16, 16), np.uint8), r"at most 1024 channels, got shape \(C, H, W\) = \(1025, 16, 16\)"),
-        (np.zeros((4, 16, 16, 3), np.uint8), r"\[N, H, W, C\] is not read: move the channels to the front"),
+        (np.zeros((4, 16, 16, 3), np.uint8), r"\[N, H, W, C\] is not supported: move the channels to the front"),
         (np.zeros((4, 300), np.uint8), r"n_features = 300 are not square images .* set image_shape=\(C, H, W\)"),
         (np.zeros((1, 16, 16), np.uint8), "at least 2 images are needed, .* n_samples = 1"),
         (np.zeros((0, 16, 16), np.uint8), "0 samples"),

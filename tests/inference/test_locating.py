@@ -40,7 +40,7 @@ def test_a_folder_without_a_detector_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("find", [find_detector, find_detectors])
 def test_a_detector_where_nobody_may_look_is_a_sentence(find: Callable[[Path], object], locked: Path) -> None:
-    sentence = "may not be read by this user; give read permission (chmod u+rX)"
+    sentence = "cannot be read by this user; give read permission (chmod u+rX)"
     for folder, named in ((locked, locked), (locked / "3", locked / "3"), (locked.parent, locked)):
         with pytest.raises(UserError, match=rf"^{named}(/best)? {re.escape(sentence)}$"):
             find(folder)
@@ -82,7 +82,7 @@ def test_a_folder_that_may_not_be_read_stands_for_its_images(word: str, locked: 
     found = find_images([word])
     assert found == [locked]
     (error,) = decode_all(found, Sizing(16, 1))
-    assert str(error) == f"{locked} may not be read by this user; give read permission (chmod u+rX)"
+    assert str(error) == f"{locked} cannot be read by this user; give read permission (chmod u+rX)"
 
 
 def test_images_beside_a_folder_that_may_not_be_read_are_found(locked: Path) -> None:
@@ -92,7 +92,7 @@ def test_images_beside_a_folder_that_may_not_be_read_are_found(locked: Path) -> 
 @pytest.mark.parametrize("name", ["00.png", "*.png"])
 def test_an_image_where_nobody_may_look_is_a_sentence(name: str, locked: Path) -> None:
     word = str(locked / name)
-    with pytest.raises(UserError, match=f"^{re.escape(word)} may not be read by this user; give read permission"):
+    with pytest.raises(UserError, match=f"^{re.escape(word)} cannot be read by this user; give read permission"):
         find_images([word])
 
 

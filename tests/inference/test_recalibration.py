@@ -63,8 +63,9 @@ def test_a_lamp_that_dims_is_told_until_the_detector_is_recalibrated(best: Path,
         (10, [], "10 images cannot hold a false-positive rate of 5 %; give at least 19, or ask for 9.09 % or more"),
         (10, ["--fpr", "0"], "10 images cannot hold a false-positive rate of 0 %; ask for 9.09 % or more"),
         (0, [], "0 images cannot hold"),
-        (20, ["--output", "table.csv"], "leave out --output, --overlay and --export"),
-        (20, ["--export", "model.onnx"], "leave out --output, --overlay and --export"),
+        (20, ["--output", "table.csv"], "leave out --output, --overlay, --export"),
+        (20, ["--export", "model.onnx"], "leave out --output, --overlay, --export"),
+        (20, ["--watch"], "leave out --output, --overlay, --export, --watch"),
     ],
 )
 def test_what_cannot_be_recalibrated_is_one_sentence_and_nothing_is_written(

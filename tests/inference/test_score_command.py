@@ -181,7 +181,7 @@ def test_a_colour_detector_scores_grey_files(tmp_path: Path) -> None:
         (["images", "images"], "images holds no detector (detector.json is missing); give a folder like results/NAME"),
         (["results/tiny/best", "images", "--overlay", "images"], "--overlay images holds an image to be scored"),
         (["results/tiny/best", "images", "--output", "images/00.png/s.csv"], "images/00.png/s.csv cannot be written"),
-        (["results/tiny/best", "images", "--device", "cuda"], "device cuda is not there: PyTorch sees 0 GPUs"),
+        (["results/tiny/best", "images", "--device", "cuda"], "device cuda is missing: PyTorch sees 0 GPUs"),
         (["broken", "images"], "broken/detector.json cannot be read"),
     ],
 )
@@ -257,4 +257,4 @@ def test_help_has_an_example_and_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "python -m puzzle_study.score results/digits/best/3 photos/ --output scores.csv" in done.stdout
+    assert "puzzle-study score results/digits/best/3 photos/ --output scores.csv" in done.stdout

@@ -41,7 +41,7 @@ def test_folder_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("PUZZLE_STUDY_RESULTS", str(tmp_path))
     assert chosen_results() == tmp_path
     monkeypatch.delenv("PUZZLE_STUDY_RESULTS")
-    with pytest.raises(UserError, match=r"results/digits is not there; run python -m puzzle_study.tune"):
+    with pytest.raises(UserError, match=r"results/digits is missing; run python -m puzzle_study.tune"):
         chosen_results()
     (tmp_path / "results" / "digits").mkdir(parents=True)
     assert chosen_results() == Path("results") / "digits"

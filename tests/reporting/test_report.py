@@ -43,7 +43,7 @@ def test_one_training_is_held_against_the_others_over_its_test_images(small: Sma
     """A clear loss with one seed must not read like luck."""
     page = reported(small(inverted_class="0"))
     first = page.starting("summary", "PCA beats the winner")
-    found = re.search(r"over the 60 test images \[\+(\S+), \+\S+\], which is about images, not trainings", first)
+    found = re.search(r"over the 60 test images \[\+(\S+), \+\S+\], which covers images, not trainings", first)
     assert found, first
     (row,) = page.table("image_differences")
     assert (row["against"], row["images"], row["pairs"]) == ("PCA", "60", "1")
@@ -325,7 +325,7 @@ def test_the_papers_means_over_20_epochs_stand_beside_ours_of_that_kind(report: 
     text = report.markdown("classes_winner")
     assert "94.14 ± 0.073" in text
     assert " ± 0.400" in text
-    assert "mean and the variance over the last 20 epochs (section 4.3)" in text
+    assert "mean and variance over the last 20 epochs (section 4.3)" in text
     for name in ("classes_winner", "last20"):
         assert "fraction" not in report.markdown(name)
     text = report.starting("summary", "The paper reports 97.9 % (Table 1, mean of the same 3 classes)")
@@ -372,7 +372,7 @@ def test_studies_side_by_side(tmp_path: Path, study: Results, small: Small) -> N
     assert float(differences["over_images"]) == pytest.approx(float(differences["difference"]), abs=1e-6)
     assert float(differences["over_images_low"]) < float(differences["over_images_high"])
     assert re.search(r"With 2 tasks the smallest p-value .* is 0.5", page.markdown("studies_differences"))
-    assert "Studies of other data sets are not compared class by class." in page.paragraphs("comparison")
+    assert "Studies of different data sets are not compared class by class." in page.paragraphs("comparison")
 
 
 def test_second_report_removes_only_what_the_first_wrote(tmp_path: Path, study: Results, small: Small) -> None:

@@ -34,7 +34,7 @@ def test_output_can_be_elsewhere(tmp_path: Path, study: Results, small: Small) -
 @pytest.mark.parametrize(
     ("folder", "sentence"),
     [
-        ("nothing", "nothing is not a folder of results; give one such as results/digits"),
+        ("nothing", "nothing is not a results folder; give one such as results/digits"),
         ("a" * 300, f"{'a' * 300} cannot be read (File name too long); shorten it"),
     ],
     ids=["none", "too long"],
@@ -54,7 +54,7 @@ def test_folder_where_nobody_may_look_is_one_sentence(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Path, "is_dir", refuse)
     answer = CliRunner().invoke(main, ["locked/digits"])
     assert answer.exit_code == 2
-    assert answer.stderr.startswith("error: locked/digits may not be read by this user; give read permission")
+    assert answer.stderr.startswith("error: locked/digits cannot be read by this user; give read permission")
 
 
 def test_study_without_trials_is_one_sentence(tmp_path: Path) -> None:

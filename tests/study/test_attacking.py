@@ -21,7 +21,7 @@ from rich.console import Console
 
 from puzzle_study import config, datasets
 from puzzle_study.attacks.running import run_attacks
-from puzzle_study.attacks.specs import attack_spec, attack_specs
+from puzzle_study.attacks.specs import attack_spec, attack_specs, fitting
 from puzzle_study.config import Reading, read
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import files, scoring
@@ -55,7 +55,7 @@ search:
     train.adversary.epsilon: {grid: [0.02, 0.05]}
     score.aggregation: {choice: [min, avg, max]}
 attacks: {configurations: [all, winner], methods: [fgsm, pgd, noise], epsilons: [0.05, 0.1], steps: 2, max_images: 20,
-  matrix: true, transfer: true}
+  step_size: 0.25, restarts: 1, convergence: 0, matrix: true, transfer: true}
 """
 
 
@@ -158,7 +158,7 @@ def test_a_detector_without_gradients_meets_only_what_needs_none(
     path = tmp_path / "mixed.yaml"
     path.write_text(
         "detectors: {puzzle_ae: {}, pca: {}}\ndata: {name: digits, normal_classes: [3]}\nreferences: []\n"
-        "attacks: {configurations: [default], methods: [fgsm, square, noise], transfer: true}\n",
+        "attacks: {configurations: [default], methods: [fgsm, square, noise], restarts: 1, transfer: true}\n",
         encoding="utf-8",
     )
     plan = make_plan(read.load(path), Results(tmp_path / "results"))
@@ -171,11 +171,11 @@ def test_a_detector_without_gradients_meets_only_what_needs_none(
     assert [(spec.attack, spec.method) for spec in found] == [("attack1", "square"), ("attack1", "noise")]
 
 
-@pytest.mark.parametrize("name", ["matrix", "transfer"])
+@pytest.mark.parametrize("name", ["matrix", "transfer", "smallest"])
 def test_noise_alone_makes_no_matrix_and_no_transfer(tmp_path: Path, name: str) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(f"data: {{name: digits}}\nattacks: {{methods: [noise], {name}: true}}\n", encoding="utf-8")
-    with pytest.raises(UserError, match="matrix and transfer need a method besides noise"):
+    with pytest.raises(UserError, match="transfer and smallest need a method besides noise"):
         read.load(path)
 
 
@@ -369,6 +369,84 @@ def test_transfer_pairs_each_attacked_configuration_with_each_other(attacked: Pl
     assert (clean == 1).all()
 
 
+def test_a_study_asks_for_what_its_numbers_are_worth(attacked: Plan, copied: Results, tmp_path: Path) -> None:
+    changes = {"configurations": ["default"], "matrix": False, "transfer": False, "methods": ("pgd",), "keep": "all"}
+    more = {"epsilons": (0.1,), "max_images": 6, "balanced": True, "convergence": 1, "smallest": True, "target": "both"}
+    plan = plan_of(tmp_path, copied.root, **changes, **more, certify={"sigma": 0.1, "samples": 50, "alpha": 0.1})
+    assert plan.ended()
+    units = attacking.attack_units(plan)
+    kinds = [unit.kind for unit in units]
+    assert kinds == ["method"] * 3 + ["convergence", "smallest", "certified"]
+    run(units, copied)
+    attacking.write_attack_tables(plan, copied)
+    (pgd,) = table(plan).query("attack == 'attack1'").to_dict("records")
+    assert pgd["subset_images"] == 2
+    assert pgd["subset_auroc_strongest"] <= pgd["subset_auroc"]
+    assert all(0 <= pgd[name] <= 1 for name in ("flagged_normal", "flagged_anomalous", "flagged_normal_clean"))
+    smallest = copied.table(copied.smallest_file)
+    assert sorted(smallest["anomalous"]) == [False] * 3 + [True] * 3
+    above = smallest["score"] > smallest["threshold"]
+    # What is on the wrong side already needs no ε.
+    assert ((smallest["epsilon_image"] == 0) == (above != smallest["anomalous"])).all()
+    certified = copied.table(copied.certified_file)
+    assert list(certified["auroc"]) == sorted(certified["auroc"], reverse=True)
+    with np.load(copied.attacked_images_file(units[0].key)) as archive:
+        kept = dict(archive)
+    detector = files.load_detector(copied.detector(units[0].trial.key), device=CPU).read_by(units[0].reading)
+    assert kept["perturbed"].dtype == np.float32
+    again = detector.scores(detector.error_matrix(torch.from_numpy(kept["perturbed"][0])))
+    np.testing.assert_allclose(again, kept["scores"][0][kept["attacked"]], rtol=1e-5)
+    for name in ("smallest_file", "certified_file"):
+        assert getattr(copied, name).exists()
+    fewer = plan_of(tmp_path, copied.root, **changes)
+    assert fewer.ended()
+    attacking.write_attack_tables(fewer, copied)
+    assert not copied.smallest_file.exists()
+
+
+def test_references_are_attacked_like_everything_else(tmp_path: Path) -> None:
+    path = tmp_path / "robust.yaml"
+    text = STUDY.replace("references: []", "references: [pca, nearest_neighbour]").replace("all, winner", "default")
+    path.write_text(text.replace("[default]", "[default, references]"), encoding="utf-8")
+    plan = make_plan(read.load(path), Results(tmp_path / "results"))
+    while (spec := plan.take()) is not None:
+        own = spec.settings.own.reading
+        failed = spec.detector == "nearest_neighbour"
+        metrics = {own.error: {name: {"selection": 0.5} for name in ("min", "avg", "max")}}
+        plan.done(spec.key, Record(spec, "failed" if failed else "finished", metrics=metrics))
+    found = attacking.victims(plan)
+    assert [(victim.label, victim.trials[0].detector) for victim in found] == [
+        ("default", "puzzle_ae"),
+        ("reference", "pca"),
+    ]
+    units = [unit for unit in attacking.attack_units(plan) if unit.trial.detector == "pca"]
+    assert {unit.kind for unit in units} == {"method", "transfer"}
+    # A reference has one seed: it stands beside each of the others'.
+    (transfer,) = (unit for unit in units if isinstance(unit, TransferUnit))
+    assert [trial.detector for trial, _ in transfer.targets] == ["puzzle_ae", "pca"]
+
+
+def test_a_detector_that_no_method_fits_is_attacked_by_random_search() -> None:
+    blind = Traits(differentiable=False)
+    attacks = config.Attacks.model_validate({"methods": ["apgd", "noise"], "epsilons": [0.1], "queries": 5})
+    found = [(spec.attack, spec.method, spec.steps) for spec in fitting(attacks, blind)]
+    assert found == [("attack1", "square", 5), ("attack1", "noise", 1)]
+    noise = config.Attacks.model_validate({"methods": ["noise"], "epsilons": [0.1]})
+    assert {spec.method for spec in fitting(noise, blind)} == {"noise"}
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, 9), (8, 4), (3, 1), (40, 9)])
+def test_balanced_images_are_as_many_of_each_side(attacked: Plan, most: int | None, expected: int) -> None:
+    spec = attacked.configurations[0].trials[0]
+    task = datasets.load_task(spec.settings.data, spec.task)
+    few = replace(task, test=task.test[:30], labels=torch.arange(30) >= 9, test_classes=task.test_classes[:30])
+    images, labels = chosen_images(few, most, balanced=True)
+    assert len(images) == len(labels) == 2 * expected
+    assert int(labels.sum()) == expected
+    one_side = replace(few, labels=torch.zeros(30, dtype=torch.bool))
+    assert len(chosen_images(one_side, most, balanced=True)[0]) == min(most or 30, 30)
+
+
 def test_one_configuration_transfers_to_nobody(attacked: Plan, tmp_path: Path) -> None:
     plan = plan_of(tmp_path, attacked.results.root, configurations=["default"])
     assert plan.ended()
@@ -403,7 +481,7 @@ def test_tables_that_are_no_longer_asked_for_go_and_nothing_is_attacked_again(
 
 
 def test_images_of_one_kind_have_no_auroc(attacked: Plan, detectors: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    def normal_only(task: datasets.Task, max_images: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def normal_only(task: datasets.Task, max_images: int | None, **_: bool) -> tuple[torch.Tensor, torch.Tensor]:
         return task.test[~task.labels][:3], torch.zeros(3, dtype=torch.bool)
 
     monkeypatch.setattr(attack_units, "chosen_images", normal_only)

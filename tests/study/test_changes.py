@@ -103,7 +103,7 @@ def test_what_a_change_does_not_touch_is_kept(name: str, done: Results, tmp_path
     assert found.refusal("results/one", resume=True) is None
     refused = found.refusal("results/one", resume=False)
     assert refused is not None
-    assert f"keep what is equal ({usable} of 3 trained detectors) and train the rest with --resume" in refused
+    assert f"keep {usable} of 3 trained detectors and train the rest with --resume" in refused
 
 
 def test_what_is_trained_is_kept_if_another_detector_is_added(done: Results, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_an_equal_file_goes_on_with_resume_and_is_named_unfinished_without(done:
     assert found.refusal("results/one", resume=True) is None
     refused = found.refusal("results/one", resume=False)
     assert refused is not None
-    assert refused.startswith("results/one holds an unfinished study; go on with --resume")
+    assert refused.startswith("results/one has an unfinished study; continue with --resume")
 
 
 def test_where_the_images_are_is_not_a_change_if_they_are_the_same(done: Results, tmp_path: Path) -> None:

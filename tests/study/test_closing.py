@@ -81,6 +81,7 @@ def folder(closed: Path, tmp_path: Path) -> Path:
         "gallery.npz",
         "best",
         "best/3/weights.safetensors",
+        "best/3/MODEL_CARD.md",
         "report",
     ],
 )
@@ -92,7 +93,7 @@ def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, fol
         shutil.rmtree(path)
     else:
         path.unlink()
-    with pytest.raises(UserError, match="go on with --resume"):
+    with pytest.raises(UserError, match="continue with --resume"):
         run(folder, resume=False)
     assert "report: " in run(folder, resume=True)
     assert path.exists()
@@ -126,7 +127,7 @@ def test_a_study_that_is_killed_while_its_report_is_drawn_is_not_finished(
         patch.setattr(reporting, "build_report", killed)
         with pytest.raises(SystemExit):
             run(folder, "selection=oracle", resume=True)
-    with pytest.raises(UserError, match="go on with --resume"):
+    with pytest.raises(UserError, match="continue with --resume"):
         run(folder, "selection=oracle", resume=False)
     assert "report: " in run(folder, "selection=oracle", resume=True)
     assert "oracle" in (folder / "closing" / "report" / "index.html").read_text(encoding="utf-8")
@@ -150,7 +151,7 @@ def test_a_winner_whose_detector_is_gone_is_one_sentence(folder: Path) -> None:
     for name in ("detectors", "report"):
         shutil.rmtree(folder / "closing" / name)
     with pytest.raises(
-        UserError, match=r"detectors/\w+ is missing or damaged; put it back, or delete records/\w+\.json and train"
+        UserError, match=r"detectors/\w+ is missing or damaged; restore it, or delete records/\w+\.json and train"
     ):
         run(folder, resume=True)
 

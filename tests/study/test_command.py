@@ -41,7 +41,7 @@ def test_a_bad_study_file_is_named_with_its_line_and_nothing_is_written(
         (["none.yaml"], "study file none.yaml does not exist; did you mean one.yaml?"),
         (["one.yaml", "--set", "data.normal_classes=[12]"], "12"),
         (["one.yaml", "--quick"], "one.yaml has no `quick:` section"),
-        (["one.yaml", "--set", "train.epochs"], "--set wants name=value"),
+        (["one.yaml", "--set", "train.epochs"], "--set needs name=value"),
         (["one.yaml", "--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
         (["one.yaml", "--set", "data.name=mnist", "--set", "data.root=nowhere"], "nowhere"),
     ],

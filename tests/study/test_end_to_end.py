@@ -28,6 +28,7 @@ FILES = (
     "report/index.html",
     "best/3/weights.safetensors",
     "best/3/detector.json",
+    "best/3/MODEL_CARD.md",
 )
 TIMES = ["seconds", "train_seconds", "evaluation_seconds", "score_seconds", "images_per_second"]
 
@@ -140,7 +141,7 @@ def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
     process.send_signal(number)
     out, err = process.communicate(timeout=90)
     assert process.returncode == code, out + err
-    assert "go on with --resume" in out
+    assert "continue with --resume" in out
     assert any(results.glob("checkpoints/*/epoch-*.pt"))
     assert not any(path.name.endswith(".part") for path in results.glob("records/*"))
 

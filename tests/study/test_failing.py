@@ -122,7 +122,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
             child.kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, out + err
-    assert f"the worker of trial {running.name} stopped; the trial goes on (see logs/{running.name}.log)" in out
+    assert f"the worker of trial {running.name} stopped; the trial continues (see logs/{running.name}.log)" in out
     assert "Traceback" not in out
     assert err == "", "nothing is said but our own lines"
     assert "1 trials failed" in out
@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_
     assert process.returncode == 2, out + err
     assert "Traceback" not in out + err
     assert f"error: the disk of {results.root} is full" in err
-    assert "go on with --resume" in err
+    assert "continue with --resume" in err
     assert [record.spec.key for record in records(results)] == [first]
     assert not list(results.root.rglob(".*.part"))
 
@@ -334,7 +334,7 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
     assert [status for status, _ in ended] == ["failed"] * 2
     for _, error in ended:
         assert re.fullmatch(r"node .* has puzzle_study .*, the study runs 9\.9\.9; install that .*", error)
-    assert "the trial goes on" not in done.stderr, "what can only end the same is not tried again"
+    assert "the trial continues" not in done.stderr, "what can only end the same is not tried again"
     assert done.stderr.rstrip().endswith("(the first 2 trials failed like this, so no more were run)")
 
 

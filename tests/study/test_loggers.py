@@ -47,7 +47,7 @@ def test_a_logger_whose_package_is_missing_is_refused_in_a_sentence(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert refused(logged, tmp_path / "results") == (
-        "loggers names mlflow, but the package mlflow is not installed; pip install mlflow, or leave it out"
+        "loggers names mlflow, but the package mlflow is not installed; pip install mlflow, or remove it from loggers"
     )
 
 

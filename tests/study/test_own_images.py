@@ -30,15 +30,16 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a command in ``tmp_path / "here"``, where ``mine.yaml`` is, with the cache named by a relative path, too."""
+    """Run a command, or Python, in ``here``, where ``mine.yaml`` is, with the cache named by a relative path, too."""
     here = tmp_path / "here"
     here.mkdir()
     (here / "mine.yaml").write_text(STUDY, encoding="utf-8")
     Layouts(tmp_path / "images").category(tmp_path / "images" / "parts")
 
     def command(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        program = ["-c"] if name == "python" else ["-m", f"puzzle_study.{name}"]
         return subprocess.run(
-            [sys.executable, "-m", f"puzzle_study.{name}", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=here,
             env=tune_environment() | {"PUZZLE_STUDY_CACHE": "cache"},
             capture_output=True,
@@ -70,8 +71,9 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     for path, photograph in photographs.items():
         path.write_bytes(photograph)
     assert run("tune", "mine.yaml", "--dry-run").returncode == 0
-    done = run("tune", "mine.yaml")
+    done = run("python", "import puzzle_study; print(puzzle_study.run('mine.yaml', settings={'seeds': [0, 1, 2, 3]}))")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("report: results/mine/report/index.html\nStudyResults('results/mine')\n")
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 6
     assert sorted(path.name for path in here.iterdir()) == ["cache", "mine.yaml", "results"]
 
@@ -79,7 +81,7 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     moved.parent.mkdir()
     images.rename(moved)
     for root in (moved, "../elsewhere/parts"):
-        again = run("tune", "mine.yaml", "--set", f"data.root={root}")
+        again = run("tune", "mine", "--set", f"data.root={root}")
         assert again.stdout == "mine is finished: results/mine/report/index.html\n", again.stderr
     attacked = run(
         *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere/parts"),

@@ -204,11 +204,11 @@ def test_a_configuration_that_is_better_on_average_never_loses() -> None:
     ("search", "said"),
     [
         ("algorithm: cmaes\nobjectives: [selection, seconds]", "cmaes follows one objective"),
-        ("objectives: [auroc]", "uses test labels; say selection: oracle"),
+        ("objectives: [auroc]", "uses test labels; set selection: oracle"),
         ("objectives: [robust_auroc]", "or use robust_selection"),
         ("objectives: [robust_selection]", "need evaluate.robust"),
         ("objectives: [selection, selection]", "names a column twice"),
-        ("objectives: [selection, seconds]\nracing: {}", "compare by one objective"),
+        ("objectives: [selection, seconds]\nracing: {}", "need a single objective"),
         ("stopping: {rule: median}", "needs evaluate.selection: true"),
     ],
 )

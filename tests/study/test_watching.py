@@ -55,7 +55,7 @@ def test_a_study_whose_raylet_is_killed_says_so_at_once_and_goes_on_with_resume(
     wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-0000[1-9]?.pt")), driver)
     said = kill_and_read("raylet", driver)
     assert said.startswith("error: Ray on this machine stopped: its raylet ended (see /"), said
-    assert said.endswith("go on with --resume\n")
+    assert said.endswith("continue with --resume\n")
     assert said.count("\n") == 1, said
     done = tune(study, "--results", tmp_path / "results", "--resume")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,1 +1,1 @@
-"""What is known of each data set, one module each; the registry is in :mod:`puzzle_study.datasets.catalogue`."""
+"""The description of each data set, one module each; the registry is in :mod:`puzzle_study.datasets.catalogue`."""

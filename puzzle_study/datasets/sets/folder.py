@@ -15,5 +15,5 @@ INFO = DatasetInfo(
     source="your own images",
     classes=None,
     by_hand="put normal images into train/good, and test images, if there are any, into test/good and "
-    "test/<defect>, below the folder that data.root names",
+    "test/<defect>, below the folder in data.root",
 )

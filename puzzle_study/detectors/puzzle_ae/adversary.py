@@ -24,7 +24,7 @@ def perturb(
 
     Args:
         puzzle_NCHW: clean puzzles f(x̃) in [0, 1].
-        reconstruct: the network; its weights should not require gradients meanwhile, only its input's are used.
+        reconstruct: the network; its weights should not require gradients here, because only the input's are used.
         adversary: method, ε, α, steps, and where the authors' code differs.
         generator: source of the start noise, on the puzzles' device.
     """
@@ -34,7 +34,7 @@ def perturb(
     delta = torch.empty_like(puzzle_NCHW).uniform_(-epsilon, epsilon, generator=generator)
     noisy = puzzle_NCHW + delta
     start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
-    # As in the authors' code the target is what the noise made of the puzzle, and may leave [0, 1].
+    # As in the authors' code, the target is the noisy puzzle, which may leave [0, 1].
     target = noisy if adversary.target == "noisy" else puzzle_NCHW
     for step in range(adversary.steps if adversary.method == "pgd" else 1):
         attacked = start if step == 0 and adversary.noise == "twice" else start + delta

@@ -1,4 +1,4 @@
-"""The fitted Puzzle-AE: images in, error matrix and anomaly scores out (paper, section 3.2).
+"""The fitted Puzzle-AE: from images to error matrix and anomaly scores (paper, section 3.2).
 
 Shape legend: N images, K permutations, P pairs of image and permutation, C channels, H and W pixels (of the image,
 before padding).
@@ -24,9 +24,9 @@ from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
 from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 
-# Numbers of the U-Net's widest feature map for one chunk of puzzles: about 8 MNIST images × 23 at base 64 on a CPU.
+# Numbers in the U-Net's widest feature map for one chunk of puzzles: about 8 MNIST images × 23 at base 64 on a CPU.
 CHUNK_NUMBERS = {"cpu": 10_000_000, "cuda": 400_000_000}
-# Share of the free memory that activations may take, and how many numbers a U-Net keeps per pixel and base channel.
+# Share of free memory for activations, and numbers that a U-Net keeps per pixel and base channel.
 MEMORY_SHARE = 0.5
 CPU_BYTES = 2**30
 ACTIVATIONS = 14
@@ -60,7 +60,7 @@ class PuzzleDetector(Viewed):
 
     @classmethod
     def build(cls, settings: PuzzleSettings, context: Context) -> Self:
-        """Return a detector with the weights that its training starts from."""
+        """Return a detector with its initial weights."""
         trainer = Trainer(settings, context)
         detector = cls(
             trainer.solver,
@@ -73,7 +73,7 @@ class PuzzleDetector(Viewed):
         return detector
 
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
-        """Train the U-Net epoch by epoch; what only training needs is let go of afterwards."""
+        """Train the U-Net epoch by epoch; the parts only for training are released afterwards."""
         trainer, self._trainer = self._trainer, None
         if trainer is None:
             raise RuntimeError("a detector is fitted once, after build")
@@ -85,7 +85,7 @@ class PuzzleDetector(Viewed):
 
     @property
     def puzzler(self) -> puzzles.Puzzler:
-        """Index tables of the scoring puzzles on the network's device."""
+        """Index tables of the scoring puzzles, on the network's device."""
         if self._puzzler is None or self._puzzler.source_KL.device != self.device:
             self._puzzler = puzzles.Puzzler(
                 self.puzzle_set,
@@ -112,7 +112,7 @@ class PuzzleDetector(Viewed):
         return self.puzzler.unshuffle_all(view_NKCHW)
 
     def answer(self, view_PCHW: Tensor) -> Tensor:
-        """Return the network's reconstructions from puzzles already made and padded, float32, same shape."""
+        """Return the network's reconstructions of padded puzzles, float32, same shape."""
         with autocast(self.device, self.precision):
             reconstruction: Tensor = self.network(view_PCHW.contiguous(memory_format=torch.channels_last))
         return reconstruction.float()
@@ -122,27 +122,27 @@ class PuzzleDetector(Viewed):
         return (answer - true_PCHW).square().mean((1, 2, 3))
 
     def picture(self, answer: Tensor) -> Tensor:
-        """Return reconstructions as they are."""
+        """Return reconstructions unchanged."""
         return answer
 
     def errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return the differentiable mean square error of every puzzle of every image, shape [N, K], or of some."""
+        """Return the differentiable mean square error of all or some puzzles of every image, shape [N, K]."""
         return self.squared_errors(x_NCHW, permutations).mean((2, 3, 4))
 
     def squared_errors(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return the differentiable square error of every pixel, padding included, shape [N, K, C, H, W]."""
+        """Return the differentiable square error of every pixel, including padding, shape [N, K, C, H, W]."""
         padded = self.prepare(x_NCHW)
         puzzle_NKCHW = self.puzzler.shuffle_all(padded, permutations)
         solved = self.answer(puzzle_NKCHW.flatten(0, 1)).reshape(puzzle_NKCHW.shape)
         return (solved - padded[:, None]).square()
 
     def views_at_once(self) -> int:
-        """Return how many puzzles are reconstructed together without their maps outgrowing the cache or the GPU."""
+        """Return how many puzzles are reconstructed at once, so that their maps fit the cache or the GPU."""
         numbers = self.puzzler.height * self.puzzler.width * self.base_channels
         return max(1, CHUNK_NUMBERS[self.device.type] // numbers)
 
     def differentiable_views_at_once(self) -> int:
-        """Return how many puzzles are in memory together with their gradients."""
+        """Return how many puzzles are in memory at once with their gradients."""
         sides = self.shape.height * self.shape.width
         puzzle_bytes = ACTIVATIONS * 4 * sides * max(self.base_channels, self.shape.channels)
         cuda = self.device.type == "cuda"
@@ -151,17 +151,16 @@ class PuzzleDetector(Viewed):
         return max(1, min(most, int(MEMORY_SHARE * free) // puzzle_bytes))
 
     def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
-        """Return the error matrix, as many permutations together as fit the memory."""
+        """Return the error matrix, with as many permutations at once as fit into memory."""
         return torch.cat([self.errors(x_NCHW, permutations) for permutations in self._permutation_chunks()], dim=1)
 
     @torch.no_grad()
     def maps(self, images_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the error matrix [N, K] and, for each image, the error map that makes up its score, [N, H, W].
+        """Return the error matrix [N, K] and each image's error map that makes up its score, [N, H, W].
 
-        A map is the sum over permutations of their maps, weighted as the aggregation weighs their errors: that of the
-        permutation that was the minimum or maximum, or the mean. Its mean over all pixels (of the padded image) is the
-        score, for the norm ``l2`` the root of the mean of its squares; 1 is the error of a typical pixel of the
-        validation images.
+        A map is the sum of the permutations' maps, weighted as in the aggregation: the minimum's or maximum's map, or
+        the mean. Its mean over all pixels of the padded image is the score; for the norm ``l2``, the root of the mean
+        of its squares is. 1 is the error of a typical pixel of the validation images.
 
         Raises:
             UserError: memory is too small for one puzzle.
@@ -203,24 +202,24 @@ class PuzzleDetector(Viewed):
 
     @classmethod
     def restore(cls, described: Mapping[str, Any], shape: Shape, reading: Reading, precision: Precision) -> Self:
-        """Return a detector with the described network and puzzles, whose sizes are bounded."""
+        """Return a detector with the described network and puzzles, within bounds."""
         base = int(described["base_channels"])
         if not 1 <= base <= MOST_BASE_CHANNELS:
-            raise ValueError(f"base_channels is 1 to {MOST_BASE_CHANNELS}, not {base}")
+            raise ValueError(f"base_channels must be 1 to {MOST_BASE_CHANNELS}, not {base}")
         puzzle_set = _read_puzzle_set(described["puzzles"])
         puzzles.check_memory(puzzle_set, shape.height, shape.width)
         network = UNet(channels=shape.channels, base_channels=base)
         return cls(network, puzzle_set, shape=shape, reading=reading, precision=precision)
 
     def placed(self, device: torch.device) -> Self:
-        """Move to a device, the network's weights in the layouts that are fastest there."""
+        """Move to a device, with the network's weights in the fastest layouts there."""
         side = puzzles.padded_side(max(self.shape.height, self.shape.width), self.grid)
         place(self.network, device, side=side)
         return self.to(device)
 
 
 def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:
-    """Return the puzzle set of scoring: that of training, all 23, or the first n of either."""
+    """Return the scoring puzzle set: the training's, all 23, or the first n of either."""
     chosen = training_set
     if scored_by_all(settings):
         chosen = puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
@@ -230,7 +229,7 @@ def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> pu
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:
-    """Return the puzzle set of a description; ValueError if it is not one."""
+    """Return a description's puzzle set; ValueError if it is invalid."""
     kind, grid = content["kind"], int(content["grid"])
     permutations = tuple(tuple(int(i) for i in order) for order in content["permutations"])
     if kind == "rotation":

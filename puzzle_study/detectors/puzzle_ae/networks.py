@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 Network = TypeVar("Network", bound=nn.Module)
 LEVELS = 4
-# Maps of at most so many pixels a side oneDNN convolves faster channel by channel, up to 1.7 times.
+# oneDNN convolves maps with at most this many pixels a side up to 1.7 times faster channel by channel.
 FEW_PIXELS = 4
 HE_OUTPUT_SCALE = 0.1
 
@@ -32,7 +32,7 @@ class DoubleConvolution(nn.Sequential):
 class UNet(nn.Module):
     """U-Net of Ronneberger et al. without batch norm: four downsamplings, bilinear upsampling, linear output.
 
-    Each block's input is brought into the memory layout of its weights (:func:`place`).
+    Each block's input is converted to its weights' memory layout (:func:`place`).
 
     Args:
         channels: channels of the image, in and out.
@@ -69,7 +69,7 @@ class UNet(nn.Module):
             skip, layout = skips.pop(), _layout(block)
             y = F.interpolate(_laid_out(y, layout), scale_factor=2, mode="bilinear", align_corners=True)
             if y.requires_grad:
-                # Its gradient is a slice of the concatenation's, of which PyTorch's backward makes slow work.
+                # Its gradient is a slice of the concatenation's, which PyTorch's backward pass handles slowly.
                 y.register_hook(partial(_laid_out, layout=layout))
             bottom, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
             if bottom or right:
@@ -81,13 +81,13 @@ class UNet(nn.Module):
 class Discriminator(nn.Module):
     """DCGAN discriminator for images of at least 16×16 pixels, square or not.
 
-    Strided convolutions halve both sides until at most 7 pixels of the larger one are left; the last feature map is
-    the intermediate layer f_D of eq. 3, a convolution over what is left gives the logit.
+    Strided convolutions halve both sides until the larger one has at most 7 pixels. The last feature map is
+    the intermediate layer f_D of eq. 3, and a convolution over it gives the logit.
 
     Args:
         channels: channels of the image.
         base_channels: channels of the first level.
-        height: image height in pixels, padding included.
+        height: image height in pixels, including padding.
         width: image width, likewise.
     """
 
@@ -108,20 +108,20 @@ class Discriminator(nn.Module):
 
 
 def _halving(features: int, left: tuple[int, int]) -> nn.Conv2d:
-    """A strided convolution to twice the features; of a long image the side that is one pixel already stays so."""
+    """A strided convolution to twice the features; a side that is already one pixel stays so."""
     kernel, stride, padding = zip(*((4, 2, 1) if side > 1 else (1, 1, 0) for side in left), strict=True)
     return nn.Conv2d(features, 2 * features, kernel, stride, padding, bias=False)
 
 
 def place(network: Network, device: torch.device, *, side: int) -> Network:
-    """Move a network to a device, its weights in the layouts in which convolutions are fastest there.
+    """Move a network to a device, with weights in the fastest layouts there.
 
     That is channels-last, except for the deep blocks of a U-Net on a CPU if their maps have only a few pixels.
 
     Args:
         network: U-Net or discriminator.
-        device: where to.
-        side: larger side of its images in pixels, padding included.
+        device: where to move it.
+        side: larger side of its images in pixels, including padding.
     """
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, UNet) and device.type == "cpu" and side // 8 <= FEW_PIXELS:
@@ -141,7 +141,7 @@ def _laid_out(x_NCHW: Tensor, layout: torch.memory_format) -> Tensor:
 
 
 def initialise_unet(network: UNet, how: str) -> None:
-    """Leave PyTorch's default, or draw He normal weights with zero biases and the output layer × 0.1."""
+    """Keep PyTorch's default, or draw He normal weights with zero biases and the output layer × 0.1."""
     if how == "he":
         for module in network.modules():
             if isinstance(module, nn.Conv2d):

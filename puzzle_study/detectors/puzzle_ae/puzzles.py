@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 DISPLACED_OF_NINE = 6
 MOST_PIXELS = 2**27
-"""Of all puzzles of one image together: 128 puzzles of 1024×1024. Each of the two index tables then takes 1 GiB."""
+"""Most pixels of one image's puzzles: 128 puzzles of 1024×1024. Each of the two index tables then takes 1 GiB."""
 
 Permutation = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class PuzzleSet:
-    """The K transformations in play: permutations of a grid, or quarter turns for Rot-AE."""
+    """The K transformations that are used: permutations of a grid, or quarter turns for Rot-AE."""
 
     kind: str
     grid: int
@@ -43,7 +43,7 @@ class PuzzleSet:
         return len(self.permutations)
 
     def first(self, count: int, *, seed: int) -> PuzzleSet:
-        """Return ``count`` of the permutations, the first of a seeded order that is the same for every count."""
+        """Return the first ``count`` permutations in a seeded order that is the same for every count."""
         check_count(count, len(self))
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
         return PuzzleSet(self.kind, self.grid, tuple(self.permutations[i] for i in sorted(order)))
@@ -62,7 +62,7 @@ def puzzle_set(puzzle: Puzzle, *, normal_class: str, dataset: str) -> PuzzleSet:
 
 
 def all_permutations() -> tuple[Permutation, ...]:
-    """Return the 23 permutations of four pieces but the identity."""
+    """Return the 23 permutations of four pieces without the identity."""
     return tuple(itertools.permutations(range(4)))[1:]
 
 
@@ -91,8 +91,8 @@ def _nine_piece_permutations() -> np.ndarray:
 def drawn_permutations(count: int, seed: int) -> tuple[Permutation, ...]:
     """Draw ``count`` nine-piece permutations far apart in Hamming distance, the first at random.
 
-    Greedy farthest-point choice with ties broken at random, so that a longer draw of the same seed
-    begins with the shorter one.
+    Greedy farthest-point choice with random ties, so that a longer draw with the same seed begins with the
+    shorter one.
     """
     every = _nine_piece_permutations()
     rng = np.random.default_rng([seed, 9])
@@ -118,11 +118,7 @@ def pad(x_NCHW: Tensor, grid: int) -> Tensor:
 
 
 def check_memory(puzzles: PuzzleSet, height: int, width: int) -> None:
-    """Refuse index tables that a mistake, or an untrusted file, makes too large.
-
-    Raises:
-        UserError: all puzzles of one image have more pixels than :data:`MOST_PIXELS`.
-    """
+    """Raise UserError if one image's puzzles have more than :data:`MOST_PIXELS` pixels."""
     if len(puzzles) * height * width > MOST_PIXELS:
         raise UserError(
             f"{len(puzzles)} puzzles of {height}×{width} pixels are more than {MOST_PIXELS:,} pixels together; "
@@ -131,20 +127,20 @@ def check_memory(puzzles: PuzzleSet, height: int, width: int) -> None:
 
 
 class Puzzler:
-    """Makes the puzzles of a set for one image shape, by one gather over a whole batch.
+    """Makes the puzzles of a set for one image shape, with one gather over a whole batch.
 
-    For each transformation k, ``source_KL[k]`` holds, for every pixel of the puzzle (L = H·W, row-major), the
-    pixel of the image that it shows, and ``target_KL[k]`` the inverse of that map.
+    For each transformation k, ``source_KL[k]`` has, for every pixel of the puzzle (L = H·W, row-major), the
+    pixel of the image that it shows, and ``target_KL[k]`` the inverse map.
 
     Args:
         puzzles: the puzzle set.
         height: image height in pixels, a multiple of the grid (see :func:`pad`).
         width: image width in pixels, likewise; equal to ``height`` for rotations.
-        device: where the index tables live.
+        device: for the index tables.
 
     Raises:
-        ValueError: the sides do not fit the grid, or a rotation is asked of an image that is not square.
-        UserError: the index tables would be larger than any memory should be asked for.
+        ValueError: the sides do not fit the grid, or a rotation gets an image that is not square.
+        UserError: the index tables would be too large.
     """
 
     def __init__(self, puzzles: PuzzleSet, *, height: int, width: int, device: torch.device | str = "cpu") -> None:
@@ -174,7 +170,7 @@ class Puzzler:
         return flat.gather(2, self.source_KL[k_N][:, None, :].expand(flat.shape)).reshape(x_NCHW.shape)
 
     def shuffle_all(self, x_NCHW: Tensor, permutations: slice = slice(None)) -> Tensor:
-        """Return every puzzle of every image, or those of some permutations, shape [N, K, C, H, W]."""
+        """Return all or some puzzles of every image, shape [N, K, C, H, W]."""
         images, channels = x_NCHW.shape[:2]
         source_KL = self.source_KL[permutations]
         flat = x_NCHW.reshape(images, channels, -1).index_select(2, source_KL.reshape(-1))
@@ -187,17 +183,13 @@ class Puzzler:
         return flat.gather(3, index).reshape(puzzle_NKCHW.shape)
 
     def hide(self, x_NCHW: Tensor, piece_N: Tensor, how: str) -> Tensor:
-        """Turn piece piece_N[n] of each image black or gray (mean over channels), before shuffling.
-
-        Raises:
-            ValueError: ``how`` is neither ``black`` nor ``gray``.
-        """
+        """Turn piece piece_N[n] of each image ``black`` or ``gray`` (mean over channels), before shuffling."""
         mask_N1HW = self.piece_PL[piece_N].reshape(-1, 1, self.height, self.width)
         if how == "black":
             return x_NCHW.masked_fill(mask_N1HW, 0)
         if how == "gray":
             return torch.where(mask_N1HW, x_NCHW.mean(1, keepdim=True), x_NCHW)
-        raise ValueError(f"a piece is hidden black or gray, not {how}")
+        raise ValueError(f"a piece can be hidden black or gray, not {how}")
 
     @property
     def pieces(self) -> int:
@@ -213,13 +205,13 @@ def _piece_pixels(pixel_HW: Tensor, grid: int) -> Tensor:
 
 
 def _assemble(pieces_Phw: Tensor, grid: int, height: int, width: int) -> Tensor:
-    """Lay pieces out row by row and return their pixels in reading order, shape [H·W]."""
+    """Put pieces row by row and return their pixels in reading order, shape [H·W]."""
     rows = pieces_Phw.reshape(grid, grid, height // grid, width // grid).transpose(1, 2)
     return rows.reshape(height * width)
 
 
 def _piece_masks(pixel_HW: Tensor, grid: int) -> Tensor:
-    """Which pixels belong to each piece, bool [P, H·W]; odd sides give the first pieces the extra pixel."""
+    """Which pixels belong to each piece, bool [P, H·W]; with odd sides the first pieces get the extra pixel."""
     height, width = pixel_HW.shape
     row = (torch.arange(height) * grid // height)[:, None]
     column = (torch.arange(width) * grid // width)[None, :]

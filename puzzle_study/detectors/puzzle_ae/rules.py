@@ -1,6 +1,6 @@
-"""Which settings of puzzles go together, and how many permutations they give.
+"""Which settings of puzzles can be combined, and how many permutations they give.
 
-Imports no torch, so that a study file is held against them before anything is trained.
+Imports no torch, so that a study file can be checked before anything is trained.
 """
 
 from __future__ import annotations
@@ -22,11 +22,7 @@ FOUR_PIECES = math.factorial(4) - 1
 
 
 def resolved_permutations(puzzle: Puzzle, *, normal_class: str, dataset: str) -> Literal["all", "two_swapped", "drawn"]:
-    """Return which permutations of pieces are in play, ``auto`` resolved.
-
-    Raises:
-        UserError: the grid has no such permutations.
-    """
+    """Return which permutations of pieces are used, with ``auto`` resolved; UserError if the grid has none of them."""
     choice = puzzle.permutations
     if choice == "auto":
         texture = dataset == "mvtec" and normal_class in TEXTURES
@@ -48,12 +44,12 @@ def hidden_style(hide: str, channels: int) -> str | None:
 
 
 def scored_by_all(settings: PuzzleSettings) -> bool:
-    """Return whether all 23 permutations score, whichever ones trained."""
+    """Return whether all 23 permutations score, even if fewer trained."""
     return settings.score.puzzle_set == "all" and settings.puzzle.kind == "jigsaw" and settings.puzzle.grid == 2
 
 
 def scoring_permutations(settings: PuzzleSettings, *, normal_class: str, dataset: str) -> int:
-    """Return how many permutations there are to score by."""
+    """Return how many permutations are available for scoring."""
     puzzle = settings.puzzle
     if puzzle.kind == "rotation":
         return len(ROTATIONS)
@@ -64,7 +60,7 @@ def scoring_permutations(settings: PuzzleSettings, *, normal_class: str, dataset
 
 
 def check_count(count: int, available: int) -> None:
-    """Refuse to score by more permutations than there are."""
+    """Refuse to score with more permutations than there are."""
     if count > available:
         raise UserError(
             f"score.permutations must be `all` or at most {available}, the K of this puzzle set; got {count}"
@@ -88,7 +84,7 @@ def _check_scored(settings: PuzzleSettings, data: Data) -> None:
 
 
 def _normal_classes(data: Data) -> list[str]:
-    """Return the names of the normal classes, or one that stands for those that only the files know."""
+    """Return the names of the normal classes, or a placeholder if only the files know them."""
     info = DATASETS[data.name]
     known = dict(enumerate(info.classes or (), info.first_number))
     return [known.get(name, "") if isinstance(name, int) else name for name in data.normal_classes or ("",)]

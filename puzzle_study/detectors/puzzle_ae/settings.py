@@ -1,7 +1,7 @@
-"""The settings of Puzzle-AE: sections, presets, variants, defaults by data set, and what cannot matter when.
+"""The settings of Puzzle-AE: sections, presets, variants, defaults per data set, and settings without effect.
 
-What the paper leaves open (ε, λ, α, epochs) is the authors' configuration. If paper and code contradict each other, the
-classes and data sets hold the paper's choice and the preset ``authors_code`` the code's.
+The authors' configuration gives what the paper leaves open (ε, λ, α, epochs). If paper and code contradict each other,
+the classes and data sets have the paper's choice, and the preset ``authors_code`` has the code's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from puzzle_study.detectors.puzzle_ae.rules import RULES, scoring_permutations
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 
 MOST_PERMUTATIONS = 512
-# Multiply-adds of the U-Net for a pixel are 140 × base², and narrow networks are slower at them.
+# Multiply-adds of the U-Net per pixel are 140 × base², and narrow networks take longer for each.
 ADDS_PER_PIXEL, NARROW = 140, 16
 MOST_BASE_CHANNELS = 256
 Channels = Annotated[int, Field(ge=1, le=MOST_BASE_CHANNELS, json_schema_extra=unit("channels"))]
@@ -251,9 +251,9 @@ PRESETS_BY_DATASET: dict[str, dict[str, Layer]] = {
         "head_ct": {"data": {"validation_count": 5}},
         "brain_mri": {"data": {"validation_count": 5, "size": 128}},
     },
-    # MNIST's was chosen by studies of classes 3 and 8 and confirmed on others; on CIFAR-10 averaged weights fall five
-    # points behind one-cycle (benchmarks/RESULTS.md). The other epochs are guessed: 2,000 to 8,000 steps. Digits, whose
-    # 40 epochs are 160 steps, keep them.
+    # MNIST's was chosen by studies of classes 3 and 8 and confirmed on others; on CIFAR-10 averaged weights are five
+    # points behind one-cycle (benchmarks/RESULTS.md). The other epochs are guesses for 2,000 to 8,000 steps, except
+    # digits, whose 40 epochs are 160 steps.
     "fast": {
         "mnist": {
             "model": {"base_channels": 12},
@@ -281,8 +281,8 @@ VARIANTS: dict[str, Layer] = {
 class PuzzleSettings(DetectorSettings):
     """How puzzles are made, the networks, the training and the score.
 
-    The paper names batch sizes, aggregations and the zoom augmentation. What it leaves open is the authors'
-    configuration (every ε, λ, α, and the epochs of MNIST, Fashion-MNIST, CIFAR-10 and MVTec AD) or ours (the other
+    The paper gives batch sizes, aggregations and the zoom augmentation. The rest is the authors' configuration
+    (every ε, λ, α, and the epochs of MNIST, Fashion-MNIST, CIFAR-10 and MVTec AD) or ours (the other
     epochs, and everything for digits and folder).
     """
 
@@ -335,10 +335,10 @@ class PuzzleSettings(DetectorSettings):
         return self.train.epochs
 
     def costs(self, images: Images) -> Costs:
-        """Return what a trial costs, by the multiply-adds of the U-Net."""
+        """Return a trial's costs, from the U-Net's multiply-adds."""
         base, adversary = self.model.base_channels, self.train.adversary
         solve = float(ADDS_PER_PIXEL * images.pixels * base * (base + NARROW))
-        # Forward, and back to weights and to inputs; the adversary goes forward and back to the input each step.
+        # Forward, and back to weights and inputs; the adversary goes forward and back to the input in each step.
         steps = {"none": 0, "fgsm": 1, "pgd": adversary.steps}[adversary.method]
         views = self.score.permutations
         if views == "all":
@@ -367,10 +367,10 @@ class PuzzleSettings(DetectorSettings):
             mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
         if train.schedule != "one_cycle":
             mark(f"train.schedule is {train.schedule}", "train.warm_up")
-        # The seed draws nine-piece permutations, and those of scoring if score.permutations is a number.
+        # The seed draws nine-piece permutations, and the scoring ones if score.permutations is a number.
         seed = ("puzzle.seed",) if self.score.permutations == "all" else ()
         if self.puzzle.kind == "rotation":
-            mark("images are turned, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", *seed)
+            mark("images are rotated, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", *seed)
         elif self.puzzle.grid == 2 or self.puzzle.permutations == "two_swapped":
-            mark("permutations are drawn for nine pieces only", "puzzle.count", *seed)
+            mark("only nine-piece permutations are drawn", "puzzle.count", *seed)
         return inert

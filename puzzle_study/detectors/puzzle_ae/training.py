@@ -28,9 +28,9 @@ from puzzle_study.detectors.puzzle_ae.networks import (
 from puzzle_study.detectors.puzzle_ae.rules import hidden_style
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
-# Pixels are in [0, 1], where an image of zeros has a mean square error below 1: such a loss will not come back.
+# Pixels are in [0, 1], so even an image of zeros has a mean square error below 1: a larger loss will not recover.
 DIVERGED = 1e6
-# What the state of a training holds besides its random generator.
+# The parts of a training's state besides its random generator.
 COUNTS = ("epochs_done", "lowest_loss", "epochs_since_lowest")
 PARTS = ("network", "averaged", "discriminator", "optimiser", "discriminator_optimiser", "plateau")
 
@@ -51,7 +51,7 @@ class Trainer:
 
     Args:
         settings: of Puzzle-AE.
-        context: shape of the images before padding, seed, device, precision, and the task that puzzles depend on.
+        context: shape of the images before padding, seed, device, precision, and the task, which decides the puzzles.
     """
 
     def __init__(self, settings: PuzzleSettings, context: Context) -> None:
@@ -88,11 +88,11 @@ class Trainer:
 
     @property
     def solver(self) -> UNet:
-        """The network that scores: the one that is trained, or the average of its weights (``train.averaging``)."""
+        """The network that scores: the trained one, or the average of its weights (``train.averaging``)."""
         return self.network if self.averaged is None else cast(UNet, self.averaged.module)
 
     def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
-        # Not the argument, which is the same count on the device: reading it would wait for that.
+        # Not the argument, which is the same count on the device: reading it would wait for the device.
         assert self.averaged is not None
         decay = averaging_decay(self.settings.averaging, int(self.averaged.n_averaged))
         swa_utils.get_ema_multi_avg_fn(decay)(averaged, current, 0)
@@ -105,11 +105,7 @@ class Trainer:
         return converged or self.epochs_done >= self.settings.epochs
 
     def epoch(self, images_NCHW: Tensor) -> EpochLosses:
-        """Train one epoch on uint8 images that are already on the device.
-
-        Raises:
-            TrainingDiverged: a loss was not finite, or too large to come back.
-        """
+        """Train one epoch on uint8 images on the device; TrainingDiverged if a loss is not finite or too large."""
         self.network.train()
         order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
         sums = torch.zeros(3, device=self.device)
@@ -153,7 +149,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Load what :meth:`state` returned."""
         for name in COUNTS:
             setattr(self, name, state[name])
         for name, part in self._parts():
@@ -162,7 +158,7 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
 
     def _parts(self) -> list[tuple[str, Any]]:
-        """What has a state of its own, by name; None for what this training does without."""
+        """Parts with a state, by name; None for parts that this training does not use."""
         return [(name, getattr(self, name)) for name in PARTS]
 
     def _step(self, x_NCHW: Tensor) -> Tensor:
@@ -232,9 +228,9 @@ def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
 
 
 def one_cycle(progress: float, *, warm_up: float) -> float:
-    """Return the factor of the learning rate: linear from 0.05 to 1 while it warms up, then a cosine to 0.
+    """Return the learning rate's factor: linear from 0.05 to 1 during warm-up, then a cosine to 0.
 
-    ``progress`` and ``warm_up`` are shares of the training: what is done, in [0, 1], and what warms up, in [0, 1).
+    ``progress`` and ``warm_up`` are shares of the training, in [0, 1] and [0, 1).
     """
     if progress < warm_up:
         return 0.05 + 0.95 * progress / warm_up
@@ -242,11 +238,10 @@ def one_cycle(progress: float, *, warm_up: float) -> float:
 
 
 def averaging_decay(limit: float, step: int) -> float:
-    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most its limit.
+    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most ``limit``.
 
-    It spans about the last ninth of the steps at first, so that a training too short for the limit scores with no
-    average that still holds its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``). ``limit`` is
-    ``train.averaging``, in [0, 1); ``step`` counts the steps that were averaged before, 1 or more.
+    At first it spans the last ninth of the steps, so that a short training does not score with an average of its start
+    (as in TensorFlow's ExponentialMovingAverage). ``step`` counts the steps averaged before, at least 1.
     """
     return min(limit, (1 + step) / (10 + step))
 

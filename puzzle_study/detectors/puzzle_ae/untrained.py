@@ -1,4 +1,4 @@
-"""The network of Puzzle-AE as it is initialised: what training must beat."""
+"""The untrained network of Puzzle-AE, which training must beat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
 
 class UntrainedSettings(PuzzleSettings):
-    """The settings of Puzzle-AE. Those of the training have no effect."""
+    """The settings of Puzzle-AE. Training settings have no effect."""
 
     @property
     def epochs_wanted(self) -> int:

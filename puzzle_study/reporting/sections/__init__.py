@@ -1,1 +1,1 @@
-"""The parts of a report, one module each: study data in, paragraphs, tables and figures out."""
+"""The sections of a report, one module each, from study data to paragraphs, tables and figures."""

@@ -30,7 +30,7 @@ def variant_axis(data: StudyData) -> str | None:
 
 
 def levels(data: StudyData, axis: str) -> list[tuple[Any, str]]:
-    """Return each value of an axis with its configuration of the best rank (by selection, not by test labels)."""
+    """Return each value of an axis with its best-ranked configuration (by selection, not by test labels)."""
     rows = data.ranked
     found: dict[Any, str] = {}
     for configuration in rows["configuration"].unique():
@@ -51,7 +51,7 @@ def means(data: StudyData, configuration: str) -> dict[str, Mean | None]:
 
 
 def level_row(data: StudyData, value: Row, configuration: str, beside: Row | None = None) -> Row:
-    """Return the row of a value: its configuration, the means under every aggregation, and what stands beside them."""
+    """Return the row of a value: its configuration, the means under every aggregation, and further columns."""
     found = means(data, configuration)
     return {
         **value,
@@ -90,8 +90,8 @@ def _variant_table(data: StudyData, axis: str) -> Table:
     note = f"AUROC, mean over classes and seeds. {level_note(data, axis, 'variant')}"
     if shown:
         note += (
-            " The paper's values: mean over all classes and the last 20 epochs as printed (Table 8 for CIFAR-10); ours "
-            "are of the last epoch." + (data.paper_note(chosen) if chosen else "")
+            " The paper's values are means over all classes and the last 20 epochs as printed (Table 8 for CIFAR-10); "
+            "ours are from the last epoch." + (data.paper_note(chosen) if chosen else "")
         )
     elif data.winner and (missing := paper_values.missing_auroc(data.dataset, data.conditions(data.winner))):
         note += f" {missing}"

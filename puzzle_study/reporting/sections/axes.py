@@ -1,4 +1,4 @@
-"""What each searched setting does to the AUROC, and how much of the variance it explains."""
+"""How each searched setting affects the AUROC, and how much of the variance it explains."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build(data: StudyData) -> Blocks:
     else:
         yield Paragraph(
             f"Test AUROC with {chosen.aggregation} aggregation, mean over classes and seeds of each complete "
-            "configuration. This describes the search in hindsight; it selected nothing."
+            "configuration. This describes the search afterwards; nothing was selected by it."
         )
         yield _slices(data, frame, chosen)
         yield _importance(data, frame)
@@ -38,7 +38,7 @@ def build(data: StudyData) -> Blocks:
 
 
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
-    """Return one row a complete configuration: its axes, AUROC, ends of the interval, and labels."""
+    """Return a row per complete configuration: its axes, AUROC, ends of the interval, and labels."""
     rows = []
     for configuration, group in data.complete.groupby("configuration", sort=False):
         mean = data.mean(replace(chosen, configuration=str(configuration)))
@@ -61,12 +61,12 @@ def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice) -> Figure:
         return drawing.finished(
             figure,
             name="slices",
-            alt=f"One panel a searched setting ({', '.join(data.axes)}): AUROC of each of {len(frame)} configurations "
+            alt=f"One panel per searched setting ({', '.join(data.axes)}): AUROC of {len(frame)} configurations "
             f"against its value; AUROC goes from {share(frame['_auroc'].min())} to {share(frame['_auroc'].max())} %, "
             f"the highest with {settings}.",
             caption=f"Slices through the search: each point is a configuration (n = {len(frame)}), with "
             f"{chosen.aggregation} aggregation. Bars: 95 % intervals of the mean as in the ranking. The other settings "
-            "vary along with the one that is shown.",
+            "vary together with the one shown.",
         )
 
 
@@ -82,7 +82,7 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     else:
         levels = [_level(value) for value in sorted(known[name].unique())]
         generator = np.random.default_rng(0)
-        # Spread sideways so that configurations of one level do not hide each other.
+        # Spread sideways so that configurations with the same value do not hide each other.
         x = known[name].map(lambda value: levels.index(_level(value))).to_numpy(dtype=float) + generator.uniform(
             -0.15, 0.15, len(known)
         )
@@ -115,7 +115,7 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
     if len(frame) < importance.FEWEST:
         return absent(
             f"No importance of settings: {len(frame)} configurations are complete, and a model of fewer than "
-            f"{importance.FEWEST} would say nothing."
+            f"{importance.FEWEST} would mean nothing."
         )
     found = importance.importances(frame[data.axes], frame["_auroc"])
     r2 = found.r2
@@ -124,7 +124,7 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
         why = (
             "all configurations have the same AUROC"
             if np.isnan(r2.value)
-            else f"a random forest explains {explained} of the variance of configurations left out "
+            else f"a random forest explains {explained} of the variance of left-out configurations "
             f"({importance.METHOD}), which may be nothing"
         )
         return absent(f"No importance of settings: {why}; n = {found.n} configurations.")
@@ -141,19 +141,19 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
         ],
         "Permutation importance of a random forest on configurations that it was not fitted on: increase of the "
         f"squared error as a share of the variance between configurations. Interval: {importance.METHOD}. The "
-        f"forest explains {explained} of the variance of configurations left out.",
+        f"forest explains {explained} of the variance of left-out configurations.",
     )
 
 
 def _variance(data: StudyData, chosen: Choice) -> Table | None:
-    """Return how much of the variance of trials goes with setting, class and seed."""
+    """Return the shares of the variance of trials for setting, class and seed."""
     ids = data.complete["configuration"].astype(str).unique()
     series = [(one, data.metric(replace(chosen, configuration=one))) for one in ids]
     values = pd.concat([own for _, own in series]) if series else pd.Series(dtype=float)
     factors = {
         "setting": [one for one, own in series for _ in range(len(own))],
         "class": [str(key[1:3]) for key in values.index],
-        # A seed means another stream in another class, so that it is a level of its own there.
+        # A seed means another random stream in another class, so it is a separate level there.
         "seed": [str(key[1:]) for key in values.index],
     }
     if len(set(factors["seed"])) == len(set(factors["class"])):

@@ -1,4 +1,4 @@
-"""AUROC by normal class and aggregation, beside the references and the paper, and FPR at high TPR."""
+"""AUROC by normal class and aggregation, compared with references and paper, and FPR at high TPR."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from puzzle_study.statistics.intervals import Estimate
 IMAGE_INTERVAL = (
     "Interval: stratified bootstrap over the test images, percentile, 95 %, its ends averaged over the seeds, which "
     "share the images. It does not cover the training; ± is the standard deviation over seeds. If normal and "
-    "anomalous images do not overlap, the interval is a point, which says nothing about images not seen."
+    "anomalous images do not overlap, the interval is a point, which says nothing about unseen images."
 )
 SPREAD = "Mean over seeds ± standard deviation over seeds if there are several; no interval."
 CLASS = words("class", "Normal class")
@@ -42,7 +42,7 @@ def build(data: StudyData) -> Blocks:
 
 
 def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool = False) -> Table:
-    """Return AUROC by class under every aggregation, of the references, and of the paper."""
+    """Return AUROC by class under every aggregation, for the references, and from the paper."""
     ours = {
         Column(f"auroc_{one.aggregation}", f"{one.aggregation} %{' (selected)' if one == choice else ''}"): one
         for one in choice.by_aggregation()
@@ -79,7 +79,7 @@ def auroc_table(data: StudyData, choice: Choice, name: str, *, collapsed: bool =
 
 
 def _papers(data: StudyData, choice: Choice) -> dict[str, PaperValues]:
-    """Return the paper's values by aggregation, under the choice's own if the paper does not tell them apart."""
+    """Return the paper's values by aggregation, under the choice's own if the paper has only one."""
     conditions = data.conditions(choice)
     found = {way: paper_values.auroc(data.dataset, conditions, aggregation=way) for way in AGGREGATIONS}
     papers = {way: paper for way, paper in found.items() if paper}
@@ -98,7 +98,7 @@ def _auroc_note(data: StudyData, choice: Choice, papers: bool, last: bool) -> st
         note += " The paper's values are as printed there; its mean is over the classes shown here."
         if last:
             note += (
-                " They are means over the last 20 epochs of a training; ours of that kind stand before them, over the "
+                " They are means over the last 20 epochs of a training. Before them are our means over the "
                 "last 20 evaluations on the images of evaluate.max_images, mean over seeds ± over the evaluations. "
                 + paper_values.PLUS_MINUS
             )
@@ -108,7 +108,7 @@ def _auroc_note(data: StudyData, choice: Choice, papers: bool, last: bool) -> st
 
 
 def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
-    """Return the share of normal images flagged when 95, 99 and 99.5 % of the anomalies are caught."""
+    """Return the share of normal images flagged if 95, 99 and 99.5 % of the anomalies are caught."""
     conditions = data.conditions(choice)
     papers = {f"at {tpr} %": paper_values.fpr_at_tpr(data.dataset, float(tpr), conditions) for tpr in FPR.values()}
     unstated = paper_values.fpr_at_unstated_tpr(data.dataset, conditions)
@@ -134,7 +134,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
         f"fpr_{name}",
         f"False positive rate at high true positive rate: the {name}, {choice.aggregation}",
         _rows(data, choice, of_class, mean),
-        "Share of normal images flagged when that share of anomalies is caught (smallest over all thresholds). "
+        "Share of normal images flagged if that share of anomalies is caught (smallest over all thresholds). "
         f"{SPREAD} With few anomalies the highest rates depend on single images."
         + (data.paper_note(choice) if theirs else "")
         + (f" {missing}" if missing else ""),
@@ -142,7 +142,7 @@ def fpr_table(data: StudyData, choice: Choice, name: str) -> Table:
 
 
 def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
-    """Return the shares of the test images above the calibrated threshold, None if an old trials.csv lacks them."""
+    """Return the shares of test images above the calibrated threshold, or None if an old trials.csv lacks them."""
     found = _flagged(data, choice)
     if not found:
         return None
@@ -166,7 +166,7 @@ def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
 
 
 def flagged_sentence(data: StudyData, choice: Choice) -> str:
-    """Return in a sentence what :func:`flagged_table` has, for a study that has no AUROC; it begins with a blank."""
+    """Return :func:`flagged_table` as a sentence that begins with a blank, for a study without AUROC."""
     return "".join(
         f" At the calibrated threshold for {100 * FALSE_POSITIVE_RATE:g} % false alarms "
         f"{share(float(values.mean()))} % of the {FLAGGED[metric]} test images are flagged "
@@ -183,7 +183,7 @@ def _flagged(data: StudyData, choice: Choice) -> dict[str, pd.Series[float]]:
 
 
 def _rows(data: StudyData, choice: Choice, of_class: Callable[[str, str], Row], mean: Row | None = None) -> list[Row]:
-    """Return a row of each class, given its name and the paper's number, with its counts, and one of the means."""
+    """Return a row per class with its counts, given its name and the paper's number, and a row of the means."""
     rows = []
     for name in data.classes_of(choice):
         own = data.of(choice)
@@ -198,7 +198,7 @@ def _rows(data: StudyData, choice: Choice, of_class: Callable[[str, str], Row], 
 
 
 def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bool = False) -> Cell:
-    """Return the AUROC of a class, mean over seeds with the interval of its images."""
+    """Return a class's AUROC, the mean over seeds with the interval over its images."""
     values, low, high = (
         values_of_class(data.metric(choice, suffix=end), normal_class) for end in ("", "_low", "_high")
     )
@@ -213,25 +213,25 @@ def class_cell(data: StudyData, choice: Choice, normal_class: str, *, strong: bo
 
 
 def _last20_cell(data: StudyData, choice: Choice, normal_class: str) -> Cell:
-    """Return the mean over the last 20 evaluations of a class ± their standard deviation, both mean over seeds."""
+    """Return a class's mean over the last 20 evaluations ± their standard deviation, both averaged over seeds."""
     mean, deviation = (values_of_class(data.metric(choice, "last20", end), normal_class) for end in ("_mean", "_std"))
     return _printed(float(mean.mean()) if len(mean) else None, float(deviation.mean()) if len(deviation) else None)
 
 
 def _printed(value: float | None, deviation: float | None) -> Cell:
-    """Return a share in percent with two digits and its ± with three, as the paper prints them."""
+    """Return a share in percent with two digits and its ± with three, as in the paper."""
     cell = percent(value, digits=2)
     return cell if value is None or deviation is None else Cell(f"{cell.text} ± {share(deviation, digits=3)}", value)
 
 
 def _mean_of(data: StudyData, choice: Choice, printed: Mapping[str, float]) -> float | None:
-    """Return the paper's mean over the classes that a table shows, None if it has none of them."""
+    """Return the paper's mean over the classes of a table, or None if it has none of them."""
     classes = [paper_values.class_number(data.dataset, one) for one in data.classes_of(choice)]
     values = [printed[one] for one in classes if one in printed]
     return sum(values) / len(values) if values else None
 
 
 def _lacks(data: StudyData, choice: Choice, normal_class: str) -> str:
-    """Return what is said of a class that has no number."""
+    """Return the text for a class without a number."""
     rows = data.of(choice)
     return data.lacking(rows[rows["normal_class"] == normal_class]) or NOTHING

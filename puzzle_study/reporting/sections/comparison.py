@@ -1,4 +1,4 @@
-"""Several studies side by side."""
+"""Compares several studies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Titled = tuple[StudyData, str]
 
 @section("comparison", "Comparison of studies")
 def build(studies: Sequence[StudyData]) -> Blocks:
-    """Yield the comparison; the first study is the one that is reported."""
+    """Yield the comparison; the first study is the reported one."""
     titled = list(zip(studies, _titles(studies), strict=True))
     alike = [(data, title) for data, title in titled if data.dataset == studies[0].dataset]
     yield _overview(titled)
@@ -28,7 +28,7 @@ def build(studies: Sequence[StudyData]) -> Blocks:
         yield _by_class(alike)
         yield _differences(alike)
     if len(alike) < len(studies):
-        yield absent("Studies of other data sets are not compared class by class.")
+        yield absent("Studies of different data sets are not compared class by class.")
 
 
 def _overview(titled: Sequence[Titled]) -> Table:
@@ -59,7 +59,7 @@ def _overview(titled: Sequence[Titled]) -> Table:
         "studies",
         "Studies",
         rows,
-        f"AUROC: mean over classes and seeds. {methods} Means of studies with other classes, images or budgets "
+        f"AUROC: mean over classes and seeds. {methods} Means of studies with different classes, images or budgets "
         "are not comparable; see the settings of each.",
     )
 
@@ -82,7 +82,7 @@ def _by_class(alike: Sequence[Titled]) -> Table:
 
 
 def _differences(alike: Sequence[Titled]) -> Table | None:
-    """Return the first study's winner against the others', on tasks and seeds that they share."""
+    """Compare the first study's winner with the others', on shared tasks and seeds."""
     (first, own_title), *others = alike
     if first.winner is None:
         return None
@@ -159,7 +159,7 @@ def _figure(titled: Sequence[Titled]) -> Figure:
 
 
 def _titles(studies: Sequence[StudyData]) -> list[str]:
-    """Return a name for each study; equal names get the folder beside them."""
+    """Return a name for each study; equal names get their folder too."""
     names = [data.name for data in studies]
     return [
         name if names.count(name) == 1 else f"{name} ({data.results.root.name}, {index + 1})"

@@ -1,4 +1,4 @@
-"""Data efficiency: the AUROC by the number of training images, if a study varied it."""
+"""Data efficiency: AUROC by number of training images, if a study varied it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def build(data: StudyData) -> Blocks:
 
 
 def _one_number(data: StudyData) -> str:
-    """Return that the number of training images was not varied, what it was, and the paper's means for it."""
+    """Return that the number of training images was not varied, its value, and the paper's means for it."""
     text = "This study did not vary the number of training images."
     choice = data.described
     if choice is None:
@@ -40,7 +40,7 @@ def _twelfth(dataset: str, conditions: paper_values.Conditions | None) -> str:
 
 
 def _at_a_twelfth(data: StudyData, axis: str) -> paper_values.Conditions | None:
-    """Return the settings at 1/12 of the training images, or None if an axis counts them otherwise."""
+    """Return the settings at 1/12 of the training images, or None if an axis counts differently."""
     choice = data.described
     if axis != "data.train_fraction" or choice is None:
         return None

@@ -1,4 +1,4 @@
-"""The detectors of a study beside each other: AUROC, time and robustness, each at its best configuration."""
+"""Compares a study's detectors: AUROC, time and robustness, each at its best configuration."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from puzzle_study.reporting.study_data import Choice, StudyData
 from puzzle_study.statistics import intervals
 
 USUAL_EPSILON = 8 / 255
-"""ε at which the literature compares detectors on small images."""
+"""The usual ε for small images in the literature."""
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A detector as it is compared: its best configuration by the study's criterion, or a reference."""
+    """A detector in the comparison: its best configuration by the study's criterion, or a reference."""
 
     choice: Choice
     auroc: intervals.Mean
@@ -31,13 +31,15 @@ class Rival:
 
     @property
     def name(self) -> str:
-        """How it is called."""
+        """Its name."""
         return self.choice.title
 
 
 @section("detectors", "Detectors")
 def build(data: StudyData) -> Blocks:
     if not data.compares_detectors:
+        # References that were attacked are points beside the study's own detector.
+        yield _robustness_figure(compared(data))
         return
     rivals = compared(data)
     yield _table(data, rivals)
@@ -62,7 +64,7 @@ def compared(data: StudyData) -> list[Rival]:
 
 
 def _milliseconds(trials: pd.DataFrame) -> float:
-    """Return the time that an image takes to be scored, NaN if the trials do not have it."""
+    """Return the scoring time per image, NaN if the trials lack it."""
     if not {"score_seconds", "images_scored"} <= set(trials.columns):
         return float("nan")
     seconds, images = (pd.to_numeric(trials[name], errors="coerce") for name in ("score_seconds", "images_scored"))
@@ -70,9 +72,9 @@ def _milliseconds(trials: pd.DataFrame) -> float:
 
 
 def _strongest(data: StudyData, choice: Choice, attacks: list[AttackCell]) -> AttackCell | None:
-    """Return the attack1 that leaves least of a detector, at the ε that is nearest to the usual one.
+    """Return the strongest attack1 on a detector, at the ε nearest to the usual one.
 
-    It is on the configuration that is compared if that was attacked, else on another one of the detector.
+    It is on the compared configuration if that was attacked, otherwise on another one of the detector.
     """
     own = {str(name) for name in data.summary.loc[data.summary["detector"] == choice.detector, "configuration"]}
     found = [cell for cell in attacks if cell.attack == "attack1" and cell.method != NOISE and cell.victim[0] in own]
@@ -87,17 +89,17 @@ def _strongest(data: StudyData, choice: Choice, attacks: list[AttackCell]) -> At
 def _table(data: StudyData, rivals: list[Rival]) -> Table:
     attacked = sum(rival.attacked.images for rival in rivals if rival.attacked)
     under = (
-        f" Under attack: the attack1 that leaves least, at the ε that is nearest to {significant(USUAL_EPSILON)} "
+        f" Under attack: the strongest attack1 at the ε nearest to {significant(USUAL_EPSILON)} "
         f"({attacked} attacked images in all); the section Robustness has every attack."
     )
     return table(
         "detectors",
         "Each detector at its best configuration",
         [_row(data, rival, attacked=attacked > 0) for rival in rivals],
-        "The configuration of each detector that ranks first; the winner is bold. "
-        f"{intervals.method_note(rival.auroc for rival in rivals)} ±: standard deviation of the AUROC of one training "
-        "along its last 20 evaluations, mean over trainings, in points. Fitting and scoring: mean over trials, while "
-        f"other trials may have run beside them.{under if attacked else ''}",
+        "Each detector's best-ranked configuration; the winner is bold. "
+        f"{intervals.method_note(rival.auroc for rival in rivals)} ±: standard deviation of the AUROC over the last 20 "
+        "evaluations of a training, mean over trainings, in points. Fitting and scoring: mean over trials, while "
+        f"other trials may have run at the same time.{under if attacked else ''}",
     )
 
 
@@ -110,12 +112,12 @@ def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
         words("detector", "Detector"): word(rival.name, strong=strong),
         words("configuration", "Configuration"): word("reference" if choice.is_reference else choice.configuration),
         Column("auroc", "AUROC % [95 %]"): estimated(rival.auroc, strong=strong),
-        Column("last20", "± along the last 20 evaluations"): percent(
+        Column("last20", "± over the last 20 evaluations"): percent(
             float(data.metric(choice, "last20", "_std").mean())
         ),
         Column("selection", "Selection %"): percent(selection.value if selection else None),
         Column("train_seconds", "Fitting, s"): number(float(data.metric(choice, "train_seconds").mean())),
-        Column("milliseconds", "Scoring, ms an image"): number(rival.milliseconds),
+        Column("milliseconds", "Scoring, ms per image"): number(rival.milliseconds),
         **({Column("attacked", "Under attack %"): estimated(cell.auroc if cell else None)} if attacked else {}),
         **({words("attack", "Attack"): word(how)} if attacked else {}),
         Column("trials", "Trials (n)"): count(rival.auroc.n),
@@ -139,7 +141,7 @@ def _class_table(data: StudyData, rivals: list[Rival]) -> Table:
         "detector_classes",
         "AUROC of the detectors by normal class",
         rows,
-        "Mean over seeds; the section Classes says what the intervals are.",
+        "Mean over seeds; the section Classes explains the intervals.",
         collapsed=len(rows) > 12,
     )
 
@@ -151,16 +153,16 @@ def _speed_figure(rivals: list[Rival]) -> Figure | None:
     with drawing.drawing(6.4, 4.2) as (figure, (place,)):
         _draw(place, [(rival.name, rival.milliseconds, rival.auroc) for rival in shown])
         place.set_xscale("log")
-        place.set(xlabel="scoring, ms an image", ylabel="AUROC, %")
+        place.set(xlabel="scoring, ms per image", ylabel="AUROC, %")
         figure.legend(loc="outside right upper", fontsize=8)
         fastest, best = min(shown, key=lambda rival: rival.milliseconds), shown[0]
         return drawing.finished(
             figure,
             name="detectors_speed",
             alt=f"Scatter of AUROC against scoring time of {len(shown)} detectors: the fastest is {fastest.name} "
-            f"({significant(fastest.milliseconds)} ms an image, {share(fastest.auroc.value)} %), the highest AUROC has "
-            f"{best.name} ({significant(best.milliseconds)} ms, {share(best.auroc.value)} %).",
-            caption=f"Mean AUROC against the time to score an image, one point a detector (n = {best.auroc.n} trials "
+            f"({significant(fastest.milliseconds)} ms per image, {share(fastest.auroc.value)} %), the highest AUROC "
+            f"has {best.name} ({significant(best.milliseconds)} ms, {share(best.auroc.value)} %).",
+            caption=f"Mean AUROC against scoring time per image, one point per detector (n = {best.auroc.n} trials "
             f"each at most). {intervals.method_note(rival.auroc for rival in shown)}",
         )
 
@@ -193,9 +195,9 @@ def _robustness_figure(rivals: list[Rival]) -> Figure | None:
         return drawing.finished(
             figure,
             name="detectors_robustness",
-            alt=f"Scatter of AUROC under attack against AUROC without it for {len(shown)} detectors: most is left of "
-            f"{best.name}, {share(cell.auroc.value)} % of {share(cell.clean)} %.",
-            caption=f"What the strongest attack1 leaves of each detector at ε = "
-            f"{', '.join(map(significant, epsilons))}, one point a detector. "
+            alt=f"Scatter of AUROC under attack against AUROC without it for {len(shown)} detectors: the highest is "
+            f"{best.name} with {share(cell.auroc.value)} % of {share(cell.clean)} %.",
+            caption=f"AUROC of each detector under the strongest attack1 at ε = "
+            f"{', '.join(map(significant, epsilons))}, one point per detector. "
             f"{intervals.method_note(cell.auroc for _, cell in shown)} Dotted: chance.",
         )

@@ -1,4 +1,4 @@
-"""What the detector sees: image, puzzle, reconstruction and error of the best and the worst cases."""
+"""What the detector sees: image, puzzle, reconstruction and error of the best and worst cases."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Gallery = dict[str, NDArray[Any]]
 
 MOST = 10
 KINDS = {
-    "best_validation": ("validation images of the lowest score", "normal ones, in place of test images"),
-    "worst_validation": ("validation images of the highest score", "normal ones, in place of test images"),
-    "best_normal": ("normal images of the lowest score", "rightly found normal"),
-    "worst_normal": ("normal images of the highest score", "the likeliest false alarms"),
-    "best_anomalous": ("anomalous images of the highest score", "rightly found anomalous"),
-    "worst_anomalous": ("anomalous images of the lowest score", "the likeliest to be missed"),
+    "best_validation": ("validation images with the lowest score", "normal ones, in place of test images"),
+    "worst_validation": ("validation images with the highest score", "normal ones, in place of test images"),
+    "best_normal": ("normal images with the lowest score", "correctly found normal"),
+    "worst_normal": ("normal images with the highest score", "the most likely false alarms"),
+    "best_anomalous": ("anomalous images with the highest score", "correctly found anomalous"),
+    "worst_anomalous": ("anomalous images with the lowest score", "the most likely to be missed"),
 }
 COLUMNS = {
     "original": "original",
@@ -32,7 +32,7 @@ COLUMNS = {
     "reconstruction": "reconstruction",
     "error_map": "anomaly map",
 }
-"""What a gallery may show of an image, in this order; what the detector has not is left out."""
+"""What a gallery may show of an image, in this order; parts that a detector lacks are left out."""
 
 
 @section("gallery", "Gallery")
@@ -42,8 +42,8 @@ def build(data: StudyData) -> Blocks:
         yield absent("This study kept no gallery (gallery.npz).")
         return
     yield Paragraph(
-        "Examples of the winner's trials, the extremes by score of each class: chosen to show where it works and "
-        "where it fails, not what is typical. Anomaly maps have one scale for all pictures of a figure."
+        "Examples from the winner's trials, with the highest and lowest scores of each class. They show where it works "
+        "and where it fails, not what is typical. All anomaly maps of a figure have one scale."
     )
     maps = gallery.get("error_map")
     limit = 1.0 if maps is None else float(np.quantile(maps, 0.995)) or 1.0
@@ -68,7 +68,7 @@ def _examples(gallery: Gallery, kind: str, limit: float) -> Figure | None:
     labels = [f"{own}{f' ← {true}' if 'anomalous' in kind else ''}\n{score:.2f}" for own, true, score in named]
     title, meaning = KINDS[kind]
     described = "; ".join(f"class {own}, image of {true}, score {score:.2f}" for own, true, score in named)
-    more = f" The first {MOST} of {len(chosen)}; all are in gallery.npz." if len(chosen) > MOST else ""
+    more = f" The first {MOST} of {len(chosen)}; gallery.npz has all of them." if len(chosen) > MOST else ""
     below = "the normal class, the image's own class after the arrow, and" if "anomalous" in kind else "the class and"
     return _montage(
         pictures,
@@ -115,7 +115,7 @@ def _attacked(gallery: Gallery) -> Figure | None:
     shown = _spread(list(zip(gallery["attacked_attack"].tolist(), gallery["attacked_method"].tolist(), strict=True)))
     before, after = gallery["attacked_original"][shown], gallery["attacked"][shown]
     delta = after.astype(int) - before.astype(int)
-    # Mid-gray is no change; the perturbation is far too faint to be seen at its own scale.
+    # Mid-gray means no change; the perturbation is far too faint to see at its own scale.
     largest = max(1, int(np.abs(delta).max()))
     change = (127.5 + 127.5 * delta / largest).astype(np.uint8)
     pictures = [[_rgb(image) for image in images] for images in (before, after, change)]
@@ -139,7 +139,7 @@ def _attacked(gallery: Gallery) -> Figure | None:
 
 
 def _spread(kinds: list[tuple[str, str]]) -> list[int]:
-    """Return at most MOST positions, as many of each attack and method as of any other."""
+    """Return at most MOST positions, equally many of each attack and method."""
     turn = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
     chosen = sorted(range(len(kinds)), key=lambda index: (turn[index], index))[:MOST]
     return sorted(chosen, key=lambda index: kinds[index])
@@ -154,7 +154,7 @@ def _montage(
     alt: str,
     caption: str,
 ) -> Figure:
-    """Draw rows of pictures as one image: an axes for each of forty would take seconds."""
+    """Draw rows of pictures as one image, because forty separate axes would take seconds."""
     height, width = pictures[0][0].shape[:2]
     gap = max(1, height // 14)
     step_y, step_x = height + gap, width + gap
@@ -181,6 +181,6 @@ def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _heat(error_HW: NDArray[np.float32], limit: float) -> NDArray[np.uint8]:
-    """Return an error map in colours that a colour-blind reader tells apart."""
+    """Return an error map in colours that colour-blind readers can tell apart."""
     colours = mpl.colormaps["inferno"](np.clip(error_HW / limit, 0, 1))
     return np.asarray((255 * colours[..., :3]).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""How the scores of normal images, pseudo-anomalies and anomalies lie."""
+"""Distributions of the scores of normal images, pseudo-anomalies and anomalies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
     with drawing.panels(len(shown), most=5, width=2.3, height=height, above=0.5) as (figure, places):
         for place, (name, auroc, scored) in zip(places, shown, strict=True):
             long = _long(scored)
-            # A few extreme anomalies would press everything else into one bar.
+            # A few extreme anomalies would squeeze everything else into one bar.
             low, high = np.quantile(long["score"], [0, 0.99])
             sns.histplot(
                 long,
@@ -75,21 +75,21 @@ def _figure(data: StudyData, choice: Choice, found: list[tuple[str, float, Trial
         more = f" The first {MOST} of {len(found)} classes." if len(found) > MOST else ""
         middle = _medians([one for _, _, one in shown])
         without = any(one.labels.all() for _, _, one in shown)
-        held_out = " There are no normal test images: validation images are drawn in their place." if without else ""
+        held_out = " There are no normal test images; validation images are drawn in their place." if without else ""
         return drawing.finished(
             figure,
             name="scores",
             alt=f"Histograms of anomaly scores, one panel for each of {len(shown)} normal classes, for normal, "
             f"pseudo-anomalous and anomalous images; {middle}.",
             caption=f"Scores of {data.label(choice)} ({choice.aggregation}, error norm {choice.error}), seed {seed}; "
-            "the title of a panel is the normal class and the AUROC of that trial. Each kind has area 1; n = "
+            "each panel's title is the normal class and the AUROC of that trial. Each kind has area 1; n = "
             f"{len(first.test)} test images and {len(first.pseudo)} pseudo-anomalies in the first panel. The highest 1 "
             f"% are cut off.{held_out}{more}",
         )
 
 
 def _by_kind(scored: TrialScores) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of each kind; if no test image is normal, the validation images stand for them."""
+    """Return the scores of each kind; validation images replace missing normal test images."""
     normal = scored.test[~scored.labels]
     return {
         "normal": normal if len(normal) else scored.validation,
@@ -104,10 +104,10 @@ def _long(scored: TrialScores) -> pd.DataFrame:
 
 
 def _medians(shown: list[TrialScores]) -> str:
-    """Return between which values the medians of each kind lie."""
+    """Return the range of the medians of each kind."""
     parts = []
     for kind in ("normal", "anomalous"):
         medians = [float(np.median(own)) for one in shown if len(own := _by_kind(one)[kind])]
         if medians:
-            parts.append(f"the medians of {kind} images lie between {min(medians):.2f} and {max(medians):.2f}")
+            parts.append(f"the medians of {kind} images are between {min(medians):.2f} and {max(medians):.2f}")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Several objectives at once: the configurations that no other one beats in one without losing in another."""
+"""Several objectives: the configurations that no other one beats in one objective without losing in another."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from puzzle_study.trials.worth import LOWER_IS_BETTER, SHARES, shown
 def build(data: StudyData) -> Blocks:
     names, rows = data.objectives, data.complete
     if len(names) < 2:
-        yield absent("This study has one objective: its front is the winner.")
+        yield absent("This study has one objective, so the front is the winner.")
         return
     if "pareto" not in rows or not rows["pareto"].notna().any():
-        yield absent("No configuration is complete: there is no front.")
+        yield absent("No configuration is complete, so there is no front.")
         return
     rows = rows[rows["pareto"].notna()].assign(pareto=lambda frame: frame["pareto"].astype(str).str.lower() == "true")
     values = pd.DataFrame({name: rows[data.objective_column(name)].astype(float) for name in names})
     front = rows[rows["pareto"]].sort_values("rank")
     yield finding(
         f"{len(front)} of {len(rows)} rows are on the Pareto front of {', '.join(names)}: no other row is better in "
-        "one of them without being worse in another. Means over classes and seeds are compared, without regard to "
-        "their intervals. The winner is the row that is best in the first."
+        "one of them without being worse in another. The comparison uses means over classes and seeds and ignores "
+        "their intervals. The winner is the best row in the first objective."
     )
     yield _table(data, front)
     yield _scatter(names, rows, values)
@@ -52,7 +52,7 @@ def _table(data: StudyData, front: pd.DataFrame) -> Table:
         "The Pareto front",
         rows,
         "Means over classes and seeds. Columns with “robust” come from a small attack at the end of every training "
-        "(`evaluate.robust`), not of the attack stage.",
+        "(`evaluate.robust`), not from the attack stage.",
     )
 
 
@@ -79,7 +79,7 @@ def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -
             alt=f"Scatter of {len(points)} rows, {first} from {points[first].min():.3g} to {points[first].max():.3g} "
             f"against {second} from {points[second].min():.3g} to {points[second].max():.3g}; "
             f"{int(rows['pareto'].sum())} of them are marked as the Pareto front.",
-            caption=f"The first two objectives, one point for each complete configuration and reading (n = "
+            caption=f"The first two objectives, one point per complete configuration and reading (n = "
             f"{len(points)}); means over classes and seeds, no intervals drawn.",
         )
 

@@ -1,4 +1,4 @@
-"""Where the numbers come from: software, hardware, seeds, what failed."""
+"""Where the numbers come from: software, hardware, seeds, failures."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _environment(data: StudyData) -> Table:
         "platform": content.get("platform"),
         "CPU": hardware.get("cpu"),
         "cores": hardware.get("cores"),
-        "threads a trial": hardware.get("threads"),
+        "threads per trial": hardware.get("threads"),
         "memory, GiB": hardware.get("memory_gib"),
         "GPU": hardware.get("gpu") or "none",
         "precision": hardware.get("precision"),
@@ -77,7 +77,7 @@ def _failed(data: StudyData) -> Block:
             }
             for _, row in data.failed.iterrows()
         ],
-        "A configuration with a failed trial is incomplete: it has no rank, and its other trials were not "
+        "A configuration with a failed trial is incomplete: it has no rank, and its other trials are not "
         "averaged instead.",
     )
 
@@ -87,7 +87,7 @@ def _rounded(value: object) -> str:
 
 
 def _seeds(content: object) -> str:
-    """Return the seeds, which may be listed or named by what they are for."""
+    """Return the seeds, which may be listed or named by purpose."""
     if isinstance(content, dict):
         return "; ".join(f"{name} {_seeds(value)}" for name, value in content.items())
     return ", ".join(map(str, content)) if isinstance(content, list) else str(content)

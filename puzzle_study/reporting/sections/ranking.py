@@ -1,4 +1,4 @@
-"""Which configuration is best, how sure that is, and what the references reach."""
+"""The best configuration, its certainty, and the references' results."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from puzzle_study.reporting.cells import (
     setting,
     share,
     significant,
+    spread,
     word,
 )
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
 from puzzle_study.reporting.sections import corruptions
-from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.study_data import StudyData, natural, of_class
 from puzzle_study.statistics import intervals
-from puzzle_study.trials.worth import gain, shown
+from puzzle_study.trials.worth import SHARES, criterion, gain, shown
 
 DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
 CORRUPTED = Column("corrupted", "Corrupted AUROC %")
@@ -37,12 +38,13 @@ PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 def build(data: StudyData) -> Blocks:
     yield Paragraph(how_selected(data))
     yield _given_up(data)
+    yield winners_table(data)
     yield ranking_table(data)
     if data.searched:
         yield _one_standard_error(data)
         yield differences_table(data)
     else:
-        yield absent("This study trained one configuration: it can only be compared with references.")
+        yield absent("This study trained one configuration, which can only be compared with references.")
     yield image_differences_table(data)
 
 
@@ -50,19 +52,17 @@ def how_selected(data: StudyData) -> str:
     """Return one sentence on how the winner was chosen."""
     if not data.ranks_by_selection:
         labels = data.objectives[0] in NEED_TEST_LABELS
-        return (
-            f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
-            + (": it needs test labels (oracle), is optimistic and cannot be reached in practice." if labels else ".")
+        return f"The winner is the configuration that is best in the search's first objective, {data.objectives[0]}" + (
+            ": it uses test labels (oracle), is optimistic and cannot be reached in practice." if labels else "."
         )
-    if data.selection == "oracle":
+    if data.criterion.uses_labels:
         return (
-            "Selection: oracle. The winner was chosen by its AUROC on the test images, labels included; its AUROC is "
+            "Selection: oracle. The winner was chosen by its AUROC on the test images, including labels; its AUROC is "
             "optimistic and cannot be reached in practice."
         )
-    return (
-        "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
-        "made of them; test labels were not used."
-    )
+    used = "test images were used without labels" if data.criterion.transductive else "test labels were not used"
+    each = " Each task has its own winner." if data.per_task else ""
+    return f"Selection: {data.selection_title}. The winner was chosen by the {data.criterion.meaning}; {used}.{each}"
 
 
 def _given_up(data: StudyData) -> Paragraph | None:
@@ -74,12 +74,12 @@ def _given_up(data: StudyData) -> Paragraph | None:
     return Paragraph(
         f"{stopped['configuration'].nunique()} configurations were given up: {len(stopped) - begun} of their trials "
         f"were not run and {begun} were stopped during training. They are incomplete and cannot win; trials.csv "
-        "says why."
+        "gives the reasons."
     )
 
 
 def ranking_table(data: StudyData) -> Table:
-    """Return all rows of the summary: configurations by rank, then references, then what is incomplete."""
+    """Return all rows of the summary: configurations by rank, then references, then incomplete ones."""
     is_own = data.summary["role"] == "configuration"
     group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
     ordered = data.summary.assign(_group=group)
@@ -89,7 +89,7 @@ def ranking_table(data: StudyData) -> Table:
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
     )
-    selection = "mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies."
+    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{_capital(_measure(data))}."
     return table(
         "ranking",
         "Configurations and references",
@@ -115,15 +115,64 @@ def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
         words("aggregation", "Aggregation"): word(choice.aggregation if own else ""),
         **({words("error", "Error norm"): word(choice.error if own else "")} if data.searches_error else {}),
         words("label", "Label"): word(row["label"].replace(";", ", ") if own else "reference", strong=strong),
-        Column("selection", "Selection %"): percent(row["selection_mean"]),
+        **_selection_cells(data, row),
+        **({words("wins", "Wins"): word(row["wins"].replace(";", ", "))} if data.per_task else {}),
         Column("trials", "Trials (n)"): _trials(row["trials"], row["expected"]),
         **({CORRUPTED: percent(corruptions.mean_score(data, choice))} if data.corruptions is not None else {}),
         **{Column(name, name, numeric): setting(values.get(name)) for name, numeric in is_number.items()},
     }
 
 
+def _selection_cells(data: StudyData, row: pd.Series[Any]) -> Row:
+    """Return what a row is worth by the selection: a share in percent, or a number."""
+    if criterion(data.selection) in SHARES:
+        cells = {Column("selection", "Selection %"): percent(row["selection_mean"])}
+    else:
+        cells = {Column("selection", "Selection"): number(row["selection_mean"])}
+    if data.criterion.compares:
+        cells[Column("goodness", _capital(data.selection_title))] = number(row["goodness"])
+    return cells
+
+
+def _measure(data: StudyData) -> str:
+    """Return what the column Selection is: what the search was told."""
+    if not data.criterion.compares:
+        return data.criterion.meaning
+    return (
+        "what the search was told meanwhile, the mean AUROC against pseudo-anomalies. "
+        f"{_capital(data.selection_title)}: {data.criterion.meaning}"
+    )
+
+
+def winners_table(data: StudyData) -> Table | None:
+    """Return the winner of each task, if each has its own."""
+    won = data.configurations[data.configurations["wins"] != ""]
+    if not data.per_task or won.empty:
+        return None
+    rows = [
+        {
+            words("task", "Task"): word(task),
+            words("detector", "Detector"): word(choice.title),
+            words("configuration", "Configuration"): word(choice.configuration),
+            words("aggregation", "Aggregation"): word(choice.aggregation),
+            Column("auroc", "AUROC %"): spread(of_class(data.metric(choice), task.partition(" repeat ")[0])),
+        }
+        for _, row in won.iterrows()
+        for choice in [data.choice(row)]
+        for task in row["wins"].split(";")
+    ]
+    rows.sort(key=lambda row: natural(next(iter(row.values())).text))
+    return table(
+        "winners",
+        "The winner of each task",
+        rows,
+        "AUROC: mean over seeds ± their standard deviation. best/ holds these detectors; the other sections describe "
+        "the configuration that is best over all tasks.",
+    )
+
+
 def differences_table(data: StudyData) -> Table | None:
-    """Return the winner against every other configuration (its best row by rank) and every reference."""
+    """Compare the winner with every other configuration (its best row by rank) and every reference."""
     winner = data.winner
     if winner is None:
         return None
@@ -159,14 +208,14 @@ def differences_table(data: StudyData) -> Table | None:
         "The winner against the others, on the same tasks and seeds",
         rows,
         f"Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} P(winner better): "
-        "the chance that it wins a trial on the same task. "
+        "the probability that it wins a trial on the same task. "
         f"{intervals.method_note(one.chance for one in found.values())} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
 
 
 def image_differences_table(data: StudyData) -> Table | None:
-    """Return the winner against the default and every reference over their test images."""
+    """Compare the winner with the default and every reference over their test images."""
     winner = data.winner
     if winner is None:
         return None
@@ -190,7 +239,9 @@ def image_differences_table(data: StudyData) -> Table | None:
 
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
-    """Return which cheaper configuration is as good by the measure that ranks."""
+    """Return a cheaper configuration that is as good by the ranking measure."""
+    if data.criterion.compares:
+        return None  # ranks have no standard error
     metric = data.objectives[0]
     candidates = []
     for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
@@ -211,10 +262,14 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
-        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} is the one that "
-        f"trains fastest ({significant(seconds)} s a trial) among those whose {measure} is within one standard error "
-        f"of the best: {shown(metric, mean.value)}{reached}."
+        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} trains fastest "
+        f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
+        f"{shown(metric, mean.value)}{reached}."
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _trials(done: float, planned: float) -> Cell:

@@ -1,6 +1,6 @@
 """The sections of a report, in order. To add one: a module with a ``build``, and its name here.
 
-The comparison of several studies is not among them: it is of all studies together, not of one.
+The comparison of several studies is not listed, because it belongs to all studies together.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ NAMES = (
     "ablations",
     "data_efficiency",
     "robustness",
+    "convergence",
+    "smallest",
+    "certified",
     "transfer",
     "corruptions",
     "gallery",

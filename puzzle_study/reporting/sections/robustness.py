@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections import Counter
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from puzzle_study.reporting.blocks import (
     table,
     words,
 )
-from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, number, percent, share, significant, word
 from puzzle_study.reporting.study_data import StudyData, mean_auroc, title_of
 from puzzle_study.statistics import intervals
 
 VICTIM = ["configuration", "aggregation", "error"]
 GROUP = [*VICTIM, "target", "attack", "method", "epsilon"]
 NOISE = "noise"
+REFERENCE = "reference"
 TITLE_WIDTH = 46
 """Characters above a panel; a configuration that is named by its settings takes several lines."""
 
@@ -37,7 +39,8 @@ TITLE_WIDTH = 46
 class AttackCell:
     """One attack on one configuration under one reading, over all of its trials; ``values`` has each trial's AUROC.
 
-    ``victim`` is the configuration, aggregation and error norm; two victims may be called alike.
+    ``victim`` is the configuration, aggregation and error norm; two victims may be called alike. ``fpr`` and ``tpr``
+    are the shares of normal and of anomalous images above the calibrated threshold, before the attack and under it.
     """
 
     label: str
@@ -50,10 +53,13 @@ class AttackCell:
     auroc: intervals.Mean
     clean: float
     fpr_at_tpr99: float
+    fpr: tuple[float, float]
+    tpr: tuple[float, float]
     images: int
     max_perturbation: float
     flags: str
     values: pd.Series[float]
+    is_reference: bool
 
 
 @section("robustness", "Robustness")
@@ -61,7 +67,7 @@ def build(data: StudyData) -> Blocks:
     found = cells(data)
     if found:
         yield from weaker_than_noise(data)
-        yield _figure(found)
+        yield _figure([cell for cell in found if not cell.is_reference] or found)
         yield attack_table(found)
     elif data.attacks is None:
         yield absent("This study attacked no test images (its study file has no section attacks).")
@@ -95,10 +101,13 @@ def cells(data: StudyData) -> list[AttackCell]:
                 auroc=mean_auroc(rows),
                 clean=float(rows["auroc_clean"].mean()),
                 fpr_at_tpr99=float(rows["fpr_at_tpr99"].mean()),
+                fpr=_shares(rows, "flagged_normal"),
+                tpr=_shares(rows, "flagged_anomalous"),
                 images=int(rows["images"].sum()),
                 max_perturbation=float(rows["max_perturbation"].max()),
                 flags=_flags(rows["flags"]),
                 values=rows.set_index("trial")["auroc"],
+                is_reference=bool((rows["label"] == REFERENCE).all()),
             )
         )
     return sorted(
@@ -108,6 +117,15 @@ def cells(data: StudyData) -> list[AttackCell]:
             *(cell.method == NOISE, cell.method, cell.epsilon),
         ),
     )
+
+
+def _shares(rows: pd.DataFrame, name: str) -> tuple[float, float]:
+    """Return the mean shares of images above the threshold before and under an attack; NaN in older tables."""
+    before, under = (
+        float(pd.to_numeric(rows[column], errors="coerce").mean()) if column in rows else math.nan
+        for column in (f"{name}_clean", name)
+    )
+    return before, under
 
 
 def named(data: StudyData) -> pd.DataFrame | None:
@@ -136,6 +154,8 @@ def configuration_title(data: StudyData, label: object, configuration: object) -
     """Return how an attacked configuration is called, after its detector if the study compares several."""
     detectors = data.trials.loc[data.trials["configuration"] == configuration, "detector"]
     title = _title(data, label, configuration)
+    if label == REFERENCE and len(detectors):
+        return f"{title_of(str(detectors.iloc[0]))} ({REFERENCE})"
     return f"{title_of(str(detectors.iloc[0]))}, {title}" if data.compares_detectors and len(detectors) else title
 
 
@@ -217,6 +237,8 @@ def attack_table(found: list[AttackCell]) -> Table:
             Column("auroc", "AUROC % [95 %]"): estimated(cell.auroc),
             Column("clean", "Clean %"): percent(cell.clean),
             Column("fpr_at_tpr99", "FPR % at TPR 99 %"): percent(cell.fpr_at_tpr99),
+            Column("fpr", "FPR % at the threshold"): _from_to(cell.fpr),
+            Column("tpr", "TPR % at the threshold"): _from_to(cell.tpr),
             words("flags", "Flags (trials)"): word(cell.flags),
             Column("trials", "Trials (n)"): count(cell.auroc.n),
             Column("images", "Attacked images (n)"): count(cell.images),
@@ -233,10 +255,19 @@ def attack_table(found: list[AttackCell]) -> Table:
         "AUROC under attack",
         rows,
         f"Mean over trials. {methods} Reading: aggregation and error norm of the attacked score. Clean: the same "
-        f"images without an attack. ε bounds every pixel of images in [0, 1].{target} Flags are doubts that the "
-        "attack code itself raised, with the number of trials that carry them; noise is random signs of size ε, the "
-        f"control.{meanings}",
+        "images without an attack. FPR and TPR at the threshold: shares of normal and of anomalous images above the "
+        "threshold for 5 % false alarms, without → under the attack. ε bounds every pixel of images in [0, 1]."
+        f"{target} Flags are doubts that the attack code itself raised, with the number of trials that carry them; "
+        f"noise is random signs of size ε, the control.{meanings}",
     )
+
+
+def _from_to(shares: tuple[float, float]) -> Cell:
+    """Return a cell with a share before and under an attack, sorted by the latter."""
+    before, under = shares
+    if math.isnan(under):
+        return Cell(NOTHING)
+    return Cell(f"{share(before, digits=0)} → {share(under, digits=0)}", under)
 
 
 def _figure(found: list[AttackCell]) -> Figure:

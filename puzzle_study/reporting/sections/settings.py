@@ -12,9 +12,9 @@ def build(data: StudyData) -> Blocks:
     yield _searched(data)
     if data.results.study_file.exists():
         text = data.results.study_file.read_text(encoding="utf-8")
-        yield Listing("study.yaml, the resolved study: it can be run again as it is", text)
+        yield Listing("study.yaml, the resolved study, which you can run again", text)
     else:
-        yield absent("study.yaml is not in the folder.")
+        yield absent("study.yaml is missing from the folder.")
 
 
 def _searched(data: StudyData) -> Table | None:

@@ -1,4 +1,4 @@
-"""Whether two trainings that differ by their seed alone order the images alike."""
+"""Whether two trainings that differ only in their seed rank the images alike."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from puzzle_study.reporting.study_data import TASK, Choice, StudyData
 from puzzle_study.statistics import intervals
 
 FEWEST = 2
-"""Images that have an order."""
+"""Fewest images for a ranking."""
 
 
 @section("stability", "Stability over seeds")
 def build(data: StudyData) -> Blocks:
     choice = data.described
     yield (rank_table(data, choice) if choice else None) or absent(
-        "This study has one seed, or no error matrices of several, or no test images: nothing can be said about how "
-        "far seeds agree on the order of the images."
+        "This study has one seed, or no error matrices of several, or no test images, so it cannot show how far seeds "
+        "agree on the order of the images."
     )
 
 
@@ -42,7 +42,7 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
                 Column("spearman_low", "lowest pair %"): percent(whole.spearman_low),
                 Column("spearman_normal", "ρ, normal %"): percent(_correlation(score_SN[:, ~labels])),
                 Column("spearman_anomalous", "ρ, anomalous %"): percent(_correlation(score_SN[:, labels])),
-                Column("overlap", "Common in the top tenth %"): percent(whole.overlap),
+                Column("overlap", "Shared in the top tenth %"): percent(whole.overlap),
                 Column("seeds", "Seeds (n)"): count(whole.seeds),
                 Column("images", "Test images (n)"): count(whole.images),
             }
@@ -54,7 +54,7 @@ def rank_table(data: StudyData, choice: Choice) -> Table | None:
         f"Agreement of seeds on the order of the test images: {data.label(choice)}, {choice.aggregation}",
         rows,
         "Mean over all pairs of seeds of Spearman’s rank correlation of the anomaly scores (100 %: the same order), "
-        "and the share of the most anomalous tenth of the images that two seeds have in common (chance: 10 %). No "
+        "and the share of the most anomalous tenth of the images that two seeds share (chance: 10 %). No "
         "interval: pairs share seeds.",
     )
 

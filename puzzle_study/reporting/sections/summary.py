@@ -1,4 +1,4 @@
-"""What a reader in a hurry must know, in sentences computed from the data."""
+"""The most important findings, in sentences computed from the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from puzzle_study.statistics.intervals import Mean
 
 @section("summary", "Summary")
 def build(data: StudyData) -> Blocks:
-    """Yield the sentences; the first is the one that hurts most."""
+    """Yield the sentences, the most critical one first."""
     winner = data.winner
     if winner is None:
         yield finding("No configuration finished all of its trials, so none was selected.")
@@ -29,6 +29,7 @@ def build(data: StudyData) -> Blocks:
         yield _robustness(data)
         yield from corruptions.sentences(data)
         yield _against_default(data, winner)
+        yield selection.closed(data)
         yield selection.hindsight(data)
         yield _inverted(data, winner)
         yield _against_paper(data, winner)
@@ -40,7 +41,7 @@ def build(data: StudyData) -> Blocks:
 
 
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
-    """Return whether a detector that costs nothing is better than the winner, with numbers."""
+    """Return whether a cheap reference is better than the winner, with numbers."""
     of = f"{winner.title}, " if data.compares_detectors else ""
     what = f"the winner ({of}configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
@@ -60,7 +61,7 @@ def _held_against_references(data: StudyData, winner: Choice, what: str, reached
     ]
     own = f"{_capital(what)} reaches AUROC {_of(reached)}"
     if not compared:
-        return f"{own}. The study ran no reference, so this cannot be judged."
+        return f"{own}. The study ran no reference to compare it with."
     compared.sort(key=lambda entry: -entry[1].difference.mean.value)
     (best, comparison), *others = compared
     per_class = (comparison.first - comparison.second).groupby(level="normal_class").mean()
@@ -87,7 +88,7 @@ def _robustness(data: StudyData) -> Paragraph | None:
     worst = min(cells, key=lambda cell: cell.auroc.value)
     flags = f" Flags: {worst.flags}." if worst.flags else ""
     return Paragraph(
-        f"Under the strongest attack that was tried ({worst.attack}, {worst.method}, ε = {significant(worst.epsilon)}, "
+        f"Under the strongest attack tried ({worst.attack}, {worst.method}, ε = {significant(worst.epsilon)}, "
         f"target {worst.target}) the winner's AUROC falls from {share(worst.clean)} % to {_of(worst.auroc)} on the "
         f"same images.{flags}"
     )
@@ -122,7 +123,7 @@ def _inverted(data: StudyData, winner: Choice) -> Paragraph | None:
     lowest = float(values.loc[turned].min())
     return finding(
         f"Inverted scores: in {len(turned)} of {len(values)} trials of the winner normal images score higher than "
-        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, interval wholly below 50 %)."
+        f"anomalies (class {classes}; lowest AUROC {share(lowest)} %, its whole interval below 50 %)."
     )
 
 
@@ -152,8 +153,8 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     epochs = pd.to_numeric(data.of(winner)["epochs"], errors="coerce").max()
     short = data.budget(winner)
     return Paragraph(
-        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there}; this study reaches {here}, after "
-        f"{epochs:.0f} epochs; the paper trains until convergence with 64 base channels."
+        f"The paper reports {share(theirs)} % ({paper.source}, {scope}){there}; this study reaches {here} after "
+        f"{epochs:.0f} epochs. The paper trains until convergence with 64 base channels."
         + (f" This study is at a fraction of the budget: {short}." if short else "")
     )
 
@@ -174,15 +175,15 @@ def _of(mean: Mean) -> str:
 
 
 def _gap(comparison: Comparison, beside: str = "") -> str:
-    """Return a difference with its number of trials, and what forbids to read it as one, if anything does."""
+    """Return a difference with its number of trials, and any reason not to trust it."""
     mean, images, said = comparison.difference.mean, comparison.over_images, []
     if mean.method == intervals.NO_INTERVAL:
         said.append("too few trainings to say what others would give")
     elif mean.low <= 0 <= mean.high:
-        said.append("the interval includes zero: this may be chance")
+        said.append("the interval includes zero, so this may be chance")
     if images is not None and not math.isnan(images.low):
         interval = bracketed(images, signed=True)
-        said.append(f"over the {images.images} test images{interval}, which is about images, not trainings")
+        said.append(f"over the {images.images} test images{interval}, which covers images, not trainings")
     trials = _plural(comparison.difference.pairs, "paired trial", "paired trials")
     doubt = f" ({'; '.join(said)})" if said else ""
     return f"{share(mean.value, signed=True)} points{bracketed(mean, signed=True)} on {trials}{beside}{doubt}"

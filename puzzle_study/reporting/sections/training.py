@@ -1,4 +1,4 @@
-"""AUROC along the training, and whether it matters when the training stops."""
+"""AUROC during training, and whether the end of the training matters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build(data: StudyData) -> Blocks:
 def _no_last(data: StudyData, choice: Choice) -> str:
     lacks = data.lacking(data.of(choice))
     if lacks:
-        return f"There is no test AUROC along the training: {lacks}."
+        return f"There is no test AUROC during training: {lacks}."
     won = "" if data.table_error(choice) == choice.error else f" under the error norm {choice.error}, which won"
     return f"The trials have no statistics over their last evaluations{won}."
 
@@ -61,7 +61,7 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             row[Column("paper_spread", "the paper's ±, points")] = percent(alike.spread.get(number), digits=3)
         row[Column("seeds", "Seeds (n)")] = count(len(of_class(last[choice.aggregation][0], name)))
         rows.append(row)
-    rarely = " Evaluations were so rare that these include the first epochs: use the second half above."
+    rarely = " There were so few evaluations that these include the first epochs: use the second half above."
     counted = min(LAST, max(_evaluations(data, choice), default=LAST))
     these = f"last {counted} evaluations" if counted > 1 else "only evaluation"
     missing = paper_values.missing_auroc(data.dataset, conditions)
@@ -80,7 +80,7 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
 
 
 def covers_the_start(data: StudyData, choice: Choice) -> bool:
-    """Return whether the last 20 evaluations are more than half of all, so that they hold the first epochs."""
+    """Return whether the last 20 evaluations are more than half of all, so that they include the first epochs."""
     return min(_evaluations(data, choice), default=2 * LAST) < 2 * LAST
 
 
@@ -93,7 +93,7 @@ def _evaluations(data: StudyData, choice: Choice) -> list[int]:
 
 
 def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
-    """Return how far the AUROC wanders over the second half of the evaluations."""
+    """Return how much the AUROC varies over the second half of the evaluations."""
     curves = _curves(data, choice)
     if curves is None:
         return None
@@ -115,9 +115,9 @@ def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
 
 
 def curve_norm(data: StudyData, choice: Choice) -> str:
-    """Return under which error norm the curves of epochs.parquet are, which need not be the one that won."""
+    """Return the error norm of the curves in epochs.parquet, which may differ from the winner's."""
     own = data.table_error(choice)
-    other = "" if own == choice.error else f", the study's own, and not {choice.error}, which won"
+    other = "" if own == choice.error else f", the study's own, although {choice.error} won"
     return f"error norm {own}{other}"
 
 
@@ -166,8 +166,8 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figu
             alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
             f"with {choice.aggregation} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
             f"{ends.iloc[1]:.1f} % in epoch {ends.index[1]}.",
-            caption=f"Test AUROC along the training of {data.label(choice)} (configuration {choice.configuration}); it "
-            f"steers neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
+            caption=f"Test AUROC during training of {data.label(choice)} (configuration {choice.configuration}); it "
+            f"affects neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
             f"of {trials} trials of {len(names)} classes.",
         )
 

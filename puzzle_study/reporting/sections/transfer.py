@@ -1,4 +1,4 @@
-"""Whose score an attack breaks: images made against one score, under another."""
+"""What attacks made against one score do to another."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _transfer(data: StudyData, pairs: pd.DataFrame | None) -> Table | None:
 
 
 def _groups(rows: pd.DataFrame | None, keys: list[str]) -> list[tuple[pd.Series[Any], pd.DataFrame]]:
-    """Return the rows of each pair that has an AUROC, behind the first of them."""
+    """Return the rows of each pair with an AUROC, after its first row."""
     if rows is None:
         return []
     groups = rows.dropna(subset=["auroc"]).groupby(keys, sort=False, dropna=False)
@@ -58,7 +58,7 @@ def _groups(rows: pd.DataFrame | None, keys: list[str]) -> list[tuple[pd.Series[
 
 
 def _table(data: StudyData, name: str, title: str, pairs: list[tuple[Row, bool, pd.DataFrame]]) -> Table | None:
-    """Return the mean over trials of every pair, the adaptive ones marked; None if no AUROC could be measured."""
+    """Return every pair's mean over trials, with adaptive ones marked; None if no AUROC could be measured."""
     rows, means = [], []
     for told, adaptive, group in pairs:
         first, mean = group.iloc[0], mean_auroc(group)
@@ -84,6 +84,6 @@ def _table(data: StudyData, name: str, title: str, pairs: list[tuple[Row, bool, 
         rows,
         f"{first['attack']}, {first['method']}, ε = {significant(float(first['epsilon']))}; mean over trials. "
         f"{intervals.method_note(means)} Clean: the scoring configuration without an attack. Adaptive: the attack was "
-        "made against the very score that is reported; a higher AUROC in the other rows shows the attacker's "
-        "ignorance, not robustness.",
+        "made against the reported score; a higher AUROC in the other rows shows that the attacker did not know the "
+        "score, not robustness.",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class OutOfSnapshots:
-    """Leaves its state out of Ray's snapshots: a study goes on from its records, never from Ray's state."""
+    """Leaves its state out of Ray's snapshots: a study continues from its records, never from Ray's state."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -1,4 +1,4 @@
-"""Starting Ray on loopback or joining a running cluster, and refusing at once what either cannot give."""
+"""Starts Ray on loopback or joins a running cluster, and refuses at once what it cannot run."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Paths that no study file holds, such as that of PUZZLE_STUDY_CACHE, start from the current folder in trials, too.
+    # Paths outside the study file, such as PUZZLE_STUDY_CACHE, also start from the current folder in trials.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-# What a node says of itself, such as a page about every worker that dies, Ray prints whatever log_to_driver is.
+# Ray prints messages about nodes, such as a page about every dying worker, whatever log_to_driver is.
 SILENT, VERBOSE = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}, {"RAY_DEDUP_LOGS": "0"}
-# The listeners of a single machine stay on 127.0.0.1; Ray knows this only as a switch for other systems.
+# The listeners of a single machine stay on 127.0.0.1; Ray has this only as a switch for other systems.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# What Ray's workers on the nodes of a cluster, which have an environment of their own, must be told.
+# Settings for Ray's workers on the nodes of a cluster, which have their own environment.
 OF_WORKERS = ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_V2_ENABLED")
 NAMESPACE = "puzzle_study"
 CONNECT_SECONDS = 10
@@ -62,7 +62,7 @@ except Exception as error:
 def started_ray(
     study: config.Study, place: Place, fingerprint: str, address: str | None, console: Console, *, verbose: bool = False
 ) -> Iterator[None]:
-    """Have Ray for the time of a study: on this machine, or the cluster at an address. Raises UserError as those do."""
+    """Provide Ray for a study, on this machine or by joining the cluster at an address; raises their UserErrors."""
     _set_environment(VERBOSE if verbose else SILENT)
     started = local_ray(study.resources) if address is None else joined_ray(study, place, fingerprint, address)
     with started, watched_ray(console):
@@ -71,18 +71,14 @@ def started_ray(
 
 @contextlib.contextmanager
 def local_ray(resources: config.Resources) -> Iterator[None]:
-    """Start Ray on this machine for the time of a study, with a private temporary folder.
-
-    Raises:
-        UserError: a trial asks for more than the machine has, or for a GPU that PyTorch cannot use.
-    """
+    """Start Ray on this machine for a study, with a private temporary folder; UserError if a trial needs too much."""
     _set_environment(QUIET | LOOPBACK)
-    # A token of this run alone, inherited by its processes and written nowhere: other users of the machine reach
-    # the loopback too.
+    # A token for this run alone, inherited by its processes and never written to a file, because other users of the
+    # machine can reach the loopback too.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
-    # Ray opens its own folder to everybody, so it gets one inside a folder that is private.
+    # Ray makes its own folder readable by everybody, so it is put inside a private folder.
     temporary = Path(tempfile.mkdtemp(prefix="puzzle_study_"))
     try:
         ray.init(
@@ -103,11 +99,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str) -> Iterator[None]:
-    """Join a running cluster for the time of a study, after every node of it has been checked.
-
-    Raises:
-        UserError: there is no such cluster, or it cannot run this study; the sentence says why.
-    """
+    """Join a running cluster for a study, after checking every node; UserError if it cannot run this study."""
     _set_environment(QUIET)
     token = _mend_token() if os.environ["RAY_AUTH_MODE"] == "token" else None
     found = _reachable(address)
@@ -133,7 +125,7 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
         logging.getLogger("ray").setLevel(logging.ERROR)
         nodes = [node for node in ray.nodes() if node["Alive"]]
         check_resources(study.resources, [node["Resources"] for node in nodes])
-        # Kept until the driver ends, however it ends: its name keeps a second driver out, from whichever node.
+        # Kept until the driver ends: its name keeps a second driver out, on any node.
         _claimed = _claim(place)
         with _sign(place) as sign:
             check_nodes(place, fingerprint, _ask(nodes, study, place, sign))
@@ -144,32 +136,24 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
 
 
 def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse a trial that no node could ever run, instead of waiting for it.
-
-    Raises:
-        UserError: names the resource.
-    """
+    """Raise UserError for a trial that no node can run, instead of waiting for it."""
     where = "there are" if len(nodes) == 1 else "no node has more than"
     for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)):
         most = max((node.get(name, 0) for node in nodes), default=0)
         if amount > most:
             raise UserError(
-                f"resources.{name.lower()} asks for {amount:g} {name}s a trial, but {where} {most:g}; "
+                f"resources.{name.lower()} asks for {amount:g} {name}s per trial, but {where} {most:g}; "
                 f"lower it in the study file or with --set resources.{name.lower()}=…"
             )
     if not any(wanted.cpu <= node.get("CPU", 0) and wanted.gpu <= node.get("GPU", 0) for node in nodes):
         raise UserError(
-            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs a trial, and no single node has both; "
+            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs per trial, and no single node has both; "
             f"lower one of them"
         )
 
 
 def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a cluster whose nodes are not alike, from the ``answers`` that :func:`_ask` got from them.
-
-    Raises:
-        UserError: names the nodes and what differs.
-    """
+    """Raise UserError if nodes differ from this machine, from their ``answers`` to :func:`_ask`."""
     for answer in answers:
         if answer["version"] != __version__:
             there = answer["version"] or "no puzzle_study"
@@ -210,7 +194,7 @@ def _set_environment(names: Mapping[str, str]) -> None:
 
 
 def _mend_token() -> str:
-    """Return where the cluster's token comes from, or raise UserError; close a file that others can read to them."""
+    """Return the source of the cluster's token, or raise UserError; make a file that others can read private."""
     if os.environ.get("RAY_AUTH_TOKEN"):
         return "RAY_AUTH_TOKEN"
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
@@ -229,7 +213,7 @@ def _mend_token() -> str:
 
 
 def _reachable(address: str) -> str:
-    """Return the HOST:PORT of an address, or raise UserError at once; Ray would wait for minutes if nothing listens."""
+    """Return an address's HOST:PORT, or raise UserError at once; Ray would wait for minutes if nothing listens."""
     if address == "auto":
         from ray._private.services import canonicalize_bootstrap_address_or_die
 
@@ -238,24 +222,24 @@ def _reachable(address: str) -> str:
         except ConnectionError as error:
             raise UserError(
                 "this machine belongs to no running Ray cluster, or to several; give --address HOST:PORT, start one "
-                "with `ray start --head`, or leave --address out to run on this machine alone"
+                "with `ray start --head`, or remove --address to run on this machine alone"
             ) from error
     host, _, port = address.rpartition(":")
     if not host or "/" in address or not port.isdigit():
         raise UserError(f"--address must be auto or HOST:PORT, got {address}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:  # the last: what is no name of a host
+    except (OSError, OverflowError, UnicodeError) as error:  # UnicodeError: an invalid host name
         raise UserError(
-            f"no Ray cluster answers at {address} ({error}); start one, or leave --address out to run on this machine"
+            f"no Ray cluster answers at {address} ({error}); start one, or remove --address to run on this machine"
         ) from error
     return address
 
 
 def _ask_in(address: str, token: str | None) -> None:
-    """Raise UserError unless the cluster lets this machine in; Ray would ask for 20 s, or 13 min if it is not Ray."""
+    """Raise UserError unless the cluster accepts this machine; Ray would try for 20 s, or 13 min if it is not Ray."""
     try:
-        # In a process of its own, which can be ended, and whose words on the screen are kept.
+        # In a separate process, which can be ended and whose output is captured.
         asked = subprocess.run(
             [sys.executable, "-c", ASKING, address], capture_output=True, text=True, timeout=ASK_SECONDS, check=False
         )
@@ -275,7 +259,7 @@ def _ask_in(address: str, token: str | None) -> None:
 
 
 def _claim(place: Place) -> Any:
-    """Return an actor that lives as long as the driver, named after the results; raise UserError if there is one."""
+    """Return an actor that lives as long as the driver, named after the results; raise UserError if it exists."""
     import ray
 
     class Claim:
@@ -291,7 +275,7 @@ def _claim(place: Place) -> Any:
 
 @contextlib.contextmanager
 def _sign(place: Place) -> Iterator[str | None]:
-    """Write a file into the results folder for the nodes to see; None with a store, which each node tries itself."""
+    """Write a file into the results folder for the nodes to see; None with a store, which each node checks itself."""
     if place.url is not None:
         yield None
         return
@@ -304,12 +288,12 @@ def _sign(place: Place) -> Iterator[str | None]:
 
 
 def _ask(nodes: Sequence[Mapping[str, Any]], study: config.Study, place: Place, sign: str | None) -> list[Any]:
-    """Run a small task on every node that says what is there."""
+    """Run a small task on every node that reports what it has."""
     import ray
 
     here, driver = __version__, ray.get_runtime_context().get_node_id()
 
-    # Inside a function, so that it travels as code: a node may have no puzzle_study, or another.
+    # Inside a function, so that it travels as code: a node may have no puzzle_study, or another version.
     def describe(node: str, data: dict[str, Any], storage: tuple[str, str] | None, local: bool) -> dict[str, Any]:
         import tempfile
         from pathlib import Path

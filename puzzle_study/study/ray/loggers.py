@@ -18,16 +18,12 @@ PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def check_loggers(study: config.Study) -> None:
-    """Refuse loggers that could not log, before anything is started.
-
-    Raises:
-        UserError: a package is not installed, or W&B has no account.
-    """
+    """Raise UserError before anything starts if a logger's package is not installed, or W&B has no account."""
     for name in study.loggers:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(
                 f"loggers names {name}, but the package {PACKAGES[name]} is not installed; "
-                f"pip install {PACKAGES[name]}, or leave it out"
+                f"pip install {PACKAGES[name]}, or remove it from loggers"
             )
     if "wandb" in study.loggers and not _has_account():
         raise UserError(
@@ -37,7 +33,7 @@ def check_loggers(study: config.Study) -> None:
 
 
 def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
-    """Return Ray's loggers that a study asks for."""
+    """Return a study's loggers."""
     made: list[tune.Callback] = []
     for name in study.loggers:
         if name == "tensorboard":
@@ -49,7 +45,7 @@ def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
 
             uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results.ray / 'mlflow.db'}"
             made.append(MLflowLoggerCallback(tracking_uri=uri, experiment_name=study.name))
-            # It tells of every table of a new database.
+            # It prints a message for every table of a new database.
             logging.getLogger("mlflow").setLevel(logging.WARNING)
         else:
             from ray.air.integrations.wandb import WandbLoggerCallback
@@ -59,7 +55,7 @@ def make_loggers(study: config.Study, results: Results) -> list[tune.Callback]:
 
 
 def _has_account() -> bool:
-    """Whether W&B needs no key or has one, as Ray's logger will look for it."""
+    """Whether W&B needs no key or has one, in the places where Ray's logger looks."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return True
     import wandb

@@ -1,4 +1,4 @@
-"""Runs the trials of a plan on Ray Tune. Nothing outside this folder imports Ray."""
+"""Runs the trials of a plan on Ray Tune. Only this folder imports Ray."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
 ENDED = "trial"
-"""Column of a worker's last report: the key of the trial that has ended."""
+"""Column of a worker's last report: the key of the finished trial."""
 
 
 class LogFollower:
@@ -60,7 +60,7 @@ class LogFollower:
 
 
 class ProgressCallback(OutOfSnapshots, tune.Callback):
-    """Shows on the live line what the plan knows."""
+    """Shows the plan's state on the live line."""
 
     def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
         self._plan, self._progress, self._follower = plan, progress, follower
@@ -83,7 +83,7 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         key = TrialSpec.from_json(trial.config["spec"]).key
         self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
         self._progress.follow(self._left.epochs)
-        best = self._plan.winner()
+        best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
         text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
@@ -91,9 +91,9 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
     on_trial_error = on_trial_complete
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that a worker is gone and its trial is not."""
+        """Report that a worker is gone but its trial continues."""
         key = TrialSpec.from_json(trial.config["spec"]).key
-        self._progress.say(f"the worker of trial {key} stopped; the trial goes on (see logs/{key}.log)")
+        self._progress.say(f"the worker of trial {key} stopped; the trial continues (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._progress.follow(self._left.epochs)
@@ -103,12 +103,12 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
 
 
 class EndsTheStudy(OutOfSnapshots, tune.Stopper):
-    """Ends the run if more trials could only fail: one could not write, or the first all met the same user error."""
+    """Ends the run if more trials could only fail: one could not write, or the first all had the same user error."""
 
     def __init__(self, plan: Plan, results: Results) -> None:
         self.sentence: str | None = None
         self._plan = plan
-        # On --resume what failed is tried first; what finished then may not have been asked for yet.
+        # --resume first tries failed trials again, when finished ones may not have been chosen yet.
         self._worked_before = any(record.worked for record in records(results))
         self._training: set[str] = set()
 
@@ -127,16 +127,16 @@ class EndsTheStudy(OutOfSnapshots, tune.Stopper):
 def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Place, *, verbose: bool = False) -> None:
     """Run every trial of a plan that has no record yet.
 
-    When interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
+    If interrupted, Ray Tune stops its trials and this returns: ask the plan whether it is complete.
 
     Raises:
-        UserError: a worker could not write into the results folder, the store cannot be reached any more, or the first
-            trials all failed with one user error, which is passed on.
+        UserError: a worker could not write into the results folder, the store became unreachable, or the first trials
+            all failed with one user error, which is passed on.
     """
-    # A worker that dies is told of in a line; Ray would print its own traceback with it.
+    # A dying worker is reported in one line; Ray would add its own traceback.
     logging.getLogger("ray").setLevel(logging.INFO if verbose else logging.ERROR)
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
-    # At the end it looks for Ray's own result files, which nothing here writes or reads, and complains of each.
+    # At the end it looks for Ray's own result files, which this package does not use, and complains about each.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     follower = LogFollower(results.logs, progress.say) if verbose else None
     callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
@@ -146,15 +146,15 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
         if short > WORKER_RESTARTS:
             raise UserError(
                 f"memory ran out {short} times before another trial was finished; run fewer at once (max_concurrent, "
-                f"resources) or free memory, then go on with --resume"
+                f"resources) or free memory, then continue with --resume"
             )
-        progress.say("memory ran out, so Ray stopped workers; their trials go on from their last epoch")
+        progress.say("memory ran out, so Ray stopped workers; their trials continue from their last epoch")
     if follower is not None:
         follower.print_new()
 
 
 def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
-    """Run what is left of a plan; returns False if Ray stopped workers because memory ran out and trials are left."""
+    """Run the rest of a plan; returns False if Ray stopped workers because memory ran out and trials are left."""
     study = plan.study
     failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
@@ -188,7 +188,7 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     try:
         tuner.fit()
     except tune.TuneError as error:
-        # Ray Tune puts an error of its own around what the searcher says of a store that is not reached any more.
+        # Ray Tune wraps the searcher's error about an unreachable store in its own.
         if isinstance(error.__context__, UserError):
             raise error.__context__ from None
         raise

@@ -21,8 +21,8 @@ REFUSED = "refused"
 class PlanSearcher(OutOfSnapshots, Searcher):
     """Gives Ray Tune the next trial of a plan, or asks it to wait.
 
-    The plan's records are the truth: Ray's report of a trial only says that it is time to read them. ``stopped`` holds
-    what a stopping rule stopped, by Ray's trial id; such trials get their record here.
+    The plan's records are authoritative: Ray's report of a trial only says when to read them. ``stopped`` has the
+    records of trials that a stopping rule stopped, by Ray's trial id; they are written here.
     """
 
     def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, Record]) -> None:
@@ -35,13 +35,13 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         spec = self._plan.take()
         if spec is None:
             return Searcher.FINISHED if self._plan.ended() else None
-        # What an earlier run left of a trial that is run again would be taken for the outcome of this one.
+        # An earlier run's files of a trial that runs again would be taken for this run's result.
         self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
         return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Take in the trial's record; a worker that refused or died without one leaves a failed record."""
+        """Read the trial's record; a worker that refused or died without one leaves a failed record."""
         spec = self._specs.pop(trial_id, None)
         if spec is None:
             return
@@ -61,11 +61,11 @@ class PlanSearcher(OutOfSnapshots, Searcher):
             died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
             record = Record(spec, "failed", died)
         self._plan.done(spec.key, record)
-        # Takes in the records of earlier runs that come next, so that progress does not count them as still to do.
+        # Reads the next records of earlier runs, so that progress does not count them as remaining.
         self._plan.next()
 
     def abandon(self) -> None:
-        """Give every trial that is running back to the plan, after Ray Tune has broken off."""
+        """Give every running trial back to the plan, after Ray Tune has stopped."""
         for spec in self._specs.values():
             record = read_record(self._results, spec.key)
             if record is None:
@@ -75,9 +75,9 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         self._specs.clear()
 
     def save(self, checkpoint_path: str) -> None:
-        """Write a note only: the plan is rebuilt from records."""
+        """Write only a note: the plan is rebuilt from records."""
         Path(checkpoint_path).write_text("rebuilt from records/\n", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
         """Raise RuntimeError: a study is never restored from Ray's state."""
-        raise RuntimeError("a study goes on from its records: python -m puzzle_study.tune STUDY.yaml --resume")
+        raise RuntimeError("a study continues from its records: python -m puzzle_study.tune STUDY.yaml --resume")

@@ -1,4 +1,4 @@
-"""Stopping trials along their training, by Ray Tune's own rules, each among the trials of one task.
+"""Stops trials during training, by Ray Tune's own rules, each among the trials of one task.
 
 Classes differ in difficulty: if all were compared, every trial of the hard ones would be stopped.
 """
@@ -18,9 +18,9 @@ METRIC = "selection"
 
 
 class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
-    """Gives every task a stopping rule of its own, and remembers what it stopped and why.
+    """Gives every task its own stopping rule, and remembers what it stopped and why.
 
-    ``stopped`` receives the record by Ray's trial id, before the searcher hears of the end.
+    ``stopped`` receives the record by Ray's trial id, before the searcher learns that the trial ended.
     """
 
     def __init__(self, stopping: config.Stopping, stopped: dict[str, Record]) -> None:
@@ -46,13 +46,13 @@ class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
                 "stopped",
                 f"{self._stopping.rule} stopped it {reached} among the trials of its task",
                 measured={"epochs": result["epoch"]},
-                # The trial stays stopped in studies that stop by the same rule, see the plan.
+                # The trial stays stopped in studies with the same stopping rule, see the plan.
                 stopping={"rule": self._stopping.model_dump(mode="json"), "selection": result[METRIC]},
             )
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Tell the rule how a trial ended, by its last result that has the criterion."""
+        """Tell the rule how a trial ended, with its last result that has the criterion."""
         rule, last = self._rule(trial), self._last.pop(trial.trial_id, None)
         if rule is not None and last is not None:
             rule.on_trial_complete(tune_controller, trial, last)
@@ -79,7 +79,7 @@ def make_rule(stopping: config.Stopping) -> TrialScheduler:
             metric=METRIC,
             mode="max",
             grace_period=stopping.grace_epochs,
-            # Yielding to other trials would start the worker anew each time.
+            # Yielding to other trials would restart the worker each time.
             min_time_slice=config.MOST_EPOCHS,
         )
     return AsyncHyperBandScheduler(
@@ -88,7 +88,7 @@ def make_rule(stopping: config.Stopping) -> TrialScheduler:
         mode="max",
         grace_period=stopping.grace_epochs,
         reduction_factor=stopping.reduction,
-        # The end of the training is the trial's own affair; this only has to leave room for every rung.
+        # The trial itself ends its training; this only has to leave room for every rung.
         max_t=config.MOST_EPOCHS,
         stop_last_trials=False,
     )

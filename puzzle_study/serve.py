@@ -1,0 +1,68 @@
+"""``puzzle-study serve``: a local page for people without a shell, which scores the images that they drop on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from puzzle_study.cli import command, no_nan
+from puzzle_study.errors import UserError
+
+EXAMPLE = """\b
+Examples:
+  puzzle-study serve results/digits
+  puzzle-study serve results/mvtec/best/bottle --fpr 0.01 --port 8080
+"""
+
+
+@command(epilog=EXAMPLE)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    callback=no_nan,
+    help="Share of normal images that may be flagged; the validation scores give the threshold.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)
+def main(folder: Path, fpr: float, port: int, device: str) -> int:
+    """Serve a page on this machine that scores images with the detectors in FOLDER: results/NAME, or best/CLASS.
+
+    Drop images on it to see their scores, anomaly maps and the threshold. It listens on loopback only: nobody reaches
+    it from another machine, but every user of this one does. Images are not kept. Ctrl-C ends it. Exit codes: 0 done,
+    2 bad input.
+    """
+    from puzzle_study.inference.locating import BEST, detectors_in, find_detector
+
+    found = detectors_in(folder) or detectors_in(folder / BEST) or [find_detector(folder)]
+    from puzzle_study.detectors.devices import chosen_device, keep_freed_memory
+    from puzzle_study.detectors.files import read_description
+    from puzzle_study.inference.judging import Judge
+    from puzzle_study.inference.server import LOOPBACK, Server
+
+    keep_freed_memory()
+    for place in found:
+        read_description(place)  # a damaged one is named now
+    judges = {place.resolve().name: Judge(place, fpr, chosen_device(device)) for place in found}
+    try:
+        server = Server(judges, port)
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {LOOPBACK} cannot be used ({error.strerror or error}); give another --port"
+        ) from error
+    with server:
+        click.echo(f"{server.address} scores images by {', '.join(judges)}; Ctrl-C ends it")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("ended", err=True)
+    return 0
+
+
+if __name__ == "__main__":
+    main()
