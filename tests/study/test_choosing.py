@@ -42,7 +42,7 @@ def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Task
     original = run._load
 
     def loaded(*arguments: object) -> Task:
-        task = original(*arguments)  # type: ignore[arg-type]
+        task = original(*arguments)
         return task if spoil is None else spoil(task)
 
     with monkeypatch.context() as patch:
