@@ -37,6 +37,6 @@ def correlation(first: Sequence[float] | Numbers, second: Sequence[float] | Numb
 
 def mean_off(matrix_MM: Numbers, counts_MM: Numbers) -> Numbers:
     """Return the mean of each row over the columns that count and are numbers, NaN without any."""
-    counts_MM = counts_MM.astype(bool) & np.isfinite(matrix_MM)
-    total = np.where(counts_MM, matrix_MM, 0).sum(1)
-    return np.divide(total, counts_MM.sum(1), out=np.full(len(total), np.nan), where=counts_MM.any(1))
+    counts = counts_MM.astype(bool) & np.isfinite(matrix_MM)
+    total = np.where(counts, matrix_MM, 0).sum(1)
+    return np.asarray(np.divide(total, counts.sum(1), out=np.full(len(total), np.nan), where=counts.any(1)))
