@@ -1,4 +1,4 @@
-"""Studies from Python: run one, and read what it left."""
+"""Studies from Python: run one, and read its results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class StudyResults:
-    """What a study left in its folder: tables as DataFrames, error matrices as arrays, detectors as estimators.
+    """A study's results: tables as DataFrames, error matrices as arrays, detectors as estimators.
 
-    A study that still runs has the rows that were there when its tables were last written.
+    A running study has the rows of its tables' last writing.
 
     Args:
         folder: ``results/NAME``.
@@ -32,28 +32,28 @@ class StudyResults:
         device: as given.
 
     Raises:
-        UserError: there is no study in the folder.
+        UserError: the folder has no study.
     """
 
     def __init__(self, folder: str | Path, *, device: str = "auto") -> None:
         self.folder, self.device = Path(folder), device
         self._results = Results(self.folder)
         if not self._results.study_file.is_file():
-            raise UserError(f"{folder} holds no study ({self._results.study_file.name} is missing); give results/NAME")
+            raise UserError(f"{folder} has no study ({self._results.study_file.name} is missing); give results/NAME")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r})"
 
     @property
     def study(self) -> config.Study:
-        """The resolved study: every setting that it ran with."""
+        """The resolved study with all its settings."""
         from puzzle_study.config import read
 
         return read.load_dumped(self._results.study_file)
 
     @property
     def trials(self) -> pd.DataFrame:
-        """A row for each trial, references among them; ``trial`` is its key."""
+        """A row for each trial, including references; ``trial`` is its key."""
         return self._results.table(self._results.trials_file)
 
     @property
@@ -77,17 +77,17 @@ class StudyResults:
         return self._results.report_file
 
     def errors(self, trial: str) -> dict[str, np.ndarray]:
-        """Return the error matrices of a trial, from which every score and metric can be computed again.
+        """Return a trial's error matrices, from which every score and metric can be computed again.
 
         Args:
-            trial: its key, of the column ``trial``.
+            trial: its key, from the column ``trial``.
 
         Returns:
             ``validation`` [V, K], ``pseudo`` [P, K] and ``test`` [N, K], float32, one column for each view;
             ``pseudo_kind`` [P], ``classes`` [N] and ``names`` [N], strings; ``labels`` [N], True for anomalies.
 
         Raises:
-            UserError: there is no such trial, or its matrices are missing or damaged.
+            UserError: the trial does not exist, or its matrices are missing or damaged.
         """
         known = list(self.trials["trial"])
         if trial not in known:
@@ -96,14 +96,14 @@ class StudyResults:
         return self._results.errors(trial)
 
     def detector(self, name: str | None = None) -> DetectorEstimator:
-        """Return a fitted detector in scikit-learn's manner.
+        """Return a fitted detector as a scikit-learn estimator.
 
         Args:
             name: a folder of ``best/``, usually the normal class: the winner's detector; or the key of a trial. None:
                 the only one in ``best/``.
 
         Raises:
-            UserError: there is no such detector, several to choose from, or it is damaged.
+            UserError: the detector does not exist, there are several, or it is damaged.
         """
         from puzzle_study.inference import estimator
         from puzzle_study.inference.locating import detectors_in
@@ -130,21 +130,21 @@ def run(
     resume: bool = False,
     quiet: bool = False,
 ) -> StudyResults:
-    """Run a study to its report, as ``puzzle-study tune`` does, and return what it left.
+    """Run a study to its report, like ``puzzle-study tune``, and return its results.
 
-    A study that is finished already is only read. A trial that failed does not raise: its row of ``trials`` says why.
+    A finished study is only read. A failed trial does not raise: its row of ``trials`` gives the reason.
 
     Args:
         study: a study file, the name of a study of this package (``"digits"``), or the content of a study file.
         settings: settings to change, nested or by dotted name, such as ``{"train.epochs": 10}``.
         quick: apply the study's own ``quick`` section.
-        results: folder that will hold the study's own folder; None: the study's ``storage``, otherwise ``results``.
-        resume: go on with an interrupted study.
+        results: parent folder of the study's own folder; None: the study's ``storage``, otherwise ``results``.
+        resume: continue an interrupted study.
         quiet: print no progress.
 
     Raises:
-        UserError: the study cannot be run as asked; one sentence says what, where and how to mend it.
-        KeyboardInterrupt: it was interrupted; ``resume=True`` goes on.
+        UserError: the study cannot be run as requested; one sentence says what, where and how to fix it.
+        KeyboardInterrupt: it was interrupted; ``resume=True`` continues.
     """
     from rich.console import Console
 
@@ -163,9 +163,9 @@ def run(
 
 
 def load(folder: str | Path, *, device: str = "auto") -> Any:
-    """Load what a folder holds: a study's results (``results/NAME``), or a detector (``results/NAME/best/CLASS``).
+    """Load a study's results (``results/NAME``) or a detector (``results/NAME/best/CLASS``) from a folder.
 
-    Weights are read as data, never as code.
+    Weights are read only as data.
 
     Args:
         folder: a study's folder, a detector's, one that ``save`` of an estimator wrote, or one with a single detector.
@@ -175,7 +175,7 @@ def load(folder: str | Path, *, device: str = "auto") -> Any:
         :class:`StudyResults`, or a :class:`~puzzle_study.inference.estimator.DetectorEstimator`.
 
     Raises:
-        UserError: there is neither, or the detector is damaged.
+        UserError: the folder has neither, or the detector is damaged.
     """
     if Results(Path(folder)).study_file.is_file():
         return StudyResults(folder, device=device)
@@ -185,8 +185,8 @@ def load(folder: str | Path, *, device: str = "auto") -> Any:
 
 
 def _as_yaml(name: str, value: Any) -> str:
-    """Return a value as an assignment writes it; JSON is YAML."""
+    """Return a value in the form of an assignment; JSON is YAML."""
     try:
         return json.dumps(value)
     except TypeError as error:
-        raise UserError(f"settings: {name} has a value that no study file can hold ({error})") from error
+        raise UserError(f"settings: {name} has a value that a study file cannot contain ({error})") from error

@@ -25,10 +25,10 @@ Example:
 @click.argument("name")
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 def main(name: str, path: Path | None) -> None:
-    """Write the study NAME of this package to PATH, to be edited and run.
+    """Write the study NAME of this package to PATH, for you to edit and run.
 
-    Its comments say what it does and where its images go. PATH is a file or an existing folder; without it NAME.yaml is
-    written into the current folder. A file that is there already is not replaced. Exit codes: 0 done, 2 bad input.
+    Its comments say what it does and where its images go. PATH is a file or an existing folder; the default is
+    NAME.yaml in the current folder. An existing file is not replaced. Exit codes: 0 done, 2 bad input.
     """
     from puzzle_study.config import shipped
     from puzzle_study.io import write_text

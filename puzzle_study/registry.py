@@ -53,11 +53,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         return name in self._own or name in self._added
 
     def __getitem__(self, name: str) -> Entry:
-        """Return an entry.
-
-        Raises:
-            UserError: the name is unknown, or another package's entry cannot be imported.
-        """
+        """Return an entry; UserError if it is unknown, or another package's cannot be imported."""
         if name not in self._found:
             self._found[name] = self._load(name)
         return self._found[name]

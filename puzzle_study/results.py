@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 2
-"""2: a training draws from a seed of its own task; before, all classes shared that of the study."""
+RECORD_FORMAT = 3
+"""3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
 MODEL_CARD = "MODEL_CARD.md"
 """In each folder of ``best/``, for people."""
-ERROR_ARRAYS = ("validation", "pseudo", "test", "pseudo_kind", "labels", "classes", "names")
+ERROR_ARRAYS = ("validation", "earlier", "pseudo", "test")
+ERROR_ARRAYS += ("pseudo_kind", "pseudo_severity", "labels", "classes", "names")
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:
@@ -48,6 +49,7 @@ class Results:
         self.certified_file = root / "certified.csv"
         self.smallest_file = root / "smallest_epsilon.csv"
         self.summary_file = root / "summary.csv"
+        self.selection_file = root / "selection.csv"
         self.best = root / "best"
         self.report = root / "report"
         self.report_file = root / "report" / "index.html"
@@ -117,10 +119,7 @@ class Results:
                 yield record
 
     def attack_record(self, key: str) -> dict[str, Any] | None:
-        """Return the record of an attack unit, or None if it is missing or damaged.
-
-        It is read only once, because its key determines its content.
-        """
+        """Return an attack unit's record, read once because its key determines it; None if missing or damaged."""
         return self._unit_record(self.attack_file(key))
 
     def corruption_record(self, key: str) -> dict[str, Any] | None:
@@ -141,7 +140,9 @@ class Results:
 
         Returns:
             ``validation`` [Nv, K], ``pseudo`` [Np, K] and ``test`` [Nt, K], mean square errors in float32;
-            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``labels`` [Nt], True for anomalies.
+            ``earlier`` [E, Nv, K], those of the validation images at evaluations before the last one;
+            ``pseudo_kind`` [Np] and ``classes``, ``names`` [Nt], strings; ``pseudo_severity`` [Np], from 1;
+            ``labels`` [Nt], True for anomalies.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -170,7 +171,7 @@ class Results:
         """
         import pandas as pd
 
-        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags"]
+        names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags", "wins"]
         names += ["source_trial", "source_configuration", "source_label"]
         try:
             if path.suffix == ".parquet":

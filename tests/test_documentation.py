@@ -265,6 +265,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=named)
 def test_settings_that_are_named_exist(path: Path) -> None:
     sections = {"train.adversary", "evaluate.robust", "evaluate.corrupted", "search.racing", "search.stopping"}
+    sections |= {"attacks.certify"}
     known = SETTINGS | sections
     for words in re.findall(r"`(?:--set )?([a-z_]+(?:\.[a-z_]+)+)[^`./]*`", prose(path)):
         if words.partition(".")[0] in SECTIONS and not words.endswith(".py"):

@@ -108,11 +108,7 @@ def load(source: Path | Mapping[str, Any], *, quick: bool = False, assignments: 
 
 
 def load_dumped(path: Path) -> config.Study:
-    """Return a study written by :func:`dump`, even if its axes would now be refused, so old results stay readable.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Return a study written by :func:`dump`, even if its axes would now be refused, so old results stay readable."""
     return _read_file(path, quick=False, assignments=()).study
 
 

@@ -10,6 +10,7 @@ from puzzle_study.config.types import ConfigurationCount, Many, Scalar, Section,
 
 Objective = Literal[
     "selection",
+    "worst_kind",
     "robust_selection",
     "corrupted_selection",
     "corrupted_fpr",

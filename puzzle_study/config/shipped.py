@@ -23,11 +23,7 @@ def names() -> list[str]:
 
 
 def file_of(name: str) -> Path:
-    """Return the file of a study.
-
-    Raises:
-        UserError: no study of the package has this name.
-    """
+    """Return the file of one of the package's studies, or raise UserError."""
     if name not in names():
         near = suggestion(name, names()) or "; `puzzle-study list` shows what there is"
         raise UserError(f"the package has no study {cut(repr(name))}{near}")
@@ -35,11 +31,10 @@ def file_of(name: str) -> Path:
 
 
 def find(word: Path) -> Path:
-    """Return the study file that a word on the command line means.
+    """Return the study file for a word on the command line.
 
-    A file of this name wins, then one with ``.yaml`` after it, so that a file written by ``puzzle-study init folder``
-    is what ``folder`` means beside it; then a study of the package. Anything else is returned as it is, for the reader
-    to say that it does not exist.
+    An existing file with this name wins, then one with ``.yaml`` added, such as one from ``puzzle-study init folder``,
+    then a study of the package. Any other path is returned unchanged; its reader reports that it does not exist.
     """
     beside = word.with_name(f"{word.name}{SUFFIX}") if word.name else word
     for path in (word, beside):
@@ -49,12 +44,7 @@ def find(word: Path) -> Path:
 
 
 def hint(path: Path, beside: list[str]) -> str:
-    """Return what may be meant by a study file that does not exist, or an empty string.
-
-    Args:
-        path: the file.
-        beside: the names of the study files in its folder.
-    """
+    """Return a suggestion for a missing study file with these ``beside`` it, or an empty string."""
     if path.stem in names():
         return f"; the study of that name in the package is {path.stem}, without {path.suffix or 'a folder'}"
     return suggestion(path.name, beside) or suggestion(path.stem, names())

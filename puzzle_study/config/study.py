@@ -31,6 +31,8 @@ from puzzle_study.config.types import (
     Seed,
     unit,
 )
+from puzzle_study.criteria.expecting import Expected
+from puzzle_study.criteria.kinds.registry import KINDS
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.registry import DETECTORS
@@ -38,6 +40,7 @@ from puzzle_study.detectors.registry import DETECTORS
 DatasetName = Annotated[str, OneOf(lambda: DATASETS)]
 DetectorName = Annotated[str, OneOf(lambda: DETECTORS)]
 Selection = Annotated[str, OneOf(lambda: CRITERIA)]
+KindName = Annotated[str, OneOf(lambda: KINDS)]
 AttackName = Annotated[str, OneOf(lambda: PLACES)]
 
 
@@ -190,7 +193,7 @@ class Attacks(Section):
         description="The paper's two attacks; `attack2_averaged` averages attack2's gradients before the sign.",
     )
     methods: Many[AttackMethod] = Field(
-        ("fgsm", "apgd", "noise"),
+        ("apgd", "fgsm", "noise"),
         min_length=1,
         description="How the perturbation is found; `noise` (random signs) is the control.",
     )
@@ -306,12 +309,7 @@ class Settings(Section):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Settings:
-        """Return the settings that ``model_dump(mode="json", by_alias=True)`` wrote.
-
-        Raises:
-            UserError: the detector is unknown.
-            ValueError: a setting is missing, unknown or out of its range.
-        """
+        """Return settings written by ``model_dump(mode="json", by_alias=True)``, or raise UserError or ValueError."""
         own = DETECTORS[content["detector"]].Settings.model_validate(content["own"])
         return cls.model_validate({**content, "own": own})
 
@@ -337,9 +335,23 @@ class Study(Section):
         None, description="What is searched; left out: only the default of each detector is trained."
     )
     selection: Selection = Field(
-        "pseudo_anomalies",
-        description="How the winner is chosen: by the AUROC of validation images against pseudo-anomalies made from "
-        "them, or by the test AUROC (`oracle`; all results then say so).",
+        CRITERIA.default,
+        description="How the winner is chosen (docs/selection.md): by the AUROC of validation images against "
+        "pseudo-anomalies made from them, by another criterion without labels, or by the test AUROC (`oracle`; all "
+        "results then say so).",
+    )
+    choose: Literal["overall", "per_task"] = Field(
+        "overall",
+        description="One winner for all tasks, or one for each (`per_task`); attacks and gallery are of the best "
+        "configuration overall in both.",
+    )
+    expect: Expected = Field(
+        "unknown",
+        description="What anomalies are expected: small `defects` of the same thing, `other_objects`, or `unknown`. It "
+        "weights the kinds of pseudo-anomalies.",
+    )
+    kinds: Annotated[Many[KindName] | None, EachOnce] = Field(
+        None, min_length=1, description="Kinds of pseudo-anomalies that count in the selection; null: all."
     )
     references: Annotated[Many[DetectorName], EachOnce] = Field(
         CHEAP,
@@ -372,6 +384,20 @@ class Study(Section):
         """Return a detector's default configuration; None: the first one's."""
         name = detector or self.first
         return Settings(detector=name, data=self.data, evaluate=self.evaluate, own=self.detectors[name])
+
+    @model_validator(mode="after")
+    def _choosable(self) -> Study:
+        criterion, objectives = CRITERIA[self.selection], self.search.objectives if self.search else None
+        if objectives and (criterion.compares or self.choose == "per_task"):
+            what = f"selection: {self.selection}" if criterion.compares else "choose: per_task"
+            raise ValueError(f"{what} and search.objectives both choose the winner; leave one of them out")
+        once = [name for name, own in self.detectors.items() if own.epochs_wanted <= self.evaluate.every]
+        if criterion.repeated and len(self.seeds) == 1 and once:
+            raise ValueError(
+                f"selection: {self.selection} compares seeds, or evaluations along a training, and {once[0]} has one "
+                f"of each; give at least two seeds"
+            )
+        return self
 
     @model_validator(mode="after")
     def _measured(self) -> Study:

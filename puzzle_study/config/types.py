@@ -160,12 +160,7 @@ class DetectorSettings(Section):
 
     @classmethod
     def beside(cls, other: DetectorSettings, defaults: DetectorSettings) -> DetectorSettings:
-        """Return this reference's settings beside a detector of the study.
-
-        Args:
-            other: settings of that detector, of any class.
-            defaults: this detector's defaults for the data set, or the result for an earlier detector.
-        """
+        """Return this reference's settings, by default ``defaults``, beside a detector with the settings ``other``."""
         return defaults
 
     @property

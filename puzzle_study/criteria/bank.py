@@ -1,114 +1,106 @@
-"""Pseudo-anomalies: validation images that were spoiled, by which a winner is chosen without test labels.
+"""The bank of pseudo-anomalies: validation images that were spoiled, by which a winner is chosen without test labels.
 
-Three kinds, each made of normal validation images only: ``cut_paste`` puts a patch of an image elsewhere in it,
-``foreign_piece`` replaces a quarter by the same quarter of another image, ``local_noise`` covers a patch with
-uniform noise. Shape legend: N images, C channels, H and W pixels.
+Every kind of :mod:`puzzle_study.criteria.kinds.registry` has an equal part of it, and every severity an equal part of
+that. Shape legend: N images, C channels, H and W pixels, V validation images, T tries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-TRIES = 8
-SOURCES, PER_IMAGE = 200, 5
-PATCH_SHARE = (0.2, 0.5)
+from puzzle_study.criteria.kinds.base import Kind
+from puzzle_study.criteria.kinds.registry import KINDS
+
+MOST = 1000
+"""Images in the bank at most, over all kinds and severities."""
+PER_IMAGE = 5
+"""Most results of one kind and severity that are made of one image."""
 
 
 @dataclass(frozen=True)
 class PseudoAnomalies:
-    """Spoiled images, uint8 [N, C, H, W], and the kind of each."""
+    """Spoiled images, uint8 [N, C, H, W], with the kind of each and its severity, 1 being the mildest."""
 
     images: Tensor
     kinds: tuple[str, ...]
+    severities: tuple[int, ...]
+
+    def to(self, device: torch.device) -> PseudoAnomalies:
+        """Return the same on a device."""
+        return replace(self, images=self.images.to(device))
 
 
-def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int, per_image: int | None = None) -> PseudoAnomalies:
-    """Spoil validation images in each of the three ways; a single one has no other to take a piece from, so in two.
+def make_pseudo_anomalies(validation_NCHW: Tensor, *, seed: int) -> PseudoAnomalies:
+    """Spoil validation images in every way of the registry.
 
-    Of eight tries for each result the one that changes the image most is kept: a black patch on black is no anomaly.
+    Each kind draws from a generator of its own, on the CPU, so that no kind changes another. Kinds that place a patch
+    try several times and keep the result that changes the image most: a black patch on black is no anomaly.
 
     Args:
-        validation_NCHW: uint8 images, on any device; the result is on the same.
-        per_image: how many of each kind are made of one image; None: up to five if there are few images. Only the first
-            200 are used: more would cost more than scoring the test set and tell little more.
+        validation_NCHW: uint8 images, on any device; the result is on the same. If there are enough of them, each is
+            spoiled once for each kind at most.
         seed: seed of places and partners; the same images and seed give the same result on every device.
     """
-    generator = torch.Generator().manual_seed(seed)
-    chosen_NCHW = validation_NCHW[:SOURCES].cpu()
-    times = per_image or _times(len(chosen_NCHW))
-    source = chosen_NCHW.repeat_interleave(times, 0)
-    images, kinds = [], []
-    for kind, spoil in SPOILERS.items():
-        if spoil is _foreign_piece and len(chosen_NCHW) == 1:
-            continue
-        tries_TNCHW = torch.stack([spoil(source, generator) for _ in range(TRIES)])
-        change_TN = (tries_TNCHW.float() - source.float()).square().flatten(2).mean(2)
-        images.append(tries_TNCHW[change_TN.argmax(0), torch.arange(len(source))])
-        kinds += [kind] * len(source)
-    return PseudoAnomalies(torch.cat(images).to(validation_NCHW.device), tuple(kinds))
+    images_VCHW = validation_NCHW.cpu()
+    images, kinds, severities = [], [], []
+    for name, counts in _counts(len(images_VCHW)).items():
+        made = _spoiled(KINDS[name], counts, images_VCHW, _generator(name, seed))
+        images += made
+        kinds += [name] * sum(counts)
+        severities += [level for level, count in enumerate(counts, start=1) for _ in range(count)]
+    return PseudoAnomalies(torch.cat(images).to(validation_NCHW.device), tuple(kinds), tuple(severities))
 
 
 def pseudo_anomalies_of(validation: int) -> int:
     """Return how many pseudo-anomalies are made of so many validation images."""
-    sources = min(SOURCES, validation)
-    return (len(SPOILERS) - (sources == 1)) * sources * _times(sources)
+    return sum(map(sum, _counts(validation).values()))
 
 
-def _times(sources: int) -> int:
-    return max(1, min(PER_IMAGE, SOURCES // sources))
+def _counts(validation: int) -> dict[str, list[int]]:
+    """Return how many images of each severity are made, by kind; a single image has no partner."""
+    found = {}
+    for name, kind in KINDS.items():
+        if kind.pairs and validation == 1:
+            continue
+        wanted = MOST // len(KINDS) // len(kind.severities)
+        several = PER_IMAGE if kind.random or kind.pairs else 1
+        found[name] = [min(wanted, several * validation)] * len(kind.severities)
+    return found
 
 
-def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(count, generator=generator)
+def _generator(name: str, seed: int) -> torch.Generator:
+    """Return the generator of a kind: one from the seed alone would be the same for all kinds."""
+    digest = hashlib.sha256(f"{name}/{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def _patches(x_NCHW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random rectangle for each image: mask [N, 1, H, W] and its corner and size [4, N]."""
-    images, _, height, width = x_NCHW.shape
-    h_N = (_uniform(images, *PATCH_SHARE, generator) * height).round().long().clamp_min(1)
-    w_N = (_uniform(images, *PATCH_SHARE, generator) * width).round().long().clamp_min(1)
-    top_N = (torch.rand(images, generator=generator) * (height - h_N + 1)).long()
-    left_N = (torch.rand(images, generator=generator) * (width - w_N + 1)).long()
-    row, column = torch.arange(height)[None, :], torch.arange(width)[None, :]
-    in_row = (row >= top_N[:, None]) & (row < (top_N + h_N)[:, None])
-    in_column = (column >= left_N[:, None]) & (column < (left_N + w_N)[:, None])
-    return (in_row[:, :, None] & in_column[:, None, :])[:, None], torch.stack((top_N, left_N, h_N, w_N))
+def _spoiled(kind: Kind, counts: list[int], images_VCHW: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return spoiled images of each severity; the severities go on through the images, in a random order."""
+    order, made, first = torch.randperm(len(images_VCHW), generator=generator), [], 0
+    for severity, count in zip(kind.severities, counts, strict=True):
+        chosen = order[torch.arange(first, first + count) % len(order)]
+        first += count
+        source_NCHW = images_VCHW[chosen]
+        tries = [
+            kind.spoil(source_NCHW, images_VCHW[_partners(chosen, len(order), generator)], severity, generator)
+            for _ in range(kind.tries)
+        ]
+        made.append(_most_changed(tries, source_NCHW) if kind.tries > 1 else tries[0])
+    return made
 
 
-def _cut_paste(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    mask, (top_N, left_N, h_N, w_N) = _patches(x_NCHW, generator)
-    images, channels, height, width = x_NCHW.shape
-    from_top = (torch.rand(images, generator=generator) * (height - h_N + 1)).long()
-    from_left = (torch.rand(images, generator=generator) * (width - w_N + 1)).long()
-    row = (torch.arange(height)[None] + (from_top - top_N)[:, None]).clamp(0, height - 1)
-    column = (torch.arange(width)[None] + (from_left - left_N)[:, None]).clamp(0, width - 1)
-    index = (row[:, :, None] * width + column[:, None, :]).reshape(images, 1, -1).expand(-1, channels, -1)
-    moved = x_NCHW.flatten(2).gather(2, index).reshape(x_NCHW.shape)
-    return torch.where(mask, moved, x_NCHW)
+def _most_changed(tries: list[Tensor], source_NCHW: Tensor) -> Tensor:
+    tries_TNCHW = torch.stack(tries)
+    change_TN = (tries_TNCHW.float() - source_NCHW.float()).square().flatten(2).mean(2)
+    return tries_TNCHW[change_TN.argmax(0), torch.arange(len(source_NCHW))]
 
 
-def _foreign_piece(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    images, _, height, width = x_NCHW.shape
-    partner = torch.randint(images, (images,), generator=generator)
-    quarter_N = torch.randint(4, (images,), generator=generator)
-    row = (torch.arange(height) >= height // 2).long()[:, None]
-    column = (torch.arange(width) >= width // 2).long()[None, :]
-    mask = (2 * row + column)[None] == quarter_N[:, None, None]
-    return torch.where(mask[:, None], x_NCHW[partner], x_NCHW)
-
-
-def _local_noise(x_NCHW: Tensor, generator: torch.Generator) -> Tensor:
-    mask, _ = _patches(x_NCHW, generator)
-    noise = torch.randint(256, x_NCHW.shape, generator=generator, dtype=torch.uint8)
-    return torch.where(mask, noise, x_NCHW)
-
-
-SPOILERS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
-    "cut_paste": _cut_paste,
-    "foreign_piece": _foreign_piece,
-    "local_noise": _local_noise,
-}
+def _partners(chosen: Tensor, images: int, generator: torch.Generator) -> Tensor:
+    """Return the number of another image for each, or its own if there is only one."""
+    if images == 1:
+        return chosen
+    return (chosen + torch.randint(1, images, chosen.shape, generator=generator)) % images

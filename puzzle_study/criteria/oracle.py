@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from puzzle_study.criteria.base import Criterion, Scored
-from puzzle_study.statistics import metrics
+from puzzle_study.criteria.base import Judging, Scored, Weights
 
 
-class Oracle(Criterion):
+class Oracle(Judging):
     """Test AUROC."""
 
     title = "oracle"
     column = "auroc"
+    meaning = "test AUROC, labels included"
     uses_labels = True
 
     @classmethod
-    def value(cls, scored: Scored) -> float | None:
+    def value(cls, scored: Scored, weights: Weights) -> float | None:
         """Return the AUROC, or None if the test images are all normal or all anomalous."""
-        both = 0 < int(scored.labels_N.sum()) < len(scored.labels_N)
-        return metrics.auroc(scored.test_N, scored.labels_N) if both else None
+        return scored.auroc

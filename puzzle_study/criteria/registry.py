@@ -1,4 +1,7 @@
-"""Every criterion by name. To add one: a module with a :class:`~puzzle_study.criteria.base.Criterion`, and a line."""
+"""Every criterion by name; the first is the default.
+
+To add one: a module with a :class:`~puzzle_study.criteria.base.Criterion`, and a line.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ CRITERIA: Registry[type[Criterion]] = Registry(
     "criterion",
     {
         "pseudo_anomalies": "puzzle_study.criteria.pseudo_anomalies:PseudoAnomalies",
+        "worst_kind": "puzzle_study.criteria.worst_kind:WorstKind",
+        "borda": "puzzle_study.criteria.borda:Borda",
+        "val_error": "puzzle_study.criteria.val_error:ValError",
+        "stability": "puzzle_study.criteria.stability:Stability",
+        "consensus": "puzzle_study.criteria.consensus:Consensus",
+        "ensemble": "puzzle_study.criteria.ensemble:Ensemble",
         "oracle": "puzzle_study.criteria.oracle:Oracle",
     },
 )

@@ -46,7 +46,8 @@ def _read(path: Path) -> tuple[Bytes, Bytes]:
 def read_python_batch(path: Path) -> tuple[Bytes, Bytes]:
     """Read a batch of the Python version: pixels, uint8 [N, 3072], and labels, uint8 [N]."""
     content = read_pickle(path, MAX_BYTES)
-    entries = {_text(key): value for key, value in content.items()} if isinstance(content, dict) else {}
+    items = content.items() if isinstance(content, dict) else ()
+    entries = {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in items}
     pixels_NP, labels = entries.get("data"), entries.get("labels")
     if not isinstance(pixels_NP, np.ndarray) or not isinstance(labels, list) or pixels_NP.ndim != 2:
         raise UserError(
@@ -71,7 +72,3 @@ def read_binary_batch(path: Path) -> tuple[Bytes, Bytes]:
         )
     rows = np.frombuffer(content, dtype=np.uint8).reshape(-1, 1 + PIXELS)
     return rows[:, 1:], rows[:, 0]
-
-
-def _text(key: object) -> str:
-    return key.decode("latin1") if isinstance(key, bytes) else str(key)

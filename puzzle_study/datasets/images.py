@@ -89,11 +89,7 @@ def decode(path: Path, sizing: Sizing) -> Bytes:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return an image file's width and height in pixels after EXIF orientation, from its header alone.
-
-    Raises:
-        UserError: the file is missing or its header cannot be read.
-    """
+    """Return an image file's width and height after EXIF orientation, from its header; UserError if unreadable."""
     with reading(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:

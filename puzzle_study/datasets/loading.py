@@ -57,11 +57,7 @@ def load_task(data: config.Data, spec: TaskSpec) -> Task:
 
 
 def split_sizes(data: config.Data, spec: TaskSpec) -> SplitSizes:
-    """Return how many images :func:`load_task` gives, including copies by zoom augmentation.
-
-    Raises:
-        UserError: as :func:`load_task`.
-    """
+    """Return how many images :func:`load_task` gives, including copies by zoom augmentation; raises its errors."""
     _, chosen = _split(data, spec)
     anomalous = int(np.count_nonzero(chosen.labels))
     train = max(len(chosen.train), data.augment_to or 0)

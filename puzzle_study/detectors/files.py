@@ -17,7 +17,7 @@ from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
-from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
 from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
@@ -71,7 +71,8 @@ def load_detector(folder: Path, *, device: torch.device) -> Detector:
 
 def _restored(folder: Path) -> Detector:
     content = read_description(folder)
-    kind = DETECTORS[str(content.get("detector"))]
+    name = str(content.get("detector"))
+    kind = COMPOSED[name] if name in COMPOSED else DETECTORS[name]
     try:
         shape = Shape(**{name: int(size) for name, size in content["image"].items()})
         reading = Reading(**content["reading"])
@@ -114,11 +115,7 @@ def _check_sizes(described: Detector, tensors: Mapping[str, torch.Tensor]) -> No
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return the content of ``detector.json``.
-
-    Raises:
-        UserError: the file is missing, not JSON, or from another version.
-    """
+    """Return the content of ``detector.json``; UserError if it is missing, not JSON, or from another version."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -116,11 +116,9 @@ class GT(Moved):
 
 
 def dirichlet(mean: Tensor, log_mean: Tensor) -> Tensor:
-    """Return the likeliest Dirichlet parameters of samples (Minka 2000: fixed-point iteration), [..., K].
+    """Return the likeliest Dirichlet parameters for samples (Minka 2000: fixed-point iteration), [..., K].
 
-    Args:
-        mean: of the samples, [..., K], float64.
-        log_mean: of their logarithms.
+    ``mean`` and ``log_mean`` are the samples' means and those of their logarithms, [..., K], float64.
     """
     sharpness = (mean * (mean.clamp_min(1e-300).log() - log_mean)).sum(-1, keepdim=True)
     euler = -torch.digamma(torch.ones((), dtype=mean.dtype, device=mean.device))

@@ -35,14 +35,9 @@ class AtOnce:
 
 
 def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
-    """Return the result of ``work``, repeated with half as much at once while memory runs out.
+    """Return the result of ``work``, repeated with half as much ``at_once`` while memory runs out.
 
-    Args:
-        at_once: the count that ``work`` reads each time it is called.
-        work: repeatable work.
-
-    Raises:
-        UserError: memory is too small for one at a time.
+    ``work`` reads the count each time it is called. UserError if memory is too small for one at a time.
     """
     while True:
         try:

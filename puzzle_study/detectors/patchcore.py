@@ -173,9 +173,8 @@ def projected(patch_MD: Tensor, generator: torch.Generator) -> Tensor:
 def farthest_first(point_MD: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return the points of a greedy k-centre choice, [count]: each time the one farthest from all so far.
 
-    The first is drawn. The choice continues among the farthest points alone while one of them is farther than all
-    other points were. Then all points are updated with the new centres together, because one product of matrices is far
-    faster than one centre at a time.
+    The first is drawn. The choice continues among the farthest points while one of them is farther than all others.
+    Then all points are updated with the new centres in one product of matrices, far faster than one centre at a time.
     """
     square_M = point_MD.square().sum(1)
     chosen = [int(torch.randint(len(point_MD), (1,), generator=generator))]

@@ -292,12 +292,7 @@ class Pretext(Viewed):
         return self._errors(self.losses(answer, k_P), k_P)
 
     def errors(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
-        """Return the differentiable errors of the views of each image, [N, K].
-
-        Args:
-            x_NCHW: images in [0, 1] on the detector's device.
-            views: which of the K views.
-        """
+        """Return the differentiable errors of some of the K views of each image in [0, 1], [N, K]."""
         return self._errors(self.all_losses(x_NCHW, views), torch.arange(self.views, device=self.device)[views])
 
     def all_losses(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:

@@ -36,3 +36,5 @@ DETECTORS: Registry[type[Detector]] = Registry(
     },
     group="puzzle_study.detectors",
 )
+COMPOSED: Registry[type[Detector]] = Registry("detector", {"ensemble": "puzzle_study.detectors.ensemble:Ensemble"})
+"""Detectors that are made of others: they can be saved and loaded, and no study trains them."""

@@ -37,12 +37,7 @@ def normed(error_NK: Tensor, error: str) -> Tensor:
 
 
 def normalisation(validation_NK: Tensor, error: str) -> Tensor:
-    """Return each view's mean error over the validation images, the divisor of eq. 6, shape [K].
-
-    Args:
-        validation_NK: mean square errors of the validation images.
-        error: the norm.
-    """
+    """Return each view's mean error in a norm over the validation images, the divisor of eq. 6, shape [K]."""
     return normed(validation_NK, error).mean(0).clamp_min(torch.finfo(validation_NK.dtype).tiny)
 
 

@@ -1,4 +1,4 @@
-"""Image files as they arrive in folders, each once it is written."""
+"""Image files as they arrive in folders, each after it is written."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ Stamp = tuple[int, int]
 
 
 class Stop(Protocol):
-    """What says when to end: a :class:`threading.Event`."""
+    """Decides when to end: a :class:`threading.Event`."""
 
     def wait(self, timeout: float) -> bool:
-        """Wait for so many seconds; returns whether to end."""
+        """Wait for this many seconds; returns whether to end."""
 
 
 def watched_folders(words: Sequence[str], overlays: Path | None) -> list[Path]:
     """Return the folders to watch.
 
     Raises:
-        UserError: a word is not a folder, or overlays would be written into one of them and be scored in turn.
+        UserError: a word is not a folder, or overlays in one of them would be scored too.
     """
     folders = [Path(word) for word in words]
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; --watch wants folders, leave it out to score files once")
+            raise UserError(f"{folder} is not a folder; --watch needs folders, remove it to score files once")
         if overlays is not None and folder.resolve() in (overlays.resolve(), *overlays.resolve().parents):
             raise UserError(f"--overlay {overlays} is in the watched folder {folder}; choose another folder")
     return folders
 
 
 def arriving(folders: Sequence[Path], stop: Stop) -> Iterator[list[Path]]:
-    """Yield the images below folders, some at a time: first those that are there, then new ones as they come.
+    """Yield the images below folders in batches: first the present ones, then new ones as they arrive.
 
-    A file counts as written if it is not empty and its size and time of change were the same in two looks, a second
-    apart. One that changes afterwards comes again.
+    A file counts as written if it is not empty and its size and time of change were equal in two looks, a second
+    apart. If it changes later, it is yielded again.
     """
     done: dict[Path, Stamp] = {}
     before: dict[Path, Stamp] = {}
@@ -68,7 +68,7 @@ def _stamps(folders: Sequence[Path]) -> Iterator[tuple[Path, Stamp]]:
         for path in images_below(folder):
             try:
                 status = path.stat()
-            except OSError:  # it is gone by now
+            except OSError:  # it has gone
                 continue
             if status.st_size:
                 yield path, (status.st_size, status.st_mtime_ns)
@@ -76,7 +76,7 @@ def _stamps(folders: Sequence[Path]) -> Iterator[tuple[Path, Stamp]]:
 
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C or SIGTERM sets; a second one ends the program as always."""
+    """Give an event that Ctrl-C or SIGTERM sets; a second one ends the program as usual."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}

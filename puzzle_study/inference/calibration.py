@@ -63,12 +63,7 @@ class Calibration:
 def flagged_shares(validation_V: Scores, test_N: Scores, labels_N: npt.NDArray[np.bool_]) -> dict[str, float | None]:
     """Return the shares of normal and anomalous test images above the threshold for a false-positive rate of 5 %.
 
-    The first is the false alarm rate, the second the share of anomalies found; None if there are no such images.
-
-    Args:
-        validation_V: scores of the validation images, which give the threshold.
-        test_N: scores of the test images.
-        labels_N: True for anomalies.
+    The validation scores give the threshold; labels_N is True for anomalies. A share without images is None.
     """
     flagged_N = test_N > Calibration(np.sort(validation_V)).threshold(FALSE_POSITIVE_RATE)
     sides = {"flagged_normal": flagged_N[~labels_N], "flagged_anomalous": flagged_N[labels_N]}

@@ -45,15 +45,7 @@ def build_report(
 
 
 def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
-    """Write MODEL_CARD.md beside each of the winner's detectors.
-
-    Args:
-        results: a study whose tables and ``best/`` are written.
-        environment: what ``environment.json`` will say.
-
-    Raises:
-        UserError: a record or an error matrix is missing or damaged.
-    """
+    """Write MODEL_CARD.md beside each of the winner's detectors; see :mod:`puzzle_study.reporting.model_card`."""
     from puzzle_study.reporting import model_card
 
     model_card.write_model_cards(results, environment)
@@ -75,11 +67,7 @@ def load_study(folder: Path) -> StudyData:
 
 
 def chosen_results(default: str = "digits") -> Path:
-    """Return the folder that a notebook reads: PUZZLE_STUDY_RESULTS, or ``results/<default>`` here or one level up.
-
-    Raises:
-        UserError: the folder is missing.
-    """
+    """Return the folder that a notebook reads: PUZZLE_STUDY_RESULTS, or ``results/<default>`` here or one level up."""
     named = os.environ.get(VARIABLE)
     tried = [Path(named)] if named else [Path("results") / default, Path("..") / "results" / default]
     for folder in tried:

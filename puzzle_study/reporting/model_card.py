@@ -1,10 +1,11 @@
-"""MODEL_CARD.md beside each of the winner's detectors: its data, numbers, threshold and limits, from the records."""
+"""MODEL_CARD.md beside each of the winner's detectors: data, numbers, threshold and limits, from the records."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,22 +17,26 @@ import puzzle_study
 from puzzle_study import config
 from puzzle_study.config.types import Reading
 from puzzle_study.corruptions.base import NONE
+from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.datasets.original_sizes import OriginalSizes
 from puzzle_study.detectors.files import read_description
-from puzzle_study.detectors.registry import DETECTORS
+from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration
+from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration, flagged_shares
 from puzzle_study.inference.locating import detectors_in
 from puzzle_study.io import write_text
 from puzzle_study.reporting import reading
 from puzzle_study.reporting.cells import share, significant
 from puzzle_study.reporting.page import template
-from puzzle_study.reporting.scores import test_scores
+from puzzle_study.reporting.scores import TrialScores, ensemble_scores, test_scores
+from puzzle_study.reporting.study_data import Choice
 from puzzle_study.results import MODEL_CARD
+from puzzle_study.statistics import metrics
 from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.worth import judged
 
 if TYPE_CHECKING:
-    from puzzle_study.reporting.study_data import Choice, StudyData
+    from puzzle_study.reporting.study_data import StudyData
     from puzzle_study.results import Results
 
 NUMBERS = {
@@ -47,7 +52,7 @@ def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
 
     Args:
         results: a study whose tables and ``best/`` are written.
-        environment: what ``environment.json`` will say.
+        environment: future content of ``environment.json``.
 
     Raises:
         UserError: a record or an error matrix is missing or damaged.
@@ -58,12 +63,21 @@ def write_model_cards(results: Results, environment: Mapping[str, Any]) -> None:
 
 
 def card(data: StudyData, folder: Path) -> str:
-    """Return the card of a detector of the winner."""
+    """Return the card of a winner's detector, or of an ensemble with its members."""
     described = read_description(folder)
-    key, winner = str(described.get("trial")), data.winner
+    key = str(described.get("trial"))
     record = read_record(data.results, key)
-    if record is None or winner is None:
+    if record is None:
         raise UserError(f"records/{key}.json is missing or damaged; train it again with --resume")
+    if data.study is not None:
+        record = judged(record, kind_weights(data.study.expect, data.study.kinds))
+    own = Reading(**described["reading"])
+    winner = Choice(str(described["configuration"]), record.spec.detector, own.aggregation, own.error)
+    members = described.get("members", [])
+    scores = ensemble_scores(data, described) if members else test_scores(data, key, winner)
+    if members and scores is not None:
+        record = _blended(record, scores, own, len(members))
+    settings = {"detector": winner.detector, **described["settings"]["own"]}
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, loader=jinja2.FunctionLoader(template)
     )
@@ -72,9 +86,10 @@ def card(data: StudyData, folder: Path) -> str:
     n_test, n_anomalies = record.tested
     content = {
         **_chosen(data, winner, record),
-        **_threshold(data, winner, record),
+        **(_of_ensemble(described) if members else {}),
+        **_threshold(winner, record, scores),
         "folder": f"results/{_plain(data.results.root.name)}/best/{folder.name}",
-        "maps": DETECTORS[record.spec.detector].traits.maps,
+        "maps": DETECTORS[record.spec.detector].traits.maps and not members,
         "n_train": record.measured["n_train"],
         "n_validation": record.measured["n_validation"],
         "n_test": n_test,
@@ -86,17 +101,18 @@ def card(data: StudyData, folder: Path) -> str:
         "numbers": list(_numbers(record, winner.reading)),
         "lacks": data.lacking(data.trials[data.trials["trial"] == key]),
         "references": list(_references(data, record)),
-        "attacks": list(_attacks(data, key)),
+        "attacks": [] if members else list(_attacks(data, key)),
         "limits": list(_limits(data, record, winner)),
-        "settings": yaml.safe_dump({"detector": winner.detector, **described["settings"]["own"]}, sort_keys=False),
+        "settings": yaml.safe_dump({"members": members} if members else settings, sort_keys=False),
     }
     return re.sub(r"\n{3,}", "\n\n", environment.get_template("MODEL_CARD.md.jinja").render(content))
 
 
 def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
-    """Return what the detector is, and how the study came to it."""
+    """Return what the detector is, and how the study chose it."""
     selection = record.value(winner.reading, "selection")
-    shown = selection is not None and not math.isnan(selection) and data.ranks_by_selection
+    by_auroc = data.ranks_by_selection and not data.criterion.compares and data.objectives[0] == "selection"
+    shown = selection is not None and not math.isnan(selection) and by_auroc
     return {
         "title": winner.title,
         "source": DETECTORS[winner.detector].source,
@@ -116,9 +132,23 @@ def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
     }
 
 
-def _threshold(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
-    """Return the threshold for 5 % false alarms, and what it does on the test images."""
-    scores = test_scores(data, record.spec.key, winner)
+def _blended(record: Record, scores: TrialScores, own: Reading, members: int) -> Record:
+    """Return the record of an ensemble's first member with the ensemble's numbers."""
+    evaluation = metrics.evaluate(scores.test, scores.labels)
+    values = asdict(evaluation) if evaluation else {}
+    values |= flagged_shares(scores.validation, scores.test, scores.labels)
+    return replace(record, metrics={own.error: {own.aggregation: values}}, measured={**record.measured, "k": members})
+
+
+def _of_ensemble(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs in the card of an ensemble."""
+    titles = [DETECTORS[member["detector"]].title for member in described["described"]["members"]]
+    kind = COMPOSED[described["detector"]]
+    return {"title": f"{kind.title} of {', '.join(titles)}", "source": kind.source, "selection": ""}
+
+
+def _threshold(winner: Choice, record: Record, scores: TrialScores | None) -> dict[str, Any]:
+    """Return the threshold for 5 % false alarms, and its effect on the test images."""
     calibration = None if scores is None else Calibration(np.sort(scores.validation))
     return {
         "threshold": None if calibration is None else significant(calibration.threshold(FALSE_POSITIVE_RATE), 4),
@@ -161,13 +191,13 @@ def _attacks(data: StudyData, key: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _limits(data: StudyData, record: Record, winner: Choice) -> Iterator[str]:
-    """Yield what the detector is not good for, as far as the study knows."""
+    """Yield the detector's limits, as far as the study knows."""
     yield "Meant for images taken like the training images: same camera, light, distance and size."
     yield _worst_corruption(data, record.spec.key)
-    yield "Whatever was not among the training images is an anomaly to it, harmless or not."
+    yield "Everything that was not among the training images is an anomaly to it, harmless or not."
     validation = record.measured["n_validation"]
     if 1 / (validation + 1) > FALSE_POSITIVE_RATE:
-        yield f"The threshold rests on {validation} images only; more normal images make it hold."
+        yield f"The threshold rests on only {validation} images; more normal images would make it more reliable."
     auroc = record.value(winner.reading, "auroc")
     if auroc is not None and auroc < 0.5:
         yield "On the test images anomalies score lower than normal images. Do not use it."
@@ -200,5 +230,5 @@ def _auroc(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def _plain(text: object) -> str:
-    """Return text that is one line and nothing else in Markdown: names come from folders."""
+    """Return text as one line without Markdown syntax, because names come from folders."""
     return re.sub(r"[`|<>*\[\]\\]", "_", " ".join(str(text).split()))

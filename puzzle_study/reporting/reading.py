@@ -38,6 +38,7 @@ OF_SOURCE = ("source_configuration", "source_label", "source_aggregation", "sour
 NEEDED = {
     "trials_file": OF_TRIALS,
     "summary_file": ("configuration", "role", "detector"),
+    "selection_file": ("scope", "criterion", "selected", "uses_labels", "chosen", "auroc", "agreement"),
     "epochs_file": ("trial", "epoch", *(f"auroc_{way}" for way in AGGREGATIONS)),
     "attacks_file": (*OF_ATTACKS, "aggregation", "target", "steps", "fpr_at_tpr99", "max_perturbation", "flags"),
     "matrix_file": (*OF_ATTACKS, "attacked_aggregation", "scoring_aggregation"),
@@ -81,9 +82,9 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         _has("column", OF_FINISHED, trials.columns, results.trials_file)
     if "repeat" not in trials:
         trials["repeat"] = 0
-    for name in ("label", "aggregation"):
+    for name in ("label", "aggregation", "wins"):
         summary[name] = summary[name].fillna("").astype(str) if name in summary else ""
-    for name in ("rank", "auroc_mean", "selection_mean", "trials", "expected"):
+    for name in ("rank", "auroc_mean", "selection_mean", "goodness", "trials", "expected"):
         summary[name] = pd.to_numeric(summary[name], errors="coerce") if name in summary else np.nan
     changed = {name: _optional(results, name) for name in CHANGED}
     repeats = trials[["trial", "repeat"]].drop_duplicates("trial")
@@ -98,6 +99,7 @@ def load(results: Results, environment: Mapping[str, Any] | None = None) -> Stud
         environment=dict(results.environment() if environment is None else environment),
         trials=trials,
         summary=summary,
+        gaps=_optional(results, "selection_file"),
         epochs=_optional(results, "epochs_file"),
         attacks=attacks,
         aggregation_matrix=matrix,

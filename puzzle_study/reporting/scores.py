@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from puzzle_study.statistics import metrics
+from puzzle_study.config.types import Reading
+from puzzle_study.criteria.base import Scored, kind_aurocs
+from puzzle_study.criteria.ensemble import blended
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +25,17 @@ class TrialScores:
 
     validation: NDArray[np.float64]
     pseudo: NDArray[np.float64]
+    kinds: NDArray[np.str_]
     test: NDArray[np.float64]
     labels: NDArray[np.bool_]
     names: NDArray[np.str_]
 
     @property
     def selection(self) -> float:
-        """AUROC of validation images against pseudo-anomalies, NaN without the latter."""
+        """Mean over the kinds of the AUROC of validation images against pseudo-anomalies, NaN without the latter."""
         if not len(self.pseudo):
             return float("nan")
-        labels = np.repeat([False, True], [len(self.validation), len(self.pseudo)])
-        return metrics.auroc(np.concatenate([self.validation, self.pseudo]), labels)
+        return fmean(kind_aurocs(self.validation, self.pseudo, self.kinds.tolist()).values())
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:
@@ -40,16 +44,35 @@ def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | No
     Raises:
         UserError: the file of the error matrices is damaged.
     """
+    if not data.results.errors_file(trial).exists():
+        return None
+    return _read(data.results.errors(trial), choice.reading)
+
+
+def ensemble_scores(data: StudyData, described: Mapping[str, Any]) -> TrialScores:
+    """Return the scores of an ensemble that ``detector.json`` describes, from its members' error matrices.
+
+    Raises:
+        UserError: a file of error matrices is missing or damaged.
+    """
+    parts = [
+        _read(data.results.errors(key), Reading(**member["reading"]))
+        for key, member in zip(described["members"], described["described"]["members"], strict=True)
+    ]
+    runs = [Scored(one.validation, one.pseudo, tuple(one.kinds.tolist()), one.test, one.labels) for one in parts]
+    found = blended(runs)
+    return replace(parts[0], validation=found.validation_N, pseudo=found.pseudo_N, test=found.test_N)
+
+
+def _read(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> TrialScores:
     import torch
 
     from puzzle_study.detectors import scoring
 
-    if not data.results.errors_file(trial).exists():
-        return None
-    arrays = data.results.errors(trial)
     errors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in ("validation", "pseudo", "test")}
     parts = {
-        name: scoring.scores(error_NK, errors["validation"], choice.reading).numpy().astype(np.float64)
+        name: scoring.scores(error_NK, errors["validation"], reading).numpy().astype(np.float64)
         for name, error_NK in errors.items()
     }
-    return TrialScores(**parts, labels=arrays["labels"].astype(bool), names=arrays["names"])
+    labels, kinds, names = arrays["labels"].astype(bool), arrays["pseudo_kind"], arrays["names"]
+    return TrialScores(**parts, kinds=kinds, labels=labels, names=names)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from puzzle_study import config
 from puzzle_study.config.axes import setting_of
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import flagged_shares
@@ -24,6 +25,7 @@ from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, su
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from puzzle_study.criteria.base import Criterion
     from puzzle_study.results import Results
 
 Answer = TypeVar("Answer")
@@ -89,9 +91,9 @@ def title_of(detector: str) -> str:
 class StudyData:
     """All files of one study, read once.
 
-    ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (the smallest ε of each image),
-    ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and corruptions
-    include each task's repeat.
+    ``gaps`` (selection.csv), ``epochs``, ``attacks``, ``aggregation_matrix``, ``transfer``, ``smallest`` (ε of each
+    image), ``certified``, ``corruptions`` and ``gallery`` are None if the study has none. Tables of attacks and
+    corruptions include each task's repeat.
     """
 
     results: Results
@@ -99,6 +101,7 @@ class StudyData:
     environment: dict[str, Any]
     trials: pd.DataFrame
     summary: pd.DataFrame
+    gaps: pd.DataFrame | None
     epochs: pd.DataFrame | None
     attacks: pd.DataFrame | None
     aggregation_matrix: pd.DataFrame | None
@@ -151,16 +154,26 @@ class StudyData:
 
     @property
     def selection(self) -> str:
-        """How the winner was chosen: ``pseudo_anomalies`` or ``oracle``."""
+        """Name of the criterion that the winner was chosen by."""
         named = self.summary["selection"].dropna() if "selection" in self.summary else pd.Series(dtype=str)
         if len(named):
             return str(named.iloc[0])
-        return self.study.selection if self.study else "pseudo_anomalies"
+        return self.study.selection if self.study else CRITERIA.default
 
     @property
     def selection_title(self) -> str:
         """The selection as written in sentences; a search may rank by its own objective."""
-        return self.selection.replace("pseudo_anomalies", "pseudo-anomalies")
+        return self.criterion.title
+
+    @property
+    def criterion(self) -> type[Criterion]:
+        """The criterion that the winner was chosen by."""
+        return CRITERIA[self.selection]
+
+    @property
+    def per_task(self) -> bool:
+        """Whether each task has a winner of its own."""
+        return self.study is not None and self.study.choose == "per_task"
 
     @property
     def ranks_by_selection(self) -> bool:

@@ -40,8 +40,7 @@ class ImageDifference(Estimate):
 def place(scores: ArrayLike, labels: ArrayLike, names: NDArray[np.str_]) -> Placed:
     """Return an AUROC with each image's share of its error.
 
-    Scores [N] have no NaN, labels [N] are True for anomalies and have both kinds. An image has the same name in every
-    training.
+    Scores [N] have no NaN, labels [N] are True for anomalies, with both kinds; names are the same in every training.
     """
     from scipy.stats import rankdata
 

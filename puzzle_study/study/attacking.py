@@ -19,7 +19,8 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.results import Results
 from puzzle_study.study.attack_checks import CertifyUnit, ConvergenceUnit, SmallestUnit
 from puzzle_study.study.attack_units import MatrixUnit, MethodUnit, TransferUnit, Unit
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Planned
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place

@@ -1,4 +1,4 @@
-"""Writes best/: the winner's detectors, one folder for each, with the winning reading."""
+"""Writes best/: the winners' detectors, one folder for each task and seed, with the winning reading."""
 
 from __future__ import annotations
 
@@ -9,30 +9,51 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS
+from puzzle_study.config import Reading
+from puzzle_study.criteria.ensemble import knots
+from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector, read_description, save
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder
 from puzzle_study.results import MODEL_CARD, Results
-from puzzle_study.study.plan import Best, Plan
+from puzzle_study.study.choosing import ensembles
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Best
 from puzzle_study.trials.spec import TrialSpec
 
+KNOWN = ("validation", "pseudo")
+"""Error matrices among whose scores an ensemble ranks."""
 
-def files(plan: Plan, trials: Sequence[TrialSpec], results: Results) -> list[Path]:
+
+def files(plan: Plan, results: Results) -> list[Path]:
     """Return the files that are in best/ at the end."""
+    trials = [spec for spec, _ in winning(plan)]
     return [results.best / name / file for name in names(plan, trials) for file in (WEIGHTS, DESCRIPTION, MODEL_CARD)]
 
 
-def write(plan: Plan, winner: Best, results: Results) -> None:
-    """Copy the winner's detectors to best/<name>, with the winning reading.
+def winning(plan: Plan) -> list[tuple[TrialSpec, Reading]]:
+    """Return the trials of each task's winner, with the reading that won."""
+    return [
+        (spec, reading)
+        for task, (planned, reading, _) in zip(plan.tasks, plan.winners(), strict=False)
+        for spec in planned.trials
+        if spec.task == task
+    ]
+
+
+def write(plan: Plan, results: Results) -> None:
+    """Copy the winners' detectors to best/<name>, with the winning reading.
 
     Raises:
         UserError: a detector is missing or damaged.
     """
-    planned, reading, _ = winner
+    found, blends = winning(plan), ensembles(plan)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary) / "best"
-        for spec, name in zip(planned.trials, names(plan, planned.trials), strict=True):
+        for (spec, reading), name in zip(found, names(plan, [spec for spec, _ in found]), strict=True):
             target = staged / name
+            if blends:
+                _write_ensemble(plan, blends[plan.tasks.index(spec.task)], spec, results, target)
+                continue
             path = target / DESCRIPTION
             try:
                 shutil.copytree(results.detector(spec.key), target)
@@ -45,6 +66,28 @@ def write(plan: Plan, winner: Best, results: Results) -> None:
             content["reading"] = {"error": reading.error, "aggregation": reading.aggregation}
             path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         replace_folder(staged, results.best)
+
+
+def _write_ensemble(plan: Plan, used: Sequence[Best], first: TrialSpec, results: Results, target: Path) -> None:
+    """Write the ensemble of configurations for the task and seed of a trial, without a look at any image."""
+    import numpy as np
+    import torch
+
+    from puzzle_study.detectors.ensemble import Ensemble
+    from puzzle_study.detectors.scoring import scores
+
+    members, knot_MQ, keys = [], [], []
+    for planned, reading, _ in used:
+        (spec,) = [one for one in planned.trials if (one.task, one.seed) == (first.task, first.seed)]
+        member = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
+        arrays = {name: torch.from_numpy(array) for name, array in results.errors(spec.key).items() if name in KNOWN}
+        parts = [scores(arrays[name], arrays["validation"], reading).numpy() for name in KNOWN]
+        members.append(member)
+        knot_MQ.append(knots(*parts))
+        keys.append(spec.key)
+    target.mkdir(parents=True)
+    about = read_description(results.detector(keys[0]))
+    save(Ensemble.of(members, torch.from_numpy(np.array(knot_MQ))), target, about | {"members": keys})
 
 
 def names(plan: Plan, trials: Sequence[TrialSpec]) -> list[str]:

@@ -14,24 +14,26 @@ from rich.console import Console
 from puzzle_study import datasets
 from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, best, corrupting, space
+from puzzle_study.study import attacking, best, choosing, corrupting, space
 from puzzle_study.study.changes import compare
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.environment import Account
 from puzzle_study.study.gallery import write_gallery
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Best
 from puzzle_study.study.progress import StageProgress, duration
 from puzzle_study.study.ray.cluster import started_ray
 from puzzle_study.study.ray.loggers import check_loggers
 from puzzle_study.study.storage import Place
 from puzzle_study.study.tables import write_tables
 from puzzle_study.trials.record import Record
-from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown
+from puzzle_study.trials.worth import chosen_by, lacking, require_labels, shown, trial_value
 
 FAILED, TERMINATED = 1, 143
 
@@ -136,14 +138,15 @@ class _Run:
     def _made(self) -> list[Path]:
         """Return the files made from a study's records."""
         results, attacks, winner = self.results, self.file.study.attacks, self.plan.winner()
-        made = [results.trials_file, results.epochs_file, results.summary_file, results.attacks_file]
+        made = [results.trials_file, results.epochs_file, results.summary_file, results.selection_file]
+        made += [results.attacks_file]
         made += [results.matrix_file] if attacks is not None and attacks.matrix else []
         made += [results.transfer_file] if attacks is not None and attacks.transfer else []
         made += [results.corruptions_file] if self.file.study.corruptions is not None else []
         made += [results.smallest_file] if attacks is not None and attacks.smallest else []
         made += [results.certified_file] if attacks is not None and attacks.certify is not None else []
         if winner is not None:
-            made += [*best.files(self.plan, winner[0].trials, results), results.gallery_file]
+            made += [*best.files(self.plan, results), results.gallery_file]
         return [*made, results.report_file]
 
     def go(self, address: str | None) -> int:
@@ -222,7 +225,7 @@ class _Run:
         corrupting.write_corruption_table(self.plan, self.results)
         winner = self.plan.winner()
         if winner is not None:
-            best.write(self.plan, winner, self.results)
+            best.write(self.plan, self.results)
             write_gallery(winner[0].trials, winner[1], attacking.example_keys(self.plan), self.results)
         environment = account.finished()
         if winner is not None:
@@ -235,7 +238,7 @@ class _Run:
 
     def _close(self, page: Path, seconds: float) -> int:
         """Print the study's result, and return the exit code."""
-        if (line := winner_line(self.plan, seconds)) is not None:
+        for line in winner_lines(self.plan, seconds):
             self.say(line)
         if self.results.optuna_file.exists():
             self.say(f"search: optuna-dashboard {_shown(self.results.optuna_file)}")
@@ -248,19 +251,43 @@ class _Run:
         return 0
 
 
-def winner_line(plan: Plan, seconds: float) -> str | None:
-    """Return the line with the winner and its test results; None if no configuration can win."""
-    winner = plan.winner()
-    if winner is None:
-        return None
-    planned, reading, worth = winner
-    records = [plan.records[spec.key] for spec in planned.trials]
-    title = DETECTORS[planned.settings.detector].title
-    label = f"{title}, {'default' if planned.default else f'number {planned.number}'}"
-    return (
-        f"winner: {label}, {reading.aggregation}, {_reached(records, reading)} "
-        f"(chosen by {chosen_by(plan.study)}, {shown(plan.objectives[0], worth[0])}), in {duration(seconds)}"
-    )
+def winner_lines(plan: Plan, seconds: float) -> list[str]:
+    """Return the line that names the winner and its test results, or one for each task; none if nothing can win."""
+    winners, blends = plan.winners(), choosing.ensembles(plan)
+    if not winners:
+        return []
+    groups = [("winner", plan.tasks)]
+    if plan.study.choose == "per_task":
+        groups = [(f"winner for {name}", (task,)) for task, name in choosing.task_names(plan).items()]
+    lines = []
+    for heading, tasks in groups:
+        place = plan.tasks.index(tasks[0])
+        won = _blended(plan, blends[place], tasks) if blends else _won(plan, winners[place], tasks)
+        lines.append(f"{heading}: {won}")
+    return [*lines[:-1], f"{lines[-1]}, in {duration(seconds)}"]
+
+
+def _won(plan: Plan, best: Best, tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what won, what it reached on these tasks, and by what it was chosen."""
+    planned, reading, _ = best
+    records = [plan.records[spec.key] for spec in planned.trials if spec.task in tasks]
+    objective = plan.objectives[0]
+    worth = fmean(trial_value(record, reading, objective) for record in records)
+    by = chosen_by(plan.study) + ("" if CRITERIA[plan.study.selection].compares else f", {shown(objective, worth)}")
+    return f"{_label(best)}, {_reached(records, reading)} (chosen by {by})"
+
+
+def _blended(plan: Plan, used: Sequence[Best], tasks: Sequence[datasets.TaskSpec]) -> str:
+    """Return what an ensemble is made of, and what it reached on these tasks."""
+    aurocs = [value for task in tasks for value in choosing.ensemble_aurocs(plan, used, task)]
+    reached = f", mean test AUROC {100 * fmean(aurocs):.1f} %, n = {len(aurocs)}" if aurocs else ""
+    return f"ensemble of {'; '.join(map(_label, used))}{reached}"
+
+
+def _label(best: Best) -> str:
+    planned, reading, _ = best
+    number = "default" if planned.default else f"number {planned.number}"
+    return f"{DETECTORS[planned.settings.detector].title}, {number}, {reading.aggregation}"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:

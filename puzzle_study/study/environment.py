@@ -23,11 +23,7 @@ PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "
 
 
 def notes(study: config.Study) -> list[str]:
-    """Return notes on what is unusual about a study's images, in general and for its detectors.
-
-    Raises:
-        UserError: the files are missing, or a normal class does not exist.
-    """
+    """Return notes on what is unusual about a study's images, in general and for its detectors."""
     of_detectors = [note for own in study.detectors.values() for note in own.notes(study.data.channels)]
     return [*datasets.notes(study.data), *dict.fromkeys(of_detectors)]
 

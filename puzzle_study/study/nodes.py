@@ -19,11 +19,7 @@ def places(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> in
 
 
 def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a study that asks for GPUs if PyTorch cannot use those of a node that could run its trials.
-
-    Raises:
-        UserError: names the node and PyTorch's reason, or a node does not answer.
-    """
+    """Raise UserError if the study asks for GPUs and PyTorch cannot use those of a node that could run its trials."""
     import ray
 
     if wanted.gpu == 0:

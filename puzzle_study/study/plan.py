@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -23,62 +22,19 @@ from statistics import fmean
 from puzzle_study import config
 from puzzle_study.config import Reading, forms
 from puzzle_study.config.read import StudyFile
+from puzzle_study.criteria.expecting import kind_weights
+from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import racing, space
+from puzzle_study.study import choosing, racing, space
+from puzzle_study.study.planned import Best, Planned
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
-from puzzle_study.trials.worth import Worth, configuration_worth, gain, objectives, readings, trial_value
+from puzzle_study.trials.worth import Worth, configuration_worth, gain, judged, objectives, readings, trial_value
 
 REPEATED_SUGGESTIONS = 50
 DEFAULT_CONFIGURATIONS = 20
-
-
-@dataclass
-class Planned:
-    """A configuration with its trials, one for each task and seed.
-
-    Attributes:
-        number: its place in the order of choosing; the detectors' own, unchanged settings (``default``) come first.
-        values: of the search axes.
-        suggestions: the search's suggestions that receive its worth.
-        released: how many of the trials are queued; the others wait for the race.
-        rival: the configuration that it races against, with its best reading; None: it does not race.
-        given_up: why it gets no further trials; empty if it gets them all.
-        needed: how many of the trials decide its worth; no later one is started.
-        estimate: its worth if the race gave it up, from its differences to the rival.
-        worth: under every reading, once all trials are finished.
-    """
-
-    number: int
-    default: bool
-    values: space.Values
-    settings: config.Settings
-    trials: tuple[TrialSpec, ...]
-    suggestions: list[space.Suggestion] = field(default_factory=list)
-    released: int = 0
-    rival: tuple[Planned, Reading] | None = None
-    given_up: str = ""
-    needed: int = field(init=False)
-    estimate: dict[Reading, Worth] | None = None
-    worth: dict[Reading, Worth] | None = None
-
-    def __post_init__(self) -> None:
-        self.needed = len(self.trials)
-
-    @property
-    def configuration(self) -> str:
-        return self.trials[0].configuration
-
-    @property
-    def never(self) -> tuple[TrialSpec, ...]:
-        """The trials that will not be started."""
-        return self.trials[self.needed :]
-
-
-Best = tuple[Planned, Reading, Worth]
-"""A complete configuration, with its best reading and worth."""
 
 
 class Plan:
@@ -87,7 +43,7 @@ class Plan:
     def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
         self.fingerprint, self.results = fingerprint, results
-        self.objectives = objectives(file.study)
+        self.objectives, self.weights = objectives(file.study), kind_weights(file.study.expect, file.study.kinds)
         self._readings = {detector: readings(file.study, detector) for detector in file.form.names}
         self.racing = file.study.search.racing if file.study.search else None
         self.stopping = file.study.search.stopping if file.study.search else None
@@ -101,7 +57,8 @@ class Plan:
         self.configurations: list[Planned] = []
         self._by_name: dict[str, Planned] = {}
         self._of_trial: dict[str, Planned] = {}
-        self._winner: Best | None = None
+        self._leader: Best | None = None
+        self._ranking: tuple[int, choosing.Ranking | None] = 0, None
         self._best_told: Best | None = None
         self._losers: list[Planned] = []
         self._told = 0
@@ -154,10 +111,7 @@ class Plan:
         )
 
     def ended(self) -> bool:
-        """Return whether every trial has a record, or needs none because its configuration was given up.
-
-        This chooses what comes next, and so reads the existing records.
-        """
+        """Return whether every trial has a record or needs none; chooses what comes next and reads existing records."""
         return self.next() is None and not self._running
 
     def next(self) -> TrialSpec | None:
@@ -211,14 +165,35 @@ class Plan:
         """Return the readings under which a configuration may win."""
         return self._readings[planned.settings.detector]
 
+    def leader(self) -> Best | None:
+        """Return what is best so far in the first objective, with its reading and worth; earlier ones win ties."""
+        return self._leader
+
+    def ranking(self) -> choosing.Ranking | None:
+        """Return how good what is complete is by the study's selection, or None if nothing is."""
+        complete = sum(planned.worth is not None for planned in self.configurations)
+        if self._ranking[0] != complete:
+            self._ranking = complete, choosing.ranking(self)
+        return self._ranking[1]
+
     def ranked(self) -> list[Best]:
         """Return complete configurations with their best readings, best first; earlier ones win ties."""
+        if CRITERIA[self.study.selection].compares:
+            return ranking.best_first() if (ranking := self.ranking()) is not None else []
         found = [self._best(planned) for planned in self.configurations if planned.worth is not None]
         return sorted(found, key=self._order)
 
     def winner(self) -> Best | None:
-        """Return the best configuration with its reading and worth; earlier ones win ties."""
-        return self._winner
+        """Return the best configuration over all tasks with its reading and worth; earlier ones win ties."""
+        return next(iter(self.ranked()), None)
+
+    def winners(self) -> list[Best]:
+        """Return the winner of each task: the same for all, unless the study chooses one for each."""
+        winner = self.winner()
+        if winner is None:
+            return []
+        ranking = self.ranking() if self.study.choose == "per_task" else None
+        return [winner if ranking is None else ranking.of_task(number) for number in range(len(self.tasks))]
 
     def _order(self, best: Best) -> tuple[float, int]:
         return -gain(self.objectives[0], best[2][0]), best[0].number
@@ -248,7 +223,7 @@ class Plan:
         return not any(spec.key in keys for keys in (self.records, self._running, {other.key for other in never}))
 
     def _take_in(self, key: str, record: Record) -> None:
-        self.records[key] = record
+        self.records[key] = record = judged(record, self.weights)
         planned = self._of_trial.get(key)
         if planned is None:
             return
@@ -261,7 +236,7 @@ class Plan:
             planned.worth = {
                 reading: configuration_worth(finished, reading, self.objectives) for reading in self.readings(planned)
             }
-            self._winner = self._better(planned, self._winner)
+            self._leader = self._better(planned, self._leader)
 
     def _give_up(self, planned: Planned, reason: str, *, needed: int) -> None:
         if not planned.given_up:

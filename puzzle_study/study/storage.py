@@ -126,11 +126,7 @@ class Store:
                 self._fs.delete_file(str(self._root / name))
 
     def check(self) -> None:
-        """Write and remove a file.
-
-        Raises:
-            UserError: this machine cannot write there, or cannot reach the store.
-        """
+        """Write and remove a file; UserError if this machine cannot."""
         # Several nodes may do this at once, some with the same host name.
         name = f".check-{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory() as folder:
@@ -183,11 +179,7 @@ class Place:
     # For the driver.
 
     def fetch(self) -> None:
-        """Update the results folder from the store.
-
-        Raises:
-            UserError: the store cannot be used, or the folder has another study than the store.
-        """
+        """Update the results folder from the store; UserError if it is unusable or the folder has another study."""
         if self.url is None:
             return
         store, results = self.store(), Results(Path(self.root))

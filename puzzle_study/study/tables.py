@@ -1,4 +1,4 @@
-"""Writes a study's tables from its records: trials.csv, epochs.parquet, summary.csv."""
+"""Writes a study's tables from its records: trials.csv, epochs.parquet, summary.csv, selection.csv."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.results import Results, content_key
 from puzzle_study.statistics import metrics
 from puzzle_study.statistics.intervals import mean_interval
-from puzzle_study.study.plan import Plan, Planned
+from puzzle_study.study.choosing import choice_columns, gap_rows
+from puzzle_study.study.plan import Plan
+from puzzle_study.study.planned import Planned
 from puzzle_study.trials.following import FOLLOWED
 from puzzle_study.trials.locating import COLUMNS as LOCATED
 from puzzle_study.trials.record import Record
@@ -38,6 +40,7 @@ METRICS = (
     "flagged_normal",
     "flagged_anomalous",
     "selection",
+    "worst_kind",
     "robust_auroc",
     "robust_selection",
     "corrupted_selection",
@@ -69,7 +72,7 @@ CONFIGURATION, REFERENCE = "configuration", "reference"
 
 
 def write_tables(plan: Plan, results: Results) -> None:
-    """Write the three tables from all existing records."""
+    """Write the four tables from all existing records."""
     axes = training_axes(plan.study)
     rows, epochs = [], []
     trials = [(REFERENCE, spec, spec.settings) for spec in plan.references]
@@ -90,6 +93,8 @@ def write_tables(plan: Plan, results: Results) -> None:
         pd.concat(history, ignore_index=True) if history else pd.DataFrame(columns=columns),
     )
     results.write_table(results.summary_file, pd.DataFrame(summary_rows(plan, axes)))
+    gaps = gap_rows(plan)
+    results.write_table(results.selection_file, pd.DataFrame(gaps, columns=None if gaps else ["scope", "criterion"]))
 
 
 def training_axes(study: config.Study) -> list[str]:
@@ -153,6 +158,7 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of summary.csv: every configuration under every aggregation, ranked, and the references."""
     study = plan.study
     winner = plan.winner()
+    chosen = choice_columns(plan)
     rows = []
     for planned in plan.configurations:
         may_win = plan.readings(planned)
@@ -164,6 +170,7 @@ def summary_rows(plan: Plan, axes: Sequence[str]) -> list[dict[str, Any]]:
             row |= {name: setting_of(planned.settings, name) for name in axes}
             row["may_win"] = reading in may_win and row["complete"]
             row["given_up"] = planned.given_up
+            row |= chosen.get((planned.configuration, reading), {})
             rows.append(row)
     _rank([row for row in rows if row["may_win"]], plan)
     for name in dict.fromkeys(spec.detector for spec in plan.references):
@@ -183,11 +190,13 @@ def _shown(planned: Planned, may_win: Sequence[Reading]) -> list[Reading]:
 
 
 def _rank(contenders: list[dict[str, Any]], plan: Plan) -> None:
-    """Write the ranks by the first objective, and with several objectives which rows are on the Pareto front."""
+    """Write the ranks by what chooses, and with several objectives which rows are on the Pareto front."""
     columns = plan.objectives
     worths = [tuple(row[summary_column(name, plan.study.selection)] for name in columns) for row in contenders]
+    gains = [row.get("goodness", gain(columns[0], worth[0])) for row, worth in zip(contenders, worths, strict=True)]
     order = sorted(
-        range(len(contenders)), key=lambda index: (-gain(columns[0], worths[index][0]), contenders[index]["number"])
+        range(len(contenders)),
+        key=lambda index: (-np.nan_to_num(gains[index], nan=-np.inf), contenders[index]["number"]),
     )
     for rank, index in enumerate(order, start=1):
         contenders[index]["rank"] = rank

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from puzzle_study import config
+from puzzle_study.criteria.bank import PseudoAnomalies
+from puzzle_study.criteria.base import kind_aurocs
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
@@ -24,6 +26,8 @@ from puzzle_study.statistics import metrics
 log = logging.getLogger("puzzle_study.trials")
 
 EpochCallback = Callable[[dict[str, float]], None]
+EARLIER = 3
+"""Evaluations before the last one of which the errors of the validation images are kept."""
 FOLLOWED = ("auroc", "selection")
 """What is measured along the training, each by norm and aggregation: ``auroc_max_l2``."""
 
@@ -56,6 +60,7 @@ class Following(Run):
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    validations: list[Tensor] = field(default_factory=list)
     _started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -70,7 +75,7 @@ class Following(Run):
             return None
         self.history = list(state["history"])
         self.train_seconds, self.evaluation_seconds = state["train_seconds"], state["evaluation_seconds"]
-        self.clock.earlier = state["seconds"]
+        self.clock.earlier, self.validations = state["seconds"], list(state["validations"])
         log.info("going on after epoch %d", self.epochs)
         return dict(state["trained"])
 
@@ -80,6 +85,7 @@ class Following(Run):
         self.train_seconds += now - self._started
         if (self.epochs + 1) % self.evaluate.every == 0 or last:
             row = row | self.followed.measure(self.detector)
+            self.validations = [*self.validations, self.detector.validation_NK.cpu().clone()][-EARLIER - 1 :]
             self.evaluation_seconds += time.perf_counter() - now
         self.history.append(row)
         content = {
@@ -88,6 +94,7 @@ class Following(Run):
             "train_seconds": self.train_seconds,
             "evaluation_seconds": self.evaluation_seconds,
             "seconds": self.clock.seconds,
+            "validations": self.validations,
         }
         checkpoint.save(self.folder, self.epochs, content)
         plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
@@ -95,6 +102,11 @@ class Following(Run):
         if self.on_epoch is not None:
             self.on_epoch(row)
         self._started = time.perf_counter()
+
+    def earlier(self) -> np.ndarray:
+        """Return the error matrices of the validation images at the evaluations before the last one, [E, V, K]."""
+        found = [matrix_VK.numpy() for matrix_VK in self.validations[:-1]]
+        return np.stack(found) if found else np.empty((0, *self.detector.validation_NK.shape), np.float32)
 
     def columns(self) -> dict[str, list[float | None]]:
         """Return the history as columns for JSON; None stands for values that an epoch does not have."""
@@ -112,15 +124,16 @@ class FollowedImages:
     validation: Tensor
     test: Tensor
     labels: np.ndarray
-    pseudo: Tensor | None
+    pseudo: PseudoAnomalies | None
 
     @staticmethod
-    def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: Tensor) -> FollowedImages:
+    def of(task: Task, evaluate: config.Evaluate, validation: Tensor, pseudo: PseudoAnomalies) -> FollowedImages:
         """Choose a task's images, on the device of ``validation``."""
         device = validation.device
         images, labels = chosen_images(task, evaluate.max_images)
-        followed = pseudo.to(device) if evaluate.selection else None
-        return FollowedImages(validation, images.to(device), labels.numpy(), followed)
+        return FollowedImages(
+            validation, images.to(device), labels.numpy(), pseudo.to(device) if evaluate.selection else None
+        )
 
     def measure(self, detector: Detector) -> dict[str, float]:
         """Return the AUROC by norm and aggregation, NaN if errors are not finite or the test lacks a side.
@@ -129,18 +142,22 @@ class FollowedImages:
         """
         detector.calibrate(self.validation)
         validation_NK = detector.validation_NK
-        followed = {}
-        if not metrics.lacking(len(self.labels), int(self.labels.sum())):
-            followed["auroc"] = detector.error_matrix(self.test), self.labels
-        if self.pseudo is not None:
-            matrix = torch.cat((validation_NK, detector.error_matrix(self.pseudo)))
-            followed["selection"] = matrix, np.repeat([False, True], [len(self.validation), len(self.pseudo)])
-        values = {f"auroc_{reading.aggregation}_{reading.error}": math.nan for reading in scoring.READINGS}
-        for name, (error_NK, labels) in followed.items():
-            for reading in scoring.READINGS:
-                score_N = scoring.scores(error_NK, validation_NK, reading).cpu()
-                finite = bool(score_N.isfinite().all())
-                values[f"{name}_{reading.aggregation}_{reading.error}"] = (
-                    metrics.auroc(score_N.numpy(), labels) if finite else math.nan
-                )
+        test_NK = (
+            None if metrics.lacking(len(self.labels), int(self.labels.sum())) else detector.error_matrix(self.test)
+        )
+        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images)
+        values = {}
+        for reading in scoring.READINGS:
+            name = f"{reading.aggregation}_{reading.error}"
+            validation_N, test_N, pseudo_N = (
+                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).cpu().numpy()
+                for error_NK in (validation_NK, test_NK, pseudo_NK)
+            )
+            values[f"auroc_{name}"] = math.nan
+            if test_N is not None and np.isfinite(test_N).all():
+                values[f"auroc_{name}"] = metrics.auroc(test_N, self.labels)
+            if self.pseudo is not None and validation_N is not None and pseudo_N is not None:
+                finite = np.isfinite(validation_N).all() and np.isfinite(pseudo_N).all()
+                by_kind = kind_aurocs(validation_N, pseudo_N, self.pseudo.kinds) if finite else {}
+                values[f"selection_{name}"] = fmean(by_kind.values()) if finite else math.nan
         return values

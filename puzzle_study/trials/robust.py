@@ -5,6 +5,9 @@ It is one small attack on every trained detector; the attack stage measures atta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
+
 import numpy as np
 import torch
 
@@ -12,6 +15,7 @@ from puzzle_study import config
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.config import Reading
+from puzzle_study.criteria.base import kind_aurocs
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors import scoring
@@ -20,7 +24,7 @@ from puzzle_study.statistics import metrics
 
 
 def measure_robustness(
-    detector: Detector, task: Task, errors: dict[str, np.ndarray], robust: config.Robust
+    detector: Detector, task: Task, errors: dict[str, np.ndarray], kinds: Sequence[str], robust: config.Robust
 ) -> dict[Reading, dict[str, float]]:
     """Attack normal images upwards by attack1, under every reading.
 
@@ -28,12 +32,13 @@ def measure_robustness(
         detector: calibrated on the validation images.
         task: images and labels.
         errors: clean error matrices ``validation``, ``pseudo`` and ``test``.
+        kinds: the kind of each pseudo-anomaly.
         robust: the attack.
 
     Returns:
         Two AUROCs in [0, 1], each on at most ``robust.max_images`` attacked images: ``robust_auroc`` of attacked normal
         test images against clean anomalies, left out if the test lacks one of them; ``robust_selection`` of attacked
-        validation images against clean pseudo-anomalies, without labels.
+        validation images against clean pseudo-anomalies, mean over their kinds, without labels.
     """
     spec = attack_spec("attack1", robust.method, epsilon=robust.epsilon, steps=robust.steps)
     tested, test_labels = chosen_of_each_side(task, robust.max_images)
@@ -46,11 +51,7 @@ def measure_robustness(
         clean, pseudo = (scoring.scores(matrix, validation_NK, reading) for matrix in (validation_NK, pseudo_NK))
         (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
         test, validation = attacked.scores.split([len(tested), len(held_out)])
-        found[reading] = {
-            "robust_selection": metrics.auroc(
-                torch.cat((validation, pseudo)).numpy(), np.repeat([False, True], [len(validation), len(pseudo)])
-            ),
-        }
+        found[reading] = {"robust_selection": fmean(kind_aurocs(validation.numpy(), pseudo.numpy(), kinds).values())}
         if not metrics.lacking(len(test_labels), int(test_labels.sum())):
             found[reading]["robust_auroc"] = metrics.auroc(test.numpy(), test_labels.numpy())
     return found

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from puzzle_study import config, datasets
-from puzzle_study.criteria.bank import make_pseudo_anomalies
-from puzzle_study.criteria.base import Scored
+from puzzle_study.criteria.bank import PseudoAnomalies, make_pseudo_anomalies
+from puzzle_study.criteria.base import Judging, Scored, kind_column
+from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors import files, scoring
@@ -80,7 +81,8 @@ def run(
             if images is not None:
                 check_images(images, spec.fingerprint)
             task = _load(spec.settings.data, spec.task, spec.fingerprint)
-            record = _fit_and_score(spec, task, results, clock, device=device, on_epoch=on_epoch)
+            pseudo = _bank(spec.settings.data, spec.task, spec.fingerprint)
+            record = _fit_and_score(spec, task, pseudo, results, clock, device=device, on_epoch=on_epoch)
         except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
             if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
                 raise
@@ -115,9 +117,16 @@ def _load(data: config.Data, task: TaskSpec, fingerprint: str) -> Task:
     return datasets.load_task(data, task)
 
 
+@lru_cache(maxsize=4)
+def _bank(data: config.Data, task: TaskSpec, fingerprint: str) -> PseudoAnomalies:
+    """Make a task's pseudo-anomalies once per worker process: every detector is judged by the same."""
+    return make_pseudo_anomalies(_load(data, task, fingerprint).validation, seed=data.split_seed)
+
+
 def _fit_and_score(
     spec: TrialSpec,
     task: Task,
+    pseudo: PseudoAnomalies,
     results: Results,
     clock: Clock,
     *,
@@ -128,8 +137,7 @@ def _fit_and_score(
     detector = build(spec, task, device)
     kind = type(detector)
     train, validation = task.train.to(device), task.validation.to(device)
-    pseudo = make_pseudo_anomalies(task.validation, seed=settings.data.split_seed)
-    followed = FollowedImages.of(task, settings.evaluate, validation, pseudo.images)
+    followed = FollowedImages.of(task, settings.evaluate, validation, pseudo)
     following = Following(detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch)
     started = time.perf_counter()
     detector.fit(train, following)
@@ -140,13 +148,15 @@ def _fit_and_score(
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
     _check_reaction(detector, validation)
-    results.write_errors(spec.key, arrays | _about(task, pseudo.kinds))
+    results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
     by_norm = _metrics(arrays, pseudo.kinds, task)
     if settings.evaluate.robust is not None:
         # torchattacks is imported only if a trial attacks.
         from puzzle_study.trials.robust import measure_robustness
 
-        for reading, values in measure_robustness(detector, task, arrays, settings.evaluate.robust).items():
+        for reading, values in measure_robustness(
+            detector, task, arrays, pseudo.kinds, settings.evaluate.robust
+        ).items():
             by_norm[reading.error][reading.aggregation] |= values
     if settings.evaluate.corrupted is not None:
         for reading, values in measure_corrupted(detector, task, pseudo.images, settings.evaluate.corrupted).items():
@@ -238,10 +248,11 @@ def _check_reaction(detector: Detector, images_NCHW: Tensor) -> None:
         )
 
 
-def _about(task: Task, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _about(task: Task, pseudo: PseudoAnomalies) -> dict[str, np.ndarray]:
     """Return what the rows of the error matrices are."""
     return {
-        "pseudo_kind": np.array(kinds),
+        "pseudo_kind": np.array(pseudo.kinds),
+        "pseudo_severity": np.array(pseudo.severities, dtype=np.uint8),
         "labels": task.labels.numpy(),
         "classes": np.array(task.test_classes, dtype=np.str_),
         "names": np.array(task.test_names, dtype=np.str_),
@@ -253,12 +264,18 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
     labels = task.labels.numpy()
     validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
     by_norm: dict[str, dict[str, dict[str, Any]]] = {}
+    weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
     for reading in scoring.READINGS:
         validation_N, pseudo_N, test_N = (
             scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
         )
-        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels)
-        values: dict[str, Any] = {criterion.column: criterion.value(scored) for criterion in CRITERIA.values()}
+        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels, float(arrays["validation"].mean()))
+        values: dict[str, Any] = {
+            criterion.column: criterion.value(scored, weights)
+            for criterion in CRITERIA.values()
+            if issubclass(criterion, Judging)
+        }
+        values |= {kind_column(kind): value for kind, value in scored.by_kind.items()}
         evaluation = metrics.evaluate(test_N, labels, seed=0)
         values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
         values |= flagged_shares(validation_N, test_N, labels)

@@ -6,15 +6,18 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from puzzle_study import config, datasets
 from puzzle_study.config import Reading
 from puzzle_study.config.forms import Form
+from puzzle_study.criteria.base import OfKinds, Weights, kind_column
+from puzzle_study.criteria.kinds.registry import KINDS
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.errors import UserError
 from puzzle_study.statistics import metrics
-from puzzle_study.trials.record import Record
+from puzzle_study.trials.record import Metrics, Record
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -29,7 +32,9 @@ LOWER_IS_BETTER = frozenset(
         "score_seconds",
     }
 )
-SHARES = frozenset(config.NEED_TEST_LABELS) | {"selection", "robust_selection", "corrupted_selection", "corrupted_fpr"}
+SHARES = frozenset(
+    (*config.NEED_TEST_LABELS, "selection", "worst_kind", "robust_selection", "corrupted_selection", "corrupted_fpr")
+)
 
 Worth = tuple[float, ...]
 """Mean of each objective over the trials of a configuration, in the order of the objectives."""
@@ -62,6 +67,21 @@ def criterion(selection: str) -> str:
 def summary_column(objective: str, selection: str) -> str:
     """Return the column of summary.csv in which the mean of an objective stands."""
     return "selection_mean" if objective == criterion(selection) else f"objective_{objective}"
+
+
+def judged(record: Record, weights: Weights) -> Record:
+    """Return a record as a study reads it that weights the kinds of pseudo-anomalies."""
+    criteria = [criterion for criterion in CRITERIA.values() if issubclass(criterion, OfKinds)]
+
+    def weighted(values: Metrics) -> Metrics:
+        by_kind = {kind: float(value) for kind in KINDS if (value := values.get(kind_column(kind))) is not None}
+        return {**values, **{one.column: one.of_kinds(by_kind, weights) for one in criteria if by_kind}}
+
+    metrics = {
+        error: {name: weighted(values) for name, values in by_aggregation.items()}
+        for error, by_aggregation in record.metrics.items()
+    }
+    return replace(record, metrics=metrics)
 
 
 def chosen_by(study: config.Study) -> str:
@@ -102,13 +122,21 @@ def lacking(tests: Sequence[tuple[int, int]]) -> str:
 
 
 def require_labels(data: config.Data, selection: str) -> None:
-    """Refuse a selection by test labels if a task lacks normal or anomalous test images.
+    """Refuse a selection by test images if a task lacks them, and one by test labels if it lacks one of both sorts.
 
     Raises:
         UserError: it does.
     """
-    found = datasets.lacking(data) if CRITERIA[selection].uses_labels else {}
+    criterion = CRITERIA[selection]
+    found = datasets.lacking(data) if criterion.uses_labels or criterion.transductive else {}
     for name, what in found.items():
+        if criterion.transductive and what == metrics.lacking(0, 0):
+            raise UserError(
+                f"selection: {selection} compares test images, and {name} has none; add images in test/good or "
+                f"test/<any name>, or use selection: pseudo_anomalies"
+            )
+        if not criterion.uses_labels:
+            continue
         raise UserError(
             f"selection: {selection} chooses by test labels, but {name} has {what}; add normal images in test/good and "
             f"anomalous ones in test/<defect>, or use selection: pseudo_anomalies"

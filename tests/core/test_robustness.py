@@ -32,9 +32,10 @@ def test_as_many_normal_images_are_attacked_as_the_setting_says(monkeypatch: pyt
     settings = tiny.settings({"puzzle.permutations": "two_swapped"})
     detector = tiny.detector(tiny.puzzle_set(settings))
     detector.calibrate(task.validation)
+    pseudo = make_pseudo_anomalies(task.validation, seed=0)
     matrices = {
         "validation": task.validation,
-        "pseudo": make_pseudo_anomalies(task.validation, seed=0).images,
+        "pseudo": pseudo.images,
         "test": task.test,
     }
     errors = {name: detector.error_matrix(images).numpy() for name, images in matrices.items()}
@@ -45,7 +46,7 @@ def test_as_many_normal_images_are_attacked_as_the_setting_says(monkeypatch: pyt
         return run_attacks(read, images, labels_N, *more, **settings)
 
     monkeypatch.setattr(robust, "run_attacks", watched)
-    found = robust.measure_robustness(detector, task, errors, config.Robust(max_images=5))
+    found = robust.measure_robustness(detector, task, errors, pseudo.kinds, config.Robust(max_images=5))
     normal = {bytes(image.numpy()) for image in task.test[~labels]}
     for images in attacked:
         assert len(images) == 5 + 5, "of the six normal test images and the seven validation images"

@@ -54,6 +54,7 @@ MATTER = [
         "train.adversary.noise": "twice", "train.adversary.target": "noisy",
         "score.permutations": 6,
         "evaluate.every": 1, "evaluate.max_images": 100, "evaluate.selection": True, "evaluate.robust.epsilon": 0.2,
+        "evaluate.corrupted.severity": 3,
     }),
     *changes(NINE, {"puzzle.count": 5, "puzzle.seed": 1}),
     *changes(ONE_CYCLE, {"train.warm_up": 0.3}),
@@ -61,6 +62,10 @@ MATTER = [
     *changes(SWAPPED, {"score.puzzle_set": "all"}),
     *changes(ROBUST, {"evaluate.robust.method": "pgd", "evaluate.robust.max_images": 10}),
     *changes({"evaluate.robust.method": "pgd"}, {"evaluate.robust.steps": 3}),
+    *changes(
+        {"evaluate.corrupted.severity": 3},
+        {"evaluate.corrupted.kinds": ["shift"], "evaluate.corrupted.max_images": 10},
+    ),
 ]  # fmt: skip
 
 UNTRAINED = changes({}, {

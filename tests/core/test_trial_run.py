@@ -199,7 +199,10 @@ def test_recorded_metrics_follow_from_the_error_matrices(reading: Reading, whole
     test = scores["test"]
     expected = auroc(test[~errors["labels"]], test[errors["labels"]])
     assert record.value(reading, "auroc") == pytest.approx(expected, abs=0.02)
-    assert record.value(reading, "selection") == pytest.approx(auroc(scores["validation"], scores["pseudo"]), abs=0.02)
+    kinds = errors["pseudo_kind"]
+    by_kind = {kind: auroc(scores["validation"], scores["pseudo"][kinds == kind]) for kind in np.unique(kinds)}
+    assert record.value(reading, "selection") == pytest.approx(np.mean(list(by_kind.values())), abs=0.02)
+    assert all(record.value(reading, f"pseudo_{kind}") == pytest.approx(by_kind[kind], abs=0.03) for kind in by_kind)
 
 
 @pytest.mark.parametrize(("factor", "what"), [(math.nan, "is not finite"), (1e9, "diverges")])

@@ -221,9 +221,11 @@ def _errors(generator: np.random.Generator, separation: float, k: int, normal_cl
     kinds = np.array(["cut_paste", "foreign_piece", "local_noise"])[np.arange(30) % 3]
     return {
         "validation": draw(25, 0.0),
+        "earlier": np.empty((0, 25, k), dtype=np.float32),
         "pseudo": draw(30, 0.7 * separation),
         "test": draw(IMAGES, separation * labels),
         "pseudo_kind": kinds,
+        "pseudo_severity": np.ones(30, dtype=np.uint8),
         "labels": labels,
         "classes": classes,
         "names": np.array([f"t10k/{i:05d}" for i in range(IMAGES)]),
@@ -272,7 +274,13 @@ def _reading(role: str, study: config.Study) -> config.Reading:
 
 def _selection(arrays: Matrices, aggregation: str, error: str) -> float:
     parts = [_scores(arrays, part, aggregation, error) for part in ("validation", "pseudo")]
-    return metrics.auroc(np.concatenate(parts), np.repeat([False, True], [len(part) for part in parts]))
+    validation, pseudo = parts
+    aurocs = []
+    for kind in np.unique(arrays["pseudo_kind"]):
+        spoiled = pseudo[arrays["pseudo_kind"] == kind]
+        labels = np.repeat([False, True], [len(validation), len(spoiled)])
+        aurocs.append(metrics.auroc(np.concatenate((validation, spoiled)), labels))
+    return float(np.mean(aurocs))
 
 
 def _summary(

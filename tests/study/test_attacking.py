@@ -520,9 +520,9 @@ def test_a_unit_that_holds_no_gpu_is_run_on_the_cpu_of_a_machine_that_has_one(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(attacking, "claim_cpus", lambda cpus: None)
+    monkeypatch.setattr(stage, "claim_cpus", lambda cpus: None)
     devices: list[torch.device] = []
-    monkeypatch.setattr(attacking, "check_images", lambda images, fingerprint: None)
+    monkeypatch.setattr(stage, "check_images", lambda images, fingerprint: None)
     trial = types.SimpleNamespace(fingerprint="")
     unit: Any = types.SimpleNamespace(trial=trial, run=lambda results, device: devices.append(device))
     images = config.Data(name="digits")

@@ -118,11 +118,7 @@ def pad(x_NCHW: Tensor, grid: int) -> Tensor:
 
 
 def check_memory(puzzles: PuzzleSet, height: int, width: int) -> None:
-    """Refuse index tables that are too large, by mistake or from an untrusted file.
-
-    Raises:
-        UserError: all puzzles of one image have more pixels than :data:`MOST_PIXELS`.
-    """
+    """Raise UserError if one image's puzzles have more than :data:`MOST_PIXELS` pixels."""
     if len(puzzles) * height * width > MOST_PIXELS:
         raise UserError(
             f"{len(puzzles)} puzzles of {height}×{width} pixels are more than {MOST_PIXELS:,} pixels together; "
@@ -187,11 +183,7 @@ class Puzzler:
         return flat.gather(3, index).reshape(puzzle_NKCHW.shape)
 
     def hide(self, x_NCHW: Tensor, piece_N: Tensor, how: str) -> Tensor:
-        """Turn piece piece_N[n] of each image black or gray (mean over channels), before shuffling.
-
-        Raises:
-            ValueError: ``how`` is neither ``black`` nor ``gray``.
-        """
+        """Turn piece piece_N[n] of each image ``black`` or ``gray`` (mean over channels), before shuffling."""
         mask_N1HW = self.piece_PL[piece_N].reshape(-1, 1, self.height, self.width)
         if how == "black":
             return x_NCHW.masked_fill(mask_N1HW, 0)

@@ -22,11 +22,7 @@ FOUR_PIECES = math.factorial(4) - 1
 
 
 def resolved_permutations(puzzle: Puzzle, *, normal_class: str, dataset: str) -> Literal["all", "two_swapped", "drawn"]:
-    """Return which permutations of pieces are used, with ``auto`` resolved.
-
-    Raises:
-        UserError: the grid has no such permutations.
-    """
+    """Return which permutations of pieces are used, with ``auto`` resolved; UserError if the grid has none of them."""
     choice = puzzle.permutations
     if choice == "auto":
         texture = dataset == "mvtec" and normal_class in TEXTURES

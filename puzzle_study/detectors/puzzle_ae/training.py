@@ -105,11 +105,7 @@ class Trainer:
         return converged or self.epochs_done >= self.settings.epochs
 
     def epoch(self, images_NCHW: Tensor) -> EpochLosses:
-        """Train one epoch on uint8 images that are already on the device.
-
-        Raises:
-            TrainingDiverged: a loss was not finite, or too large.
-        """
+        """Train one epoch on uint8 images on the device; TrainingDiverged if a loss is not finite or too large."""
         self.network.train()
         order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
         sums = torch.zeros(3, device=self.device)
@@ -242,11 +238,10 @@ def one_cycle(progress: float, *, warm_up: float) -> float:
 
 
 def averaging_decay(limit: float, step: int) -> float:
-    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most its limit.
+    """Return the decay of the weights' moving average at a step: (1 + step) / (10 + step), at most ``limit``.
 
-    At first it spans about the last ninth of the steps, so that a training too short for the limit does not score with
-    an average that still contains its start (as TensorFlow's ExponentialMovingAverage with ``num_updates``).
-    ``limit`` is ``train.averaging``, in [0, 1); ``step`` counts the steps averaged before, at least 1.
+    At first it spans the last ninth of the steps, so that a short training does not score with an average of its start
+    (as in TensorFlow's ExponentialMovingAverage). ``step`` counts the steps averaged before, at least 1.
     """
     return min(limit, (1 + step) / (10 + step))
 

@@ -9,7 +9,7 @@ import pandas as pd
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, number, significant, word
-from puzzle_study.reporting.study_data import Choice, StudyData, title_of
+from puzzle_study.reporting.study_data import StudyData, title_of
 
 MEASURES = (
     Column("epochs", "Epochs"),
@@ -71,7 +71,10 @@ def _figure(data: StudyData) -> Figure | None:
         kind = "winner" if configuration == winner.configuration else "configuration"
         choices[data.read_by(configuration, winner.aggregation, winner.error)] = kind
     choices |= {one: one.title for one in data.references}
-    points = [_point(data, choice, kind) for choice, kind in choices.items()]
+    points = [
+        _Point(kind, float(_numbers(data.of(choice), "seconds").mean()), float(data.metric(choice).mean()))
+        for choice, kind in choices.items()
+    ]
     points = [point for point in points if point.seconds > 0 and not pd.isna(point.auroc)]
     if len(points) < 2:
         return None
@@ -92,7 +95,7 @@ def _figure(data: StudyData) -> Figure | None:
         if max(seconds) > 10 * min(seconds):
             place.set_xscale("log")
         place.xaxis.set_major_formatter("{x:g}")
-        place.set(xlabel="seconds a trial (mean)", ylabel="AUROC, %")
+        place.set(xlabel="seconds per trial (mean)", ylabel="AUROC, %")
         place.legend(fontsize=8)
         cheapest, best = min(points, key=lambda point: point.seconds), max(points, key=lambda point: point.auroc)
         return drawing.finished(
@@ -104,10 +107,6 @@ def _figure(data: StudyData) -> Figure | None:
             caption=f"Mean AUROC ({winner.aggregation}) against mean seconds per trial, training and scoring together; "
             f"one point per configuration or reference (n = {len(points)}), no intervals drawn.",
         )
-
-
-def _point(data: StudyData, choice: Choice, kind: str) -> _Point:
-    return _Point(kind, float(_numbers(data.of(choice), "seconds").mean()), float(data.metric(choice).mean()))
 
 
 def _range(trials: pd.DataFrame, key: str) -> Cell:

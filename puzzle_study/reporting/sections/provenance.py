@@ -36,7 +36,7 @@ def _environment(data: StudyData) -> Table:
         "platform": content.get("platform"),
         "CPU": hardware.get("cpu"),
         "cores": hardware.get("cores"),
-        "threads a trial": hardware.get("threads"),
+        "threads per trial": hardware.get("threads"),
         "memory, GiB": hardware.get("memory_gib"),
         "GPU": hardware.get("gpu") or "none",
         "precision": hardware.get("precision"),

@@ -19,13 +19,14 @@ from puzzle_study.reporting.cells import (
     setting,
     share,
     significant,
+    spread,
     word,
 )
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
 from puzzle_study.reporting.sections import corruptions
-from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.study_data import StudyData, natural, of_class
 from puzzle_study.statistics import intervals
-from puzzle_study.trials.worth import gain, shown
+from puzzle_study.trials.worth import SHARES, criterion, gain, shown
 
 DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
 CORRUPTED = Column("corrupted", "Corrupted AUROC %")
@@ -37,6 +38,7 @@ PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 def build(data: StudyData) -> Blocks:
     yield Paragraph(how_selected(data))
     yield _given_up(data)
+    yield winners_table(data)
     yield ranking_table(data)
     if data.searched:
         yield _one_standard_error(data)
@@ -53,15 +55,14 @@ def how_selected(data: StudyData) -> str:
         return f"The winner is the configuration that is best in the search's first objective, {data.objectives[0]}" + (
             ": it uses test labels (oracle), is optimistic and cannot be reached in practice." if labels else "."
         )
-    if data.selection == "oracle":
+    if data.criterion.uses_labels:
         return (
             "Selection: oracle. The winner was chosen by its AUROC on the test images, including labels; its AUROC is "
             "optimistic and cannot be reached in practice."
         )
-    return (
-        "Selection: pseudo-anomalies. The winner was chosen by the AUROC of validation images against pseudo-anomalies "
-        "made from them; test labels were not used."
-    )
+    used = "test images were used without labels" if data.criterion.transductive else "test labels were not used"
+    each = " Each task has its own winner." if data.per_task else ""
+    return f"Selection: {data.selection_title}. The winner was chosen by the {data.criterion.meaning}; {used}.{each}"
 
 
 def _given_up(data: StudyData) -> Paragraph | None:
@@ -88,7 +89,7 @@ def ranking_table(data: StudyData) -> Table:
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
     )
-    selection = "mean test AUROC (oracle)." if data.selection == "oracle" else "mean AUROC against pseudo-anomalies."
+    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{_capital(_measure(data))}."
     return table(
         "ranking",
         "Configurations and references",
@@ -114,11 +115,60 @@ def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
         words("aggregation", "Aggregation"): word(choice.aggregation if own else ""),
         **({words("error", "Error norm"): word(choice.error if own else "")} if data.searches_error else {}),
         words("label", "Label"): word(row["label"].replace(";", ", ") if own else "reference", strong=strong),
-        Column("selection", "Selection %"): percent(row["selection_mean"]),
+        **_selection_cells(data, row),
+        **({words("wins", "Wins"): word(row["wins"].replace(";", ", "))} if data.per_task else {}),
         Column("trials", "Trials (n)"): _trials(row["trials"], row["expected"]),
         **({CORRUPTED: percent(corruptions.mean_score(data, choice))} if data.corruptions is not None else {}),
         **{Column(name, name, numeric): setting(values.get(name)) for name, numeric in is_number.items()},
     }
+
+
+def _selection_cells(data: StudyData, row: pd.Series[Any]) -> Row:
+    """Return what a row is worth by the selection: a share in percent, or a number."""
+    if criterion(data.selection) in SHARES:
+        cells = {Column("selection", "Selection %"): percent(row["selection_mean"])}
+    else:
+        cells = {Column("selection", "Selection"): number(row["selection_mean"])}
+    if data.criterion.compares:
+        cells[Column("goodness", _capital(data.selection_title))] = number(row["goodness"])
+    return cells
+
+
+def _measure(data: StudyData) -> str:
+    """Return what the column Selection is: what the search was told."""
+    if not data.criterion.compares:
+        return data.criterion.meaning
+    return (
+        "what the search was told meanwhile, the mean AUROC against pseudo-anomalies. "
+        f"{_capital(data.selection_title)}: {data.criterion.meaning}"
+    )
+
+
+def winners_table(data: StudyData) -> Table | None:
+    """Return the winner of each task, if each has its own."""
+    won = data.configurations[data.configurations["wins"] != ""]
+    if not data.per_task or won.empty:
+        return None
+    rows = [
+        {
+            words("task", "Task"): word(task),
+            words("detector", "Detector"): word(choice.title),
+            words("configuration", "Configuration"): word(choice.configuration),
+            words("aggregation", "Aggregation"): word(choice.aggregation),
+            Column("auroc", "AUROC %"): spread(of_class(data.metric(choice), task.partition(" repeat ")[0])),
+        }
+        for _, row in won.iterrows()
+        for choice in [data.choice(row)]
+        for task in row["wins"].split(";")
+    ]
+    rows.sort(key=lambda row: natural(next(iter(row.values())).text))
+    return table(
+        "winners",
+        "The winner of each task",
+        rows,
+        "AUROC: mean over seeds ± their standard deviation. best/ holds these detectors; the other sections describe "
+        "the configuration that is best over all tasks.",
+    )
 
 
 def differences_table(data: StudyData) -> Table | None:
@@ -190,6 +240,8 @@ def image_differences_table(data: StudyData) -> Table | None:
 
 def _one_standard_error(data: StudyData) -> Paragraph | None:
     """Return a cheaper configuration that is as good by the ranking measure."""
+    if data.criterion.compares:
+        return None  # ranks have no standard error
     metric = data.objectives[0]
     candidates = []
     for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
@@ -214,6 +266,10 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
         f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
         f"{shown(metric, mean.value)}{reached}."
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _trials(done: float, planned: float) -> Cell:

@@ -29,6 +29,7 @@ def build(data: StudyData) -> Blocks:
         yield _robustness(data)
         yield from corruptions.sentences(data)
         yield _against_default(data, winner)
+        yield selection.closed(data)
         yield selection.hindsight(data)
         yield _inverted(data, winner)
         yield _against_paper(data, winner)

@@ -71,11 +71,7 @@ def started_ray(
 
 @contextlib.contextmanager
 def local_ray(resources: config.Resources) -> Iterator[None]:
-    """Start Ray on this machine for a study, with a private temporary folder.
-
-    Raises:
-        UserError: a trial needs more than the machine has, or a GPU that PyTorch cannot use.
-    """
+    """Start Ray on this machine for a study, with a private temporary folder; UserError if a trial needs too much."""
     _set_environment(QUIET | LOOPBACK)
     # A token for this run alone, inherited by its processes and never written to a file, because other users of the
     # machine can reach the loopback too.
@@ -103,11 +99,7 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
 
 @contextlib.contextmanager
 def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str) -> Iterator[None]:
-    """Join a running cluster for a study, after checking every node.
-
-    Raises:
-        UserError: there is no such cluster, or it cannot run this study.
-    """
+    """Join a running cluster for a study, after checking every node; UserError if it cannot run this study."""
     _set_environment(QUIET)
     token = _mend_token() if os.environ["RAY_AUTH_MODE"] == "token" else None
     found = _reachable(address)
@@ -144,32 +136,24 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
 
 
 def check_resources(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse a trial that no node can run, instead of waiting for it.
-
-    Raises:
-        UserError: names the resource.
-    """
+    """Raise UserError for a trial that no node can run, instead of waiting for it."""
     where = "there are" if len(nodes) == 1 else "no node has more than"
     for name, amount in (("CPU", wanted.cpu), ("GPU", wanted.gpu)):
         most = max((node.get(name, 0) for node in nodes), default=0)
         if amount > most:
             raise UserError(
-                f"resources.{name.lower()} asks for {amount:g} {name}s a trial, but {where} {most:g}; "
+                f"resources.{name.lower()} asks for {amount:g} {name}s per trial, but {where} {most:g}; "
                 f"lower it in the study file or with --set resources.{name.lower()}=…"
             )
     if not any(wanted.cpu <= node.get("CPU", 0) and wanted.gpu <= node.get("GPU", 0) for node in nodes):
         raise UserError(
-            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs a trial, and no single node has both; "
+            f"resources asks for {wanted.cpu:g} CPUs and {wanted.gpu:g} GPUs per trial, and no single node has both; "
             f"lower one of them"
         )
 
 
 def check_nodes(place: Place, fingerprint: str, answers: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a cluster with differing nodes, from their ``answers`` to :func:`_ask`.
-
-    Raises:
-        UserError: names the nodes and what differs.
-    """
+    """Raise UserError if nodes differ from this machine, from their ``answers`` to :func:`_ask`."""
     for answer in answers:
         if answer["version"] != __version__:
             there = answer["version"] or "no puzzle_study"

@@ -18,11 +18,7 @@ PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 
 
 def check_loggers(study: config.Study) -> None:
-    """Refuse loggers that cannot work, before anything starts.
-
-    Raises:
-        UserError: a package is not installed, or W&B has no account.
-    """
+    """Raise UserError before anything starts if a logger's package is not installed, or W&B has no account."""
     for name in study.loggers:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(

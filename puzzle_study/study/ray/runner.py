@@ -83,7 +83,7 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         key = TrialSpec.from_json(trial.config["spec"]).key
         self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
         self._progress.follow(self._left.epochs)
-        best = self._plan.winner()
+        best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
         text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
