@@ -116,7 +116,7 @@ def test_a_report_shows_the_front_and_what_was_given_up(tmp_path: Path) -> None:
     write_tables(plan, results)
     page = build_report(results).read_text(encoding="utf-8")
     assert "rows are on the Pareto front of robust_selection, selection" in page
-    assert "best in the search's first objective, robust_selection" in page
+    assert "best in the first objective of the search, robust_selection" in page
     front = pd.read_csv(results.report / "tables" / "pareto.csv")
     assert front["rank"].iloc[0] == 1
     assert (results.report / "figures" / "pareto.png").exists()
