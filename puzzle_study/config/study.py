@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from puzzle_study.config.attacks import Attacks
-from puzzle_study.config.corruptions import Corrupted, Corruptions
+from puzzle_study.config.corruptions import Corrupted, Corruptions, Kind
 from puzzle_study.config.search import LABEL_FREE, NEED_TEST_LABELS, Search
 from puzzle_study.config.types import (
     AttackSteps,
@@ -87,6 +87,12 @@ class Data(Section):
     )
     augment_to: ImageCount | None = Field(
         None, description="Zoom augmentation: number of training images after it, originals included; null: none."
+    )
+    augment: Annotated[Many[Kind], EachOnce] = Field(
+        (),
+        description="Corruptions to train on, each at severity 1, 2 or 3. In every epoch an image is left as it is or "
+        "changed by one of them; detectors without epochs are fitted on the images and as many changed copies of each "
+        "as there are corruptions, at most 4. Validation and test images stay as they are.",
     )
     repeats: int = Field(
         30,
