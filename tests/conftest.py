@@ -61,7 +61,5 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plan.done(spec.key, run.run(spec, results, device=torch.device("cpu")))
     write_tables(plan, results)
     write_attack_tables(plan, results)
-    winner = plan.winner()
-    assert winner is not None
-    best.write(plan, winner, results)
+    best.write(plan, results)
     return folder

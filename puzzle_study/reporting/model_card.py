@@ -16,6 +16,7 @@ import yaml
 import puzzle_study
 from puzzle_study import config
 from puzzle_study.config.types import Reading
+from puzzle_study.corruptions.base import NONE
 from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.datasets.original_sizes import OriginalSizes
 from puzzle_study.detectors.files import read_description
@@ -192,6 +193,7 @@ def _attacks(data: StudyData, key: str) -> Iterator[tuple[str, str, str]]:
 def _limits(data: StudyData, record: Record, winner: Choice) -> Iterator[str]:
     """Yield the detector's limits, as far as the study knows."""
     yield "Meant for images taken like the training images: same camera, light, distance and size."
+    yield _worst_corruption(data, record.spec.key)
     yield "Everything that was not among the training images is an anomaly to it, harmless or not."
     validation = record.measured["n_validation"]
     if 1 / (validation + 1) > FALSE_POSITIVE_RATE:
@@ -203,6 +205,21 @@ def _limits(data: StudyData, record: Record, winner: Choice) -> Iterator[str]:
         yield f"{n_test} test images say little; see the interval."
     if len(data.of(winner)["seed"].unique()) == 1:
         yield "One seed was trained, so how much another training would differ is unknown."
+
+
+def _worst_corruption(data: StudyData, key: str) -> str:
+    """Return which natural change of the images leaves least, or flags most normal images if there is no AUROC."""
+    rows = None if data.corruptions is None else data.corruptions[data.corruptions["trial"] == key]
+    if rows is None or (rows := rows[rows["severity"] != NONE]).empty:
+        return "What another lamp, focus or noise does to it was not measured (`corruptions` in a study file)."
+    by_auroc = bool(rows["auroc"].notna().all())
+    worst = rows.iloc[int(rows["auroc"].argmin() if by_auroc else rows["flagged_normal"].argmax())]
+    parts = [f"AUROC {share(worst['auroc'])} %"] if by_auroc else []
+    if not math.isnan(alarms := float(worst["flagged_normal"])):
+        parts.append(f"{share(alarms)} % false alarms")
+    changed = f"{_plain(worst['corruption'])} at severity {int(worst['severity'])} of 5"
+    left = ", ".join(parts) or "nothing that can be measured"
+    return f"Worst of the corruptions measured: {changed}, which leaves {left}."
 
 
 def _auroc(value: float | None, low: float | None, high: float | None) -> str:

@@ -54,6 +54,7 @@ def test_each_detector_of_the_winner_gets_the_numbers_of_its_own_record(data: St
         assert f"puzzle-study score results/digits/best/{name} IMAGES" in text
         assert "2026-01-02" in text
         assert "was not attacked" in text
+        assert "was not measured (`corruptions`" in text
         assert "base_channels: 2" in text
         assert "Test labels" not in text
         assert "\n\n\n" not in text
@@ -65,10 +66,19 @@ def test_a_card_says_what_hurts(data: StudyData) -> None:
     common = {"trial": key, "attack": "attack1", "epsilon": 0.1, "target": "both", "auroc_low": 0.1, "auroc_high": 0.3}
     rows = [common | {"method": "fgsm", "auroc": 0.5}, common | {"method": "pgd", "auroc": 0.2}]
     attacked = pd.DataFrame([*rows, common | {"method": "noise", "auroc": 0.0}])
+    changed = pd.DataFrame(
+        [
+            {"trial": key, "corruption": name, "severity": severity, "auroc": auroc, "flagged_normal": alarms}
+            for name, severity, auroc, alarms in [("none", 0, 0.1, 0.9), ("shift", 1, 0.7, 0.2), ("shift", 5, 0.6, 0.4)]
+        ]
+    )
     assert data.study is not None
     study = data.study.model_copy(update={"selection": "oracle"})
-    text = model_card.card(replace(data, attacks=attacked, study=study, memory={}), folder)
+    text = model_card.card(replace(data, attacks=attacked, corruptions=changed, study=study, memory={}), folder)
     assert "| attack1, pgd, target both | 0.1 | 20.0 [10.0, 30.0] |" in text
+    assert "shift at severity 5 of 5, which leaves AUROC 60.0 %, 40.0 % false alarms" in text
+    no_auroc = model_card.card(replace(data, corruptions=changed.assign(auroc=float("nan")), memory={}), folder)
+    assert "shift at severity 5 of 5, which leaves 40.0 % false alarms" in no_auroc
     assert "fgsm" not in text.partition("## Limits")[0]
     assert "**Test labels were used to choose it.**" in text
 
