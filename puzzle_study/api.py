@@ -84,7 +84,9 @@ class StudyResults:
 
         Returns:
             ``validation`` [V, K], ``pseudo`` [P, K] and ``test`` [N, K], float32, one column for each view;
-            ``pseudo_kind`` [P], ``classes`` [N] and ``names`` [N], strings; ``labels`` [N], True for anomalies.
+            ``earlier`` [E, V, K], those of the validation images at evaluations before the last one; ``pseudo_kind``
+            [P], ``classes`` [N] and ``names`` [N], strings; ``pseudo_severity`` [P], from 1; ``labels`` [N], True for
+            anomalies.
 
         Raises:
             UserError: the trial does not exist, or its matrices are missing or damaged.

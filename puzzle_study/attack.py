@@ -209,7 +209,7 @@ def _print(frame: pd.DataFrame, console: Console) -> None:
     console.print(table)
 
 
-def _before_and_after(row: Mapping[str, Any], name: str) -> str:
+def _before_and_after(row: Mapping[Any, Any], name: str) -> str:
     """Return the share of images above the threshold without and under attack, in per cent."""
     shares = row[f"{name}_clean"], row[name]
     return " → ".join("–" if share is None or share != share else f"{100 * share:.0f}" for share in shares)

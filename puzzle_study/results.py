@@ -23,8 +23,10 @@ RECORD_FORMAT = 3
 """3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
 MODEL_CARD = "MODEL_CARD.md"
 """In each folder of ``best/``, for people."""
-ERROR_ARRAYS = ("validation", "earlier", "pseudo", "test")
-ERROR_ARRAYS += ("pseudo_kind", "pseudo_severity", "labels", "classes", "names")
+ERROR_ARRAYS = (
+    *("validation", "earlier", "pseudo", "test"),
+    *("pseudo_kind", "pseudo_severity", "labels", "classes", "names"),
+)
 
 
 def content_key(content: Mapping[str, Any], length: int = 12) -> str:

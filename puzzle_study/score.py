@@ -1,9 +1,10 @@
-"""``python -m puzzle_study.score``: score images with a finished detector, or export it."""
+"""``python -m puzzle_study.score``: score images with a finished detector, recalibrate it, or export it."""
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,15 @@ from puzzle_study.errors import UserError
 if TYPE_CHECKING:
     from puzzle_study.datasets.original_sizes import OriginalSizes
     from puzzle_study.detectors.base import Detector
-    from puzzle_study.inference.files import FileScorer
+    from puzzle_study.inference.drift import Appearance
+    from puzzle_study.inference.files import FileScorer, Outcome
 
 EXAMPLE = """\b
 Examples:
   puzzle-study score results/digits/best/3 photos/ --output scores.csv
   puzzle-study score results/mvtec/best/bottle 'line4/**/*.png' --fpr 0.01 --overlay maps
   puzzle-study score results/mvtec/best/bottle incoming/ --watch --format json
+  puzzle-study score results/mvtec/best/bottle new_lamp/good/ --recalibrate bottle_new_lamp
   puzzle-study score --export bottle.onnx results/mvtec/best/bottle
 """
 
@@ -56,6 +59,13 @@ Examples:
     help="Write the detector as an ONNX model: floats [N, C, H, W] in [0, 1] to scores [N].",
 )
 @click.option(
+    "--recalibrate",
+    "renewed",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Do not score: IMAGES, all normal, set the threshold anew, without training; the new detector goes to this "
+    "folder, which must not exist.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 def main(
@@ -67,6 +77,7 @@ def main(
     watch: bool,
     overlay: Path | None,
     model: Path | None,
+    renewed: Path | None,
     device: str,
 ) -> int:
     """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
@@ -74,13 +85,16 @@ def main(
     Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
     typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose side,
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
-    by a factor of more than 1.25. Exit codes: 0 done, 1 no image could be scored, 2 bad input, 130 interrupted; with
-    --watch, Ctrl-C is the end and no interruption.
+    by a factor of more than 1.25. Another says if brightness, contrast, sharpness, scores or the share flagged have
+    drifted from those of the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
+    input, 130 interrupted; with --watch, Ctrl-C is the end and no interruption.
     """
     if not images and model is None:
         raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
     if not images and (output or overlay):
         raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
+    if renewed and (output or overlay or model or watch):
+        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay, --export, --watch")
     from puzzle_study.inference.arriving import watched_folders
     from puzzle_study.inference.locating import find_detector, find_images
 
@@ -92,29 +106,64 @@ def main(
 
     keep_freed_memory()
     found = load_detector(folder, device=chosen_device(device))
+    if renewed is not None:
+        return _recalibrate(found, folder, paths, fpr, renewed)
     if model is not None:
         _export(found, folder, model, fpr)
     if not paths and not watched:
         return 0
     from puzzle_study.inference.files import FileScorer
 
-    return _score(FileScorer(found, fpr, overlay, _sizes(folder)), paths, output, form, watched)
+    return _score(FileScorer(found, fpr, overlay, *_known_of(folder)), folder, paths, output, form, watched)
 
 
-def _sizes(folder: Path) -> OriginalSizes | None:
-    """Return how large the training images were, None for a detector that does not say so."""
+def _known_of(folder: Path) -> tuple[OriginalSizes | None, Appearance | None]:
+    """Return how large the training images were and how validation images look; None if a detector does not say so."""
     from puzzle_study.datasets.original_sizes import OriginalSizes
     from puzzle_study.detectors.files import DESCRIPTION, read_description
+    from puzzle_study.inference.drift import Appearance
 
+    description = read_description(folder)
     try:
-        return OriginalSizes.from_json(read_description(folder).get("original_sizes"))
+        sizes = OriginalSizes.from_json(description.get("original_sizes"))
     except (TypeError, KeyError, ValueError):
         raise UserError(
             f"{folder / DESCRIPTION} has original_sizes that are not sizes; restore it, or delete that entry"
         ) from None
+    try:
+        return sizes, Appearance.from_json(description.get("appearance"))
+    except (TypeError, KeyError, ValueError):
+        raise UserError(
+            f"{folder / DESCRIPTION} has an appearance that is not one; restore it, or delete that entry"
+        ) from None
 
 
-def _score(scorer: FileScorer, paths: list[Path], output: Path | None, form: str, watched: list[Path]) -> int:
+def _recalibrate(detector: Detector, folder: Path, paths: list[Path], rate: float, target: Path) -> int:
+    """Write the recalibrated detector into a new folder, and say what its threshold promises."""
+    from puzzle_study.detectors.files import read_description, save
+    from puzzle_study.inference.progress import Bar
+    from puzzle_study.inference.recalibration import recalibrate_by_files
+
+    if target.exists():
+        raise UserError(f"{target} exists; name a new folder for --recalibrate")
+    with Bar("recalibrating", len(paths)) as bar:
+        done = recalibrate_by_files(detector, paths, rate, bar)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".recalibrated-", dir=target.parent) as temporary:
+            staged = Path(temporary, target.name)
+            staged.mkdir()
+            save(detector, staged, read_description(folder) | done.description())
+            staged.rename(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror or error}); choose another folder") from error
+    click.echo(f"{target}: {done}", err=True)
+    return 0
+
+
+def _score(
+    scorer: FileScorer, folder: Path, paths: list[Path], output: Path | None, form: str, watched: list[Path]
+) -> int:
     """Write the table and its summary on standard error."""
     from puzzle_study.inference.arriving import arriving, until_interrupted
     from puzzle_study.inference.files import table_file
@@ -147,6 +196,8 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None, form: str
             f"images ({scorer.sizes}), which alone may change their scores; score images taken the same way",
             err=True,
         )
+    if outcome.changes:
+        _warn_of_drift(outcome, scorer.detector, folder)
     if scorer.rate < calibration.lowest_rate:
         click.echo(
             f"note: {len(calibration)} validation images cannot hold a rate below "
@@ -154,6 +205,18 @@ def _score(scorer: FileScorer, paths: list[Path], output: Path | None, form: str
             err=True,
         )
     return 0 if outcome.scored or watched else 1
+
+
+def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:
+    """Say what has changed, and what the detector's study has measured of such a change."""
+    from puzzle_study.detectors.files import read_description
+    from puzzle_study.inference.drift import sentence
+    from puzzle_study.inference.foreseen import foreseen
+    from puzzle_study.results import Results
+
+    study = Results(folder.resolve().parent.parent)
+    known = foreseen(outcome.changes, study.corruptions_file, str(read_description(folder).get("trial")), detector)
+    click.echo(f"warning: {sentence(outcome.changes, outcome.scored)}{known and f'; {known}'}", err=True)
 
 
 def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:

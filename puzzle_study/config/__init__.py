@@ -3,6 +3,8 @@
 The classes are light: they import neither torch nor Ray. Reading and checking are in separate modules.
 """
 
+from puzzle_study.config.attacks import Attacks as Attacks
+from puzzle_study.config.attacks import Certify as Certify
 from puzzle_study.config.corruptions import Corrupted as Corrupted
 from puzzle_study.config.corruptions import Corruptions as Corruptions
 from puzzle_study.config.search import AXIS_KINDS as AXIS_KINDS
@@ -12,8 +14,6 @@ from puzzle_study.config.search import Objective as Objective
 from puzzle_study.config.search import Racing as Racing
 from puzzle_study.config.search import Search as Search
 from puzzle_study.config.search import Stopping as Stopping
-from puzzle_study.config.study import Attacks as Attacks
-from puzzle_study.config.study import Certify as Certify
 from puzzle_study.config.study import Data as Data
 from puzzle_study.config.study import Evaluate as Evaluate
 from puzzle_study.config.study import Resources as Resources

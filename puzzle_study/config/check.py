@@ -52,6 +52,7 @@ def check_corruptions(file: StudyFile) -> None:
     """Refuse corruptions that cannot be made of the study's images."""
     study = file.study
     named = {
+        "data.augment": study.data.augment,
         "corruptions.kinds": (study.corruptions.kinds or ()) if study.corruptions else (),
         "evaluate.corrupted.kinds": study.evaluate.corrupted.kinds if study.evaluate.corrupted else (),
     }

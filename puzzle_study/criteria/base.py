@@ -140,8 +140,12 @@ class Judging(Criterion):
     @classmethod
     def goodness(cls, candidates: Sequence[Candidate], weights: Weights) -> Numbers:
         """Return the mean over seeds, [M]."""
-        values = [[cls.value(run, weights) for run in candidate.runs] for candidate in candidates]
-        return np.array([np.nan if None in of else cls.gain(fmean(of)) for of in values])  # type: ignore[type-var]
+        found = []
+        for candidate in candidates:
+            values = [cls.value(run, weights) for run in candidate.runs]
+            known = [value for value in values if value is not None]
+            found.append(cls.gain(fmean(known)) if len(known) == len(values) else np.nan)
+        return np.array(found)
 
 
 class OfKinds(Judging):

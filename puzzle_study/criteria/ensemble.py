@@ -12,6 +12,7 @@ from puzzle_study.criteria.borda import Borda
 
 TOP = 5
 """Candidates that are used together, at most one of each configuration."""
+TINY = float(np.finfo(np.float32).tiny)
 KNOTS = 101
 """Quantiles between which a normalised rank is interpolated."""
 
@@ -42,13 +43,13 @@ def members(configurations: Sequence[str], goodness_M: Numbers) -> list[int]:
 
 def knots(validation_N: Numbers, pseudo_N: Numbers) -> Numbers:
     """Return the quantiles of the scores of validation images and pseudo-anomalies, by which ranks are normalised."""
-    return np.quantile(np.concatenate((validation_N, pseudo_N)), np.linspace(0, 1, KNOTS))
+    return np.asarray(np.quantile(np.concatenate((validation_N, pseudo_N)), np.linspace(0, 1, KNOTS)))
 
 
 def normalised_rank(score_N: Numbers, knot_K: Numbers) -> Numbers:
     """Return the rank of scores among those that the knots are of, 0 to 1; beyond the last it grows with the score."""
     rank_N = np.interp(score_N, knot_K, np.linspace(0, 1, len(knot_K)))
-    scale = max(float(knot_K[-1] - knot_K[0]), np.finfo(np.float32).tiny)
+    scale = max(float(knot_K[-1] - knot_K[0]), TINY)
     return np.asarray(rank_N + np.maximum(score_N - knot_K[-1], 0) / scale)
 
 
@@ -60,7 +61,7 @@ def blended(runs: Sequence[Scored]) -> Scored:
     parts: dict[str, list[Numbers]] = {"validation_N": [], "pseudo_N": [], "test_N": []}
     for run in runs:
         knot_K = knots(run.validation_N, run.pseudo_N)
-        mean = max(float(normalised_rank(run.validation_N, knot_K).mean()), np.finfo(np.float32).tiny)
+        mean = max(float(normalised_rank(run.validation_N, knot_K).mean()), TINY)
         for name, found in parts.items():
             found.append(normalised_rank(getattr(run, name), knot_K) / mean)
     return replace(runs[0], **{name: np.mean(found, axis=0) for name, found in parts.items()}, earlier=())

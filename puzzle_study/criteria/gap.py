@@ -5,8 +5,9 @@ It needs no files: a task is a list of candidates, each with its scores. Shape l
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class _Group:
 
 
 def selection_gaps(
-    tasks: Mapping[Hashable, Sequence[Candidate]], weights: Weights, *, per_task: bool, names: Sequence[str] = ()
+    tasks: Mapping[Any, Sequence[Candidate]], weights: Weights, *, per_task: bool, names: Sequence[str] = ()
 ) -> list[Gap]:
     """Return what criteria would have chosen in every scope that has something to choose.
 
@@ -224,7 +225,7 @@ def _groups(parts: Iterable[list[int]], baselines: Sequence[int]) -> list[_Group
 
 
 def _reached(
-    tasks: Mapping[Hashable, Sequence[Candidate]], kept: Sequence[tuple[_Group, list[Numbers]]], *, blends: bool
+    tasks: Mapping[Any, Sequence[Candidate]], kept: Sequence[tuple[_Group, list[Numbers]]], *, blends: bool
 ) -> Numbers:
     """Return the test AUROC of each group's choice on each task, [groups, T]."""
     if not blends:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from puzzle_study.criteria.base import Numbers
 
@@ -35,8 +36,8 @@ def correlation(first: Sequence[float] | Numbers, second: Sequence[float] | Numb
     return float(correlations(pair)[0, 1]) if pair.shape[1] > 2 else float("nan")
 
 
-def mean_off(matrix_MM: Numbers, counts_MM: Numbers) -> Numbers:
+def mean_off(matrix_MM: Numbers, counts_MM: npt.NDArray[np.bool_]) -> Numbers:
     """Return the mean of each row over the columns that count and are numbers, NaN without any."""
-    counts_MM = counts_MM.astype(bool) & np.isfinite(matrix_MM)
-    total = np.where(counts_MM, matrix_MM, 0).sum(1)
-    return np.divide(total, counts_MM.sum(1), out=np.full(len(total), np.nan), where=counts_MM.any(1))
+    counts = counts_MM & np.isfinite(matrix_MM)
+    total = np.where(counts, matrix_MM, 0).sum(1)
+    return np.asarray(np.divide(total, counts.sum(1), out=np.full(len(total), np.nan), where=counts.any(1)))

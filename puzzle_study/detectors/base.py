@@ -98,6 +98,10 @@ class Run:
         """Return the last state that an earlier process gave to :meth:`epoch`, or None."""
         return None
 
+    def images(self, images_NCHW: Tensor, epoch: int) -> Tensor:
+        """Return the uint8 images of an epoch, from 1: those of the training, or changed anew for each."""
+        return images_NCHW
+
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         """Record an epoch.
 

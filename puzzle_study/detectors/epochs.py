@@ -82,7 +82,7 @@ def train(
 
     Args:
         images_NCHW: uint8, all normal, on the device of the networks.
-        run: receives each epoch.
+        run: gives the images of each epoch, and receives it.
         step: takes images in [0, 1], steps the optimisers and returns the mean losses of the batch, by name, detached
             and on the device.
         epochs: number of epochs.
@@ -105,7 +105,7 @@ def train(
     for epoch in range(done + 1, epochs + 1):
         if before is not None:
             before(epoch - 1)
-        losses = _epoch(images_NCHW, step, batch_size, generator)
+        losses = _epoch(run.images(images_NCHW, epoch), step, batch_size, generator)
         if not all(map(math.isfinite, losses.values())):
             listed = ", ".join(f"{name.removeprefix('loss_')} {loss:.3g}" for name, loss in losses.items())
             raise TrainingDiverged(f"the loss is not finite after epoch {epoch} ({listed}); lower train.learning_rate")

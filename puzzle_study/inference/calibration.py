@@ -12,7 +12,13 @@ from puzzle_study.detectors.base import Detector
 
 FALSE_POSITIVE_RATE = 0.05
 """The default rate of ``score --fpr`` and studies."""
+CONFIDENCE = 0.95
 Scores = npt.NDArray[np.float64]
+
+
+def fewest_images(rate: float) -> int:
+    """Return how many validation images a false-positive rate in (0, 1) takes at least: 1 / (V + 1) is the lowest."""
+    return max(1, math.ceil(1 / rate - 1e-9) - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +57,32 @@ class Calibration:
             rate: false-positive rate in [0, 1). Below :attr:`lowest_rate` no score guarantees it, and the highest
                 validation score is returned.
         """
-        rank = math.ceil((len(self) + 1) * (1 - rate) - 1e-9)
-        return float(self.score_V[min(max(rank, 1), len(self)) - 1])
+        _, rank = self.ranks(rate)
+        return float(self.score_V[rank - 1])
+
+    def ranks(self, rate: float) -> tuple[int, int]:
+        """Return a and b, if the threshold for a rate is the b-th lowest of a + b - 1 scores.
+
+        Over validation sets, the rate of false alarms at that threshold has the distribution Beta(a, b).
+        """
+        rank = min(max(math.ceil((len(self) + 1) * (1 - rate) - 1e-9), 1), len(self))
+        return len(self) + 1 - rank, rank
+
+    def expected_rate(self, rate: float) -> float:
+        """Return the rate of false alarms at the threshold for ``rate``, on average over validation sets."""
+        above, below = self.ranks(rate)
+        return above / (above + below)
+
+    def highest_rate(self, rate: float, confidence: float = CONFIDENCE) -> float:
+        """Return the rate of false alarms that the threshold for ``rate`` exceeds in few validation sets only.
+
+        Args:
+            rate: as for :meth:`threshold`.
+            confidence: share of validation sets whose threshold keeps the rate that is returned.
+        """
+        from scipy.stats import beta
+
+        return float(beta.ppf(confidence, *self.ranks(rate)))
 
     def percentile(self, score_N: Scores) -> Scores:
         """Return the percentage of validation scores that are at most each score, in [0, 100]."""

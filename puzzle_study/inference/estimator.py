@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,10 +27,14 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError, nearest_setting
 from puzzle_study.inference import arrays
 from puzzle_study.inference.calibration import Calibration
+from puzzle_study.inference.drift import Appearance
 from puzzle_study.inference.locating import find_detector
 from puzzle_study.inference.progress import Bar
+from puzzle_study.inference.recalibration import recalibrate
 
 Floats = npt.NDArray[np.float64]
+KEPT = ("settings", "seed", "task", "appearance", "recalibrated")
+"""What a detector that was loaded records again if it is saved."""
 OWN_IMAGES = "folder"
 """The data set whose defaults an estimator uses: the user's own images."""
 
@@ -63,6 +68,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     name: ClassVar[str]
+    _description: dict[str, Any]
 
     def __init__(
         self,
@@ -118,7 +124,11 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             run = _Watched(bar)
             detector.fit(train, run)
         detector.calibrate(validation)
-        description = {"settings": settings.model_dump(mode="json", by_alias=True), "seed": seed}
+        description = {
+            "settings": settings.model_dump(mode="json", by_alias=True),
+            "seed": seed,
+            "appearance": asdict(Appearance.of(validation)),
+        }
         self._adopt(detector, run.losses, description)
         return self
 
@@ -147,6 +157,26 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector = self._detector()
         _check_contamination(self.contamination)
         return -Calibration.of(detector).threshold(self.contamination)
+
+    def recalibrate(self, X: Any) -> DetectorEstimator:
+        """Set the scale of the scores and the threshold anew by a few normal images, without training.
+
+        For a new lamp, camera or focus. A detector that was loaded keeps its folder as it is until :meth:`save`.
+
+        Args:
+            X: normal images as for :meth:`fit`, 1 / ``contamination`` - 1 at least, none a copy of another.
+
+        Raises:
+            NotFittedError: there is nothing fitted yet.
+            ValueError: the images are not of the shape or kind of those of ``fit``.
+            UserError: so few images cannot hold ``contamination``, or their scores are all the same.
+        """
+        detector = self.detector_ = self._detector()
+        _check_contamination(self.contamination)
+        images = torch.cat(list(arrays.batches(self._images(X, reset=False)))).to(detector.device)
+        done = recalibrate(detector, images, float(self.contamination))
+        self._description = {**self._description, **done.description()}
+        return self
 
     def save(self, folder: str | Path) -> None:
         """Write the detector into a folder for :func:`load` and ``python -m puzzle_study.score``.
@@ -332,7 +362,7 @@ def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
         random_state=seed,
     )
     found.n_features_in_ = math.prod((detector.shape.channels, detector.shape.height, detector.shape.width))
-    kept: dict[str, Any] = {name: description[name] for name in ("settings", "seed", "task") if name in description}
+    kept: dict[str, Any] = {name: description[name] for name in KEPT if name in description}
     found._adopt(detector, [], kept)
     return found
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
@@ -21,6 +21,7 @@ from puzzle_study.detectors.base import Detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
 from puzzle_study.inference.calibration import Calibration
+from puzzle_study.inference.drift import Appearance, Change, Watch
 from puzzle_study.inference.progress import Bar
 from puzzle_study.inference.rows import Rows
 from puzzle_study.io import replacing
@@ -30,7 +31,8 @@ from puzzle_study.io import replacing
 class Outcome:
     """How many images were scored, were flagged, were unreadable, and differ in size from the training images.
 
-    ``seconds`` is the time for scoring, without waiting for images to arrive.
+    ``seconds`` is the time for scoring, without waiting for images to arrive. ``changes`` tell how the images as a
+    whole differ from the validation images.
     """
 
     seconds: float = 0.0
@@ -38,6 +40,7 @@ class Outcome:
     flagged: int = 0
     unreadable: int = 0
     far: int = 0
+    changes: list[Change] = field(default_factory=list)
 
 
 class FileScorer:
@@ -48,12 +51,19 @@ class FileScorer:
         rate: false-positive rate in [0, 1), see :meth:`Calibration.threshold`.
         overlays: folder for error maps over the images; None: none.
         sizes: of the original training images, for comparison; None: unknown.
+        appearance: of the validation images, for comparison; None: unknown.
     """
 
     def __init__(
-        self, detector: Detector, rate: float, overlays: Path | None = None, sizes: OriginalSizes | None = None
+        self,
+        detector: Detector,
+        rate: float,
+        overlays: Path | None = None,
+        sizes: OriginalSizes | None = None,
+        appearance: Appearance | None = None,
     ) -> None:
-        self.detector, self.rate, self.overlays, self.sizes = detector, rate, overlays, sizes
+        self.detector, self.rate, self.overlays = detector, rate, overlays
+        self.sizes, self.appearance = sizes, appearance
         self.calibration = Calibration.of(detector)
         self.threshold = self.calibration.threshold(rate)
 
@@ -71,14 +81,16 @@ class FileScorer:
         Raises:
             UserError: the detector cannot read image files, or an overlay cannot be written.
         """
-        outcome = Outcome()
+        outcome, watch = Outcome(), Watch(self.calibration, self.appearance)
         for chunk, pictures in self._chunks(batches, shared, outcome):
+            images_NCHW = chunk.images_NCHW.to(self.detector.device)
             if self.overlays is None:
-                error_NK = self.detector.error_matrix(chunk.images_NCHW)
+                error_NK = self.detector.error_matrix(images_NCHW)
             else:
-                error_NK, map_NHW = self.detector.maps(chunk.images_NCHW)
+                error_NK, map_NHW = self.detector.maps(images_NCHW)
                 self._draw(chunk.readable, map_NHW, pictures)
             score_N = self.detector.scores(error_NK).double().cpu().numpy()
+            watch.add(images_NCHW, score_N)
             flagged_N = score_N > self.threshold
             judged = zip(score_N, self.calibration.percentile(score_N), flagged_N, strict=True)
             for path, error in zip(chunk.paths, chunk.errors, strict=True):
@@ -94,6 +106,7 @@ class FileScorer:
             outcome.flagged += int(flagged_N.sum())
             outcome.far += sum(map(self._is_far, chunk.readable))
             outcome.unreadable += len(chunk.paths) - len(score_N)
+        outcome.changes = watch.changes(self.rate)
         return outcome
 
     def _chunks(

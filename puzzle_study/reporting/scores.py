@@ -61,7 +61,8 @@ def ensemble_scores(data: StudyData, described: Mapping[str, Any]) -> TrialScore
     ]
     runs = [Scored(one.validation, one.pseudo, tuple(one.kinds.tolist()), one.test, one.labels) for one in parts]
     found = blended(runs)
-    return replace(parts[0], validation=found.validation_N, pseudo=found.pseudo_N, test=found.test_N)
+    validation, pseudo, test = (np.asarray(of, np.float64) for of in (found.validation_N, found.pseudo_N, found.test_N))
+    return replace(parts[0], validation=validation, pseudo=pseudo, test=test)
 
 
 def _read(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> TrialScores:

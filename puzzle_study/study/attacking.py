@@ -208,7 +208,7 @@ def _strongest(attacks: config.Attacks, trial: TrialSpec) -> AttackSpec | None:
 def _convergence_units(attacks: config.Attacks, victim: Victim, trial: TrialSpec) -> list[ConvergenceUnit]:
     """Return what holds a detector's attacks to stronger runs, if there is something to hold."""
     specs = tuple(to_check(_fitting(attacks, trial))) if attacks.convergence else ()
-    chosen = {"balanced": attacks.balanced, "count": attacks.convergence}
+    chosen: dict[str, Any] = {"balanced": attacks.balanced, "count": attacks.convergence}
     return [ConvergenceUnit(trial, victim.reading, specs, attacks.max_images, **chosen)] if specs else []
 
 

@@ -36,7 +36,7 @@ class Ranking:
     @cached_property
     def overall(self) -> npt.NDArray[np.floating]:
         """Mean over tasks, [M]."""
-        return self.goodness_TM.mean(0)
+        return np.asarray(self.goodness_TM.mean(0))
 
     def best_first(self) -> list[Best]:
         """Return each configuration once, under its best reading; earlier ones win ties."""

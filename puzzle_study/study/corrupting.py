@@ -119,7 +119,7 @@ def require_colour(study: config.Study) -> None:
     Raises:
         UserError: they are, or they cannot be read.
     """
-    named = [*((study.corruptions and study.corruptions.kinds) or ())]
+    named = [*study.data.augment, *((study.corruptions and study.corruptions.kinds) or ())]
     named += study.evaluate.corrupted.kinds if study.evaluate.corrupted else ()
     of_colour = [kind for kind in named if CORRUPTIONS[kind].channels == COLOUR]
     if of_colour and datasets.gray_as_colour(study.data):

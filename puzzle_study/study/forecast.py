@@ -31,6 +31,7 @@ from puzzle_study.study.environment import notes
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
 from puzzle_study.study.work import costs_of, scored_images, trial_work
+from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.run import build, failure_sentence
 from puzzle_study.trials.spec import TrialSpec
 from puzzle_study.trials.worth import require_labels
@@ -161,7 +162,8 @@ def measured(spec: TrialSpec, task: Task, sizes: SplitSizes, device: torch.devic
             fitted = found[-1]
             fit = more * costs.epoch / fitted.seconds
         else:
-            fitted = _first_epoch(build(spec, task, device), images)
+            augmented = Augmentation(spec.settings.data.augment, spec.training_seed).with_copies(images)
+            fitted = _first_epoch(build(spec, task, device), augmented)
             fit = max(costs.fit, 1.0) / fitted.seconds
         score = min(len(images), FEWEST) * costs.score / _seconds(fitted.detector, images[:FEWEST])
     except (TrainingDiverged, RuntimeError, MemoryError) as error:

@@ -17,6 +17,7 @@ from puzzle_study.detectors.scoring import READINGS
 from puzzle_study.errors import UserError
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import TimeLeft
+from puzzle_study.trials.augmenting import copies_of
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
@@ -35,12 +36,11 @@ class Work:
 
 def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
     """Return a trial's cost in multiply-adds for this many images."""
-    data = spec.settings.data
+    data, own = spec.settings.data, spec.settings.own
     info = DATASETS[data.name]
     pixels = (data.size or info.size) ** 2
-    return spec.settings.own.costs(
-        Images(sizes.train, pixels, data.channels, spec.task.normal_class, spec.task.dataset)
-    )
+    train = sizes.train * (1 if own.epochs_wanted else 1 + copies_of(data.augment))
+    return own.costs(Images(train, pixels, data.channels, spec.task.normal_class, spec.task.dataset))
 
 
 def scored_images(sizes: SplitSizes) -> int:

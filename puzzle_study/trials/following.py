@@ -22,6 +22,7 @@ from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
 from puzzle_study.detectors.base import Detector, Run
 from puzzle_study.statistics import metrics
+from puzzle_study.trials.augmenting import Augmentation
 
 log = logging.getLogger("puzzle_study.trials")
 
@@ -57,6 +58,7 @@ class Following(Run):
     folder: Path
     clock: Clock
     on_epoch: EpochCallback | None
+    augmentation: Augmentation
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -78,6 +80,10 @@ class Following(Run):
         self.clock.earlier, self.validations = state["seconds"], list(state["validations"])
         log.info("going on after epoch %d", self.epochs)
         return dict(state["trained"])
+
+    def images(self, images_NCHW: Tensor, epoch: int) -> Tensor:
+        """Return the images of an epoch, augmented anew."""
+        return self.augmentation.of_epoch(images_NCHW, epoch)
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         """Follow an epoch and keep its checkpoint."""

@@ -6,6 +6,7 @@ import logging
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -28,8 +29,10 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_g
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import flagged_shares
+from puzzle_study.inference.drift import Appearance
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
+from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.corrupted import measure_corrupted
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
 from puzzle_study.trials.locating import measure_maps
@@ -138,8 +141,12 @@ def _fit_and_score(
     kind = type(detector)
     train, validation = task.train.to(device), task.validation.to(device)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo)
-    following = Following(detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch)
+    augmentation = Augmentation(settings.data.augment, spec.training_seed)
+    following = Following(
+        detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch, augmentation
+    )
     started = time.perf_counter()
+    train = train if kind.traits.epochs else augmentation.with_copies(train)
     detector.fit(train, following)
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
     started = time.perf_counter()
@@ -150,20 +157,9 @@ def _fit_and_score(
     _check_reaction(detector, validation)
     results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
     by_norm = _metrics(arrays, pseudo.kinds, task)
-    if settings.evaluate.robust is not None:
-        # torchattacks is imported only if a trial attacks.
-        from puzzle_study.trials.robust import measure_robustness
-
-        for reading, values in measure_robustness(
-            detector, task, arrays, pseudo.kinds, settings.evaluate.robust
-        ).items():
-            by_norm[reading.error][reading.aggregation] |= values
-    if settings.evaluate.corrupted is not None:
-        for reading, values in measure_corrupted(detector, task, pseudo.images, settings.evaluate.corrupted).items():
-            by_norm[reading.error][reading.aggregation] |= values
-    for reading, located in measure_maps(detector, task).items():
-        by_norm[reading.error][reading.aggregation] |= located
-    _save(detector, spec, results.detector(spec.key))
+    for reading, values in _measured_besides(detector, task, arrays, pseudo, settings.evaluate):
+        by_norm[reading.error][reading.aggregation] |= values
+    _save(detector, spec, results.detector(spec.key), Appearance.of(validation))
     epochs = following.epochs
     measured = {
         "epochs": epochs,
@@ -187,6 +183,20 @@ def _fit_and_score(
     return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
 
 
+def _measured_besides(
+    detector: Detector, task: Task, arrays: dict[str, np.ndarray], pseudo: PseudoAnomalies, evaluate: config.Evaluate
+) -> Iterator[tuple[config.Reading, Mapping[str, Any]]]:
+    """Yield what is measured by more than the error matrices: small attacks, corruptions, anomaly maps."""
+    if evaluate.robust is not None:
+        # torchattacks is imported only if a trial attacks.
+        from puzzle_study.trials.robust import measure_robustness
+
+        yield from measure_robustness(detector, task, arrays, pseudo.kinds, evaluate.robust).items()
+    if evaluate.corrupted is not None:
+        yield from measure_corrupted(detector, task, pseudo.images, evaluate.corrupted).items()
+    yield from measure_maps(detector, task).items()
+
+
 def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str, np.ndarray]:
     matrices = {
         "validation": detector.validation_NK,
@@ -196,11 +206,16 @@ def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str,
     return {name: error_NK.cpu().numpy() for name, error_NK in matrices.items()}
 
 
-def _save(detector: Detector, spec: TrialSpec, folder: Path) -> None:
-    """Write a detector with what it was trained on."""
+def _save(detector: Detector, spec: TrialSpec, folder: Path, appearance: Appearance) -> None:
+    """Write a detector with what it was trained on, and how its validation images look."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes = datasets.training_sizes(spec.settings.data, spec.task)
-    about = {"trial": spec.key, "configuration": spec.configuration, "original_sizes": asdict(sizes) if sizes else None}
+    about = {
+        "trial": spec.key,
+        "configuration": spec.configuration,
+        "original_sizes": asdict(sizes) if sizes else None,
+        "appearance": asdict(appearance),
+    }
     files.save(detector, folder, spec.to_json() | about)
 
 

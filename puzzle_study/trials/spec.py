@@ -91,6 +91,8 @@ def trained_settings(settings: config.Settings) -> dict[str, Any]:
     content: dict[str, Any] = settings.model_dump(mode="json", by_alias=True, exclude={"own"})
     for name in ("root", "normal_classes", "repeats"):
         del content["data"][name]
+    if not settings.data.augment:
+        del content["data"]["augment"]  # trials of before there was this setting keep their keys
     if not settings.own.epochs_wanted:
         # Nothing is followed along a training that has no epochs.
         content["evaluate"] = {name: content["evaluate"][name] for name in ("robust", "corrupted")}

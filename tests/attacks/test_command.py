@@ -102,9 +102,9 @@ def test_one_detector_and_another_table(study: Path, tmp_path: Path) -> None:
 
 def test_a_detector_is_held_to_stronger_runs_and_to_its_threshold(study: Path, tmp_path: Path) -> None:
     table = tmp_path / "mine.csv"
-    arguments = ("--attack", "attack1", "--method", "pgd", "--epsilon", "0.1", "--steps", "2", "--step-size", "0.1")
-    more = ("--max-images", "6", "--balanced", "--convergence", "1", "--smallest", "--target", "both")
-    output = call(study / "best" / "8", *arguments, *more, "--output", table)
+    arguments = ["--attack", "attack1", "--method", "pgd", "--epsilon", "0.1", "--steps", "2", "--step-size", "0.1"]
+    arguments += ["--max-images", "6", "--restarts", "1", "--balanced", "--target", "both"]
+    output = call(study / "best" / "8", *arguments, "--convergence", "1", "--smallest", "--output", table)
     (row,) = pd.read_csv(table).to_dict("records")
     assert row["images"] == 6
     assert row["step_size"] == 0.1

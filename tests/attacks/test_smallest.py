@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from puzzle_study.attacks.smallest import ROUNDS, Smallest, smallest_epsilons
+from puzzle_study.attacks.specs import AttackSpec, attack_spec
 
 from . import planted
 
@@ -21,8 +22,8 @@ def found(threshold: float, *, labels: torch.Tensor = LABELS, target: str = "bot
     return smallest_epsilons(planted.Linear(), x_NCHW, labels, SCORES, aimed(target), threshold=threshold)
 
 
-def aimed(target: str) -> planted.AttackSpec:
-    return planted.attack_spec("attack1", "fgsm", epsilon=LARGEST, target=target)
+def aimed(target: str) -> AttackSpec:
+    return attack_spec("attack1", "fgsm", epsilon=LARGEST, target=target)
 
 
 def clean() -> torch.Tensor:

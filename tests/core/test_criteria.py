@@ -93,7 +93,7 @@ def test_pseudo_anomalies_are_averaged_by_weight_and_the_worst_is_one_that_count
 
 
 def test_what_is_expected_weights_the_kinds() -> None:
-    unknown, defects, objects = (kind_weights(expect) for expect in ("unknown", "defects", "other_objects"))  # type: ignore[arg-type]
+    unknown, defects, objects = (kind_weights(expect) for expect in ("unknown", "defects", "other_objects"))
     assert set(unknown) == set(KINDS)
     assert set(unknown.values()) == {1.0}
     assert defects["scar"] > defects["mixup"]

@@ -42,7 +42,7 @@ MATTER = [
     *changes({}, {
         "data.name": "mnist", "data.size": 28, "data.validation_fraction": 0.2, "data.validation_count": 20,
         "data.train_fraction": 0.5, "data.grayscale": True, "data.max_train_images": 20, "data.max_test_images": 20,
-        "data.augment_to": 100, "data.split_seed": 1,
+        "data.augment_to": 100, "data.augment": ["shift"], "data.split_seed": 1,
         "puzzle.kind": "rotation", "puzzle.grid": 3, "puzzle.permutations": "two_swapped", "puzzle.hide": "none",
         "puzzle.per_batch": True,
         "model.base_channels": 3, "model.discriminator_channels": 3, "model.initialisation": "he",

@@ -53,8 +53,8 @@ class MeanImage(Detector):
         done = 0
         if (state := run.resumed()) is not None:
             done, self.mean_CHW = state["done"], state["mean_CHW"]
-        target_CHW = images_NCHW.float().mean(0) / 255
         for epoch in range(done + 1, self.epochs + 1):
+            target_CHW = run.images(images_NCHW, epoch).float().mean(0) / 255
             self.mean_CHW = (self.mean_CHW + target_CHW) / 2
             row = {"epoch": epoch, "loss": float((target_CHW - self.mean_CHW).square().mean())}
             run.epoch(row, partial(dict, done=epoch, mean_CHW=self.mean_CHW), last=epoch == self.epochs)

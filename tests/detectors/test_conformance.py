@@ -149,9 +149,14 @@ class StoppedRun(Run):
         self.after, self.state = after, state
         self.epochs: list[float] = []
         self.lasts: list[bool] = []
+        self.asked: list[float] = []
 
     def resumed(self) -> dict[str, Any] | None:
         return self.state
+
+    def images(self, images_NCHW: Tensor, epoch: int) -> Tensor:
+        self.asked.append(epoch)
+        return images_NCHW
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         self.epochs.append(row["epoch"])
@@ -181,7 +186,7 @@ def test_what_is_trained_in_epochs_resumes_at_any_epoch_to_the_bit(name: str) ->
             fitted(name, run=stopped)
         rest = StoppedRun(state=stopped.state)
         assert torch.equal(fitted(name, run=rest).error_matrix(anomalous(4)), expected)
-        assert [*stopped.epochs, *rest.epochs] == whole.epochs
+        assert [*stopped.epochs, *rest.epochs] == whole.epochs == [*stopped.asked, *rest.asked]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

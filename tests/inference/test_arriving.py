@@ -141,7 +141,7 @@ def test_json_lines_name_what_cannot_be_read(best: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["in/00.png"], "in/00.png is not a folder; --watch"),
+        (["in/00.png"], "in/00.png is not a folder; --watch needs folders"),
         (["in", "--overlay", "in/maps"], "--overlay in/maps is in the watched folder in"),
         (["in", "--overlay", "in"], "--overlay in is in the watched folder in"),
     ],

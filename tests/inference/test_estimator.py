@@ -70,6 +70,12 @@ def test_every_detector_is_fitted_predicts_and_scores_alike_when_saved_or_pickle
     result = CliRunner().invoke(score.main, [str(tmp_path / "saved"), str(tmp_path / "images")])
     scores = [float(row["score"]) for row in csv.DictReader(io.StringIO(result.stdout))]
     assert scores == pytest.approx(-loaded.score_samples(np.stack([pixels(0), pixels(1)])), rel=1e-4)
+    # New normal images, here darker ones, set the scale and the threshold anew.
+    found.recalibrate(normal // 2).save(tmp_path / "renewed")
+    renewed = puzzle_study.load(tmp_path / "renewed")
+    np.testing.assert_array_equal(renewed.score_samples(NEW), found.score_samples(NEW))
+    assert (renewed.predict(normal // 2) == -1).sum() == 1  # two of forty, less what so few cannot promise
+    assert not np.array_equal(renewed.score_samples(NEW), loaded.score_samples(NEW))
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +61,7 @@ def _write_smallest(results: Results, attacks: pd.DataFrame) -> None:
 
 def _write_certified(results: Results, attacks: pd.DataFrame) -> None:
     radii = pd.DataFrame({"radius": [0.0, 0.5], "auroc": [0.9, 0.6], "flagged_normal": [0.1, 0.5]})
-    settings = {"sigma": 0.25, "samples": 1000, "alpha": 0.001, "target": "both", "images": 60}
+    settings: dict[str, Any] = {"sigma": 0.25, "samples": 1000, "alpha": 0.001, "target": "both", "images": 60}
     radii = radii.assign(flagged_anomalous=[0.8, 0.3], auroc_smoothed=0.92, **settings)
     _victims(attacks).merge(radii, how="cross").to_csv(results.certified_file, index=False)
 

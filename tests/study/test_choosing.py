@@ -42,7 +42,7 @@ def trained(folder: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Task
     original = run._load
 
     def loaded(*arguments: object) -> Task:
-        task = original(*arguments)  # type: ignore[arg-type]
+        task = original(*arguments)
         return task if spoil is None else spoil(task)
 
     with monkeypatch.context() as patch:
@@ -132,9 +132,9 @@ def test_each_task_has_its_winner_in_best_in_the_tables_and_on_the_terminal(
     best.write(plan, plan.results)
     detectors = [json.loads((plan.results.best / name / "detector.json").read_text())["detector"] for name in "38"]
     assert detectors == ["pca", "nearest_neighbour"]
-    assert all(path.exists() for path in best.files(plan, plan.results))
     write_tables(plan, plan.results)
     write_model_cards(plan.results, {})
+    assert all(path.exists() for path in best.files(plan, plan.results))
     heads = [(plan.results.best / name / MODEL_CARD).read_text(encoding="utf-8").partition("\n")[0] for name in "38"]
     assert heads == ["# PCA for 3", "# nearest neighbour for 8"]
     summary = plan.results.table(plan.results.summary_file).set_index("detector")
@@ -171,7 +171,6 @@ def test_a_choice_that_cannot_be_made_is_refused(tmp_path: Path, more: str, word
 def test_an_ensemble_is_saved_for_each_task_and_scores_as_the_table_says(folders: dict[str, Path]) -> None:
     plan = read_again(folders["clean"], "ensemble")
     best.write(plan, plan.results)
-    assert all(path.exists() for path in best.files(plan, plan.results))
     write_tables(plan, plan.results)
     table = pd.read_csv(plan.results.selection_file).query("scope == 'everything'").set_index("criterion")
     aurocs = []
@@ -188,6 +187,7 @@ def test_an_ensemble_is_saved_for_each_task_and_scores_as_the_table_says(folders
         aurocs.append(metrics.auroc(scores.numpy(), task.labels.numpy()))
     assert table.loc["ensemble", "auroc"] == pytest.approx(sum(aurocs) / len(aurocs), abs=1e-3)
     write_model_cards(plan.results, {})
+    assert all(path.exists() for path in best.files(plan, plan.results))
     card = (plan.results.best / "3" / MODEL_CARD).read_text(encoding="utf-8")
     assert card.startswith("# ensemble of ")
     assert f"| AUROC | {100 * aurocs[0]:.1f}" in card

@@ -77,6 +77,7 @@ def folder(closed: Path, tmp_path: Path) -> Path:
         "trials.csv",
         "epochs.parquet",
         "summary.csv",
+        "selection.csv",
         "attacks.csv",
         "gallery.npz",
         "best",

@@ -24,6 +24,7 @@ FILES = (
     "attacks.csv",
     "corruptions.csv",
     "summary.csv",
+    "selection.csv",
     "gallery.npz",
     "report/index.html",
     "best/3/weights.safetensors",
@@ -55,6 +56,7 @@ def tables(results: Path) -> dict[str, pd.DataFrame]:
         "trials": pd.read_csv(results / "trials.csv").drop(columns=TIMES),
         "epochs": pd.read_parquet(results / "epochs.parquet"),
         "summary": pd.read_csv(results / "summary.csv"),
+        "selection": pd.read_csv(results / "selection.csv"),
         "attacks": pd.read_csv(results / "attacks.csv").drop(columns="seconds"),
         "corruptions": pd.read_csv(results / "corruptions.csv"),
     }

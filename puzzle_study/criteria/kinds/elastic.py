@@ -13,7 +13,7 @@ CELLS = 5
 
 def elastic(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Return images whose places have moved by a share of the side in each direction (standard deviation)."""
-    images, _, height, width = x_NCHW.shape
+    images, (height, width) = len(x_NCHW), x_NCHW.shape[2:]
     coarse = torch.randn(images, 2, CELLS, CELLS, generator=generator)
     moved = interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
     still = affine_grid(torch.eye(2, 3).expand(images, 2, 3), [images, 1, height, width], align_corners=False)

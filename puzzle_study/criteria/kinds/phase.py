@@ -10,7 +10,7 @@ from puzzle_study.criteria.kinds.base import Kind, as_uint8
 
 def phase(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Return images whose phases are turned by a share of a random angle, by the same one in every channel."""
-    images, _, height, width = x_NCHW.shape
+    images, (height, width) = len(x_NCHW), x_NCHW.shape[2:]
     # Noise has the symmetry that keeps the image real, whatever its height and width.
     turn = torch.fft.rfft2(torch.randn(images, 1, height, width, generator=generator)).angle()
     turn[..., 0, 0] = 0  # the mean stays

@@ -80,7 +80,7 @@ class PuzzleDetector(Viewed):
         if (state := run.resumed()) is not None:
             trainer.restore(state)
         while not trainer.finished:
-            row = asdict(trainer.epoch(images_NCHW))
+            row = asdict(trainer.epoch(run.images(images_NCHW, trainer.epochs_done + 1)))
             run.epoch(row, trainer.state, last=trainer.finished)
 
     @property

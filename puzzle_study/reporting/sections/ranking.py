@@ -52,8 +52,9 @@ def how_selected(data: StudyData) -> str:
     """Return one sentence on how the winner was chosen."""
     if not data.ranks_by_selection:
         labels = data.objectives[0] in NEED_TEST_LABELS
-        return f"The winner is the configuration that is best in the search's first objective, {data.objectives[0]}" + (
-            ": it uses test labels (oracle), is optimistic and cannot be reached in practice." if labels else "."
+        return (
+            f"The winner is the configuration that is best in the first objective of the search, {data.objectives[0]}"
+            + (": it uses test labels (oracle), is optimistic and cannot be reached in practice." if labels else ".")
         )
     if data.criterion.uses_labels:
         return (
