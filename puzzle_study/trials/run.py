@@ -104,7 +104,7 @@ def check_images(images: config.Data, fingerprint: str) -> None:
     if _fingerprint(images) != fingerprint:
         raise UserError(
             f"the images in data.root on {socket.gethostname()} differ from those that the study was started with; "
-            f"copy the study's images there and go on with --resume"
+            f"copy the study's images there and continue with --resume"
         )
 
 

@@ -67,7 +67,7 @@ def test_check_says_what_is_unusual_about_ones_own_images(layouts: Layouts) -> N
     png(folder / "test" / "good" / "0.png")
     notes = said("check", "folder", "--root", folder)
     assert "note: no anomalies in the test images (screws): no AUROC can be measured" in notes
-    assert re.search("note: the training images are gray .* in the 32 .*; set data.grayscale: true", notes)
+    assert re.search("note: the training images are gray .* in 32 .*; set data.grayscale: true", notes)
     png(folder / "train" / "good" / "0.png")
     assert "gray" not in said("check", "folder", "--root", folder)
 

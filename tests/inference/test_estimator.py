@@ -320,7 +320,7 @@ def test_a_description_without_its_settings_is_damaged(name: str, best: Path) ->
 
 @pytest.mark.parametrize(
     ("device", "sentence"),
-    [("tpu", "device tpu is unknown"), ("meta", "device meta is not supported"), ("cuda", "device cuda is not there")],
+    [("tpu", "device tpu is unknown"), ("meta", "device meta is not supported"), ("cuda", "device cuda is missing")],
 )
 def test_a_device_that_is_not_there_is_one_sentence(
     device: str, sentence: str, monkeypatch: pytest.MonkeyPatch

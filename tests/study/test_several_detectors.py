@@ -130,8 +130,8 @@ def test_a_resolved_study_runs_again_as_it_is(detectors: str, tmp_path: Path) ->
         ("puzzle_ae.train.lambda: {choice: [0.1, -1]}", "axis `puzzle_ae.train.lambda` .* greater than or equal to 0"),
         ("puzzle_ae.train.lambda: {choice: [0.1], when: {puzzle_ae.puzzle.grid: [5]}}", "puzzle_ae.puzzle.grid"),
         ("detector: {choice: [puzzle_a, pca]}, data.size: {choice: [16]}", "`detector` .*'puzzle_a'.*puzzle_ae"),
-        ("puzzle_ae.train.lambda: {choice: [0.1], when: {detector: [nearest]}}", "under puzzle_ae alone"),
-        ("puzzle_ae.train.lambda: {choice: [0.1], when: {detector: [nearest_neighbour]}}", "under puzzle_ae alone"),
+        ("puzzle_ae.train.lambda: {choice: [0.1], when: {detector: [nearest]}}", "only with puzzle_ae"),
+        ("puzzle_ae.train.lambda: {choice: [0.1], when: {detector: [nearest_neighbour]}}", "only with puzzle_ae"),
         ("train.lambda: {choice: [0.1]}", "not a setting .*puzzle_ae.train.lambda"),
     ],
 )
