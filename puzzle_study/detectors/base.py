@@ -158,6 +158,13 @@ class Detector(nn.Module, ABC):
         self.at_once: AtOnce | None = None
         self.register_buffer("validation_NK", torch.ones(1, views))
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        # As many validation images as it was calibrated by: an evaluation along the training is enough.
+        known_NK = state_dict.get(f"{prefix}validation_NK")
+        if isinstance(known_NK, Tensor) and known_NK.shape[1:] == (self.views,):
+            self.validation_NK = self.validation_NK.new_empty(known_NK.shape)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     # What each detector provides.
 
     @classmethod

@@ -88,7 +88,6 @@ def _restored(folder: Path) -> Detector:
         with torch.device("meta"):
             _check_sizes(kind.restore(*described), tensors)
         detector = kind.restore(*described)
-        detector.validation_NK = torch.empty_like(tensors["validation_NK"], dtype=torch.float32)
         detector.load_state_dict(tensors)
         return detector
     except MissingPackage:

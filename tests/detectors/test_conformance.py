@@ -61,6 +61,8 @@ def built(name: str, *, channels: int = 1, seed: int = 0) -> Detector:
 
 def fitted(name: str, *, channels: int = 1, seed: int = 0, run: Run | None = None) -> Detector:
     detector = built(name, channels=channels, seed=seed)
+    if isinstance(run, StoppedRun):
+        run.detector = detector
     detector.fit(normal(24, channels=channels), run or Run())
     detector.calibrate(normal(8, channels=channels, seed=2))
     return detector
@@ -143,7 +145,9 @@ class Stopped(Exception):
 
 
 class StoppedRun(Run):
-    """Keeps the state of each epoch and stops after one of them."""
+    """Evaluates the detector after each epoch, as a trial does, keeps the state, and stops after one of the epochs."""
+
+    detector: Detector
 
     def __init__(self, after: int | None = None, state: dict[str, Any] | None = None) -> None:
         self.after, self.state = after, state
@@ -161,6 +165,7 @@ class StoppedRun(Run):
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         self.epochs.append(row["epoch"])
         self.lasts.append(last)
+        self.detector.calibrate(normal(8, seed=2))
         if row["epoch"] == self.after:
             from io import BytesIO
 
