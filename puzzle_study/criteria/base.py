@@ -182,11 +182,12 @@ def kind_aurocs(validation_N: Numbers, pseudo_N: Numbers, kinds: Sequence[str]) 
     return {kind: float(share_N[kind_N == kind].mean()) for kind in dict.fromkeys(kinds)}
 
 
-def counted(by_kind: Mapping[str, float], weights: Weights) -> tuple[Numbers, Numbers]:
-    """Return the numbers of the kinds that count, and their weights.
+def counted(by_kind: Mapping[str, float], weights: Weights) -> tuple[list[str], Numbers, Numbers]:
+    """Return the kinds that count, their numbers and their weights.
 
     All count alike if none of them has a weight: a single validation image lacks some kinds.
     """
     kinds = [kind for kind in by_kind if weights.get(kind, 0) > 0]
     weight = [weights[kind] for kind in kinds] or [1.0] * len(by_kind)
-    return np.array([by_kind[kind] for kind in kinds or by_kind]), np.array(weight)
+    kinds = kinds or list(by_kind)
+    return kinds, np.array([by_kind[kind] for kind in kinds]), np.array(weight)

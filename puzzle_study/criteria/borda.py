@@ -23,5 +23,5 @@ class Borda(Criterion):
     @classmethod
     def goodness(cls, candidates: Sequence[Candidate], weights: Weights) -> Numbers:
         """Return the mean rank in [0, 1], [M]."""
-        pairs = [counted(candidate.by_kind, weights) for candidate in candidates]
-        return mean_rank(np.array([values for values, _ in pairs]).T, pairs[0][1])
+        found = [counted(candidate.by_kind, weights) for candidate in candidates]
+        return mean_rank(np.array([values for _, values, _ in found]).T, found[0][2])

@@ -17,5 +17,5 @@ class WorstKind(OfKinds):
     @classmethod
     def of_kinds(cls, by_kind: Mapping[str, float], weights: Weights) -> float:
         """Return the lowest AUROC."""
-        values, weight = counted(by_kind, weights)
+        _, values, weight = counted(by_kind, weights)
         return float(values[weight == weight.max()].min())

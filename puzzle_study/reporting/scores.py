@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from puzzle_study.config.types import Reading
 from puzzle_study.criteria.base import Scored, kind_aurocs
 from puzzle_study.criteria.ensemble import blended
+from puzzle_study.criteria.expecting import kind_weights
+from puzzle_study.criteria.pseudo_anomalies import PseudoAnomalies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,10 +33,11 @@ class TrialScores:
 
     @property
     def selection(self) -> float:
-        """Mean over the kinds of the AUROC of validation images against pseudo-anomalies, NaN without the latter."""
+        """What the selection by pseudo-anomalies is, whatever is expected; NaN without pseudo-anomalies."""
         if not len(self.pseudo):
             return float("nan")
-        return fmean(kind_aurocs(self.validation, self.pseudo, self.kinds.tolist()).values())
+        by_kind = kind_aurocs(self.validation, self.pseudo, self.kinds.tolist())
+        return PseudoAnomalies.of_kinds(by_kind, kind_weights())
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:

@@ -240,3 +240,9 @@ def test_without_labels_the_gap_says_what_is_chosen_and_how_far_criteria_agree()
             ]
         )
     )
+
+
+def test_families_of_kinds_count_alike_however_many_kinds_they_have() -> None:
+    by_kind = {"cut_paste": 1.0, "local_noise": 1.0, "scar": 0.7, "mixup": 0.2}
+    value = CRITERIA["pseudo_anomalies"].of_kinds(by_kind, kind_weights())  # type: ignore[attr-defined]
+    assert value == pytest.approx((0.9 + 0.2) / 2)

@@ -22,6 +22,8 @@ class Kind:
 
     Attributes:
         title: name in sentences.
+        family: what changes: a ``patch``, the ``order`` of places, the ``light``, the ``detail``, the ``shape``, or a
+            ``blend`` with another image. Families count alike in a criterion, however many kinds they have.
         severities: arguments of ``spoil``, from the mildest.
         meaning: what a severity's number is.
         spoil: a pure function; all images are on the CPU, where every device gets the same result.
@@ -32,6 +34,7 @@ class Kind:
     """
 
     title: str
+    family: str
     severities: tuple[float, ...]
     meaning: str
     spoil: Spoil

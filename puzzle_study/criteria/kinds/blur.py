@@ -23,6 +23,7 @@ def blur(x_NCHW: Tensor, _: Tensor, window: float, __: torch.Generator) -> Tenso
 
 KIND = Kind(
     title="blur",
+    family="detail",
     severities=(3, 5, 7),
     meaning="side of the window, pixels of an image of at most 56",
     spoil=blur,

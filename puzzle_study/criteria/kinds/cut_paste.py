@@ -23,6 +23,7 @@ def cut_paste(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generato
 
 KIND = Kind(
     title="cut and paste",
+    family="patch",
     severities=(0.15, 0.35),
     meaning="side of the patch, share of the image's",
     spoil=cut_paste,

@@ -24,6 +24,7 @@ def elastic(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator)
 
 KIND = Kind(
     title="elastic distortion",
+    family="shape",
     severities=(0.03, 0.08),
     meaning="standard deviation of the movement, share of the image's side",
     spoil=elastic,

@@ -16,6 +16,7 @@ def fade(x_NCHW: Tensor, _: Tensor, share: float, __: torch.Generator) -> Tensor
 
 KIND = Kind(
     title="fading",
+    family="light",
     severities=(0.35, 0.7),
     meaning="share of the contrast that is lost",
     spoil=fade,

@@ -20,6 +20,7 @@ def foreign_piece(x_NCHW: Tensor, partner_NCHW: Tensor, share: float, generator:
 
 KIND = Kind(
     title="foreign piece",
+    family="patch",
     severities=(1 / 3, 1 / 2),
     meaning="side of the piece, share of the image's",
     spoil=foreign_piece,

@@ -42,6 +42,7 @@ def _textures(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 KIND = Kind(
     title="foreign texture",
+    family="patch",
     severities=(0.2, 0.45, 1.0),
     meaning="side of the patch, share of the image's",
     spoil=foreign_texture,

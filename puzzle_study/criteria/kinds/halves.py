@@ -18,6 +18,7 @@ def halves(x_NCHW: Tensor, partner_NCHW: Tensor, stripes: float, generator: torc
 
 KIND = Kind(
     title="halves",
+    family="order",
     severities=(2, 4),
     meaning="stripes",
     spoil=halves,

@@ -24,6 +24,7 @@ def jigsaw(x_NCHW: Tensor, _: Tensor, grid: float, generator: torch.Generator) -
 
 KIND = Kind(
     title="jigsaw",
+    family="order",
     severities=(2, 4),
     meaning="pieces along each side",
     spoil=jigsaw,

@@ -17,6 +17,7 @@ def local_noise(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Genera
 
 KIND = Kind(
     title="local noise",
+    family="patch",
     severities=(0.15, 0.35),
     meaning="side of the patch, share of the image's",
     spoil=local_noise,

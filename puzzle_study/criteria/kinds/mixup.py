@@ -15,6 +15,7 @@ def mixup(x_NCHW: Tensor, partner_NCHW: Tensor, share: float, _: torch.Generator
 
 KIND = Kind(
     title="mixup",
+    family="blend",
     severities=(0.3, 0.5),
     meaning="share of the other image",
     spoil=mixup,

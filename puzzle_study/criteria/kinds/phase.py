@@ -20,6 +20,7 @@ def phase(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator) -
 
 KIND = Kind(
     title="random phases",
+    family="detail",
     severities=(0.4, 1.0),
     meaning="share of a random phase",
     spoil=phase,

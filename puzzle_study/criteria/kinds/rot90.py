@@ -15,6 +15,7 @@ def rot90(x_NCHW: Tensor, _: Tensor, quarters: float, __: torch.Generator) -> Te
 
 KIND = Kind(
     title="rotation",
+    family="order",
     severities=(1, 2, 3),
     meaning="quarter turns",
     spoil=rot90,

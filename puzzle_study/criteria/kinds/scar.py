@@ -28,6 +28,7 @@ def scar(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator) ->
 
 KIND = Kind(
     title="scar",
+    family="patch",
     severities=(0.03, 0.07),
     meaning="thickness, share of the image's side",
     spoil=scar,

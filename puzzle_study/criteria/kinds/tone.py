@@ -16,6 +16,7 @@ def tone(x_NCHW: Tensor, _: Tensor, share: float, generator: torch.Generator) ->
 
 KIND = Kind(
     title="tone",
+    family="light",
     severities=(0.08, 0.2),
     meaning="brightness added or taken, share of the range",
     spoil=tone,
