@@ -13,8 +13,8 @@ from puzzle_study.criteria.kinds.registry import KINDS
 class PseudoAnomalies(OfKinds):
     """Mean over the families of kinds of the AUROC of validation images against pseudo-anomalies made of them.
 
-    Families count alike: five kinds change a patch and one blends two images, and if all kinds counted alike, a detector
-    of small patches would win on images whose anomalies are other objects (benchmarks/RESULTS.md).
+    Families count alike: five kinds change a patch and one blends two images. If all kinds counted alike, a detector of
+    small patches would win on images whose anomalies are other objects (benchmarks/RESULTS.md).
     """
 
     title = "pseudo-anomalies"
