@@ -52,13 +52,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> Path:
 
 def tables(results: Path) -> dict[str, pd.DataFrame]:
     """The tables of a study without what a clock measured."""
+    corruptions = results / "corruptions.csv"
     return {
         "trials": pd.read_csv(results / "trials.csv").drop(columns=TIMES),
         "epochs": pd.read_parquet(results / "epochs.parquet"),
         "summary": pd.read_csv(results / "summary.csv"),
         "selection": pd.read_csv(results / "selection.csv"),
         "attacks": pd.read_csv(results / "attacks.csv").drop(columns="seconds"),
-        "corruptions": pd.read_csv(results / "corruptions.csv"),
+        **({"corruptions": pd.read_csv(corruptions)} if corruptions.exists() else {}),
     }
 
 
