@@ -102,9 +102,10 @@ def test_a_study_attacks_each_detector_by_what_fits_it(tmp_path: Path, monkeypat
     table = results.table(results.attacks_file)
     assert sorted(zip(table["configuration"].map(names), table["method"], strict=True)) == [
         ("nearest_neighbour", "noise"),
+        ("nearest_neighbour", "square"),
         ("pca", "fgsm"),
         ("pca", "noise"),
     ]
     transfer = results.table(results.transfer_file)
-    assert set(transfer["source_configuration"].map(names)) == {"pca"}
+    assert set(transfer["source_configuration"].map(names)) == {"pca", "nearest_neighbour"}
     assert set(transfer["configuration"].map(names)) == {"pca", "nearest_neighbour"}
