@@ -52,7 +52,7 @@ types: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
 	@$(MAKE) --no-print-directory --jobs=2 check-ray check-rest check-slow
 
-RAY = tests/cluster tests/study tests/detectors/test_other_package.py
+RAY = tests/cluster tests/study
 
 check-ray:
 	$(BIN)/pytest -m slow $(RAY)

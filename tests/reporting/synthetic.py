@@ -369,7 +369,7 @@ def _corruptions(trials: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
                     "label": label or "reference",
                     **trial[["trial", "dataset", "normal_class", "seed", "detector"]],
                     "aggregation": reading,
-                    "error": "l2",
+                    "error": trial["norm"],
                     "corruption": corruption,
                     "severity": severity,
                     "value": kind.value(severity, 28) if kind else None,
