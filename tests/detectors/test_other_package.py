@@ -40,6 +40,7 @@ detectors:
 data: {{name: digits, normal_classes: [0], max_test_images: 60}}
 search: {{configurations: 1, space: {{mean_image.power: {{uniform: [1.0, 3.0]}}}}}}
 evaluate: {{every: 1, max_images: 20}}
+kinds: [cut_paste, foreign_piece, local_noise]
 references: []
 max_concurrent: 1
 attacks: {{methods: [fgsm, noise], epsilons: [0.1], max_images: 20, matrix: true, transfer: true}}
