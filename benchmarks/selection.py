@@ -3,10 +3,10 @@
     python -m puzzle_study.tune benchmarks/studies/selection/mnist.yaml       (and the other files of that folder)
     python -m benchmarks.selection results/mnist results/cifar10 ... --half design --output analysis/data
 
-Tasks are split in two halves by a rule that was written down before their results were looked at. Of MNIST, CIFAR-10 and
-digits the classes 0, 1, 2, 3 and 8 are for design, 4, 5, 6, 7 and 9 for confirmation. Brain MRI and magnetic tiles, which
-earlier measurements had looked at, are for design, and so is MNIST 4, on which the settings were timed. The default
-criterion was chosen on the first half; the second was read once.
+Tasks are split in two halves by a rule that was written down before their results were looked at. Of MNIST, CIFAR-10
+and digits the classes 0, 1, 2, 3 and 8 are for design, 4, 5, 6, 7 and 9 for confirmation. Brain MRI and magnetic
+tiles, which earlier measurements had looked at, are for design, and so is MNIST 4, on which the settings were timed.
+The default criterion was chosen on the first half; the second was read once.
 """
 
 from __future__ import annotations
