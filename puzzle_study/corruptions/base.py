@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SEVERITIES = (1, 2, 3, 4, 5)
 NONE = 0
 """The severity that changes nothing."""
+CLEAN = "none"
+"""Name in tables of images without a corruption."""
 PIXELS = "pixels"
 
 

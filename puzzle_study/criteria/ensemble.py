@@ -9,6 +9,7 @@ import numpy as np
 
 from puzzle_study.criteria.base import Candidate, Numbers, Scored, Weights
 from puzzle_study.criteria.borda import Borda
+from puzzle_study.criteria.ranks import best_first
 
 TOP = 5
 """Candidates that are used together, at most one of each configuration."""
@@ -34,10 +35,9 @@ class Ensemble(Borda):
 
 def members(configurations: Sequence[str], goodness_M: Numbers) -> list[int]:
     """Return which of M candidates are used together, the best first: one reading of each configuration."""
-    order = np.argsort(-np.nan_to_num(goodness_M, nan=-np.inf), kind="stable")
     first: dict[str, int] = {}
-    for index in order:
-        first.setdefault(configurations[index], int(index))
+    for place in best_first(goodness_M):
+        first.setdefault(configurations[place], place)
     return list(first.values())[:TOP]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from puzzle_study.criteria.base import OfKinds, Weights, counted
+from puzzle_study.criteria.base import Numbers, OfKinds, Weights, counted, kind_aurocs
+from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.criteria.kinds.registry import KINDS
 
 
@@ -27,3 +28,8 @@ class PseudoAnomalies(OfKinds):
         kinds, values, weight = counted(by_kind, weights)
         families = [KINDS[kind].family for kind in kinds]
         return float(np.average(values, weights=weight / [families.count(family) for family in families]))
+
+
+def selection(validation_N: Numbers, pseudo_N: Numbers, kinds: Sequence[str]) -> float:
+    """Return the criterion of scores, larger for anomalies, whatever anomalies are expected."""
+    return PseudoAnomalies.of_kinds(kind_aurocs(validation_N, pseudo_N, kinds), kind_weights())

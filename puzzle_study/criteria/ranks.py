@@ -10,6 +10,11 @@ import numpy.typing as npt
 from puzzle_study.criteria.base import Numbers
 
 
+def best_first(goodness_M: Numbers) -> list[int]:
+    """Return the places from the best; what cannot be told comes last, and earlier ones win ties."""
+    return [int(place) for place in np.argsort(-np.nan_to_num(goodness_M, nan=-np.inf), kind="stable")]
+
+
 def mean_rank(values_KM: Numbers, weight_K: Numbers) -> Numbers:
     """Return the weighted mean over K of the ranks of M values, from 0 for the lowest to 1; ties share one."""
     from scipy.stats import rankdata

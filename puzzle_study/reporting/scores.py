@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from puzzle_study.config.types import Reading
-from puzzle_study.criteria.base import Scored, kind_aurocs
+from puzzle_study.criteria.base import Scored
 from puzzle_study.criteria.ensemble import blended
-from puzzle_study.criteria.expecting import kind_weights
-from puzzle_study.criteria.pseudo_anomalies import PseudoAnomalies
+from puzzle_study.criteria.pseudo_anomalies import selection
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,8 +35,7 @@ class TrialScores:
         """What the selection by pseudo-anomalies is, whatever is expected; NaN without pseudo-anomalies."""
         if not len(self.pseudo):
             return float("nan")
-        by_kind = kind_aurocs(self.validation, self.pseudo, self.kinds.tolist())
-        return PseudoAnomalies.of_kinds(by_kind, kind_weights())
+        return selection(self.validation, self.pseudo, self.kinds.tolist())
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:

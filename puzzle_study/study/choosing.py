@@ -16,6 +16,7 @@ from puzzle_study.config import Reading
 from puzzle_study.criteria.base import Candidate, Scored
 from puzzle_study.criteria.ensemble import blended, members
 from puzzle_study.criteria.gap import Gap, selection_gaps
+from puzzle_study.criteria.ranks import best_first
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import scoring
@@ -41,23 +42,18 @@ class Ranking:
     def best_first(self) -> list[Best]:
         """Return each configuration once, under its best reading; earlier ones win ties."""
         found: dict[str, Best] = {}
-        for index in _order(self.overall):
+        for index in best_first(self.overall):
             found.setdefault(self.entries[index][0].configuration, self.entries[index])
         return list(found.values())
 
     def of_task(self, task: int) -> Best:
         """Return the best entry on a task."""
-        return self.entries[_order(self.goodness_TM[task])[0]]
+        return self.entries[best_first(self.goodness_TM[task])[0]]
 
     def together(self, task: int | None) -> list[Best]:
         """Return the entries that an ensemble is made of, on a task or (None) on all."""
         names = [planned.configuration for planned, _, _ in self.entries]
         return [self.entries[i] for i in members(names, self.overall if task is None else self.goodness_TM[task])]
-
-
-def _order(goodness_M: npt.NDArray[np.floating]) -> list[int]:
-    """Return the places from the best; what cannot be told comes last, and earlier ones win ties."""
-    return [int(index) for index in np.argsort(-np.nan_to_num(goodness_M, nan=-np.inf), kind="stable")]
 
 
 def ranking(plan: Plan) -> Ranking | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puzzle_study import config, datasets
 from puzzle_study.config import Reading
-from puzzle_study.corruptions.base import NONE
+from puzzle_study.corruptions.base import CLEAN, NONE
 from puzzle_study.corruptions.corrupt import corrupt
 from puzzle_study.corruptions.registry import CORRUPTIONS, misfit
 from puzzle_study.datasets.subset import chosen_of_each_side
@@ -26,6 +26,7 @@ from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE, Calibration
 from puzzle_study.io import write_json
 from puzzle_study.results import RECORD_FORMAT, Results, content_key
 from puzzle_study.statistics import metrics
+from puzzle_study.study.attack_units import task_of
 from puzzle_study.study.attacking import Victim, about, asked_for
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
@@ -33,8 +34,6 @@ from puzzle_study.study.stage import run_units
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.spec import TrialSpec
 
-CLEAN = "none"
-"""Name in tables of images without a corruption."""
 COLOUR = (3,)
 """Channels of what changes colours."""
 Row = dict[str, Any]
@@ -61,7 +60,7 @@ class CorruptionUnit:
 
     def run(self, results: Results, device: torch.device) -> None:
         """Corrupt, score and write the record."""
-        images, labels = chosen(_task(self.trial), self.max_images)
+        images, labels = chosen(task_of(self.trial), self.max_images)
         detector = _detector(results.detector(self.trial.key), device).read_by(self.reading)
         rows = list(self._rows(detector, images.to(device), labels.numpy()))
         write_json(results.corruption_file(self.key), {"format": RECORD_FORMAT, "trial": self.trial.key, "rows": rows})
@@ -184,16 +183,6 @@ def _units(section: config.Corruptions | None, victim: Victim, trial: TrialSpec)
     for kind in (CLEAN, *fitting):
         severities = (NONE,) if kind == CLEAN else section.severities
         yield CorruptionUnit(trial, victim.reading, kind, severities, section.max_images, section.seed)
-
-
-def _task(trial: TrialSpec) -> datasets.Task:
-    return _loaded(trial.settings.data, trial.task, trial.fingerprint)
-
-
-@lru_cache(maxsize=2)
-def _loaded(data: config.Data, task: datasets.TaskSpec, fingerprint: str) -> datasets.Task:
-    """Load a task once for the units that a worker runs one after the other."""
-    return datasets.load_task(data, task)
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from puzzle_study import config
-from puzzle_study.criteria import pseudo_anomalies
 from puzzle_study.criteria.bank import PseudoAnomalies
-from puzzle_study.criteria.base import kind_aurocs
-from puzzle_study.criteria.expecting import kind_weights
+from puzzle_study.criteria.pseudo_anomalies import selection
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_images
 from puzzle_study.detectors import checkpoint, scoring
@@ -165,8 +163,7 @@ class FollowedImages:
                 values[f"auroc_{name}"] = metrics.auroc(test_N, self.labels)
             if self.pseudo is not None and validation_N is not None and pseudo_N is not None:
                 finite = np.isfinite(validation_N).all() and np.isfinite(pseudo_N).all()
-                by_kind = kind_aurocs(validation_N, pseudo_N, self.pseudo.kinds) if finite else {}
                 values[f"selection_{name}"] = (
-                    pseudo_anomalies.PseudoAnomalies.of_kinds(by_kind, kind_weights()) if finite else math.nan
+                    selection(validation_N, pseudo_N, self.pseudo.kinds) if finite else math.nan
                 )
         return values

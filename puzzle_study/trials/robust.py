@@ -14,9 +14,7 @@ from puzzle_study import config
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.config import Reading
-from puzzle_study.criteria.base import kind_aurocs
-from puzzle_study.criteria.expecting import kind_weights
-from puzzle_study.criteria.pseudo_anomalies import PseudoAnomalies
+from puzzle_study.criteria.pseudo_anomalies import selection
 from puzzle_study.datasets import Task
 from puzzle_study.datasets.subset import chosen_of_each_side
 from puzzle_study.detectors import scoring
@@ -52,11 +50,7 @@ def measure_robustness(
         clean, pseudo = (scoring.scores(matrix, validation_NK, reading) for matrix in (validation_NK, pseudo_NK))
         (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
         test, validation = attacked.scores.split([len(tested), len(held_out)])
-        found[reading] = {
-            "robust_selection": PseudoAnomalies.of_kinds(
-                kind_aurocs(validation.numpy(), pseudo.numpy(), kinds), kind_weights()
-            )
-        }
+        found[reading] = {"robust_selection": selection(validation.numpy(), pseudo.numpy(), kinds)}
         if not metrics.lacking(len(test_labels), int(test_labels.sum())):
             found[reading]["robust_auroc"] = metrics.auroc(test.numpy(), test_labels.numpy())
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from puzzle_study.corruptions.base import NONE
+from puzzle_study.corruptions.base import CLEAN, NONE
 from puzzle_study.corruptions.registry import CORRUPTIONS
 from puzzle_study.corruptions.tolerance import Tolerance, tolerance
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
@@ -32,7 +32,6 @@ from puzzle_study.reporting.sections.robustness import VICTIM, configuration_tit
 from puzzle_study.reporting.study_data import TASK, Choice, StudyData, title_of
 from puzzle_study.statistics import intervals
 
-CLEAN = "none"
 MEASURES = {"auroc": "AUROC", "flagged_normal": "False alarms (FPR)", "flagged_anomalous": "Catches (TPR)"}
 TOLERANCES = {
     "false_alarms_double": (
