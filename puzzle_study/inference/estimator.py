@@ -59,7 +59,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         image_shape: (C, H, W) of rows; None: squares with one channel.
         device: ``auto``, ``cpu`` or ``cuda``.
         random_state: seed of the split, the weights, the order of images and the noise.
-        verbose: show a progress bar on standard error.
+        verbose: show a progress bar on a terminal, or a line that counts epochs in a notebook.
 
     Attributes:
         detector_: the fitted :class:`~puzzle_study.detectors.base.Detector`.

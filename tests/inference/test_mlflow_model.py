@@ -18,6 +18,7 @@ from puzzle_study.score import main
 from ..core import tiny
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_by_mlflow_and_gives_the_detectors_scores(best: Path, tmp_path: Path) -> None:
     pyfunc = pytest.importorskip("mlflow.pyfunc", reason="needs mlflow-skinny")
     target = tmp_path / "models" / "three"
