@@ -53,9 +53,7 @@ def _load_pyfunc(data_path: str) -> DetectorModel:
     return DetectorModel(load_detector(Path(data_path), device=chosen_device("auto")))
 
 
-def write_mlflow(
-    folder: Path, target: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None
-) -> None:
+def write_mlflow(folder: Path, target: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None) -> None:
     """Write a saved detector as a folder for ``mlflow.pyfunc.load_model`` and ``mlflow models serve``.
 
     Its signature is uint8 [N, C, H, W] to float64 [N], the batch N free; its input example is one gray image. Whoever
@@ -103,7 +101,9 @@ def write_mlflow(
             )
             model.rename(target)
     except OSError as error:
-        raise UserError(f"{target} cannot be written ({error.strerror or first_line(error)}); choose another") from error
+        raise UserError(
+            f"{target} cannot be written ({error.strerror or first_line(error)}); choose another"
+        ) from error
 
 
 def _sides(detector: Detector) -> tuple[int, int, int]:

@@ -365,7 +365,7 @@ def test_a_preset_is_where_the_settings_start_from_and_every_detector_has_its_cl
     fast = puzzle_study.PuzzleAE(preset="fast").resolved(channels=1).own
     assert (paper.preset, paper.train.epochs, fast.preset) == ("paper", 7, "fast")
     assert paper.model.base_channels > fast.model.base_channels
-    with pytest.raises(ValueError, match="preset must be .*'fast', got 'fasst'"):
+    with pytest.raises(ValueError, match=r"preset must be .*'fast', got 'fasst'"):
         puzzle_study.PuzzleAE(preset="fasst").fit(IMAGES)
     with pytest.raises(ValueError, match="preset is not a setting of PatchCore"):
         puzzle_study.PatchCore(preset="fast").fit(IMAGES)
