@@ -28,7 +28,7 @@ from puzzle_study.inference.judging import Judge, Verdict
 NUMBER = 2
 """Which image of each kind is shown: the same for all, so that none is picked."""
 BLUE, GRAY = "#3366aa", "#aaaaaa"
-COLOURS = 128
+COLOURS = 256
 
 
 def judged(study: puzzle_study.StudyResults, images: Path) -> list[tuple[str, Path, Verdict]]:
@@ -76,7 +76,7 @@ def draw_detectors(figure: Any, rows: pd.DataFrame) -> None:
     place.set(xlim=(0, 100), xticks=range(0, 101, 25))
     place.tick_params(labelsize=10)
     n, anomalies = int(rows["n"].iloc[0]), int(rows["anomalies"].iloc[0])
-    place.set_xlabel(f"AUROC in %, {n} test images, {anomalies} defective, 95 % bootstrap;\ngray: cheap references")
+    place.set_xlabel(f"AUROC in % [95 %]; {n} test images, {anomalies} defective\ngray: cheap references", fontsize=9)
     place.spines[["top", "right"]].set_visible(False)
 
 
@@ -93,7 +93,7 @@ def main(results: Path, images: Path, target: Path) -> None:
     draw_detectors(right, measured(study))
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100, facecolor="white")
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(target, optimize=True)
     click.echo(f"{target}: {target.stat().st_size / 1000:.0f} kB")
 
 

@@ -41,17 +41,28 @@ Examples:
     callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Table; without it standard output.")
 @click.option(
-    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="json: JSON lines."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the table to this file instead of standard output.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="Table as CSV or as JSON lines.",
 )
 @click.option(
     "--watch",
     is_flag=True,
-    help="IMAGES are folders: go on scoring what arrives in them, each file once it is written.",
+    help="IMAGES are folders: keep scoring the files that arrive in them, each once it is completely written.",
 )
 @click.option(
-    "--overlay", type=click.Path(path_type=Path, file_okay=False), help="Folder for error maps over the images (PNG)."
+    "--overlay",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the images with their anomaly maps drawn over them (PNG).",
 )
 @click.option(
     "--export",
@@ -69,8 +80,8 @@ Examples:
     "--recalibrate",
     "renewed",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Do not score: IMAGES, all normal, set the threshold anew, without training; the new detector goes to this "
-    "folder, which must not exist.",
+    help="Do not score, but set the threshold again from IMAGES, all normal, without training; write the new detector "
+    "to this folder, which must not exist.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -90,11 +101,11 @@ def main(
 ) -> int:
     """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
 
-    Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
-    typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose side,
+    Writes a table with path, score, percentile among the validation scores, flagged, error. A score of 1 is that of a
+    typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose size,
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
-    by a factor of more than 1.25. Another says if brightness, contrast, sharpness, scores or the share flagged have
-    drifted from those of the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
+    by more than a factor of 1.25. Another warning says if brightness, contrast, sharpness, scores or the share flagged
+    have drifted from the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
     input, 130 interrupted; with --watch, Ctrl-C ends the scoring, with exit code 0.
     """
     exporting = model is not None or mlflow_model is not None
