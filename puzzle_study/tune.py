@@ -56,8 +56,8 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file or a study of this package (`puzzle-study list`): search, train, attack, report.
 
-    If the study is finished, this is said and nothing runs. Exit codes: 0 done, 1 trials failed, 2 bad input or failing setup (including an
-    unwritable results folder or a full disk), 130 or 143 interrupted.
+    If the study is finished, this is said and nothing runs. Exit codes: 0 done, 1 trials failed, 2 bad input or
+    failing setup (including an unwritable results folder or a full disk), 130 or 143 interrupted.
     """
     from rich.console import Console
 
