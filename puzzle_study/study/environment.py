@@ -42,22 +42,22 @@ class Account:
         self.notes = notes(study)
         if device.type == "cpu":
             self.notes += _other_numbers(before.get("hardware", {}).get("kernels", {}), self._threads)
+        self._hardware: dict[str, Any] = {
+            "cpu": kernels.cpu_name(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            # A GPU that the study does not use cannot affect its numbers.
+            "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
+            "precision": {
+                name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+            },
+            "threads": self._threads,
+        }
         self._described = {
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "platform": platform.platform(),
             "git_commit": git_commit(),
-            "hardware": {
-                "cpu": kernels.cpu_name(),
-                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-                # A GPU that the study does not use cannot affect its numbers.
-                "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
-                "precision": {
-                    name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
-                },
-                "threads": self._threads,
-            },
             "seeds": {"search": study.search.seed if study.search else None, "training": list(study.seeds)},
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": before.get("started") or _now(),
@@ -71,7 +71,7 @@ class Account:
 
     def so_far(self) -> dict[str, Any]:
         """Return the current content, with the total time of all runs and the kernels chosen until now."""
-        hardware = self._described["hardware"] | {"kernels": kernels.chosen(self._threads)}
+        hardware = self._hardware | {"kernels": kernels.chosen(self._threads)}
         return self._described | {"hardware": hardware, "wall_seconds": self._before + self.seconds()}
 
     def finished(self) -> dict[str, Any]:
