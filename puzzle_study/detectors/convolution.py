@@ -33,7 +33,8 @@ class Convolution(nn.Conv2d):
             dtype = torch.get_autocast_dtype("cpu")
             x_NCHW, weight_OCij = x_NCHW.to(dtype), weight_OCij.to(dtype)
             bias_O = None if bias_O is None else bias_O.to(dtype)
-        return cast(Tensor, _Mixed.apply(x_NCHW, weight_OCij, bias_O, self.products))
+        answer = _Mixed.apply(x_NCHW, weight_OCij, bias_O, self.products)  # type: ignore[no-untyped-call]
+        return cast(Tensor, answer)
 
 
 class _Mixed(torch.autograd.Function):
