@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -97,6 +99,27 @@ def test_a_choice_is_measured_once_for_all_processes_and_written_down(times: lis
     times += [SLOW_PRODUCTS, SLOW_PRODUCTS]
     kernels.choose(other := block(), 3, 3, "bfloat16")
     assert [each.products for each in other] == [frozenset()] * 2
+
+
+def test_of_two_workers_at_once_one_measures_and_the_other_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, waiting = Event(), Event(), [FAST_PRODUCTS, FAST_PRODUCTS, SLOW_PRODUCTS, SLOW_PRODUCTS]
+
+    def slow(*_: Any, **__: Any) -> kernels.Times:
+        begun.set()
+        assert go_on.wait(60)
+        return waiting.pop(0)
+
+    monkeypatch.setattr(kernels, "measured", slow)
+    both = block(), block()
+    with ThreadPoolExecutor(2) as workers:
+        first = workers.submit(kernels.choose, both[0], 3, 3, "float32")
+        assert begun.wait(60)
+        second = workers.submit(kernels.choose, both[1], 3, 3, "float32")
+        go_on.set()
+        first.result()
+        second.result()
+    assert len(waiting) == 2
+    assert all(each.products == frozenset(PASSES) for ours in both for each in ours)
 
 
 def test_narrow_convolutions_and_a_cache_that_cannot_be_written_leave_everything_as_it_is(

@@ -82,6 +82,7 @@ class PuzzleDetector(Viewed):
         while not trainer.finished:
             row = asdict(trainer.epoch(run.images(images_NCHW, trainer.epochs_done + 1)))
             run.epoch(row, trainer.state, last=trainer.finished)
+        self._freeze()
 
     @property
     def puzzler(self) -> puzzles.Puzzler:
@@ -216,9 +217,12 @@ class PuzzleDetector(Viewed):
         height, width = (puzzles.padded_side(side, self.grid) for side in (self.shape.height, self.shape.width))
         place(self.network, device, side=max(height, width))
         choose_kernels(self.network, height=height, width=width, precision=self.precision)
-        # An attack needs the image's gradient alone; a matrix product computes the weights' too if they want one.
-        self.network.requires_grad_(False)
+        self._freeze()
         return self.to(device)
+
+    def _freeze(self) -> None:
+        """Ask for no gradients of weights any more: attacks need the image's alone, and matrix products give each."""
+        self.network.requires_grad_(False)
 
 
 def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:
