@@ -91,6 +91,15 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def keeping_casts(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which weights are cast once for all the :func:`autocast` contexts inside.
+
+    The weights must not change between them, and must require gradients: PyTorch keeps the casts of such only, and
+    forgets them at the end of the outermost context. This one casts nothing itself.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=False)
+
+
 def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
     """Return a context in which a GPU convolves float32 without rounding it to TF32's 10 bits.
 

@@ -24,7 +24,7 @@ def perturb(
 
     Args:
         puzzle_NCHW: clean puzzles f(x̃) in [0, 1].
-        reconstruct: the network; its weights should not require gradients here, because only the input's are used.
+        reconstruct: the network; only the gradients of its input are computed.
         adversary: method, ε, α, steps, and where the authors' code differs.
         generator: source of the start noise, on the puzzles' device.
     """

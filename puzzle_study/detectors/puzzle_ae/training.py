@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from puzzle_study.detectors.base import Context, Shape, TrainingDiverged, to_float
-from puzzle_study.detectors.devices import autocast, whole_float32
+from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.networks import (
@@ -69,7 +69,7 @@ class Trainer:
         place(self.network, device, side=side)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
-            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=self._average)
+            self.averaged = swa_utils.AveragedModel(self.network)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
@@ -91,11 +91,19 @@ class Trainer:
         """The network that scores: the trained one, or the average of its weights (``train.averaging``)."""
         return self.network if self.averaged is None else cast(UNet, self.averaged.module)
 
-    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
-        # Not the argument, which is the same count on the device: reading it would wait for the device.
-        assert self.averaged is not None
-        decay = averaging_decay(self.settings.averaging, int(self.averaged.n_averaged))
-        swa_utils.get_ema_multi_avg_fn(decay)(averaged, current, 0)
+    @torch.no_grad()
+    def _average(self, averaged: swa_utils.AveragedModel) -> None:
+        """Move the average towards the weights.
+
+        AveragedModel's own update copies its count to the device every time, and so waits for it.
+        """
+        means, weights = list(averaged.module.parameters()), list(self.network.parameters())
+        steps = int(averaged.n_averaged)  # on the CPU
+        if steps == 0:
+            torch._foreach_copy_(means, weights)
+        else:
+            torch._foreach_lerp_(means, weights, 1 - averaging_decay(self.settings.averaging, steps))
+        averaged.n_averaged += 1
 
     @property
     def finished(self) -> bool:
@@ -118,10 +126,10 @@ class Trainer:
                     done / self.settings.epochs, warm_up=self.settings.warm_up
                 )
                 self.optimiser.param_groups[0]["lr"] = learning_rate
-            with whole_float32(self.device):
+            with whole_float32(self.device), keeping_casts(self.device):
                 sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
             if self.averaged is not None:
-                self.averaged.update_parameters(self.network)
+                self._average(self.averaged)
         loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
         self.epochs_done += 1
         losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
@@ -164,9 +172,7 @@ class Trainer:
     def _step(self, x_NCHW: Tensor) -> Tensor:
         """One optimiser step; returns the three losses, still on the device."""
         puzzle_NCHW = self._make_puzzles(x_NCHW)
-        self.network.requires_grad_(False)
         input_NCHW = perturb(puzzle_NCHW, self._reconstruct, self.settings.adversary, generator=self.generator)
-        self.network.requires_grad_(True)
         solved_NCHW = self._reconstruct(input_NCHW)
         loss_rec = F.mse_loss(solved_NCHW, x_NCHW)
         self.optimiser.zero_grad(set_to_none=True)
