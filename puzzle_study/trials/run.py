@@ -93,6 +93,10 @@ def run(
             log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
             mended = sentence if isinstance(error, UserError) else ""
             record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
+        finally:
+            if device.type == "cuda":
+                # Another process on this GPU cannot use what PyTorch keeps for this one.
+                torch.cuda.empty_cache()
         results.write_record(spec.key, record.to_json())
         log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
         shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)

@@ -253,13 +253,13 @@ class _Moved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: str) -> Tensor:
-        ctx.back = "cpu" if isinstance(x, OnGpu) else "cuda"
+        ctx.back = "cuda" if isinstance(x, OnGpu) else "cpu"
         return OnGpu(x.clone()) if target == "cuda" else _value(x).clone()
 
     @staticmethod
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None]:
         (slope,) = slopes
-        return (OnGpu(slope) if ctx.back == "cuda" else _value(slope)), None
+        return (_wrapped(slope) if ctx.back == "cuda" else _value(slope)), None
 
 
 def _moved(name: str, args: Any, kwargs: Any) -> Any:
