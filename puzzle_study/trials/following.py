@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ class Clock:
 
 @dataclass(eq=False)
 class Following(Run):
-    """Receives the epochs of a detector's training; keeps checkpoints in a folder, and the rows of epochs.parquet.
+    """Receives the epochs of a detector's training; keeps checkpoints, and the rows of epochs.parquet.
 
     The seconds are those of all processes that worked on the trial, in training and in evaluating along it.
     """
@@ -54,7 +53,7 @@ class Following(Run):
     detector: Detector
     evaluate: config.Evaluate
     followed: FollowedImages
-    folder: Path
+    keeper: checkpoint.Keeper
     clock: Clock
     on_epoch: EpochCallback | None
     augmentation: Augmentation
@@ -70,7 +69,7 @@ class Following(Run):
 
     def resumed(self) -> dict[str, Any] | None:
         """Return the state of the newest checkpoint that can be read."""
-        state = checkpoint.load_newest(self.folder)
+        state = checkpoint.load_newest(self.keeper.folder)
         self._started = time.perf_counter()
         if state is None:
             return None
@@ -101,7 +100,7 @@ class Following(Run):
             "seconds": self.clock.seconds,
             "validations": self.validations,
         }
-        checkpoint.save(self.folder, self.epochs, content)
+        self.keeper.keep(self.epochs, content, last=last)
         plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
         log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
         if self.on_epoch is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -49,7 +50,9 @@ class Seen:
     free: int = 8 * GIB
 
     def wait(self, why: str) -> None:
-        """Count a wait, with the innermost line of this project that caused it."""
+        """Count a wait, with the innermost line of this project that caused it; other threads hold up nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return
         self.waits[f"{why} in {_line()}"] += 1
 
     @contextlib.contextmanager
