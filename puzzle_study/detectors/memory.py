@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -32,6 +32,16 @@ class AtOnce:
         """Halve the count; False if it is already one."""
         there, self.count = self.count, max(1, self.count // 2)
         return there > 1
+
+
+def share_of_gpu(device: torch.device) -> float:
+    """Return the share of a GPU's memory that this process may use; 1 on the CPU."""
+    return torch.cuda.get_per_process_memory_fraction(device.index) if device.type == "cuda" else 1.0
+
+
+def room(numbers: Mapping[str, int], device: torch.device) -> int:
+    """Return the number for a kind of device; of that for a GPU as much as this process has a share of it."""
+    return int(numbers[device.type] * share_of_gpu(device))
 
 
 def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:

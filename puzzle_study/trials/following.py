@@ -145,16 +145,16 @@ class FollowedImages:
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
         detector.calibrate(self.validation)
-        validation_NK = detector.validation_NK
-        test_NK = (
-            None if metrics.lacking(len(self.labels), int(self.labels.sum())) else detector.error_matrix(self.test)
-        )
-        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images)
+        # On the CPU, so that a GPU is waited for once a matrix and not once a reading.
+        lacking = metrics.lacking(len(self.labels), int(self.labels.sum()))
+        validation_NK = detector.validation_NK.cpu()
+        test_NK = None if lacking else detector.error_matrix(self.test).cpu()
+        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images).cpu()
         values = {}
         for reading in scoring.READINGS:
             name = f"{reading.aggregation}_{reading.error}"
             validation_N, test_N, pseudo_N = (
-                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).cpu().numpy()
+                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).numpy()
                 for error_NK in (validation_NK, test_NK, pseudo_NK)
             )
             values[f"auroc_{name}"] = math.nan

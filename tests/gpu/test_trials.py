@@ -33,7 +33,7 @@ PUZZLE = {
     "evaluate.max_images": 10,
     "puzzle.permutations": "two_swapped",
 }
-MOST_WAITS = {"puzzle_ae": 590, "ae_l2": 310, "ocgan": 350, "nearest_neighbour": 20}
+MOST_WAITS = {"puzzle_ae": 115, "ae_l2": 75, "ocgan": 95, "nearest_neighbour": 13}
 """Of a whole trial of two epochs, most of them once for each tensor that is saved or moved to the GPU."""
 
 
