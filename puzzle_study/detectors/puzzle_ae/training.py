@@ -6,7 +6,9 @@ Shape legend: N images of a batch, C channels, H and W padded pixels, K permutat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from torch.optim import swa_utils
 
 from puzzle_study.detectors.base import Context, Shape, TrainingDiverged, to_float
 from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
+from puzzle_study.detectors.memory import AtOnce, halving_or_raise
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.networks import (
@@ -83,6 +86,7 @@ class Trainer:
             self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
         )
         self.generator = torch.Generator(device).manual_seed(context.seed)
+        self.at_once = AtOnce(train.batch_size)
         self.epochs_done = 0
         self.lowest_loss, self.epochs_since_lowest = math.inf, 0
 
@@ -172,23 +176,52 @@ class Trainer:
     def _step(self, x_NCHW: Tensor) -> Tensor:
         """One optimiser step; returns the three losses, still on the device."""
         puzzle_NCHW = self._make_puzzles(x_NCHW)
-        input_NCHW = perturb(puzzle_NCHW, self._reconstruct, self.settings.adversary, generator=self.generator)
-        solved_NCHW = self._reconstruct(input_NCHW)
-        loss_rec = F.mse_loss(solved_NCHW, x_NCHW)
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.discriminator is None:
-            loss_rec.backward()
-            self.optimiser.step()
-            return torch.stack((loss_rec.detach(), loss_rec.new_zeros(()), loss_rec.new_zeros(())))
-        loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, solved_NCHW.detach())
-        torch.autograd.backward([loss_rec, solved_NCHW], [None, self.settings.lambda_ * gradient_NCHW])
+        input_NCHW = perturb(
+            puzzle_NCHW,
+            self._reconstruct,
+            self.settings.adversary,
+            generator=self.generator,
+            at_once=self.at_once,
+        )
+        losses = halving_or_raise(self.at_once, partial(self._gradients, x_NCHW, input_NCHW))
         self.optimiser.step()
-        return torch.stack((loss_rec.detach(), loss_adv, loss_d))
+        if self.discriminator_optimiser is not None:
+            self.discriminator_optimiser.step()
+        return losses
+
+    def _gradients(self, x_NCHW: Tensor, input_NCHW: Tensor) -> Tensor:
+        """Set the gradients of both networks; returns the three losses.
+
+        The U-Net, whose images do not depend on each other, takes as many at once as fit. The discriminator always
+        takes the whole batch, since its batch norm does depend on it.
+        """
+        parts = list(zip(x_NCHW.split(self.at_once.count), input_NCHW.split(self.at_once.count), strict=True))
+        self.optimiser.zero_grad(set_to_none=True)
+        solved = self._reconstruct(input_NCHW) if len(parts) == 1 else None
+        loss_adv = loss_d = loss_rec = x_NCHW.new_zeros(())
+        slopes: Sequence[Tensor | None] = [None] * len(parts)
+        if self.discriminator is not None:
+            answer_NCHW = self._solutions(parts) if solved is None else solved.detach()
+            loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, answer_NCHW)
+            slopes = (self.settings.lambda_ * gradient_NCHW).split(self.at_once.count)
+        for (x_nCHW, input_nCHW), slope_nCHW in zip(parts, slopes, strict=True):
+            solved_nCHW = self._reconstruct(input_nCHW) if solved is None else solved
+            loss = F.mse_loss(solved_nCHW, x_nCHW)
+            if len(parts) > 1:
+                loss = loss * (len(x_nCHW) / len(x_NCHW))
+            ends = [loss] if slope_nCHW is None else [loss, solved_nCHW]
+            torch.autograd.backward(ends, [None] if slope_nCHW is None else [None, slope_nCHW])
+            loss_rec = loss_rec + loss.detach()
+        return torch.stack((loss_rec, loss_adv, loss_d))
+
+    @torch.no_grad()
+    def _solutions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        return torch.cat([self._reconstruct(input_nCHW) for _, input_nCHW in parts])
 
     def _discriminate(
         self, discriminator: Discriminator, x_NCHW: Tensor, solved_NCHW: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step the discriminator; return L_adv, its gradient for the reconstruction, and the discriminator's loss.
+        """Set the discriminator's gradients; return L_adv, its gradient for the reconstruction, and its own loss.
 
         Both losses share one forward pass of the real and one of the reconstructed images.
         """
@@ -204,8 +237,6 @@ class Trainer:
         weights = list(discriminator.parameters())
         for weight, gradient in zip(weights, torch.autograd.grad(loss_d, weights), strict=True):
             weight.grad = gradient
-        if self.discriminator_optimiser is not None:
-            self.discriminator_optimiser.step()
         return loss_adv.detach(), gradient_NCHW, loss_d.detach()
 
     def _make_puzzles(self, x_NCHW: Tensor) -> Tensor:
