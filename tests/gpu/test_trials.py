@@ -76,9 +76,9 @@ class Killed(Exception):
     """Stands for whatever ends a process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["puzzle_ae", "ae_l2"])
 def test_a_trial_that_was_killed_goes_on_on_a_gpu(kind: str, tmp_path: Path) -> None:
-    """Begun on the CPU and ended on a GPU, since its checkpoint is the CPU's."""
     expected = trained(kind, tmp_path / "whole", CPU)
 
     def kill(row: dict[str, float]) -> None:
