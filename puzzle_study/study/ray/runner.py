@@ -7,7 +7,7 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,8 @@ class LogFollower:
 class ProgressCallback(OutOfSnapshots, tune.Callback):
     """Shows the plan's state on the live line."""
 
-    def __init__(
-        self, plan: Plan, progress: StageProgress, follower: LogFollower | None, lost: Set[str] = frozenset()
-    ) -> None:
-        self._plan, self._progress, self._follower, self._lost = plan, progress, follower, lost
+    def __init__(self, plan: Plan, progress: StageProgress, follower: LogFollower | None) -> None:
+        self._plan, self._progress, self._follower = plan, progress, follower
         self._left = TrialsLeft(plan, progress.time_left)
 
     def setup(self, *arguments: Any, **info: Any) -> None:
@@ -117,10 +115,9 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
     on_trial_error = on_trial_complete
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Report that a worker or its node is gone but its trial continues."""
+        """Report that a worker is gone but its trial continues."""
         key = TrialSpec.from_json(trial.config["spec"]).key
-        gone = "the node of trial {} was lost" if trial.trial_id in self._lost else "the worker of trial {} stopped"
-        self._progress.say(f"{gone.format(key)}; the trial continues (see logs/{key}.log)")
+        self._progress.say(f"the worker of trial {key} stopped; the trial continues (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._progress.follow(self._left.epochs)
@@ -169,7 +166,7 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
     follower = LogFollower(results, progress.say) if verbose else None
     stopping, stopped, lost = plan.study.search.stopping if plan.study.search else None, dict[str, Record](), set[str]()
-    callbacks = [ProgressCallback(plan, progress, follower, lost), *make_loggers(plan.study, results)]
+    callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
     scheduler = TaskwiseScheduler(stopping, stopped, lost) if stopping else PatientScheduler(lost)
     short, finished = 0, plan.finished()
     while True:
