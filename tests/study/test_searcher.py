@@ -60,6 +60,7 @@ def test_a_trial_that_ray_gives_up_after_its_node_was_lost_runs_again(failed: Pl
     searcher = PlanSearcher(failed, failed.results, {}, {"a"})
     for name in ("a", "b"):
         searcher.suggest(name)
+    for name in ("a", "b"):
         searcher.on_trial_complete(name, error=True)
     first, second = failed.configurations[0].trials
     assert list(failed.records) == [second.key]
