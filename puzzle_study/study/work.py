@@ -23,7 +23,7 @@ from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 PAUSE = 0.001
-"""Seconds for each known trial in which the work left is not counted again, so that counting takes a constant share."""
+"""Seconds for each trial of a plan in which the work left is not counted again: counting takes a constant share."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class TrialsLeft:
     def _tell(self, now: float) -> None:
         if now < self._not_before:
             return
+        self._not_before = now + PAUSE * self._plan.total
         known, unknown = self._plan.left()
-        self._not_before = now + PAUSE * len(known)
         running = {begun.spec.key: begun.epoch or 0 for begun in self._begun.values()}
         waiting = [self._of(spec).after(0) for spec in known if spec.key not in running]
         if unknown:
