@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from puzzle_study.reporting import drawing, importance
 from puzzle_study.reporting.blocks import Block, Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
 from puzzle_study.reporting.cells import Cell, bracketed, count, estimated, percent, share, word
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.choice import Choice
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 
 FEW_LEVELS = 6
@@ -45,7 +46,16 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
         if mean is not None:
             label = ";".join(filter(None, group["label"]))
             own = data.values_of(str(configuration))
-            rows.append({**own, "_auroc": mean.value, "_low": mean.low, "_high": mean.high, "_label": label})
+            rows.append(
+                {
+                    **own,
+                    "_name": data.called(str(configuration)),
+                    "_auroc": mean.value,
+                    "_low": mean.low,
+                    "_high": mean.high,
+                    "_label": label,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -98,7 +108,14 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     ):
         mask = known["_label"].str.contains(label).to_numpy() if label else (known["_label"] == "").to_numpy()
         if mask.any():
-            place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
+            points = place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
+            drawing.tell(
+                points,
+                [
+                    f"{one['_name']}: {name} {_level(one[name])}, AUROC {share(one['_auroc'])} %"
+                    for _, one in known[mask].iterrows()
+                ],
+            )
     place.set_xlabel(name)
 
 

@@ -188,7 +188,7 @@ def hindsight(data: StudyData) -> Paragraph | None:
             f"The selection by {data.selected_by} found the row that has the highest test AUROC in hindsight."
         )
     return Paragraph(
-        f"In hindsight (oracle) configuration {best.configuration} with {best.aggregation} has the highest test AUROC, "
+        f"In hindsight (oracle) configuration {data.called(best)} with {best.aggregation} has the highest test AUROC, "
         f"{share(possible.value)} %: the selection by {data.selected_by} gave away "
         f"{share(possible.value - reached.value)} points (n = {reached.n} trials each)."
     )
@@ -218,6 +218,12 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
+        told = [
+            f"{data.called(str(row['configuration']))}, {row['aggregation']}: selection {point['selection']:.3g}"
+            f"{percent_sign}, test AUROC {point['auroc']:.1f} %"
+            for (_, row), (_, point) in zip(rows.iterrows(), shown.iterrows(), strict=True)
+        ]
+        drawing.tell(axes.collections[0], told)
         marked = shown[rows["label"].str.contains("winner")]
         circle: dict[str, Any] = {"s": 160, "facecolors": "none", "edgecolors": "black", "label": "winner"}
         axes.scatter(marked["selection"], marked["auroc"], **circle)

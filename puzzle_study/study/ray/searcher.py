@@ -38,7 +38,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         # An earlier run's files of a trial that runs again would be taken for this run's result.
         self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
-        return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
+        return {"name": self._plan.called(spec), "spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Read the trial's record; a worker that refused or died without one leaves a failed record."""
