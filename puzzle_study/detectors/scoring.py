@@ -58,8 +58,8 @@ def scores(error_NK: Tensor, validation_NK: Tensor, reading: Reading) -> Tensor:
     return AGGREGATIONS[reading.aggregation](normalised(error_NK, validation_NK, reading.error))
 
 
-def matrix_scores(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> dict[str, NDArray[np.float32]]:
-    """Return the scores of a trial's images under a reading, by the name of their stored error matrix."""
+def matrix_scores(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> dict[str, NDArray[Any]]:
+    """Return the scores of a trial's images under a reading, float32 [N], by the name of their error matrix."""
     errors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in MATRICES}
     return {name: scores(error_NK, errors["validation"], reading).numpy() for name, error_NK in errors.items()}
 

@@ -14,7 +14,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
@@ -174,5 +174,5 @@ def _labels(axis: Axis) -> Iterator[tuple[str, float, float]]:
         for place, label in zip(places, labels, strict=False):
             if label.get_text() and low <= place <= high:
                 box = label.get_window_extent()
-                ends = (box.x0, box.x1) if axis.axis_name == "x" else (box.y0, box.y1)
+                ends = (box.x0, box.x1) if isinstance(axis, XAxis) else (box.y0, box.y1)
                 yield label.get_text(), float(ends[0]), float(ends[1])

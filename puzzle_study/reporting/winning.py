@@ -45,7 +45,7 @@ class Won:
         parts = []
         for choice in self.choices:
             values = self.data.metric(choice, metric, suffix)
-            parts.append(values[[self.by_task.get(task) == choice for task in tasks_of(values)]])
+            parts.append(values[[self.by_task.get(key[:-1]) == choice for key in values.index]])
         return pd.concat(parts)
 
     def mean(self, metric: str = "auroc") -> intervals.Mean | None:

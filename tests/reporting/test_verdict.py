@@ -65,7 +65,7 @@ def test_the_card_says_what_the_sections_below_say(study: Results, report: Page)
     assert card.warns
     assert card.headline.startswith("Nearest neighbour, a cheap reference, beats the winner: AUROC ")
     best = report.table("ranking")[0]
-    assert f"configuration {best['configuration']}" in card.headline
+    assert told["Winner"].note.startswith(f"configuration {best['configuration']}; reading ")
     assert told["Test AUROC"].value == f"{100 * float(best['auroc']):.1f} %"
     assert "n = 6 trials of 3 tasks" in told["Test AUROC"].note
     weakest = min(
@@ -138,7 +138,6 @@ def test_each_task_has_its_own_winner_on_the_card(tmp_path: Path) -> None:
     assert told["Winner"].value == "2 winners"
     assert told["Winner"].note.startswith(f"0: Puzzle-AE, {data.called(chosen[0])}, ")
     assert told["Test AUROC"].value == f"{100 * float(np.mean(values)):.1f} %"
-    assert "A winner for each task" in card.headline
 
 
 def test_nothing_won(tmp_path: Path) -> None:

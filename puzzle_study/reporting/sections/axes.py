@@ -16,6 +16,7 @@ from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 
 FEW_LEVELS = 6
+SIDE_BY_SIDE = 4
 
 
 @section("axes", "Searched settings")
@@ -60,10 +61,10 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
 
 
 def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice) -> Figure:
-    with drawing.panels(len(data.axes), most=3, width=3.3, height=3.1, sharey=True) as (figure, places):
+    with drawing.panels(len(data.axes), most=SIDE_BY_SIDE, width=3.3, height=3.1, sharey=True) as (figure, places):
         for place, name in zip(places, data.axes, strict=True):
             _slice(data, frame, name, place)
-        for place in places[::3]:
+        for place in places[::SIDE_BY_SIDE]:
             place.set_ylabel("AUROC, %")
         places[0].legend(fontsize=8, loc="best")
         best = frame.iloc[int(frame["_auroc"].argmax())]

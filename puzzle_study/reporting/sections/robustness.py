@@ -238,7 +238,7 @@ def attack_table(found: list[AttackCell]) -> Table:
             Column("fpr_at_tpr99", "FPR % at TPR 99 %"): percent(cell.fpr_at_tpr99),
             Column("fpr", "FPR % at the threshold"): _from_to(cell.fpr),
             Column("tpr", "TPR % at the threshold"): _from_to(cell.tpr),
-            words("flags", "Flags (trials)"): word(cell.flags),
+            words("flags", "Flags (trials)"): _folded(cell.flags),
             Column("trials", "Trials (n)"): count(cell.auroc.n),
             Column("images", "Attacked images (n)"): count(cell.images),
             Column("max_perturbation", "Largest |δ|"): number(cell.max_perturbation),
@@ -258,7 +258,14 @@ def attack_table(found: list[AttackCell]) -> Table:
         "threshold for 5 % false alarms, without → under the attack. ε bounds every pixel of images in [0, 1]."
         f"{target} Flags are doubts that the attack code itself raised, with the number of trials that carry them; "
         f"noise is random signs of size ε, the control.{meanings}",
+        collapsed=len(rows) > 20,
     )
+
+
+def _folded(flags: str) -> Cell:
+    """Return a cell with a flag, or with the number of several, which it opens into."""
+    told = tuple(flags.split(", "))
+    return word(flags) if len(told) < 2 else Cell(f"{len(told)} flags", flags, more=told)
 
 
 def _from_to(shares: tuple[float, float]) -> Cell:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from puzzle_study.corruptions.registry import CORRUPTIONS
@@ -11,10 +10,11 @@ from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.inference.locating import detectors_in
 from puzzle_study.reporting.blocks import Blocks, Card, Fact, section
 from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import paired
 from puzzle_study.reporting.curves import Curve, caught_at, curves
 from puzzle_study.reporting.sections import corruptions, robustness, verdict_figures
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.reporting.winning import Won, won
 from puzzle_study.statistics import intervals
 
@@ -71,10 +71,8 @@ def _headline(
         lacks = data.lacking(winners.rows) or "the study's tables have no AUROC"
         return f"{name} was chosen; how well it finds anomalies is unknown: {lacks}."
     if best is not None and best[2] > best[1]:
-        return (
-            f"{_capital(best[0].title)}, a cheap reference, beats the winner: AUROC {share(best[2])} % against "
-            f"{share(best[1])} % of {name}."
-        )
+        title = _capital(best[0].title)
+        return f"{title}, a cheap reference, beats the winner: AUROC {share(best[2])} % against {share(best[1])} %."
     beside = f", the best cheap reference {share(best[2])} %" if best else ""
     return f"{name} wins: AUROC {share(reached.value)} %{beside}."
 
@@ -158,7 +156,7 @@ def _reference(data: StudyData, best: tuple[Choice, float, float] | None) -> Fac
 def _caught(data: StudyData, winners: Won, found: list[Curve]) -> Fact:
     """Return the share of anomalies caught at two shares of false alarms, and what the calibrated threshold does."""
     name = f"Anomalies caught at {' and '.join(share(rate, digits=0) for rate in RATES)} % false alarms"
-    flagged = "; ".join(_flagged(winners))
+    flagged = _flagged(winners)
     if not found:
         return Fact(name, "unknown", flagged or "the study kept no error matrices, or has no labels")
     values = [caught_at(found, rate) for rate in RATES]
@@ -171,16 +169,15 @@ def _caught(data: StudyData, winners: Won, found: list[Curve]) -> Fact:
     )
 
 
-def _flagged(winners: Won) -> Iterator[str]:
-    """Yield what the calibrated threshold flags."""
-    of = f"at the threshold calibrated for {share(FALSE_POSITIVE_RATE, digits=0)} %"
+def _flagged(winners: Won) -> str:
+    """Return what the calibrated threshold flags; an empty string if no test image tells."""
     if f"flagged_normal_{winners.choices[0].aggregation}" not in winners.data.trials:
-        return
-    for metric, what in (("flagged_normal", "false alarms"), ("flagged_anomalous", "of the anomalies caught")):
-        mean = winners.mean(metric)
-        if mean is not None:
-            yield f"{of} {share(mean.value)} % {what}"
-            of = "and"
+        return ""
+    alarms, caught = winners.mean("flagged_normal"), winners.mean("flagged_anomalous")
+    parts = [f"gives {share(alarms.value)} % false alarms"] if alarms else []
+    parts += [f"catches {share(caught.value)} %"] if caught else []
+    meant = f"the threshold calibrated for {share(FALSE_POSITIVE_RATE, digits=0)} %"
+    return f"{meant} {' and '.join(parts)}" if parts else ""
 
 
 def _attacked(data: StudyData) -> Fact:

@@ -43,8 +43,9 @@ def bars(data: StudyData, winners: Won) -> Figure | None:
             (bar,) = place.barh(index, value - CHANCE, left=CHANCE, height=0.62, color=colour, linewidth=0)
             drawing.tell(bar, [f"{name}: {share(mean.value)} %{bracketed(mean)}, n = {mean.n}"])
             place.errorbar(value, index, xerr=drawing.bars([mean]), fmt="none", ecolor="black", capsize=3, linewidth=1)
-        names = [f"{name}\n{share(mean.value)} %" for name, mean, _ in shown]
-        place.set_yticks(range(len(shown)), names, fontsize=9 if len(shown) < 7 else 7)
+        many = len(shown) > 6
+        names = [f"{name}{' ' if many else chr(10)}{share(mean.value)} %" for name, mean, _ in shown]
+        place.set_yticks(range(len(shown)), names, fontsize=8 if many else 9)
         place.invert_yaxis()
         place.grid(visible=False, axis="y")
         place.set_xlim(min(CHANCE - 3, 10 * np.floor(lowest / 10)), 100)
@@ -93,7 +94,10 @@ def precision_recall(winners: Won, found: list[Curve]) -> Figure:
             place.plot(100 * GRID, 100 * one.precision_G, color=drawing.PALETTE[9], linewidth=0.7, alpha=0.6)
         place.plot(100 * GRID, 100 * mean, color=drawing.PALETTE[0], linewidth=2, label=_mean(found))
         _points(place, winners, found, [one.caught for one in found], [one.precision for one in found])
-        place.set(xlabel="caught (recall), % of anomalies", ylabel="precision, % of flagged images", ylim=(None, 102))
+        place.set(xlabel="caught (recall), % of anomalies", ylabel="precision, % of flagged images")
+        # A little room above 100 %, without a tick there.
+        bottom = place.get_ylim()[0]
+        place.set_ylim(bottom, 100 + 0.02 * (100 - bottom))
         place.legend(loc="best", fontsize=8, **FRAME)
         return drawing.finished(
             figure,
