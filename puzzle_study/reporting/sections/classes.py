@@ -36,8 +36,14 @@ def build(data: StudyData) -> Blocks:
     if chosen is None:
         yield absent("No configuration finished.")
         return
+    name = "winner" if winner else "default"
+    if data.mean(chosen) is None and (lacks := data.lacking(data.of(chosen))):
+        yield absent(f"There is no test AUROC by class: {lacks}.")
+        if any(len(values) for values in _flagged(data, chosen).values()):
+            yield flagged_table(data, chosen, name)
+        return
     for build_table in (auroc_table, fpr_table, flagged_table):
-        yield build_table(data, chosen, "winner" if winner else "default")
+        yield build_table(data, chosen, name)
     if winner and default and default.configuration != winner.configuration and len(data.of(default)):
         yield auroc_table(data, default, "default", collapsed=True)
 

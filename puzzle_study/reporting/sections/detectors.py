@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, section, table, words
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import bracketed, count, estimated, number, percent, share, significant, word
 from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.sections.classes import class_cell
@@ -43,6 +43,9 @@ def build(data: StudyData) -> Blocks:
         yield _robustness_figure(compared(data))
         return
     rivals = compared(data)
+    if not rivals:
+        yield absent(f"The detectors cannot be compared by a test AUROC: {data.lacking() or 'none finished'}.")
+        return
     yield _table(data, rivals)
     yield _speed_figure(rivals)
     yield _robustness_figure(rivals)

@@ -11,6 +11,7 @@ from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Figure
 from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.curves import GRID, Curve
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.reporting.winning import Won
@@ -27,9 +28,9 @@ POINT = f"threshold for {share(FALSE_POSITIVE_RATE, digits=0)} % false alarms"
 def bars(data: StudyData, winners: Won) -> Figure | None:
     """Return the AUROC of winner, default and references, or without labels that against pseudo-anomalies."""
     metric = "auroc" if winners.mean() else "selection"
-    found = [("winner", winners.mean(metric), drawing.PALETTE[0])]
+    found = [(_called(data, "winner", winners.choices), winners.mean(metric), drawing.PALETTE[0])]
     if data.default and data.default not in winners.choices and data.searched:
-        found.append(("default", data.mean(data.default, metric), drawing.PALETTE[9]))
+        found.append((_called(data, "default", [data.default]), data.mean(data.default, metric), drawing.PALETTE[9]))
     references = [(one.title, data.mean(one, metric), drawing.PALETTE[7]) for one in data.references]
     found += sorted(references, key=lambda entry: -entry[1].value if entry[1] else 0.0)
     shown = [(name, mean, colour) for name, mean, colour in found if mean is not None]
@@ -49,16 +50,22 @@ def bars(data: StudyData, winners: Won) -> Figure | None:
         place.invert_yaxis()
         place.grid(visible=False, axis="y")
         place.set_xlim(min(CHANCE - 3, 10 * np.floor(lowest / 10)), 100)
-        place.set_xlabel(f"{against}, % (bars begin at chance)")
+        place.set_xlabel(f"{against}, %")
         what = f"{against} of winner, default and references" if len(shown) > 1 else f"{against} of the winner"
         real = " These are made from validation images and are no real anomalies." if metric == "selection" else ""
         return drawing.finished(
             figure,
             name="verdict",
             alt=f"Bars: {what}: " + ", ".join(f"{name} {share(mean.value)} %" for name, mean, _ in shown) + ".",
-            caption=f"{what}, mean over tasks and seeds (n = {shown[0][1].n} trials of the winner).{real} "
+            caption=f"{what}, mean over tasks and seeds (n = {shown[0][1].n} trials of the winner). Bars begin at "
+            f"chance, {CHANCE} %.{real} "
             f"{intervals.method_note(mean for _, mean, _ in shown)}",
         )
+
+
+def _called(data: StudyData, label: str, choices: list[Choice]) -> str:
+    """Return a bar's name: its label, and the detector if the study compares several."""
+    return f"{choices[0].title} ({label})" if data.compares_detectors and len(choices) == 1 else label
 
 
 def roc(winners: Won, found: list[Curve]) -> Figure:
