@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from puzzle_study.corruptions.registry import CORRUPTIONS
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.inference.locating import detectors_in
 from puzzle_study.reporting.blocks import Blocks, Card, Fact, section
@@ -43,21 +44,24 @@ def _card(data: StudyData, winners: Won, found: list[Curve]) -> Card:
     best = _best_reference(data, winners)
     reached = winners.mean()
     folders = detectors_in(data.results.best)
+    of = "; of the configuration that is best over all tasks" if len(winners.choices) > 1 else ""
     facts = (
         _chosen(data, winners),
         _auroc(data, winners, reached),
         _reference(data, best),
         _caught(data, winners, found),
-        _attacked(data),
-        _corrupted(data),
+        _attacked(data, of),
+        _corrupted(data, of),
     )
+    locates = not data.criterion.blends and all(DETECTORS[one.detector].traits.maps for one in winners.choices)
+    maps = " --overlay maps/" if locates else ""
     beaten = best is not None and best[2] > best[1]
     return Card(
         _headline(data, winners, reached, best),
         facts,
         "; ".join(f"{name}: {meaning}" for name, meaning in robustness.meanings(data).items()),
         _use(folders) if folders else "",
-        f"puzzle-study score {_shown(folders[0])} IMAGES --overlay maps/" if folders else "",
+        f"puzzle-study score {_shown(folders[0])} IMAGES{maps}" if folders else "",
         warns=beaten or reached is None,
     )
 
@@ -180,7 +184,7 @@ def _flagged(winners: Won) -> str:
     return f"{meant} {' and '.join(parts)}" if parts else ""
 
 
-def _attacked(data: StudyData) -> Fact:
+def _attacked(data: StudyData, of: str) -> Fact:
     """Return what the strongest attack leaves of the winner."""
     name = "The strongest attack leaves"
     cells = [one for one in robustness.cells(data) if "winner" in one.label and one.method != robustness.NOISE]
@@ -191,11 +195,11 @@ def _attacked(data: StudyData) -> Fact:
         name,
         f"{share(worst.auroc.value)} %",
         f"of AUROC {share(worst.clean)} %: {worst.attack}, {worst.method}, ε = {significant(worst.epsilon)}, n = "
-        f"{worst.auroc.n} trials",
+        f"{worst.auroc.n} trials{of}",
     )
 
 
-def _corrupted(data: StudyData) -> Fact:
+def _corrupted(data: StudyData, of: str) -> Fact:
     """Return what the worst corruption leaves of the winner, by AUROC, or by false alarms without labels."""
     name = "The worst corruption leaves"
     own = [curve for curve in corruptions.curves(data) if "winner" in curve.label]
@@ -208,12 +212,10 @@ def _corrupted(data: StudyData) -> Fact:
     title = CORRUPTIONS[curve.corruption].title
     under = f"{title} {curve.written(curve.values[place])}, severity {curve.severities[place]} of 5"
     clean = share(curve.measured[measure][0])
-    trials = curve.rows["trial"].nunique()
+    under += f", n = {curve.rows['trial'].nunique()} trials{of}"
     if by_auroc:
-        return Fact(name, f"{share(value)} %", f"of AUROC {clean} %: {under}, n = {trials} trials")
-    return Fact(
-        "The worst corruption gives", f"{share(value)} % false alarms", f"clean {clean} %: {under}, n = {trials}"
-    )
+        return Fact(name, f"{share(value)} %", f"of AUROC {clean} %: {under}")
+    return Fact("The worst corruption gives", f"{share(value)} % false alarms", f"clean {clean} %: {under}")
 
 
 def _use(folders: list[Path]) -> str:

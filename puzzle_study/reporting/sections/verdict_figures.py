@@ -29,7 +29,7 @@ def bars(data: StudyData, winners: Won) -> Figure | None:
     """Return the AUROC of winner, default and references, or without labels that against pseudo-anomalies."""
     metric = "auroc" if winners.mean() else "selection"
     found = [(_called(data, "winner", winners.choices), winners.mean(metric), drawing.PALETTE[0])]
-    if data.default and data.default not in winners.choices and data.searched:
+    if data.default and data.searched and [data.default] != winners.choices:
         found.append((_called(data, "default", [data.default]), data.mean(data.default, metric), drawing.PALETTE[9]))
     references = [(one.title, data.mean(one, metric), drawing.PALETTE[7]) for one in data.references]
     found += sorted(references, key=lambda entry: -entry[1].value if entry[1] else 0.0)
