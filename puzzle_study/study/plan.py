@@ -151,6 +151,12 @@ class Plan:
         if spec is not None:
             self._queue.appendleft(spec)
 
+    def called(self, spec: TrialSpec) -> str:
+        """Return what people call a trial: its configuration, or the reference's detector, its class and its seed."""
+        planned = self._of_trial.get(spec.key)
+        repeat = f" repeat {spec.task.repeat}" if spec.task.repeat else ""
+        return f"{planned.name if planned else spec.detector}, {spec.task.normal_class}{repeat}, seed {spec.seed}"
+
     def stoppable(self, key: str) -> bool:
         """Return whether a trial may be stopped during training: never the default's."""
         planned = self._of_trial.get(key)
@@ -304,7 +310,7 @@ class Plan:
             p=self.racing.p,
         )
         if verdict.lost:
-            reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
+            reason = f"after {len(finished)} trials worse than {rival.name}: {verdict}"
             self._give_up(planned, reason, needed=planned.released)
             assert rival.worth is not None
             planned.estimate = {name: (rival.worth[reading][0] + d,) for name, d in verdict.differences.items()}
@@ -318,7 +324,7 @@ class Plan:
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
         if planned.default and worth is not None and self._asker is not None:
-            self._asker.tell_default(planned.settings, worth)
+            self._asker.tell_default(planned.settings, worth, planned.name)
         if planned.worth is not None:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
@@ -346,6 +352,7 @@ class Plan:
         earlier = self._by_name.get(name)
         if earlier is not None:
             if suggestion is not None:
+                suggestion.call(earlier.name)
                 if earlier.number < self._told:
                     suggestion.tell(self._told_worth(earlier))
                 else:
@@ -353,6 +360,8 @@ class Plan:
             return False
         asked = [suggestion] if suggestion else []
         planned = Planned(len(self.configurations), default, values, settings, trials, asked)
+        if suggestion is not None:
+            suggestion.call(planned.name)
         if self.racing is not None and self._best_told is not None:
             planned.rival = self._best_told[:2]
             planned.released = self.racing.start

@@ -95,6 +95,8 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations_and_tells_optu
     winner = whole.winner()
     assert winner is not None
     assert max(value for _, value, _ in told(tmp_path / "whole")) == pytest.approx(winner[2][0])
+    names = {planned.name for planned in whole.configurations}
+    assert {name for name, *_ in named(tmp_path / "whole")} == names, "the dashboard calls them as the report does"
     part = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "part")
     for _ in range(9):
         spec = part.take()
@@ -264,6 +266,12 @@ search:
     train.lambda: {log_uniform: [0.001, 1.0]}
     train.adversary.epsilon: {uniform: [0.01, 0.2]}
 """
+
+
+def named(journal: Path) -> set[tuple[Any, ...]]:
+    """What optuna-dashboard calls the configurations."""
+    study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(journal))))
+    return {tuple(trial.user_attrs.values()) for trial in study.trials}
 
 
 def told(journal: Path) -> list[tuple[Any, ...]]:

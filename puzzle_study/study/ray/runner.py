@@ -109,7 +109,7 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
             self._follower.end(key)
         best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
-        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        text = f"{worth} by {best[0].name}, {best[1].aggregation}" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
     on_trial_error = on_trial_complete
@@ -213,6 +213,8 @@ def _fit(
             max_concurrent_trials=study.max_concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
+            # Loggers show it.
+            trial_name_creator=lambda trial: str(trial.config["name"]),
         ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),

@@ -51,7 +51,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         self._results.remove_record(spec.key)
         self._specs[trial_id] = spec
         self._at_once = max(self._at_once, len(self._specs))
-        return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
+        return {"name": self._plan.called(spec), "spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Read the trial's record; a worker that refused or died without one leaves a failed record."""
