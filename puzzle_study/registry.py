@@ -42,6 +42,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         """Name of the first entry."""
         return next(iter(self._own))
 
+    @property
+    def classes(self) -> dict[str, str]:
+        """Names of this package's entries by their class, without importing any."""
+        return {location.rpartition(":")[2]: name for name, location in self._own.items()}
+
     def __iter__(self) -> Iterator[str]:
         yield from self._own
         yield from self._added
