@@ -1,6 +1,6 @@
 # `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than 90 seconds.
-# `make site` builds the documentation. Each sets up .venv first. `make test-matrix` and `make test-minimum` run the tests that are not slow with other
-# versions of Python and packages, each in its own environment.
+# `make site` builds the documentation. Each sets up .venv first. `make test-matrix` and `make test-minimum` run the
+# tests that are not slow with other versions of Python and packages, each in its own environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
