@@ -19,6 +19,10 @@ Entry = TypeVar("Entry")
 class Registry(Mapping[str, Entry], Generic[Entry]):
     """Entries of one kind by name, in a fixed order; the first is the default.
 
+    >>> from puzzle_study.criteria.registry import CRITERIA
+    >>> CRITERIA.default, CRITERIA["oracle"].uses_labels
+    ('pseudo_anomalies', True)
+
     Args:
         kind: name of the kind for errors, such as ``detector``.
         entries: the location of each, as ``module:attribute``.

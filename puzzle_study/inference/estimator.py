@@ -297,6 +297,9 @@ class PuzzleAE(DetectorEstimator):
 def estimator(name: str) -> type[DetectorEstimator]:
     """Return the estimator of a detector by its registry name.
 
+    >>> estimator("pca")().get_params()["contamination"]
+    0.05
+
     Raises:
         UserError: the detector does not exist.
     """
