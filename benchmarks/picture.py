@@ -88,9 +88,9 @@ def main(results: Path, images: Path, target: Path) -> None:
     """Draw TARGET from the study in RESULTS and the folder of its IMAGES."""
     study = puzzle_study.load(results, device="cpu")
     figure = plt.figure(figsize=(12, 3.9), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.75, 1), wspace=0.03)
-    draw_images(left, judged(study, images))
-    draw_detectors(right, measured(study))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.75, 1), wspace=0.03)
+    draw_images(halves[0], judged(study, images))
+    draw_detectors(halves[1], measured(study))
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100, facecolor="white")
     Image.open(drawn).convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(target, optimize=True)
