@@ -148,7 +148,7 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
                 f"memory ran out {short} times before another trial was finished; run fewer at once (max_concurrent, "
                 f"resources) or free memory, then continue with --resume"
             )
-        progress.say("memory ran out, so Ray stopped workers; their trials continue from their last epoch")
+        progress.say("memory ran out, so Ray stopped workers; their trials continue from their last checkpoint")
     if follower is not None:
         follower.print_new()
 
