@@ -286,13 +286,10 @@ def _about(task: Task, pseudo: PseudoAnomalies) -> dict[str, np.ndarray]:
 def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) -> dict[str, dict[str, dict[str, Any]]]:
     """Return test metrics and criteria by norm and aggregation."""
     labels = task.labels.numpy()
-    validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
     by_norm: dict[str, dict[str, dict[str, Any]]] = {}
     weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
     for reading in scoring.READINGS:
-        validation_N, pseudo_N, test_N = (
-            scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
-        )
+        validation_N, pseudo_N, test_N = scoring.matrix_scores(arrays, reading).values()
         scored = Scored(validation_N, pseudo_N, kinds, test_N, labels, float(arrays["validation"].mean()))
         values: dict[str, Any] = {
             criterion.column: criterion.value(scored, weights)

@@ -28,6 +28,7 @@ class Place(ABC):
 
     Attributes:
         name: in the registry and in tables.
+        meaning: what is perturbed, as a report says it after the name.
         needs_views: whether the detector must have views that can be made and undone.
         centre: threshold and scale of what is pushed.
 
@@ -36,6 +37,7 @@ class Place(ABC):
     """
 
     name: ClassVar[str]
+    meaning: ClassVar[str] = ""
     needs_views: ClassVar[bool] = False
 
     def __init__(self, detector: nn.Module, validation_scores: Tensor, at_once: AtOnce) -> None:

@@ -20,7 +20,7 @@ from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.memory import room, share_of_gpu
 from puzzle_study.detectors.puzzle_ae import puzzles
-from puzzle_study.detectors.puzzle_ae.networks import UNet, place
+from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
 from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
@@ -83,6 +83,7 @@ class PuzzleDetector(Viewed):
         while not trainer.finished:
             row = asdict(trainer.epoch(run.images(images_NCHW, trainer.epochs_done + 1)))
             run.epoch(row, trainer.state, last=trainer.finished)
+        self._freeze()
 
     @property
     def puzzler(self) -> puzzles.Puzzler:
@@ -215,10 +216,16 @@ class PuzzleDetector(Viewed):
         return cls(network, puzzle_set, shape=shape, reading=reading, precision=precision)
 
     def placed(self, device: torch.device) -> Self:
-        """Move to a device, with the network's weights in the fastest layouts there."""
-        side = puzzles.padded_side(max(self.shape.height, self.shape.width), self.grid)
-        place(self.network, device, side=side)
+        """Move to a device, with the network's weights in the fastest layouts there, and the fastest kernels."""
+        height, width = (puzzles.padded_side(side, self.grid) for side in (self.shape.height, self.shape.width))
+        place(self.network, device, side=max(height, width))
+        choose_kernels(self.network, height=height, width=width, precision=self.precision)
+        self._freeze()
         return self.to(device)
+
+    def _freeze(self) -> None:
+        """Ask for no gradients of weights any more: attacks need the image's alone, and matrix products give each."""
+        self.network.requires_grad_(False)
 
 
 def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:

@@ -24,6 +24,7 @@ from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
+    choose_kernels,
     initialise_discriminator,
     initialise_unet,
     place,
@@ -70,6 +71,7 @@ class Trainer:
         self.network, self.discriminator = _networks(settings, padded, context.seed)
         side = max(height, width)
         place(self.network, device, side=side)
+        choose_kernels(self.network, height=height, width=width, precision=context.precision)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
             self.averaged = swa_utils.AveragedModel(self.network)
