@@ -159,7 +159,7 @@ class DetectorSettings(Section):
     VARIANTS: ClassVar[Mapping[str, Layer]] = {}
     """Named forms of the method, which override the study file; a detector that has some has a field ``variant``."""
     FREE: ClassVar[tuple[str, ...]] = ()
-    """Settings that need no training: each fitted detector is read with each of their values."""
+    """Settings that need no training; each fitted detector is read with each of their values."""
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Per section, the settings that decide which of its settings are inert."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
@@ -184,7 +184,7 @@ class DetectorSettings(Section):
 
     @property
     def precision_wanted(self) -> WantedPrecision:
-        """Arithmetic: ``auto``, ``float32`` or ``bfloat16``."""
+        """Arithmetic, ``auto``, ``float32`` or ``bfloat16``."""
         return "float32"
 
     @property

@@ -257,11 +257,28 @@ class StudyData:
     @remembered
     def of(self, choice: Choice) -> pd.DataFrame:
         """Return the finished trials of a choice, in the order of task and seed."""
-        rows = self.finished[self.finished["configuration"] == choice.configuration]
-        rows = rows.drop_duplicates("trial")
-        keys = [(row[0], natural(row[1]), *row[2:]) for row in rows[TRIAL_KEY].itertuples(index=False, name=None)]
-        ordered: pd.DataFrame = rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
+        rows: pd.DataFrame = self._ordered.iloc[self._places.get(choice.configuration, slice(0))]
+        return rows
+
+    @cached_property
+    def _ordered(self) -> pd.DataFrame:
+        """Finished trials by configuration, each configuration's in the order of task and seed."""
+        rows = self.finished.drop_duplicates(["configuration", "trial"])
+        keys = rows[["configuration", *TRIAL_KEY]].itertuples(index=False, name=None)
+        ranks = [(row[0], row[1], natural(row[2]), *row[3:]) for row in keys]
+        ordered: pd.DataFrame = rows.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)]
         return ordered
+
+    @cached_property
+    def _tasks(self) -> pd.MultiIndex:
+        """Task and seed of each of the ordered trials."""
+        return pd.MultiIndex.from_frame(self._ordered[TRIAL_KEY])
+
+    @cached_property
+    def _places(self) -> dict[str, slice]:
+        """Where each configuration's trials are among the ordered ones; thousands of searches would take minutes."""
+        indices = self._ordered.groupby("configuration").indices
+        return {str(name): slice(int(rows[0]), int(rows[-1]) + 1) for name, rows in indices.items()}
 
     def classes_of(self, choice: Choice) -> list[str]:
         """Return the normal classes of a choice's finished trials in natural order."""
@@ -287,7 +304,7 @@ class StudyData:
             found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in rows["trial"]]
             values = pd.Series(found, dtype=float)
         numbers = pd.to_numeric(values, errors="coerce").to_numpy()
-        return pd.Series(numbers, index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
+        return pd.Series(numbers, index=self._tasks[self._places.get(choice.configuration, slice(0))]).dropna()
 
     def table_error(self, choice: Choice) -> str:
         """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
@@ -324,8 +341,17 @@ class StudyData:
 
     def values_of(self, configuration: str) -> dict[str, Any]:
         """Return a configuration's values of the searched settings."""
-        rows = self.trials[self.trials["configuration"] == configuration]
-        return {name: rows[name].iloc[0] for name in self.axes} if len(rows) else {}
+        return self._values.get(configuration, {})
+
+    @cached_property
+    def _values(self) -> dict[str, dict[str, Any]]:
+        """Values of the searched settings of each configuration."""
+        first = self.trials.drop_duplicates("configuration")
+        columns = [first[name] for name in self.axes]
+        rows = zip(*columns, strict=True) if columns else ((),) * len(first)
+        return {
+            name: dict(zip(self.axes, row, strict=True)) for name, row in zip(first["configuration"], rows, strict=True)
+        }
 
     def setting(self, choice: Choice, name: str) -> Any:
         """Return a configuration's setting: its searched value, or the study's own, or None."""

@@ -1,4 +1,7 @@
-"""A study of a user's own images, run as a user runs it: in a folder of his own, with paths that start there."""
+"""A study of a user's own images that cannot work, run in a folder of his own with paths that start there.
+
+``test_readme.py`` runs one that works.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from puzzle_study.results import Results
@@ -30,16 +32,15 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run a command, or Python, in ``here``, where ``mine.yaml`` is, with the cache named by a relative path, too."""
+    """Run a command in ``here``, where ``mine.yaml`` is, with the cache named by a relative path, too."""
     here = tmp_path / "here"
     here.mkdir()
     (here / "mine.yaml").write_text(STUDY, encoding="utf-8")
     Layouts(tmp_path / "images").category(tmp_path / "images" / "parts")
 
     def command(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        program = ["-c"] if name == "python" else ["-m", f"puzzle_study.{name}"]
         return subprocess.run(
-            [sys.executable, *program, *map(str, arguments)],
+            [sys.executable, "-m", f"puzzle_study.{name}", *map(str, arguments)],
             cwd=here,
             env=tune_environment() | {"PUZZLE_STUDY_CACHE": "cache"},
             capture_output=True,
@@ -51,14 +52,12 @@ def run(tmp_path: Path) -> Run:
     return command
 
 
-def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_trials_ends_the_study(
-    run: Run, tmp_path: Path
-) -> None:
+def test_one_failure_of_all_trials_ends_the_study(run: Run, tmp_path: Path) -> None:
     here, images = tmp_path / "here", tmp_path / "images" / "parts"
     results = Results(here / "results" / "mine")
-    photographs = {path: path.read_bytes() for path in sorted((images / "train" / "good").iterdir())}
-    for path in photographs:
-        path.write_bytes(next(iter(photographs.values())))
+    first, *others = sorted((images / "train" / "good").iterdir())
+    for path in others:
+        path.write_bytes(first.read_bytes())
     assert run("data", "check", "folder", "--root", "../images/parts").returncode == 0
 
     refused = run("tune", "mine.yaml")
@@ -67,25 +66,3 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     assert "too few" not in refused.stdout
     assert "--resume" not in refused.stdout + refused.stderr
     assert len(list(results.records())) < 6, "the study went on to its end"
-
-    for path, photograph in photographs.items():
-        path.write_bytes(photograph)
-    assert run("tune", "mine.yaml", "--dry-run").returncode == 0
-    done = run("python", "import puzzle_study; print(puzzle_study.run('mine.yaml', settings={'seeds': [0, 1, 2, 3]}))")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.endswith("report: results/mine/report/index.html\nStudyResults('results/mine')\n")
-    assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 6
-    assert sorted(path.name for path in here.iterdir()) == ["cache", "mine.yaml", "results"]
-
-    moved = tmp_path / "elsewhere" / "parts"
-    moved.parent.mkdir()
-    images.rename(moved)
-    for root in (moved, "../elsewhere/parts"):
-        again = run("tune", "mine", "--set", f"data.root={root}")
-        assert again.stdout == "mine is finished: results/mine/report/index.html\n", again.stderr
-    attacked = run(
-        *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere/parts"),
-        *("--output", "noise.csv"),
-    )
-    assert attacked.returncode == 0, attacked.stderr
-    assert (here / "noise.csv").exists()

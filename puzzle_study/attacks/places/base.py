@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, ThroughViews, WholeScore
 from puzzle_study.detectors.base import MOST_IMAGES_AT_ONCE, Detector, Viewed
-from puzzle_study.detectors.memory import AtOnce
+from puzzle_study.detectors.memory import AtOnce, room
 from puzzle_study.errors import UserError
 
 # Numbers in one copy of the rows of a batch. Batches do not depend on memory, so that random starts do not either.
@@ -100,4 +100,4 @@ def default_at_once(detector: nn.Module) -> int:
     """Return how many views, or images of a module that is no detector, are differentiated together."""
     if isinstance(detector, Detector):
         return detector.differentiable_views_at_once()
-    return MOST_IMAGES_AT_ONCE[device_of(detector).type]
+    return max(1, room(MOST_IMAGES_AT_ONCE, device_of(detector)))

@@ -35,6 +35,8 @@ from puzzle_study.trials.worth import SHARES, criterion, gain, shown
 DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
 CORRUPTED = Column("corrupted", "Corrupted AUROC %")
 CORRUPTED_NOTE = "Corrupted AUROC: mean over corruptions, severities and trials, no interval; – if not measured. "
+MOST_ROWS = 200
+"""Rows of a table of configurations; a longer one is not read, and makes the page slow."""
 PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 
 
@@ -88,7 +90,9 @@ def ranking_table(data: StudyData) -> Table:
     rows = data.summary.sort_values(["rank", "auroc_mean"], ascending=[True, False])
     groups = [group for _, group in rows.groupby("configuration", sort=False)]
     groups.sort(key=lambda group: (_part(group.iloc[0]), *_order(group.iloc[0])))
-    means = intervals.method_note(data.mean(data.choice(group.iloc[0])) for group in groups)
+    places = _most(groups)
+    more = len(groups) - len(places)
+    means = intervals.method_note(data.mean(data.choice(group.iloc[0])) for _, group in places)
     lacks = data.lacking()
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
@@ -97,13 +101,24 @@ def ranking_table(data: StudyData) -> Table:
     return table(
         "ranking",
         "Configurations and references",
-        [_ranking_row(data, group, place) for place, group in enumerate(groups, start=1)],
+        [_ranking_row(data, group, place) for place, group in places],
         f"AUROC: mean over classes and seeds. {means} "
+        + (f"{more} more configurations are in summary.csv. " if more > 0 else "")
         + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
         + (CORRUPTED_NOTE if data.corruptions is not None else "")
         + f"Rank: by {ranked_by}, among complete configurations, each under its best reading; a reading opens into the "
         f"others, and summary.csv has all of them. Selection: {selection} Trials: finished of planned.",
     )
+
+
+def _most(groups: list[pd.DataFrame]) -> list[tuple[int, pd.DataFrame]]:
+    """Return configurations with their places: at most ``MOST_ROWS``, with all references and all with a label."""
+    named = [bool((group["role"] == "reference").any() or (group["label"] != "").any()) for group in groups]
+    room, kept = MOST_ROWS - sum(named), list[tuple[int, pd.DataFrame]]()
+    for place, group in enumerate(groups, start=1):
+        if named[place - 1] or (room := room - 1) >= 0:
+            kept.append((place, group))
+    return kept
 
 
 def _part(row: pd.Series[Any]) -> int:
@@ -213,8 +228,9 @@ def differences_table(data: StudyData) -> Table | None:
     winner = data.winner
     if winner is None:
         return None
-    rivals = [data.choice(row) for _, row in data.ranked.drop_duplicates("configuration").iterrows()]
-    rivals = [choice for choice in rivals if choice.configuration != winner.configuration]
+    others = data.ranked[data.ranked["configuration"] != winner.configuration].drop_duplicates("configuration")
+    rivals = [data.choice(row) for _, row in others.head(MOST_ROWS).iterrows()]
+    left_out = f"With the best {MOST_ROWS} of {len(others)} others. " if len(others) > MOST_ROWS else ""
     found = {
         choice: compared
         for choice in (*rivals, *data.references)
@@ -244,8 +260,8 @@ def differences_table(data: StudyData) -> Table | None:
         "paired_differences",
         "The winner against the others, on the same tasks and seeds",
         rows,
-        f"Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} P(winner better): "
-        "the probability that it wins a trial on the same task. "
+        f"{left_out}Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} "
+        "P(winner better): the probability that it wins a trial on the same task. "
         f"{intervals.method_note(one.chance for one in found.values())} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
@@ -281,12 +297,14 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
         return None  # ranks have no standard error
     metric = data.objectives[0]
     candidates = []
-    for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
+    for _, row in data.ranked.iterrows():
         choice = data.choice(row)
         mean = data.mean(choice, metric)
         if mean:
             seconds = pd.to_numeric(data.of(choice)["train_seconds"], errors="coerce").mean()
             candidates.append((choice, mean, float(seconds)))
+            if not _is_close(metric, mean, best=candidates[0][1]):
+                break  # all after it rank lower
     if len(candidates) < 2:
         return None
     index = intervals.one_standard_error(
@@ -303,6 +321,12 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
         f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
         f"{shown(metric, mean.value)}{reached}."
     )
+
+
+def _is_close(metric: str, mean: intervals.Mean, best: intervals.Mean) -> bool:
+    """Whether a mean may be within one standard error of the best one, which has rank 1."""
+    margin = float(np.nan_to_num(best.standard_error)) + 1e-9
+    return gain(metric, mean.value) >= gain(metric, best.value) - margin
 
 
 def _capital(text: str) -> str:
