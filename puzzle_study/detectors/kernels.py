@@ -48,7 +48,7 @@ HOPELESS = 2.0
 def choose(block: Sequence[Convolution], height: int, width: int, precision: Precision) -> None:
     """Give convolutions that follow each other the layout and the kernels that are the fastest on this CPU.
 
-    Narrow ones stay as they are, and all do if the cache folder cannot be written: a choice must not change.
+    Narrow ones stay as they are. All do if the cache folder cannot be written, because a choice must not change.
 
     Args:
         block: on the CPU, in a layout, which they keep unless another is clearly faster.
@@ -61,11 +61,11 @@ def choose(block: Sequence[Convolution], height: int, width: int, precision: Pre
     layout = "channels_last" if block[0].weight.is_contiguous(memory_format=torch.channels_last) else "contiguous"
     sizes = tuple((each.in_channels, each.out_channels, each.kernel_size[0]) for each in block)
     threads = torch.get_num_threads()
-    chosen = _choice(_file(threads), sizes, height, width, precision, layout, threads)
-    if chosen is None:
+    choice = _choice(_file(threads), sizes, height, width, precision, layout, threads)
+    if choice is None:
         return
-    for each, products in zip(block, chosen["products"], strict=True):
-        each.to(memory_format=LAYOUTS[chosen["layout"]])  # type: ignore[call-overload]  # missing from PyTorch's stubs
+    for each, products in zip(block, choice["products"], strict=True):
+        each.to(memory_format=LAYOUTS[choice["layout"]])  # type: ignore[call-overload]  # missing from PyTorch's stubs
         each.products = frozenset(products)
 
 
@@ -84,8 +84,9 @@ def adopt(before: Mapping[str, Any], threads: int) -> bool:
     if (before.get("machine"), before.get("threads")) != (machine(), threads):
         return False
     path, choices = _file(threads), _sound(before.get("choices"))
-    with contextlib.suppress(OSError), _locked(path):
-        _write(path, choices | _read(path))
+    if choices.keys() - _read(path).keys():
+        with contextlib.suppress(OSError), _locked(path):
+            _write(path, choices | _read(path))
     now = _read(path)
     return any(now.get(name, choice) != choice for name, choice in choices.items())
 

@@ -308,8 +308,15 @@ class StudyData:
 
     def table_error(self, choice: Choice) -> str:
         """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
-        norms = self.of(choice).get("norm", pd.Series(dtype=str)).dropna()
-        return str(norms.iloc[0]) if len(norms) else choice.error
+        return self._norms.get(choice.configuration, choice.error)
+
+    @cached_property
+    def _norms(self) -> dict[str, str]:
+        """The error norm of each configuration's rows."""
+        if "norm" not in self._ordered:
+            return {}
+        rows = self._ordered.dropna(subset=["norm"]).drop_duplicates("configuration")
+        return dict(zip(rows["configuration"].astype(str), rows["norm"].astype(str), strict=True))
 
     @remembered
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:

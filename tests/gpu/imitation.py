@@ -84,11 +84,11 @@ class OnGpu(Tensor):
 
     seen: ClassVar[Seen]
     value: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__: Any = torch._C._disabled_torch_function_impl
 
     @staticmethod
     def __new__(cls, value: Tensor, *, requires_grad: bool = False) -> OnGpu:
-        made: OnGpu = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: OnGpu = Tensor._make_wrapper_subclass(
             cls,
             value.size(),
             strides=value.stride(),
@@ -132,7 +132,9 @@ class OnGpu(Tensor):
         return self.value.detach().__reduce_ex__(protocol)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         flat, _ = tree_flatten((args, kwargs))
@@ -192,7 +194,7 @@ class _Generator(torch.Generator):
     """A generator that says where it is."""
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
-        made: _Generator = super().__new__(cls, "cpu")
+        made: _Generator = super().__new__(cls, "cpu")  # type: ignore[call-arg]
         made.where = torch.device(device).type
         return made
 
@@ -210,7 +212,7 @@ class Rules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        first = args[0] if args else None
+        first: Any = args[0] if args else None
         on_gpu = isinstance(first, OnGpu)
         if name in ("numpy", "__array__", "data_ptr") and on_gpu:
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
@@ -300,7 +302,8 @@ def _nothing(*_: Any, **__: Any) -> Iterator[None]:
 
 def _patches(seen: Seen) -> Iterable[tuple[Any, str, Any]]:
     """What of PyTorch's own says whether there is a GPU."""
-    autocast, by_device = torch.autocast, swa_utils._group_tensors_by_device_and_dtype
+    averaging: Any = swa_utils
+    autocast, by_device = torch.autocast, averaging._group_tensors_by_device_and_dtype
 
     def on_cpu(device_type: str, *args: Any, **kwargs: Any) -> Any:
         return autocast("cpu", *args, **kwargs)

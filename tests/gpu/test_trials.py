@@ -14,6 +14,7 @@ from puzzle_study.attacks.specs import AttackSpec, attack_spec
 from puzzle_study.config import Reading
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import files
+from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.results import Results
@@ -115,7 +116,7 @@ def attack(spec: AttackSpec, aggregation: str) -> Any:
     ],
 )
 def test_attacks_on_a_gpu_have_the_numbers_of_the_cpu(place: str, method: str, aggregation: str) -> None:
-    steps: dict[str, int] = {} if method == "fgsm" else {"steps": 3}
+    steps: dict[str, Any] = {} if method == "fgsm" else {"steps": 3}
     spec = attack_spec(place, method, epsilon=0.05, **steps)
     expected = attack(spec, aggregation)
     with imitated():
@@ -146,10 +147,7 @@ def test_scoring_waits_once_a_chunk_and_maps_too() -> None:
         made = detector("avg")
         images = tiny.images(9)
         for work in (made.error_matrix, made.maps):
-            made.at_once = None
-            work(images[:1])
-            assert made.at_once is not None
-            made.at_once.count = 3 * made.views  # three chunks
+            made.at_once = AtOnce(3 * made.views)  # three chunks
             with seen.count() as counted:
                 work(images)
             assert counted.waits.total() <= 3, counted.waits

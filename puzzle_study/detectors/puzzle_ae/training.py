@@ -103,7 +103,8 @@ class Trainer:
 
         AveragedModel's own update copies its count to the device every time, and so waits for it.
         """
-        means, weights = list(averaged.module.parameters()), list(self.network.parameters())
+        means: list[Tensor] = list(averaged.module.parameters())
+        weights: list[Tensor] = list(self.network.parameters())
         steps = int(averaged.n_averaged)  # on the CPU
         if steps == 0:
             torch._foreach_copy_(means, weights)
