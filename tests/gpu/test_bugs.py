@@ -113,7 +113,12 @@ def test_the_rules_of_the_imitation_are_a_gpus() -> None:
         on_gpu, on_cpu = torch.ones(3, device="cuda"), torch.ones(3)
         index = torch.tensor([0, 2])
         assert on_gpu.device == (on_gpu * torch.tensor(2.0)).device == on_gpu[index].device == CUDA
-        for mixed in (lambda: on_gpu + on_cpu, lambda: on_cpu.add_(on_gpu), lambda: torch.cat((on_gpu, on_cpu))):
+        mixtures: tuple[Callable[[], Tensor], ...] = (
+            lambda: on_gpu + on_cpu,
+            lambda: on_cpu.add_(on_gpu),
+            lambda: torch.cat((on_gpu, on_cpu)),
+        )
+        for mixed in mixtures:
             with pytest.raises(RuntimeError, match="same device"):
                 mixed()
         for read in (on_gpu.tolist, on_gpu.cpu, on_gpu.nonzero, lambda: on_gpu[on_gpu > 0], on_gpu.sum().item):
