@@ -3,7 +3,8 @@
 Trains each detector of a study file twice, without and with the file's ``data.augment``, and scores the test images as
 they are, shifted by a pixel, brighter by 0.2 and under half the light. The threshold for 5 % false alarms is that of
 the validation images, or is set anew by 20 normal test images (half of them, if there are fewer than 40) under the same
-change, which are then left out of the rates; the mean over 20 draws of them. A seed is that of the training and of the split.
+change. These are then left out of the rates, which are means over 20 draws. A seed is that of the training and of the
+split.
 """
 
 from __future__ import annotations

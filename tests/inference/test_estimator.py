@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from puzzle_study import PuzzleAE, cli, score
 from puzzle_study.config import read
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
@@ -361,8 +362,10 @@ def test_a_notebook_shows_one_line_that_counts_epochs(
 
 
 def test_a_preset_is_where_the_settings_start_from_and_every_detector_has_its_class() -> None:
-    paper = puzzle_study.PuzzleAE(preset="paper", settings={"train.epochs": 7}).resolved(channels=1).own
-    fast = puzzle_study.PuzzleAE(preset="fast").resolved(channels=1).own
+    def own(**arguments: Any) -> PuzzleSettings:
+        return cast(PuzzleSettings, puzzle_study.PuzzleAE(**arguments).resolved(channels=1).own)
+
+    paper, fast = own(preset="paper", settings={"train.epochs": 7}), own(preset="fast")
     assert (paper.preset, paper.train.epochs, fast.preset) == ("paper", 7, "fast")
     assert paper.model.base_channels > fast.model.base_channels
     with pytest.raises(ValueError, match=r"preset must be .*'fast', got 'fasst'"):
