@@ -91,7 +91,9 @@ def test_a_reader_goes_on_and_searches(browser: Browser, site: Path) -> None:
     browser.open(link)
     assert browser.evaluate("document.querySelector('h1').firstChild.textContent") == "A first study"
     browser.open((site / "search.html").as_uri() + "?q=recalibrate")
-    found = """new Promise((done) => { const look = () => {
-      const links = [...document.querySelectorAll('#search-results li a')].map((link) => link.href);
-      links.length ? done(links) : setTimeout(look, 50); }; look(); })"""
+    # Results appear one after the other.
+    found = """new Promise((done) => { const look = () =>
+      document.querySelector('.search-summary')?.textContent.includes('finished')
+        ? done([...document.querySelectorAll('#search-results li a')].map((link) => link.href))
+        : setTimeout(look, 50); look(); })"""
     assert any("docs/drift.html" in link for link in browser.evaluate(found))
