@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from puzzle_study import attack, data, tune
 from puzzle_study.results import Results
 from tests.datasets.conftest import Layouts
-from tests.study.conftest import tune_environment
+from tests.study.conftest import run_tune
 
 pytestmark = pytest.mark.slow
 
@@ -25,43 +27,40 @@ references: [nearest_neighbour, pca]
 attacks: {configurations: [default], attacks: [attack1], methods: [noise], epsilons: [0.1]}
 seeds: [0, 1, 2, 3]
 """
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run a command, or Python, in ``here``, where ``mine.yaml`` is, with the cache named by a relative path, too."""
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to ``here``, where ``mine.yaml`` is, and name the cache by a relative path, too."""
     here = tmp_path / "here"
     here.mkdir()
     (here / "mine.yaml").write_text(STUDY, encoding="utf-8")
     Layouts(tmp_path / "images").category(tmp_path / "images" / "parts")
-
-    def command(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        program = ["-c"] if name == "python" else ["-m", f"puzzle_study.{name}"]
-        return subprocess.run(
-            [sys.executable, *program, *map(str, arguments)],
-            cwd=here,
-            env=tune_environment() | {"PUZZLE_STUDY_CACHE": "cache"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-
-    return command
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("PUZZLE_STUDY_CACHE", "cache")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("puzzle_study.study.forecast.MEASURED_SECONDS", 0.01)
 
 
+def run(command: click.Command, *arguments: str | Path) -> str:
+    """Run a command that starts no Ray in this process, and return what it says."""
+    done = CliRunner().invoke(command, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.usefixtures("_here")
 def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_trials_ends_the_study(
-    run: Run, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     here, images = tmp_path / "here", tmp_path / "images" / "parts"
     results = Results(here / "results" / "mine")
     photographs = {path: path.read_bytes() for path in sorted((images / "train" / "good").iterdir())}
     for path in photographs:
         path.write_bytes(next(iter(photographs.values())))
-    assert run("data", "check", "folder", "--root", "../images/parts").returncode == 0
+    run(data.main, "check", "folder", "--root", "../images/parts")
 
-    refused = run("tune", "mine.yaml")
+    refused = run_tune("mine.yaml")
     assert refused.returncode == 2, refused.stdout + refused.stderr
     assert re.fullmatch(r"error: .*too few different training images.*\(the first 3 trials.*\)\n", refused.stderr)
     assert "too few" not in refused.stdout
@@ -70,8 +69,9 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
 
     for path, photograph in photographs.items():
         path.write_bytes(photograph)
-    assert run("tune", "mine.yaml", "--dry-run").returncode == 0
-    done = run("python", "import puzzle_study; print(puzzle_study.run('mine.yaml', settings={'seeds': [0, 1, 2, 3]}))")
+    run(tune.main, "mine.yaml", "--dry-run")
+    code = "import puzzle_study; print(puzzle_study.run('mine.yaml', settings={'seeds': [0, 1, 2, 3]}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("report: results/mine/report/index.html\nStudyResults('results/mine')\n")
     assert list(pd.read_csv(results.trials_file).status) == ["finished"] * 6
@@ -81,11 +81,8 @@ def test_relative_paths_start_where_the_command_runs_and_one_failure_of_all_tria
     moved.parent.mkdir()
     images.rename(moved)
     for root in (moved, "../elsewhere/parts"):
-        again = run("tune", "mine", "--set", f"data.root={root}")
-        assert again.stdout == "mine is finished: results/mine/report/index.html\n", again.stderr
-    attacked = run(
-        *("attack", "results/mine/best", "--method", "noise", "--epsilon", "0.1", "--data-root", "../elsewhere/parts"),
-        *("--output", "noise.csv"),
-    )
-    assert attacked.returncode == 0, attacked.stderr
+        again = run(tune.main, "mine", "--set", f"data.root={root}")
+        assert again == "mine is finished: results/mine/report/index.html\n"
+    attack_by = ("--method", "noise", "--epsilon", "0.1", "--output", "noise.csv")
+    run(attack.main, "results/mine/best", "--data-root", "../elsewhere/parts", *attack_by)
     assert (here / "noise.csv").exists()
