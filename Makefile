@@ -1,6 +1,6 @@
 # `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than 90 seconds.
-# Each sets up .venv first. `make test-matrix` and `make test-minimum` run the tests that are not slow with other
-# versions of Python and packages, each in its own environment.
+# `make site` builds the documentation. Each sets up .venv first. `make test-matrix` and `make test-minimum` run the
+# tests that are not slow with other versions of Python and packages, each in its own environment.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,12 +19,16 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 OLDEST := 3.10
 
 .PHONY: study test check-fast lint types check check-ray check-rest check-slow check-numbers check-newest
-.PHONY: quick-numbers quick-rest clean test-matrix test-minimum
+.PHONY: quick-numbers quick-rest clean test-matrix test-minimum site
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
 
 test: lint types check
+
+# The documentation: open build/site/index.html. A broken link or reference is an error; a test runs the same line.
+site: $(VENV)/.installed-dev
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/site
 
 # Two at a time, for two cores.
 check-fast: $(VENV)/.installed-dev

@@ -2,8 +2,9 @@
 
 Trains each detector of a study file twice, without and with the file's ``data.augment``, and scores the test images as
 they are, shifted by a pixel, brighter by 0.2 and under half the light. The threshold for 5 % false alarms is that of
-the validation images, or is set anew by 20 normal test images under the same change, which are then left out of the
-rates; the mean over 20 draws of them. A seed is that of the training and of the split.
+the validation images, or is set anew by 20 normal test images (half of them, if there are fewer than 40) under the same
+change. These are then left out of the rates, which are means over 20 draws. A seed is that of the training and of the
+split.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ def rates(detector: Detector, task: Task, kind: str, value: float, seed: int) ->
         return fpr, tpr, metrics.auroc(score_N, labels_N)
 
     fpr, tpr, auroc = at_threshold(np.ones(len(labels_N), dtype=bool))
-    rng, drawn = np.random.default_rng(seed), []
+    rng, drawn, normal_n = np.random.default_rng(seed), [], np.flatnonzero(~labels_N)
     for _ in range(DRAWS):
-        chosen = rng.choice(np.flatnonzero(~labels_N), NEW, replace=False)
+        chosen = rng.choice(normal_n, min(NEW, len(normal_n) // 2), replace=False)
         # What `recalibrate` does with detectors that have no statistics of their own, without scoring again.
         detector.validation_NK = error_NK[torch.from_numpy(chosen)]
         drawn.append(at_threshold(~np.isin(np.arange(len(labels_N)), chosen))[:2])

@@ -232,7 +232,7 @@ def _detector(size: Setting, device: torch.device, precision: Precision) -> Puzz
         reading=Reading("mse", "avg"),
         precision=precision,
     )
-    return detector.to(device).eval()
+    return detector.to(device).eval().requires_grad_(False)  # as a loaded one
 
 
 def _train_beside(

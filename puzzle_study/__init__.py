@@ -1,14 +1,14 @@
 """Studies of anomaly detectors for images: which configuration works best, how stable it is, and how robust.
 
-``run`` runs a study, ``load`` reads its results or a saved detector. ``PuzzleAE`` is Puzzle-AE as a scikit-learn
-estimator, ``estimator`` gives the class for any other detector. They are imported on first use, so importing this
-package stays light.
+``run`` runs a study, ``load`` reads its results or a saved detector. Each detector is a scikit-learn estimator:
+``PuzzleAE``, ``PatchCore``, ``PaDiM``, ``FeatureKNN`` and so on; ``estimator`` gives the class by the name in study
+files. All are imported on first use, so importing this package stays light.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from puzzle_study.api import StudyResults, load, run
@@ -28,11 +28,22 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
+def _estimators() -> dict[str, str]:
+    """Return each detector's class and its name in study files; Puzzle-AE's estimator has a class of its own."""
+    from puzzle_study.detectors.registry import DETECTORS
+
+    return {kind: name for kind, name in DETECTORS.classes.items() if name != DETECTORS.default}
+
+
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
+    if name[:1].isupper() and name in (found := _estimators()):
+        from puzzle_study.inference.estimator import estimator
+
+        return estimator(found[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_estimators()})

@@ -142,15 +142,13 @@ def run(
         quick: apply the study's own ``quick`` section.
         results: parent folder of the study's own folder; None: the study's ``storage``, otherwise ``results``.
         resume: continue an interrupted study.
-        quiet: print no progress.
+        quiet: print no progress; without it a notebook shows a line for each finished trial and every 30 seconds.
 
     Raises:
         UserError: the study cannot be run as requested; one sentence says what, where and how to fix it.
         KeyboardInterrupt: it was interrupted; ``resume=True`` continues.
     """
-    from rich.console import Console
-
-    from puzzle_study.cli import INTERRUPTED
+    from puzzle_study.cli import INTERRUPTED, console
     from puzzle_study.config import layers, read, shipped
     from puzzle_study.study.engine import TERMINATED, run_study
     from puzzle_study.study.storage import results_folder
@@ -159,7 +157,7 @@ def run(
     changes = [f"{name}={_as_yaml(name, value)}" for name, value in layers.leaves(dict(settings or {})).items()]
     file = read.load(source, quick=quick, assignments=changes)
     folder = results_folder(None if results is None else Path(results), file.study.storage)
-    if run_study(file, folder, resume=resume, console=Console(quiet=quiet)) in (INTERRUPTED, TERMINATED):
+    if run_study(file, folder, resume=resume, console=console(quiet=quiet)) in (INTERRUPTED, TERMINATED):
         raise KeyboardInterrupt
     return StudyResults(folder / file.study.name)
 

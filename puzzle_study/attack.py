@@ -80,11 +80,12 @@ def _setting(flag: str, name: str = "", **changed: Any) -> Callable[[Command], C
 @_setting("--restarts")
 @_setting(
     "--permutations-per-step",
-    help="Views that each gradient of an iterated method runs through, drawn anew for each step (avg only).  "
-    "[default: all]",
+    help="Views used for each gradient of an iterated method, drawn again at each step (avg only).  [default: all]",
 )
 @_setting("--queries")
-@_setting("--max-images", help="Most test images attacked, drawn in proportion from each class.  [default: all]")
+@_setting(
+    "--max-images", help="Attack at most this many test images, drawn in proportion from each class.  [default: all]"
+)
 @_setting("--balanced")
 @_setting("--convergence")
 @_setting("--smallest")
@@ -103,7 +104,7 @@ def main(folder: Path, data_root: Path | None, output: Path | None, **options: A
     """Attack the detectors in FOLDER: results/NAME, its best/, best/CLASS, or any folder of detectors.
 
     Every --attack, --method and --epsilon can be given several times; all combinations are run. The study's own
-    results/NAME/attacks.csv is left alone.
+    results/NAME/attacks.csv is not changed.
     """
     import pandas as pd
     from rich.console import Console

@@ -6,12 +6,15 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from puzzle_study import __version__
 from puzzle_study.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 USAGE = 2
 INTERRUPTED = 130
@@ -41,6 +44,13 @@ def command(**settings: Any) -> Callable[[Callable[..., int | None]], click.Comm
         return click.version_option(__version__, prog_name="puzzle_study")(made)
 
     return decorate
+
+
+def console(*, quiet: bool = False, stderr: bool = False) -> Console:
+    """Return a console that prints plain lines in a notebook, where rich would make an output area of each."""
+    from rich.console import Console
+
+    return Console(quiet=quiet, stderr=stderr, force_jupyter=False)
 
 
 def no_nan(context: click.Context, parameter: click.Parameter, value: float) -> float:

@@ -37,13 +37,13 @@ NAME = click.argument("name", callback=_known)
 
 @click.group(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """List, fetch or check image sets."""
+    """List, fetch and check data sets."""
 
 
 @command(epilog=EXAMPLE)
 @ROOT
 def list_command(root: str) -> None:
-    """List which sets are here, and how to get the others."""
+    """List the data sets: which are here, and how to get the others."""
     from puzzle_study.datasets import cache, finding
 
     own: Mapping[str, Unit] | None = None
@@ -85,7 +85,7 @@ def fetch(name: str, root: str) -> None:
 @NAME
 @ROOT
 def check(name: str, root: str) -> None:
-    """Read every file of a set, count the images and name each damaged file."""
+    """Read a set, count its images and name each damaged file."""
     _check(name, root)
 
 

@@ -19,6 +19,10 @@ Entry = TypeVar("Entry")
 class Registry(Mapping[str, Entry], Generic[Entry]):
     """Entries of one kind by name, in a fixed order; the first is the default.
 
+    >>> from puzzle_study.criteria.registry import CRITERIA
+    >>> CRITERIA.default, CRITERIA["oracle"].uses_labels
+    ('pseudo_anomalies', True)
+
     Args:
         kind: name of the kind for errors, such as ``detector``.
         entries: the location of each, as ``module:attribute``.
@@ -41,6 +45,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def default(self) -> str:
         """Name of the first entry."""
         return next(iter(self._own))
+
+    @property
+    def classes(self) -> dict[str, str]:
+        """Names of this package's entries by their class, without importing any."""
+        return {location.rpartition(":")[2]: name for name, location in self._own.items()}
 
     def __iter__(self) -> Iterator[str]:
         yield from self._own

@@ -22,7 +22,7 @@ Examples:
     "--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the report. [default: RESULTS/report]"
 )
 def main(folders: tuple[Path, ...], output: Path | None) -> int:
-    """Rebuild the report of the study in the folder RESULTS, or compare it with further folders.
+    """Rebuild the report of the study in the folder RESULTS, or compare the studies of several folders.
 
     Exit codes: 0 done, 2 bad input.
     """

@@ -26,6 +26,7 @@ Examples:
   puzzle-study score results/mvtec/best/bottle incoming/ --watch --format json
   puzzle-study score results/mvtec/best/bottle new_lamp/good/ --recalibrate bottle_new_lamp
   puzzle-study score --export bottle.onnx results/mvtec/best/bottle
+  puzzle-study score --export-mlflow bottle_model results/mvtec/best/bottle
 """
 
 
@@ -40,17 +41,28 @@ Examples:
     callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Table; without it standard output.")
 @click.option(
-    "--format", "form", type=click.Choice(["csv", "json"]), default="csv", show_default=True, help="json: JSON lines."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the table to this file instead of standard output.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="Table as CSV or as JSON lines.",
 )
 @click.option(
     "--watch",
     is_flag=True,
-    help="IMAGES are folders: go on scoring what arrives in them, each file once it is written.",
+    help="IMAGES are folders: keep scoring the files that arrive in them, each once it is completely written.",
 )
 @click.option(
-    "--overlay", type=click.Path(path_type=Path, file_okay=False), help="Folder for error maps over the images (PNG)."
+    "--overlay",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the images with their anomaly maps drawn over them (PNG).",
 )
 @click.option(
     "--export",
@@ -59,11 +71,17 @@ Examples:
     help="Write the detector as an ONNX model: floats [N, C, H, W] in [0, 1] to scores [N].",
 )
 @click.option(
+    "--export-mlflow",
+    "mlflow_model",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write the detector as an MLflow model into a new folder: uint8 [N, C, H, W] to scores [N].",
+)
+@click.option(
     "--recalibrate",
     "renewed",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Do not score: IMAGES, all normal, set the threshold anew, without training; the new detector goes to this "
-    "folder, which must not exist.",
+    help="Do not score, but set the threshold again from IMAGES, all normal, without training; write the new detector "
+    "to this folder, which must not exist.",
 )
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
@@ -77,24 +95,28 @@ def main(
     watch: bool,
     overlay: Path | None,
     model: Path | None,
+    mlflow_model: Path | None,
     renewed: Path | None,
     device: str,
 ) -> int:
     """Score IMAGES (files, folders, glob patterns) with DETECTOR, a folder like results/NAME/best/CLASS.
 
-    Writes a table with path, score, percentile among the validation scores, flagged, error; a score of 1 is that of a
-    typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose side,
+    Writes a table with path, score, percentile among the validation scores, flagged, error. A score of 1 is that of a
+    typical normal image. Files that cannot be read are reported and skipped. A warning counts the images whose size,
     √(width · height), is more than twice or less than half that of the training images, or whose width / height differs
-    by a factor of more than 1.25. Another says if brightness, contrast, sharpness, scores or the share flagged have
-    drifted from those of the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
-    input, 130 interrupted; with --watch, Ctrl-C is the end and no interruption.
+    by more than a factor of 1.25. Another warning says if brightness, contrast, sharpness, scores or the share flagged
+    have drifted from the validation images (docs/drift.md). Exit codes: 0 done, 1 no image could be scored, 2 bad
+    input, 130 interrupted; with --watch, Ctrl-C ends the scoring, with exit code 0.
     """
-    if not images and model is None:
-        raise UserError("no images were given; add files, folders or glob patterns, or use --export FILE")
+    exporting = model is not None or mlflow_model is not None
+    if not images and not exporting:
+        raise UserError(
+            "no images were given; add files, folders or glob patterns, or use --export FILE or --export-mlflow FOLDER"
+        )
     if not images and (output or overlay):
         raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
-    if renewed and (output or overlay or model or watch):
-        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay, --export, --watch")
+    if renewed and (output or overlay or exporting or watch):
+        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay, --export…, --watch")
     from puzzle_study.inference.arriving import watched_folders
     from puzzle_study.inference.locating import find_detector, find_images
 
@@ -108,8 +130,8 @@ def main(
     found = load_detector(folder, device=chosen_device(device))
     if renewed is not None:
         return _recalibrate(found, folder, paths, fpr, renewed)
-    if model is not None:
-        _export(found, folder, model, fpr)
+    if exporting:
+        _export(found, folder, model, mlflow_model, fpr)
     if not paths and not watched:
         return 0
     from puzzle_study.inference.files import FileScorer
@@ -219,22 +241,29 @@ def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:
     click.echo(f"warning: {sentence(outcome.changes, outcome.scored)}{known and f'; {known}'}", err=True)
 
 
-def _export(detector: Detector, folder: Path, model: Path, rate: float) -> None:
-    """Write the ONNX model and say what may surprise."""
+def _export(detector: Detector, folder: Path, onnx: Path | None, mlflow: Path | None, rate: float) -> None:
+    """Write the models that were asked for, and say what may surprise."""
     from puzzle_study.detectors.files import DESCRIPTION, read_description
-    from puzzle_study.inference.export import write_onnx
 
     task = read_description(folder).get("task", {})
     if not isinstance(task, dict):
         raise UserError(f"{folder / DESCRIPTION} does not say what it was trained for; restore it or train again")
-    write_onnx(detector, model, rate=rate, task=task)
-    click.echo(f"{model}: scores of {folder}", err=True)
-    if detector.precision != "float32":
-        click.echo(
-            f"note: the detector was calibrated in {detector.precision} and the model computes in float32; expect "
-            f"scores that differ by up to about 1 %",
-            err=True,
-        )
+    if onnx is not None:
+        from puzzle_study.inference.export import write_onnx
+
+        write_onnx(detector, onnx, rate=rate, task=task)
+        click.echo(f"{onnx}: scores of {folder}", err=True)
+        if detector.precision != "float32":
+            click.echo(
+                f"note: the detector was calibrated in {detector.precision} and the ONNX model computes in float32; "
+                f"expect scores that differ by up to about 1 %",
+                err=True,
+            )
+    if mlflow is not None:
+        from puzzle_study.inference.mlflow_model import write_mlflow
+
+        write_mlflow(folder, mlflow, rate=rate, task=task)
+        click.echo(f"{mlflow}: MLflow model of {folder}; mlflow.pyfunc.load_model({str(mlflow)!r}) loads it", err=True)
 
 
 if __name__ == "__main__":

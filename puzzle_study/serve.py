@@ -26,15 +26,21 @@ Examples:
     callback=no_nan,
     help="Share of normal images that may be flagged; the validation scores give the threshold.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0: any that is free.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Port of the page; 0 takes any that is free.",
+)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
 )
 def main(folder: Path, fpr: float, port: int, device: str) -> int:
     """Serve a page on this machine that scores images with the detectors in FOLDER: results/NAME, or best/CLASS.
 
-    Drop images on it to see their scores, anomaly maps and the threshold. It listens on loopback only: nobody reaches
-    it from another machine, but every user of this one does. Images are not kept. Ctrl-C ends it. Exit codes: 0 done,
+    Drop images on it to see their scores, anomaly maps and the threshold. It listens on loopback only: other
+    machines cannot reach it, but every user of this one can. Images are not kept. Ctrl-C ends it. Exit codes: 0 done,
     2 bad input.
     """
     from puzzle_study.inference.locating import BEST, detectors_in, find_detector

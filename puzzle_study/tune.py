@@ -20,8 +20,10 @@ Examples:
 
 @command(epilog=EXAMPLE)
 @click.argument("study", type=click.Path(path_type=Path))
-@click.option("--quick", is_flag=True, help="Apply the file's quick: section, for a run of a few minutes.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting, by dotted name.")
+@click.option("--quick", is_flag=True, help="Apply the study's own `quick` section, for a run of a few minutes.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Change a setting by its dotted name; repeatable."
+)
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
@@ -54,8 +56,8 @@ def main(
 ) -> int:
     """Run STUDY, a YAML file or a study of this package (`puzzle-study list`): search, train, attack, report.
 
-    A finished study only says so. Exit codes: 0 done, 1 trials failed, 2 bad input or failing setup (including an
-    unwritable results folder or a full disk), 130 or 143 interrupted.
+    If the study is finished, this is said and nothing runs. Exit codes: 0 done, 1 trials failed, 2 bad input or
+    failing setup (including an unwritable results folder or a full disk), 130 or 143 interrupted.
     """
     from rich.console import Console
 

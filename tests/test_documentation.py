@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,17 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from puzzle_study import config
+from puzzle_study.attacks.specs import AttackSpec
 from puzzle_study.config import docs, forms, layers, read, text
 from puzzle_study.config.forms import Form
 from puzzle_study.config.types import unit
+from puzzle_study.criteria.gap import Gap
 from puzzle_study.datasets.catalogue import DATASETS
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.inference import rows
+from puzzle_study.study import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted((ROOT / "studies").rglob("*.yaml"))
@@ -286,3 +291,17 @@ def test_the_page_on_reproduction_has_every_study_of_the_paper_and_every_setting
     changes = [PuzzleSettings.PRESETS["authors_code"], *PuzzleSettings.PRESETS_BY_DATASET["authors_code"].values()]
     for name in {leaf for layer in changes for leaf in layers.leaves(layer)}:
         assert f"`{name}`" in page
+
+
+def test_the_page_on_result_files_explains_every_column_of_the_tables() -> None:
+    page = (ROOT / "docs" / "files.md").read_text(encoding="utf-8")
+    attack = {entry.name for entry in fields(AttackSpec)} - {"seed"} | {"attack_seed"}
+    columns = {
+        *tables.METRICS,
+        *tables.PLAIN,
+        *tables.AUROC,
+        *rows.COLUMNS,
+        *attack,
+        *(one.name for one in fields(Gap)),
+    }
+    assert [name for name in sorted(columns) if not name.endswith(("_low", "_high")) and f"`{name}`" not in page] == []

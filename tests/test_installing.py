@@ -37,9 +37,11 @@ def test_rays_private_interfaces_are_there_and_no_newer_version_is_let_in_than_t
     assert f"{pinned.major}.{pinned.minor + 1}" not in wanted
 
 
-def test_the_citation_is_of_this_version_and_licence() -> None:
+def test_the_citation_and_the_release_notes_are_of_this_version() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (cited["version"], cited["license"]) == (puzzle_study.__version__, "MIT")
+    notes = re.findall(r"^## \[(.*?)\](?: - (.*))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), flags=re.MULTILINE)
+    assert notes[:2] == [("Unreleased", ""), (cited["version"], str(cited["date-released"]))]
     assert {"cff-version", "message", "title", "authors"} <= set(cited)
 
 

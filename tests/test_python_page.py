@@ -1,15 +1,20 @@
-"""The examples of docs/python.md, and what ``puzzle_study.load`` and ``run`` refuse."""
+"""The examples of docs/python.md and of docstrings, and what ``puzzle_study.load`` and ``run`` refuse."""
 
 from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from types import ModuleType
 
 import optuna
 import pytest
 
 import puzzle_study
+from puzzle_study import registry
+from puzzle_study.corruptions import base as corruptions
 from puzzle_study.errors import UserError
+from puzzle_study.inference import estimator as estimators
+from puzzle_study.statistics import metrics
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 
@@ -25,6 +30,13 @@ def test_the_examples_of_the_page_print_what_it_says(searched: Path, monkeypatch
     failed = doctest.DocTestRunner(optionflags=flags, verbose=False).run(examples, out=said.append).failed
     optuna.logging.set_verbosity(verbosity)
     assert not failed, "".join(said)
+
+
+@pytest.mark.parametrize("module", [corruptions, estimators, metrics, registry], ids=lambda module: module.__name__)
+def test_the_examples_in_docstrings_print_what_they_say(module: ModuleType) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted
+    assert not done.failed
 
 
 def test_a_trial_that_is_not_there_and_a_folder_without_a_study_are_one_sentence(

@@ -43,7 +43,8 @@ class Centre:
 
         If all scores are equal, the scale is their size, or 1 if they are zero.
         """
-        score_N = validation_scores.detach().double().flatten()
+        # On the CPU, so that a GPU is waited for once.
+        score_N = validation_scores.detach().cpu().double().flatten()
         score_N = score_N[score_N.isfinite()]
         if not len(score_N):
             return cls(0.0, 1.0)
@@ -62,7 +63,7 @@ class ScoreLogits(nn.Module):
         best_RCHW: best iterate of each row so far; its start if there was none.
         best_rank_R: what it reached, times the direction; -inf if there was none.
         without_gradient_R: rows of which some gradient was exactly zero everywhere.
-        finite: False once a number or gradient was not.
+        all_finite: false once a number or gradient was not; on the device, where no step waits for it.
     """
 
     def __init__(self, objective: Objective, start_RCHW: Tensor, *, ball: Ball, centre: Centre, direction: int) -> None:
@@ -75,7 +76,7 @@ class ScoreLogits(nn.Module):
         self.best_RCHW = start_RCHW.clone()
         self.best_rank_R = torch.full((len(start_RCHW),), -torch.inf, device=start_RCHW.device)
         self.without_gradient_R = torch.zeros(len(start_RCHW), dtype=torch.bool, device=start_RCHW.device)
-        self.finite = True
+        self.all_finite = torch.ones((), dtype=torch.bool, device=start_RCHW.device)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return logits [B, 2]; B is a multiple of the rows."""
@@ -87,7 +88,7 @@ class ScoreLogits(nn.Module):
     def witness(self, x_BCHW: Tensor, rank_B: Tensor) -> None:
         """Keep the rows that are inside the ball, moved from the start and better than any before."""
         rows = len(self.start_RCHW)
-        self.finite &= bool(rank_B.isfinite().all())
+        self.all_finite &= rank_B.isfinite().all()
         for x_RCHW, rank_R in zip(torch.split(x_BCHW, rows), torch.split(rank_B, rows), strict=True):
             reached_R = self.direction * rank_R.to(self.best_rank_R.dtype)
             allowed_R = self.ball.contains(x_RCHW, self.start_RCHW) & (x_RCHW != self.start_RCHW).flatten(1).any(1)
@@ -97,7 +98,7 @@ class ScoreLogits(nn.Module):
 
     def witness_gradient(self, slope_BCHW: Tensor) -> None:
         """Note rows whose gradient is zero or not finite."""
-        self.finite &= bool(slope_BCHW.isfinite().all())
+        self.all_finite &= slope_BCHW.isfinite().all()
         zero_B = (slope_BCHW == 0).flatten(1).all(1)
         self.without_gradient_R |= zero_B.reshape(-1, len(self.start_RCHW)).any(0)
 

@@ -117,7 +117,8 @@ class ThroughViews(Objective):
         self.detector = detector
         self.true_NCHW = None if true_NCHW is None else detector.prepare(true_NCHW)
         self.drawn: tuple[int, torch.Generator] | None = None
-        self.view_K = torch.arange(detector.views)
+        self.every_K = torch.arange(detector.views, device=detector.device)
+        self.view_K = self.every_K
 
     def draw_views(self, count: int, seed: int) -> bool:
         """Draw views for each gradient if every view matters and some would be left out."""
@@ -130,11 +131,12 @@ class ThroughViews(Objective):
         if self.drawn is not None:
             # Once for all chunks, so that their size does not matter.
             count, generator = self.drawn
-            self.view_K = torch.randperm(self.detector.views, generator=generator)[:count].sort().values
+            drawn_K = torch.randperm(self.detector.views, generator=generator)[:count].sort().values
+            self.view_K = drawn_K.to(self.detector.device, non_blocking=True)
         try:
             return super().gradients(x_BCHW)
         finally:
-            self.view_K = torch.arange(self.detector.views)
+            self.view_K = self.every_K
 
     def evaluate(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the aggregated score or the mean error against the true image, and the aggregated score."""
@@ -152,11 +154,10 @@ class ThroughViews(Objective):
         weight_BK = gradient(value_B.sum(), loss_BK)
         leaf_BCHW = x_BCHW.detach().requires_grad_()
         slope_BCHW = torch.zeros_like(leaf_BCHW)
-        view_K = self.view_K.to(x_BCHW.device)
         pair_P2 = weight_BK.nonzero()
         for part_P2 in pair_P2.split(self.at_once.count) if len(pair_P2) else ():
             b_P, column_P = part_P2.unbind(1)
-            loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, view_K[column_P])
+            loss_P, _ = self._errors(leaf_BCHW, row_B, b_P, self.view_K[column_P])
             slope_BCHW += gradient((loss_P * weight_BK[b_P, column_P]).sum(), leaf_BCHW)
         return value_B.detach(), rank_B.detach(), slope_BCHW
 
@@ -167,7 +168,7 @@ class ThroughViews(Objective):
         """Return what is pushed and what ranks, from the errors of the views that are looked at."""
         detector, validation_NK = self.detector, self.detector.validation_NK
         if len(self.view_K) < detector.views:
-            validation_NK = validation_NK[:, self.view_K.to(validation_NK.device)]
+            validation_NK = validation_NK[:, self.view_K]
         score_B = scoring.scores(true_BK, validation_NK, detector.reading)
         if self.true_NCHW is None:
             return score_B, score_B
@@ -176,7 +177,7 @@ class ThroughViews(Objective):
     def _all_errors(self, x_BCHW: Tensor, row_B: Tensor) -> tuple[Tensor, Tensor]:
         rows, count = len(x_BCHW), len(self.view_K)
         b_P = torch.arange(rows, device=x_BCHW.device).repeat_interleave(count)
-        k_P = self.view_K.to(x_BCHW.device).repeat(rows)
+        k_P = self.view_K.repeat(rows)
         chunks = zip(b_P.split(self.at_once.count), k_P.split(self.at_once.count), strict=True)
         loss, true = zip(*(self._errors(x_BCHW, row_B, b, k) for b, k in chunks), strict=True)
         return torch.cat(loss).reshape(rows, count), torch.cat(true).reshape(rows, count)

@@ -17,3 +17,4 @@ PLACES: Registry[type[Place]] = Registry(
         "attack2_averaged": "puzzle_study.attacks.places.attack2_averaged:Attack2Averaged",
     },
 )
+"""Classes of :class:`~puzzle_study.attacks.places.base.Place` by their names in ``attacks.attacks``."""

@@ -113,7 +113,7 @@ def _attempt(place: Place, clean_NCHW: Tensor, spec: AttackSpec, ball: Ball, dir
         row_RCHW = torch.where(beaten_R[:, None, None, None], logits.best_RCHW, row_RCHW)
     images_NCHW = ball.clip(place.images(row_RCHW, clean_NCHW), clean_NCHW)
     without_gradient_N = logits.without_gradient_R.reshape(len(clean_NCHW), -1).any(1)
-    finite = logits.finite and bool(returned_RCHW.isfinite().all())
+    finite = bool(logits.all_finite & returned_RCHW.isfinite().all())
     return Outcome(images_NCHW, place.score(images_NCHW), without_gradient_N, finite, overshoot)
 
 

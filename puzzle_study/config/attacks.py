@@ -10,13 +10,13 @@ from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.config.types import (
     AttackSteps,
-    ConfigurationCount,
     Many,
     MostImages,
     OneOf,
     Perturbation,
     Section,
     Seed,
+    StageSection,
     unit,
 )
 
@@ -51,19 +51,9 @@ class Certify(Section):
     )
 
 
-class Attacks(Section):
+class Attacks(StageSection):
     """The test-time attacks of a study (paper, section 4.3)."""
 
-    configurations: Many[Literal["winner", "default", "all", "references"]] = Field(
-        ("winner", "default", "references"),
-        min_length=1,
-        description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
-        "default, or every complete one (`all`), with those of the study file; the `references`, with their own.",
-    )
-    top: ConfigurationCount | None = Field(
-        None,
-        description="Also attack the n best by selection, each with the norm and aggregation of its rank; null: none.",
-    )
     attacks: Many[AttackName] = Field(
         ("attack1", "attack2"),
         min_length=1,
@@ -96,8 +86,8 @@ class Attacks(Section):
         None,
         ge=1,
         json_schema_extra=unit("views"),
-        description="Views, such as permutations, that each gradient of an iterated method runs through, drawn anew "
-        "for each step; null: all. For attack1 and attack2_averaged on scores that average over views (`avg`).",
+        description="Views, such as permutations, used for each gradient of an iterated method, drawn again at each "
+        "step; null: all. For attack1 and attack2_averaged on scores that average over views (`avg`).",
     )
     queries: int = Field(
         200,
@@ -108,15 +98,15 @@ class Attacks(Section):
     )
     target: Literal["normal", "anomalous", "both"] = Field(
         "normal",
-        description="Images attacked: normal ones to higher scores (paper), anomalous ones to lower scores, or both.",
+        description="Images to attack: normal ones for higher scores (paper), anomalous ones for lower ones, or both.",
     )
     max_images: MostImages | None = Field(
-        None, description="Most test images attacked, drawn in proportion from each class; null: all."
+        None, description="Attack at most this many test images, drawn in proportion from each class; null: all."
     )
     balanced: bool = Field(
         False,
-        description="As many normal as anomalous test images: half of `max_images` of each, or as many of each as the "
-        "smaller side has; each side in proportion to its classes.",
+        description="As many normal as anomalous test images: half of `max_images` each, or as many as the smaller "
+        "side has; each side in proportion to its classes.",
     )
     keep: Literal["examples", "all"] = Field(
         "examples",
@@ -127,13 +117,13 @@ class Attacks(Section):
         8,
         ge=0,
         json_schema_extra=unit("images"),
-        description="Images of each attacked side on which iterated attack1 at the largest ε is held to stronger runs "
-        "(flag `not_converged`); 0: none.",
+        description="Images of each attacked side on which iterated attack1 at the largest ε is compared with stronger "
+        "runs (flag `not_converged`); 0: none.",
     )
     smallest: bool = Field(
         False,
-        description="Also look, by bisection, for the smallest ε that takes each image across the threshold, and for "
-        "the ε at which the AUROC passes 50 % (smallest_epsilon.csv), with the same attack as `matrix`.",
+        description="Also find, by bisection, the smallest ε that moves each image across the threshold, and the ε at "
+        "which the AUROC passes 50 % (smallest_epsilon.csv), with the attack that `matrix` uses.",
     )
     certify: Certify | None = Field(
         None,

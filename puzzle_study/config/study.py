@@ -162,7 +162,7 @@ class Resources(Section):
         0.0,
         ge=0,
         json_schema_extra=unit("GPUs"),
-        description="GPUs per trial; with 0.25, four trials share one; 0 trains on the CPU.",
+        description="GPUs per trial; with 0.25, four trials share one and its memory; 0 trains on the CPU.",
     )
 
 

@@ -46,7 +46,12 @@ class Corruption(ABC):
 
     @classmethod
     def value(cls, severity: int, side: int) -> float:
-        """Return the strength of a severity, from 0 (none), on images whose shorter side has so many pixels."""
+        """Return the strength of a severity, from 0 (none), on images whose shorter side has so many pixels.
+
+        >>> from puzzle_study.corruptions.registry import CORRUPTIONS
+        >>> CORRUPTIONS["shift"].value(5, side=100)
+        15.0
+        """
         if severity == NONE:
             return cls.neutral
         value = cls.values[severity - 1]

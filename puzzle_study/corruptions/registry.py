@@ -33,6 +33,7 @@ CORRUPTIONS: Registry[type[Corruption]] = Registry(
         "occlusion": f"{_KINDS}.occlusion:Occlusion",
     },
 )
+"""Classes of :class:`~puzzle_study.corruptions.base.Corruption` by their names in ``corruptions.kinds``."""
 
 
 def misfit(kind: str, channels: int) -> str | None:

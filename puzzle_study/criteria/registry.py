@@ -25,3 +25,4 @@ CRITERIA: Registry[type[Criterion]] = Registry(
         "oracle": "puzzle_study.criteria.oracle:Oracle",
     },
 )
+"""Classes of :class:`~puzzle_study.criteria.base.Criterion` by their names in ``selection``."""

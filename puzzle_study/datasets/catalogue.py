@@ -101,4 +101,4 @@ DATASETS: Registry[DatasetInfo] = Registry(
         "folder": "puzzle_study.datasets.sets.folder:INFO",
     },
 )
-"""Every set by its name in study files. To add one: a module in ``sets/`` and a line here."""
+"""Every :class:`DatasetInfo` by its name in study files. A new one is a module in ``sets/`` and a line here."""

@@ -26,6 +26,7 @@ from typing_extensions import Self
 from puzzle_study.config.types import MOST_EPOCHS, Costs, Images, Layer, Section, unit
 from puzzle_study.detectors.base import Shape
 from puzzle_study.detectors.epochs import Train, TrainedSettings
+from puzzle_study.detectors.memory import room
 from puzzle_study.detectors.rebuilding import Rebuilding
 
 SOURCE = (
@@ -201,7 +202,7 @@ class Autoencoder(Rebuilding):
         if halvings(self.shape.height, self.shape.width) > LEAST_HALVINGS:
             pixels //= 4
         model: AutoencoderModel = self.model
-        return max(1, CHUNK_NUMBERS[self.device.type] // (pixels * model.base_channels))
+        return max(1, room(CHUNK_NUMBERS, self.device) // (pixels * model.base_channels))
 
     def placed(self, device: torch.device) -> Self:
         """Move to a device, with weights in the layout that makes these convolutions 1.5 times as fast."""

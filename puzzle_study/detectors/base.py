@@ -20,7 +20,7 @@ from typing_extensions import Self
 from puzzle_study.config.types import DetectorSettings, Reading
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.devices import Precision
-from puzzle_study.detectors.memory import AtOnce, halving
+from puzzle_study.detectors.memory import AtOnce, halving, room
 from puzzle_study.errors import UserError
 
 MOST_CHANNELS = 1024
@@ -214,7 +214,7 @@ class Detector(nn.Module, ABC):
 
     def views_at_once(self) -> int:
         """Return how many views of images fit the cache or the GPU at once, without gradients."""
-        return MOST_IMAGES_AT_ONCE[self.device.type] * self.views
+        return max(1, room(MOST_IMAGES_AT_ONCE, self.device)) * self.views
 
     def differentiable_views_at_once(self) -> int:
         """Return how many views fit into memory at once with their gradients."""

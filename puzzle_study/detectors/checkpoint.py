@@ -1,21 +1,27 @@
-"""Checkpoints of a training: written atomically, read as data, with the previous one kept in case of damage."""
+"""Checkpoints of a training: written in the background and atomically, read as data, the previous one kept."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 import struct
+import time
 import zipfile
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.io import replacing
 
 KEPT = 2
+# Checkpoints are written as often as takes this share of the time, and after this many seconds in any case.
+SHARE, SECONDS = 0.05, 30.0
 # Errors that any library may raise for a damaged or foreign file.
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError)
 log = logging.getLogger(__name__)
@@ -23,6 +29,81 @@ log = logging.getLogger(__name__)
 
 class DamagedFile(Exception):
     """A file of tensors that cannot be read completely; the message says why."""
+
+
+class Keeper:
+    """Writes a training's checkpoints in another thread, while the training goes on.
+
+    It keeps a copy of the newest state where the state is, so that a GPU need not be waited for. A state is written
+    if the last writing was long enough ago: 20 times as long as it took, or 30 s. So a killed process loses the epoch
+    that it was in, and those before it that took less than that. If an exception ends the training, the newest
+    state is written too.
+
+    Args:
+        folder: where to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._unwritten: tuple[int, dict[str, Any]] | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+        self._begun, self._took = -SECONDS, 0.0
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._writer:
+            if error is None:
+                self._finish()
+            elif self._unwritten is not None:
+                self._write()
+
+    def keep(self, epoch: int, state: dict[str, Any], *, last: bool) -> None:
+        """Keep an epoch's state, and write it if it is due or the last.
+
+        Raises:
+            OSError, RuntimeError: an earlier state could not be written.
+        """
+        self._unwritten = epoch, _copied(state)
+        if last or self._writing is None or self._writing.done():
+            self._finish()
+            if last or time.monotonic() - self._begun >= min(SECONDS, self._took / SHARE):
+                self._write()
+
+    def _finish(self) -> None:
+        """Wait until what is being written is complete, and raise what went wrong."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write(self) -> None:
+        assert self._unwritten is not None
+        self._begun = time.monotonic()
+        self._writing = self._writer.submit(self._save, *self._unwritten)
+        self._unwritten = None
+
+    def _save(self, epoch: int, state: dict[str, Any]) -> None:
+        save(self.folder, epoch, state)
+        self._took = time.monotonic() - self._begun
+
+
+def _copied(state: Any) -> Any:
+    """Copy a nested state, each tensor on its own device; to the CPU if a GPU has no room."""
+    if isinstance(state, dict):
+        return {name: _copied(part) for name, part in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(map(_copied, state))
+    if not isinstance(state, Tensor):
+        return state
+    try:
+        return state.detach().clone()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return state.detach().to("cpu", copy=True)
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:

@@ -40,11 +40,17 @@ def chosen_device(name: str) -> torch.device:
 
 
 def granted_device(gpus: float) -> torch.device:
-    """Return a worker's device for its number of GPUs: a GPU, or the CPU for 0; UserError if PyTorch cannot use it."""
+    """Return a worker's device for its number of GPUs: a GPU, or the CPU for 0; UserError if PyTorch cannot use it.
+
+    Of a GPU that it shares, the process takes no more memory than its share. On a GPU, cuDNN measures which of its
+    kernels is fastest for each shape, since a training repeats few shapes often.
+    """
     if gpus == 0:
         return torch.device("cpu")
     if (fault := gpu_fault(1)) is not None:
         raise UserError(cannot_use_gpu(socket.gethostname(), fault))
+    torch.cuda.set_per_process_memory_fraction(float(min(gpus, 1)))
+    torch.backends.cudnn.benchmark = True
     return torch.device("cuda")
 
 
@@ -89,6 +95,15 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision == "float32":
         return whole_float32(device)
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def keeping_casts(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which weights are cast once for all the :func:`autocast` contexts inside.
+
+    The weights must not change between them, and must require gradients: PyTorch keeps the casts of such only, and
+    forgets them at the end of the outermost context. This one casts nothing itself.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=False)
 
 
 def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -24,7 +24,7 @@ from puzzle_study.detectors import exported, feature_cache, feature_networks
 from puzzle_study.detectors.base import LEAST_SIDE, Context, Detector, Shape, Traits
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.feature_networks import Network
-from puzzle_study.detectors.memory import first_line
+from puzzle_study.detectors.memory import first_line, room
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class FeatureDetector(Detector):
 
     def views_at_once(self) -> int:
         """Return how many images go through the network at once."""
-        return max(1, PIXELS_AT_ONCE[self.device.type] // math.prod(self.size))
+        return max(1, room(PIXELS_AT_ONCE, self.device) // math.prod(self.size))
 
     def differentiable_views_at_once(self) -> int:
         """Return how many images do so with their gradients."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ import torch
 
 from puzzle_study.errors import UserError
 
+log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 # PyTorch's message if malloc fails. Its GPU allocator raises its own class, CUDA's libraries do not.
 CPU_ALLOCATOR = re.compile(
@@ -34,25 +36,43 @@ class AtOnce:
         return there > 1
 
 
+def share_of_gpu(device: torch.device) -> float:
+    """Return the share of a GPU's memory that this process may use; 1 on the CPU."""
+    return torch.cuda.get_per_process_memory_fraction(device.index) if device.type == "cuda" else 1.0
+
+
+def room(numbers: Mapping[str, int], device: torch.device) -> int:
+    """Return the number for a kind of device; of that for a GPU as much as this process has a share of it."""
+    return int(numbers[device.type] * share_of_gpu(device))
+
+
 def halving(at_once: AtOnce, work: Callable[[], Found]) -> Found:
     """Return the result of ``work``, repeated with half as much ``at_once`` while memory runs out.
 
     ``work`` reads the count each time it is called. UserError if memory is too small for one at a time.
     """
+    try:
+        return halving_or_raise(at_once, work)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"there is not enough memory for one view of an image at a time ({first_line(error)}); lower data.size or "
+            f"the size of the detector, or run fewer trials at once (resources, max_concurrent)"
+        ) from None
+
+
+def halving_or_raise(at_once: AtOnce, work: Callable[[], Found]) -> Found:
+    """Do as :func:`halving` does, but pass on the error if memory is too small for one at a time."""
     while True:
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or not at_once.halve():
                 raise
-            why = first_line(error)
+            log.warning("memory ran out (%s); going on with %d at once", first_line(error), at_once.count)
         # The error and its frames' tensors are released here, so there is memory again.
         torch.cuda.empty_cache()
-        if not at_once.halve():
-            raise UserError(
-                f"there is not enough memory for one view of an image at a time ({why}); lower data.size or the "
-                f"size of the detector, or run fewer trials at once (resources, max_concurrent)"
-            )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.devices import Precision
 from puzzle_study.detectors.feature_networks import Network
 from puzzle_study.detectors.features import FeatureSettings
+from puzzle_study.detectors.memory import room
 from puzzle_study.detectors.patches import PatchDetector, joined
 
 PROJECTED = 128
@@ -147,7 +148,7 @@ class PatchCore(PatchDetector):
     def views_at_once(self) -> int:
         """Return how many images fit into memory with their patches' distances."""
         positions = max(1, self.size[0] * self.size[1] // STRIDE**2)
-        fit = NUMBERS_AT_ONCE[self.device.type] // (positions * max(1, len(self.bank_BD)))
+        fit = room(NUMBERS_AT_ONCE, self.device) // (positions * max(1, len(self.bank_BD)))
         return max(1, min(super().views_at_once(), fit))
 
     def describe(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from puzzle_study.detectors import epochs
 from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed, to_float
 from puzzle_study.detectors.devices import Precision, autocast, whole_float32
 from puzzle_study.detectors.epochs import TrainedSettings, seeded
+from puzzle_study.detectors.memory import room
 from puzzle_study.detectors.scoring import AGGREGATIONS
 from puzzle_study.detectors.wide_resnet import BASE, DEPTHS, WideResNet, multiply_adds
 
@@ -342,12 +343,12 @@ class Pretext(Viewed):
 
     def views_at_once(self) -> int:
         """Return how many views go through the network at once."""
-        return max(1, CHUNK_NUMBERS[self.device.type] // self._widest())
+        return max(1, room(CHUNK_NUMBERS, self.device) // self._widest())
 
     def differentiable_views_at_once(self) -> int:
         """Return how many views are in memory at once with their gradients."""
         kept = MAPS_PER_BLOCK * ((self.depth - 4) // 6)
-        return max(1, 20 * CHUNK_NUMBERS[self.device.type] // (kept * self._widest()))
+        return max(1, 20 * room(CHUNK_NUMBERS, self.device) // (kept * self._widest()))
 
     def describe(self) -> dict[str, Any]:
         """Return depth and width of the network."""

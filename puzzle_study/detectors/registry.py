@@ -36,5 +36,6 @@ DETECTORS: Registry[type[Detector]] = Registry(
     },
     group="puzzle_study.detectors",
 )
+"""Classes of :class:`~puzzle_study.detectors.base.Detector` by their names in study files, other packages' behind."""
 COMPOSED: Registry[type[Detector]] = Registry("detector", {"ensemble": "puzzle_study.detectors.ensemble:Ensemble"})
 """Detectors that are made of others: they can be saved and loaded, and no study trains them."""

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from puzzle_study.config.types import Reading
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Aggregation = Callable[[Tensor], Tensor]
 
@@ -28,6 +33,8 @@ NORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mse": lambda error_NK: error_NK,
 }
 """By name: mean squares unchanged, or their roots (eq. 5 over the root of the pixel count)."""
+MATRICES = ("validation", "pseudo", "test")
+"""Names of a trial's stored error matrices."""
 READINGS = tuple(Reading(*pair) for pair in itertools.product(NORMS, AGGREGATIONS))
 
 
@@ -49,6 +56,12 @@ def normalised(error_NK: Tensor, validation_NK: Tensor, error: str) -> Tensor:
 def scores(error_NK: Tensor, validation_NK: Tensor, reading: Reading) -> Tensor:
     """Return the anomaly scores of images from their mean square errors, shape [N]; 1 is a typical normal image."""
     return AGGREGATIONS[reading.aggregation](normalised(error_NK, validation_NK, reading.error))
+
+
+def matrix_scores(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> dict[str, NDArray[Any]]:
+    """Return the scores of a trial's images under a reading, float32 [N], by the name of their error matrix."""
+    errors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in MATRICES}
+    return {name: scores(error_NK, errors["validation"], reading).numpy() for name, error_NK in errors.items()}
 
 
 def weights(normalised_NK: Tensor, aggregation: str) -> Tensor:

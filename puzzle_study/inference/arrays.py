@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from puzzle_study.detectors.base import LEAST_SIDE, MOST_CHANNELS
+from puzzle_study.detectors.base import LEAST_SIDE, MOST_CHANNELS, Detector
 
 AT_ONCE = 1024
 PIXELS = "pixels must be uint8, or floats in [0, 1]"
 Shape = tuple[int, int, int]
+Floats = npt.NDArray[np.float64]
 
 
 def is_image_array(images: Any) -> bool:
@@ -76,6 +77,12 @@ def batches(images: Any) -> Iterator[Tensor]:
     """
     for start in range(0, len(images), AT_ONCE):
         yield _pixels(images[start : start + AT_ONCE])
+
+
+def anomaly_scores(detector: Detector, images: Any) -> Floats:
+    """Return the score of each image [N, C, H, W] as float64 [N]; ValueError as in :func:`batches`."""
+    parts = [detector.error_matrix(part) for part in batches(images)]
+    return np.concatenate([detector.scores(error_NK).double().cpu().numpy() for error_NK in parts])
 
 
 def _pixels(images_NCHW: Any) -> Tensor:

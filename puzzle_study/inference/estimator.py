@@ -32,7 +32,6 @@ from puzzle_study.inference.locating import find_detector
 from puzzle_study.inference.progress import Bar
 from puzzle_study.inference.recalibration import recalibrate
 
-Floats = npt.NDArray[np.float64]
 KEPT = ("settings", "seed", "task", "appearance", "recalibrated")
 """What a detector that was loaded records again if it is saved."""
 OWN_IMAGES = "folder"
@@ -50,15 +49,17 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     take effect at once.
 
     Args:
-        settings: the detector's settings as in a study file, nested or by dotted name, such as
-            ``{"train.epochs": 10}``; the others have the defaults for the user's own images.
+        preset: the detector's settings to start from, such as ``fast`` or ``paper``; None: those for the user's own
+            images.
+        settings: settings as in a study file that differ from these, nested or by dotted name, such as
+            ``{"train.epochs": 10}``.
         validation_fraction: share of the images kept for validation, in (0, 1).
         contamination: share of new normal images that ``predict`` may flag, in (0, 0.5]; the validation scores give
             the threshold, so it is not a share of the training images.
         image_shape: (C, H, W) of rows; None: squares with one channel.
         device: ``auto``, ``cpu`` or ``cuda``.
         random_state: seed of the split, the weights, the order of images and the noise.
-        verbose: show a progress bar on standard error.
+        verbose: show a progress bar on a terminal, or a line that counts epochs in a notebook.
 
     Attributes:
         detector_: the fitted :class:`~puzzle_study.detectors.base.Detector`.
@@ -73,6 +74,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        preset: str | None = None,
         settings: Mapping[str, Any] | None = None,
         validation_fraction: float = 0.15,
         contamination: float = 0.05,
@@ -81,6 +83,7 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
+        self.preset = preset
         self.settings = settings
         self.validation_fraction = validation_fraction
         self.contamination = contamination
@@ -132,18 +135,16 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self._adopt(detector, run.losses, description)
         return self
 
-    def score_samples(self, X: Any) -> Floats:
+    def score_samples(self, X: Any) -> arrays.Floats:
         """Return minus the anomaly score of each image, float64 [N]; higher is more normal, -1 is typical.
 
         Raises:
             NotFittedError: the estimator is not fitted.
             ValueError: the images differ in shape or kind from those of ``fit``.
         """
-        detector = self._detector()
-        parts = [detector.error_matrix(part) for part in arrays.batches(self._images(X, reset=False))]
-        return -np.concatenate([detector.scores(error_NK).double().cpu().numpy() for error_NK in parts])
+        return -arrays.anomaly_scores(self._detector(), self._images(X, reset=False))
 
-    def decision_function(self, X: Any) -> Floats:
+    def decision_function(self, X: Any) -> arrays.Floats:
         """Return ``score_samples(X) - offset_``, float64 [N]; negative for novelties."""
         return self.score_samples(X) - self.offset_
 
@@ -218,6 +219,8 @@ class DetectorEstimator(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         """
         kind = DETECTORS[self.name].Settings
         flat = {name: _plain(value) for name, value in layers.leaves(dict(self.settings or {})).items()}
+        if self.preset is not None:
+            flat = {"preset": self.preset, **flat}
         known = forms.leaf_names(forms.key_tree(kind))
         for name in flat:
             if name not in known:
@@ -293,6 +296,9 @@ class PuzzleAE(DetectorEstimator):
 @cache
 def estimator(name: str) -> type[DetectorEstimator]:
     """Return the estimator of a detector by its registry name.
+
+    >>> estimator("pca")().get_params()["contamination"]
+    0.05
 
     Raises:
         UserError: the detector does not exist.

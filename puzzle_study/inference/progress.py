@@ -1,4 +1,4 @@
-"""A progress bar on standard error if it is a terminal, otherwise plain lines."""
+"""A progress bar on standard error if it is a terminal, one line that counts in a notebook, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Bar(Progress):
 
     def __init__(self, what: str, total: int, *, shown: bool = True) -> None:
         console = Console(stderr=True)
+        self._what, self._in_notebook = what, shown and console.is_jupyter
         # Rich would otherwise redirect standard output, even if it is a file.
         super().__init__(
             *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -32,6 +33,11 @@ class Bar(Progress):
     def step(self, count: int = 1) -> None:
         """Count some steps as done."""
         self.advance(self._only, count)
+        if self._in_notebook:
+            # A widget would need ipywidgets and leave nothing in the saved notebook.
+            task = self.tasks[0]
+            end = "\n" if task.finished else ""
+            click.echo(f"\r{self._what} {task.completed:.0f}/{task.total:.0f}{end}", nl=False)
 
     def say(self, line: str) -> None:
         """Print a line on standard error, above the bar."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import groupby
 from typing import Literal, TypeVar
 
 from puzzle_study.reporting.cells import Cell
@@ -36,7 +37,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure: ``png`` and ``svg`` are its content, ``alt`` describes it in words."""
+    """A drawn figure: ``png`` and ``svg`` are its content, ``alt`` describes it in words.
+
+    ``told`` has the texts of groups of points, which the page shows under the pointer.
+    """
 
     name: str
     png: bytes
@@ -45,7 +49,7 @@ class Figure:
     caption: str
     width: int
     height: int
-    photo: bool = False
+    told: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,39 @@ class Listing:
     code: str
 
 
-Block = Paragraph | Table | Figure | Listing
+@dataclass(frozen=True)
+class Folded:
+    """A line that opens into sentences."""
+
+    title: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of the card, or a few words: what it is, its value, and what belongs to it."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict: a headline, facts, and the command that uses the result.
+
+    ``foot`` explains words of the facts; ``warns`` if the headline is one that a user should act on.
+    """
+
+    headline: str
+    facts: tuple[Fact, ...]
+    foot: str = ""
+    use: str = ""
+    command: str = ""
+    warns: bool = False
+
+
+Block = Paragraph | Table | Figure | Listing | Folded | Card
 Blocks = Iterator[Block | None]
 Row = dict[Column, Cell]
 Reported = TypeVar("Reported")
@@ -77,6 +113,18 @@ class Section:
     anchor: str
     title: str
     blocks: tuple[Block, ...] = ()
+
+    @property
+    def runs(self) -> list[tuple[bool, list[Block]]]:
+        """The blocks, paragraphs that follow each other together; True: paragraphs."""
+        grouped = groupby(self.blocks, key=lambda block: isinstance(block, Paragraph))
+        return [(words, list(blocks)) for words, blocks in grouped]
+
+    @property
+    def absences(self) -> tuple[str, ...]:
+        """What the study did not do, if the section has nothing else to say."""
+        texts = [block.text for block in self.blocks if isinstance(block, Paragraph) and block.kind == "absent"]
+        return tuple(texts) if len(texts) == len(self.blocks) else ()
 
 
 def section(anchor: str, title: str) -> Callable[[Callable[[Reported], Blocks]], Callable[[Reported], Section]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from puzzle_study.io import replacing, write_text
 from puzzle_study.reporting import page, reading
-from puzzle_study.reporting.blocks import Figure, Section, Table
+from puzzle_study.reporting.blocks import Figure, Folded, Section, Table
 from puzzle_study.reporting.sections import comparison
 from puzzle_study.reporting.sections.registry import SECTIONS
 from puzzle_study.reporting.write_tables import write_table
@@ -57,9 +57,17 @@ def _remove_previous(output: Path) -> None:
 def _sections(data: StudyData, others: Sequence[StudyData]) -> list[Section]:
     sections = [build_section(data) for build_section in SECTIONS]
     if others:
-        # The comparison was requested, so it comes directly below the summary.
-        sections.insert(1, comparison.build([data, *others]))
-    return [section for section in sections if section.blocks]
+        # The comparison was requested, so it comes directly below verdict and summary.
+        sections.insert(2, comparison.build([data, *others]))
+    kept = [section for section in sections if section.blocks and not section.absences]
+    missing = [section for section in sections if section.absences]
+    return [*kept, Section("absent", "Not in this study", (_absences(missing),))] if missing else kept
+
+
+def _absences(missing: Sequence[Section]) -> Folded:
+    """Return one line on the sections that would say only that the study did not do something."""
+    names = ", ".join(section.title for section in missing)
+    return Folded(names, tuple(f"{section.title}: {' '.join(section.absences)}" for section in missing))
 
 
 def _subtitle(data: StudyData) -> str:

@@ -18,13 +18,14 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table: its text, its sorting key, and its interval."""
+    """One entry of a table: its text, its sorting key, its interval, and lines that the page folds below it."""
 
     text: str
     value: float | str | bool | None = None
     low: float | None = None
     high: float | None = None
     strong: bool = False
+    more: tuple[str, ...] = ()
 
 
 def word(text: object, *, strong: bool = False) -> Cell:

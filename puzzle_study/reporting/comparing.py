@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData, tasks_of
+from puzzle_study.reporting.choice import Choice
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import TASK, TRIAL_KEY, tasks_of
 from puzzle_study.statistics import delong, intervals
 
 IMAGES_NOTE = (

@@ -27,9 +27,9 @@ from puzzle_study.inference.locating import detectors_in
 from puzzle_study.io import write_text
 from puzzle_study.reporting import reading
 from puzzle_study.reporting.cells import share, significant
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.page import template
 from puzzle_study.reporting.scores import TrialScores, ensemble_scores, test_scores
-from puzzle_study.reporting.study_data import Choice
 from puzzle_study.results import MODEL_CARD
 from puzzle_study.statistics import metrics
 from puzzle_study.trials.record import Record, read_record
@@ -121,7 +121,7 @@ def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
         "study": data.name,
         "version": puzzle_study.__version__,
         "ended": str(data.environment.get("finished") or "")[:10],
-        "configuration": winner.configuration,
+        "configuration": data.called(winner),
         "aggregation": winner.aggregation,
         "views": record.measured["k"],
         "seed": record.spec.seed,

@@ -12,7 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 import puzzle_study
-from puzzle_study.reporting.blocks import Figure, Section
+from puzzle_study.reporting.blocks import Section
+from puzzle_study.reporting.vector import inline
 
 GENERATOR = '<meta name="generator" content="puzzle_study'
 
@@ -29,10 +30,10 @@ def render(*, title: str, subtitle: str, sections: Sequence[Section]) -> str:
         loader=jinja2.FunctionLoader(template),
         keep_trailing_newline=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["inline"] = lambda figure: Markup(inline(figure))
     environment.filters["bound"] = _bound
     environment.filters["breakable"] = _breakable
-    style, script = template("style.css"), template("sort.js")
+    style, script = template("style.css"), template("page.js")
     return environment.get_template("report.html.jinja").render(
         title=title,
         subtitle=subtitle,
@@ -58,10 +59,6 @@ def _breakable(title: str) -> str:
 def template(name: str) -> str:
     """Return the text of a file of ``templates/``."""
     return resources.files("puzzle_study.reporting").joinpath("templates", name).read_text(encoding="utf-8")
-
-
-def _data_uri(figure: Figure) -> str:
-    return f"data:image/png;base64,{base64.b64encode(figure.png).decode()}"
 
 
 def _hash(text: str) -> str:

@@ -13,7 +13,8 @@ import pandas as pd
 
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
-from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
+from puzzle_study.reporting.choice import AGGREGATIONS
+from puzzle_study.reporting.study_data import StudyData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

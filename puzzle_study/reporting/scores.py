@@ -16,7 +16,8 @@ from puzzle_study.criteria.pseudo_anomalies import selection
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from puzzle_study.reporting.study_data import Choice, StudyData
+    from puzzle_study.reporting.choice import Choice
+    from puzzle_study.reporting.study_data import StudyData
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,8 @@ def ensemble_scores(data: StudyData, described: Mapping[str, Any]) -> TrialScore
 
 
 def _read(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> TrialScores:
-    import torch
-
     from puzzle_study.detectors import scoring
 
-    errors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in ("validation", "pseudo", "test")}
-    parts = {
-        name: scoring.scores(error_NK, errors["validation"], reading).numpy().astype(np.float64)
-        for name, error_NK in errors.items()
-    }
+    parts = {name: score_N.astype(np.float64) for name, score_N in scoring.matrix_scores(arrays, reading).items()}
     labels, kinds, names = arrays["labels"].astype(bool), arrays["pseudo_kind"], arrays["names"]
     return TrialScores(**parts, kinds=kinds, labels=labels, names=names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,13 +13,15 @@ import pandas as pd
 from puzzle_study import config
 from puzzle_study.config.axes import setting_of
 from puzzle_study.criteria.registry import CRITERIA
-from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.reporting import scores
+from puzzle_study.reporting.choice import AGGREGATIONS, Choice
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
+from puzzle_study.reporting.values import TRIAL_KEY, auroc_mean, natural, tasks_of
 from puzzle_study.statistics import delong, intervals, metrics
 from puzzle_study.statistics.intervals import Mean
+from puzzle_study.trials.spec import configuration_name
 from puzzle_study.trials.worth import SHARES, criterion, lacking, objectives, summary_column
 
 if TYPE_CHECKING:
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
-
-AGGREGATIONS: tuple[str, ...] = tuple(scoring.AGGREGATIONS)
-TASK = ["dataset", "normal_class", "repeat"]
-TRIAL_KEY = [*TASK, "seed"]
 
 
 def remembered(
@@ -50,41 +48,6 @@ def remembered(
         return answer
 
     return answered
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A row of the summary: a configuration (or reference) with its aggregation and error norm."""
-
-    configuration: str
-    detector: str
-    aggregation: str
-    error: str
-    is_reference: bool = False
-
-    @property
-    def reading(self) -> config.Reading:
-        """How its error matrices are read."""
-        return config.Reading(self.error, self.aggregation)
-
-    @property
-    def title(self) -> str:
-        """The detector's name for people."""
-        return title_of(self.detector)
-
-    @property
-    def row(self) -> str:
-        """Its name in a table; a reference is named after its detector."""
-        return self.title if self.is_reference else self.configuration
-
-    def by_aggregation(self) -> list[Choice]:
-        """Return the configuration under every aggregation."""
-        return [replace(self, aggregation=way) for way in AGGREGATIONS]
-
-
-def title_of(detector: str) -> str:
-    """Return a detector's name for people, or its registry name if its package is not installed here."""
-    return DETECTORS[detector].title if detector in DETECTORS else detector
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,14 +238,47 @@ class StudyData:
         rows = self.configurations[self.configurations["configuration"] == configuration]
         return Choice(configuration, str(rows["detector"].iloc[0]), aggregation, error)
 
+    def called(self, choice: Choice | str) -> str:
+        """Return what people call a configuration; a reference is called after its detector."""
+        if isinstance(choice, Choice) and choice.is_reference:
+            return choice.title
+        configuration = choice.configuration if isinstance(choice, Choice) else choice
+        number = self._numbers.get(configuration)
+        return configuration if number is None else configuration_name(number, configuration)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        """Each configuration's number in the order of choosing."""
+        if "number" not in self.configurations:
+            return {}
+        rows = self.configurations.dropna(subset=["number"])
+        return {str(name): int(number) for name, number in zip(rows["configuration"], rows["number"], strict=True)}
+
     @remembered
     def of(self, choice: Choice) -> pd.DataFrame:
         """Return the finished trials of a choice, in the order of task and seed."""
-        rows = self.finished[self.finished["configuration"] == choice.configuration]
-        rows = rows.drop_duplicates("trial")
-        keys = [(row[0], natural(row[1]), *row[2:]) for row in rows[TRIAL_KEY].itertuples(index=False, name=None)]
-        ordered: pd.DataFrame = rows.iloc[sorted(range(len(keys)), key=keys.__getitem__)]
+        rows: pd.DataFrame = self._ordered.iloc[self._places.get(choice.configuration, slice(0))]
+        return rows
+
+    @cached_property
+    def _ordered(self) -> pd.DataFrame:
+        """Finished trials by configuration, each configuration's in the order of task and seed."""
+        rows = self.finished.drop_duplicates(["configuration", "trial"])
+        keys = rows[["configuration", *TRIAL_KEY]].itertuples(index=False, name=None)
+        ranks = [(row[0], row[1], natural(row[2]), *row[3:]) for row in keys]
+        ordered: pd.DataFrame = rows.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)]
         return ordered
+
+    @cached_property
+    def _tasks(self) -> pd.MultiIndex:
+        """Task and seed of each of the ordered trials."""
+        return pd.MultiIndex.from_frame(self._ordered[TRIAL_KEY])
+
+    @cached_property
+    def _places(self) -> dict[str, slice]:
+        """Where each configuration's trials are among the ordered ones; thousands of searches would take minutes."""
+        indices = self._ordered.groupby("configuration").indices
+        return {str(name): slice(int(rows[0]), int(rows[-1]) + 1) for name, rows in indices.items()}
 
     def classes_of(self, choice: Choice) -> list[str]:
         """Return the normal classes of a choice's finished trials in natural order."""
@@ -308,12 +304,19 @@ class StudyData:
             found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in rows["trial"]]
             values = pd.Series(found, dtype=float)
         numbers = pd.to_numeric(values, errors="coerce").to_numpy()
-        return pd.Series(numbers, index=pd.MultiIndex.from_frame(rows[TRIAL_KEY])).dropna()
+        return pd.Series(numbers, index=self._tasks[self._places.get(choice.configuration, slice(0))]).dropna()
 
     def table_error(self, choice: Choice) -> str:
         """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
-        norms = self.of(choice).get("norm", pd.Series(dtype=str)).dropna()
-        return str(norms.iloc[0]) if len(norms) else choice.error
+        return self._norms.get(choice.configuration, choice.error)
+
+    @cached_property
+    def _norms(self) -> dict[str, str]:
+        """The error norm of each configuration's rows."""
+        if "norm" not in self._ordered:
+            return {}
+        rows = self._ordered.dropna(subset=["norm"]).drop_duplicates("configuration")
+        return dict(zip(rows["configuration"].astype(str), rows["norm"].astype(str), strict=True))
 
     @remembered
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
@@ -322,8 +325,7 @@ class StudyData:
         if not len(values):
             return None
         if metric == "auroc":
-            low, high = (self.metric(choice, suffix=end).to_numpy() for end in ("_low", "_high"))
-            return intervals.auroc_interval(values.to_numpy(), low, high, tasks_of(values))
+            return auroc_mean(values, *(self.metric(choice, suffix=end) for end in ("_low", "_high")))
         bounds = (0, 1) if metric in SHARES else (-np.inf, np.inf)
         return intervals.mean_interval(values.to_numpy(), tasks_of(values), bounds=bounds)
 
@@ -342,12 +344,21 @@ class StudyData:
             return "the winner"
         if self.default and choice.configuration == self.default.configuration:
             return "the default"
-        return f"configuration {choice.configuration}"
+        return f"configuration {self.called(choice)}"
 
     def values_of(self, configuration: str) -> dict[str, Any]:
         """Return a configuration's values of the searched settings."""
-        rows = self.trials[self.trials["configuration"] == configuration]
-        return {name: rows[name].iloc[0] for name in self.axes} if len(rows) else {}
+        return self._values.get(configuration, {})
+
+    @cached_property
+    def _values(self) -> dict[str, dict[str, Any]]:
+        """Values of the searched settings of each configuration."""
+        first = self.trials.drop_duplicates("configuration")
+        columns = [first[name] for name in self.axes]
+        rows = zip(*columns, strict=True) if columns else ((),) * len(first)
+        return {
+            name: dict(zip(self.axes, row, strict=True)) for name, row in zip(first["configuration"], rows, strict=True)
+        }
 
     def setting(self, choice: Choice, name: str) -> Any:
         """Return a configuration's setting: its searched value, or the study's own, or None."""
@@ -404,25 +415,3 @@ class StudyData:
         """Return a trial's AUROC with its images' shares of the error, or None without error matrices."""
         scored = scores.test_scores(self, trial, choice)
         return None if scored is None else delong.place(scored.test, scored.labels, scored.names)
-
-
-def mean_auroc(attacked: pd.DataFrame) -> Mean:
-    """Return the mean of rows of an attack table, one per trial, with its interval."""
-    values, low, high = (attacked[name].to_numpy() for name in ("auroc", "auroc_low", "auroc_high"))
-    return intervals.auroc_interval(values, low, high, list(attacked[TASK].itertuples(index=False, name=None)))
-
-
-def tasks_of(values: pd.Series[float]) -> list[Hashable]:
-    """Return the stratum of each value in an index by task and seed: the task without its seed."""
-    return [tuple(key[:-1]) for key in values.index]
-
-
-def of_class(values: pd.Series[float], normal_class: str) -> pd.Series[float]:
-    """Return the values of one normal class of an index by task and seed."""
-    return values[values.index.get_level_values("normal_class") == normal_class]
-
-
-def natural(name: str) -> tuple[int, int, str]:
-    """Return a sorting key under which ``2`` comes before ``10`` and numbers before names."""
-    text = str(name)
-    return (0, int(text), "") if text.isdecimal() else (1, 0, text)

@@ -100,7 +100,7 @@ def _markdown(text: str) -> str:
 
 
 def _markdown_cell(cell: Cell) -> str:
-    text = _markdown(cell.text)
+    text = _markdown(cell.text + (f" ({'; '.join(cell.more)})" if cell.more else ""))
     return f"**{text}**" if cell.strong else text
 
 

@@ -48,7 +48,11 @@ def lacking(images: int, anomalies: int) -> str:
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Return the area under the ROC curve: P(anomaly scores higher than normal) + ½ P(both score the same)."""
+    """Return the area under the ROC curve: P(anomaly scores higher than normal) + ½ P(both score the same).
+
+    >>> auroc([1.0, 1.2, 3.0], [False, False, True])
+    1.0
+    """
     from sklearn.metrics import roc_auc_score
 
     score_N, label_N = _checked(scores, labels)

@@ -20,9 +20,6 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.planned import Best
 from puzzle_study.trials.spec import TrialSpec
 
-KNOWN = ("validation", "pseudo")
-"""Error matrices among whose scores an ensemble ranks."""
-
 
 def files(plan: Plan, results: Results) -> list[Path]:
     """Return the files that are in best/ at the end."""
@@ -74,16 +71,15 @@ def _write_ensemble(plan: Plan, used: Sequence[Best], first: TrialSpec, results:
     import torch
 
     from puzzle_study.detectors.ensemble import Ensemble
-    from puzzle_study.detectors.scoring import scores
+    from puzzle_study.detectors.scoring import matrix_scores
 
     members, knot_MQ, keys = [], [], []
     for planned, reading, _ in used:
         (spec,) = [one for one in planned.trials if (one.task, one.seed) == (first.task, first.seed)]
         member = load_detector(results.detector(spec.key), device=torch.device("cpu")).read_by(reading)
-        arrays = {name: torch.from_numpy(array) for name, array in results.errors(spec.key).items() if name in KNOWN}
-        parts = [scores(arrays[name], arrays["validation"], reading).numpy() for name in KNOWN]
+        score_N = matrix_scores(results.errors(spec.key), reading)
         members.append(member)
-        knot_MQ.append(knots(*parts))
+        knot_MQ.append(knots(score_N["validation"], score_N["pseudo"]))
         keys.append(spec.key)
     target.mkdir(parents=True)
     about = read_description(results.detector(keys[0]))

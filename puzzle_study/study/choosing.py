@@ -139,12 +139,9 @@ def _name(reading: Reading) -> str:
 
 def _scored(arrays: Mapping[str, np.ndarray], readings: Sequence[Reading]) -> list[Scored]:
     """Return the scores of a trial under each reading."""
-    matrices = {name: torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test")}
-    validation_NK, found = matrices["validation"], []
+    found = []
     for reading in readings:
-        scores = {
-            f"{name}_N": scoring.scores(error_NK, validation_NK, reading).numpy() for name, error_NK in matrices.items()
-        }
+        scores = {f"{name}_N": score_N for name, score_N in scoring.matrix_scores(arrays, reading).items()}
         earlier = (scoring.scores(one, one, reading).numpy() for one in torch.from_numpy(arrays["earlier"]))
         kinds = tuple(arrays["pseudo_kind"].tolist())
         labels_N, error = arrays["labels"].astype(bool), float(arrays["validation"].mean())

@@ -286,8 +286,8 @@ def _blended(plan: Plan, used: Sequence[Best], tasks: Sequence[datasets.TaskSpec
 
 def _label(best: Best) -> str:
     planned, reading, _ = best
-    number = "default" if planned.default else f"number {planned.number}"
-    return f"{DETECTORS[planned.settings.detector].title}, {number}, {reading.aggregation}"
+    default = ", default" if planned.default else ""
+    return f"{DETECTORS[planned.settings.detector].title}, {planned.name}{default}, {reading.aggregation}"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 import puzzle_study
 from puzzle_study import config, datasets
+from puzzle_study.detectors import kernels
 from puzzle_study.detectors.devices import default_device, resolve_precision, threads
 from puzzle_study.results import Results
 
@@ -35,24 +37,27 @@ class Account:
         self._started = time.monotonic()
         before = results.environment()
         self._before = before.get("wall_seconds", 0.0)
-        self.notes = notes(study)
+        self._threads = threads(study.resources.cpu)
         device = default_device() if study.resources.gpu else torch.device("cpu")
+        self.notes = notes(study)
+        if device.type == "cpu":
+            self.notes += _other_numbers(before.get("hardware", {}).get("kernels", {}), self._threads)
+        self._hardware: dict[str, Any] = {
+            "cpu": kernels.cpu_name(),
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            # A GPU that the study does not use cannot affect its numbers.
+            "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
+            "precision": {
+                name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+            },
+            "threads": self._threads,
+        }
         self._described = {
             "versions": {name: metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "platform": platform.platform(),
             "git_commit": git_commit(),
-            "hardware": {
-                "cpu": _cpu_name(),
-                "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-                "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-                # A GPU that the study does not use cannot affect its numbers.
-                "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
-                "precision": {
-                    name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
-                },
-                "threads": threads(study.resources.cpu),
-            },
             "seeds": {"search": study.search.seed if study.search else None, "training": list(study.seeds)},
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": before.get("started") or _now(),
@@ -65,8 +70,9 @@ class Account:
         return time.monotonic() - self._started
 
     def so_far(self) -> dict[str, Any]:
-        """Return the current content, with the total time of all runs."""
-        return self._described | {"wall_seconds": self._before + self.seconds()}
+        """Return the current content, with the total time of all runs and the kernels chosen until now."""
+        hardware = self._hardware | {"kernels": kernels.chosen(self._threads)}
+        return self._described | {"hardware": hardware, "wall_seconds": self._before + self.seconds()}
 
     def finished(self) -> dict[str, Any]:
         return self.so_far() | {"finished": _now()}
@@ -94,6 +100,15 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _cpu_name() -> str:
-    name = torch.cpu.get_capabilities().get("cpu_name") if hasattr(torch.cpu, "get_capabilities") else None
-    return str(name or platform.processor() or platform.machine())
+def _other_numbers(before: Mapping[str, Any], count: int) -> list[str]:
+    """Return a note if another CPU, PyTorch or choice of kernels changes the last bits since an earlier run."""
+    if not before:
+        return []
+    other = "on the CPU the last bits of new trainings differ"
+    if kernels.adopt(before, count):
+        return [
+            f"since the study began, other kernels were chosen for this CPU in another or an emptied cache: {other}"
+        ]
+    if before["machine"] != (here := kernels.machine()):
+        return [f"the study began on {before['machine']}, and continues on {here}: {other}"]
+    return []

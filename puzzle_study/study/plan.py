@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -38,7 +39,11 @@ DEFAULT_CONFIGURATIONS = 20
 
 
 class Plan:
-    """What a study trains on its tasks; records in ``results`` count as finished trials."""
+    """What a study trains on its tasks; records in ``results`` count as finished trials.
+
+    ``records`` has what is known of each trial that has ended, without the history along its training: those of many
+    trials take gigabytes, and only the tables need them.
+    """
 
     def __init__(self, file: StudyFile, tasks: Sequence[TaskSpec], fingerprint: str, results: Results) -> None:
         self.file, self.study, self.tasks = file, file.study, tuple(tasks)
@@ -60,7 +65,7 @@ class Plan:
         self._leader: Best | None = None
         self._ranking: tuple[int, choosing.Ranking | None] = 0, None
         self._best_told: Best | None = None
-        self._losers: list[Planned] = []
+        self._known, self._never = len(self.references), set[str]()
         self._told = 0
         self._unreleased: list[Planned] = []
         self.exhausted = self.study.search is None
@@ -97,18 +102,18 @@ class Plan:
     @property
     def total(self) -> int:
         """Number of trials; an exhausted space or a lost race makes it smaller."""
-        known, unknown = self.left()
-        return len(self.records) + len(known) + unknown
+        never = len(self._never) - sum(key in self._never for key in self._running)
+        return self._known - never + self._unknown()
 
     def left(self) -> tuple[list[TrialSpec], int]:
         """Return the trials without a record, including running ones, and how many more will be chosen."""
-        never = {spec.key for planned in self._losers for spec in planned.never}.difference(self._running)
+        never = self._never.difference(self._running)
         known = chain(self.references, *(planned.trials for planned in self.configurations))
-        unknown = 0 if self.exhausted else self.wanted - len(self.configurations)
-        return (
-            [spec for spec in known if spec.key not in self.records and spec.key not in never],
-            unknown * len(self.tasks) * len(self.study.seeds),
-        )
+        return [spec for spec in known if spec.key not in self.records and spec.key not in never], self._unknown()
+
+    def _unknown(self) -> int:
+        configurations = 0 if self.exhausted else self.wanted - len(self.configurations)
+        return configurations * len(self.tasks) * len(self.study.seeds)
 
     def ended(self) -> bool:
         """Return whether every trial has a record or needs none; chooses what comes next and reads existing records."""
@@ -121,7 +126,7 @@ class Plan:
                 spec = self._queue[0]
                 record = read_record(self.results, spec.key)
                 if record is not None and self._is_kept(spec, record):
-                    self._take_in(spec.key, record)
+                    self._take_in(spec, record)
                 elif self._is_to_run(spec):
                     return spec
                 self._queue.popleft()
@@ -138,14 +143,19 @@ class Plan:
 
     def done(self, key: str, record: Record) -> None:
         """Read the record of a trial that was running: finished, failed or stopped."""
-        self._running.pop(key, None)
-        self._take_in(key, record)
+        self._take_in(self._running.pop(key, record.spec), record)
 
     def abandon(self, key: str) -> None:
         """Take back a trial that ended before it wrote a record."""
         spec = self._running.pop(key, None)
         if spec is not None:
             self._queue.appendleft(spec)
+
+    def called(self, spec: TrialSpec) -> str:
+        """Return what people call a trial: its configuration, or the reference's detector, its class and its seed."""
+        planned = self._of_trial.get(spec.key)
+        repeat = f" repeat {spec.task.repeat}" if spec.task.repeat else ""
+        return f"{planned.name if planned else spec.detector}, {spec.task.normal_class}{repeat}, seed {spec.seed}"
 
     def stoppable(self, key: str) -> bool:
         """Return whether a trial may be stopped during training: never the default's."""
@@ -218,12 +228,13 @@ class Plan:
         return record.finished
 
     def _is_to_run(self, spec: TrialSpec) -> bool:
-        planned = self._of_trial.get(spec.key)
-        never = planned.never if planned is not None else ()
-        return not any(spec.key in keys for keys in (self.records, self._running, {other.key for other in never}))
+        return not any(spec.key in keys for keys in (self.records, self._running, self._never))
 
-    def _take_in(self, key: str, record: Record) -> None:
-        self.records[key] = record = judged(record, self.weights)
+    def _take_in(self, spec: TrialSpec, record: Record) -> None:
+        # With the plan's own specification, which shares its settings with the configuration's other trials.
+        key, record = spec.key, replace(judged(record, self.weights), spec=spec, history={})
+        self.records[key] = record
+        self._never.discard(key)
         planned = self._of_trial.get(key)
         if planned is None:
             return
@@ -239,9 +250,8 @@ class Plan:
             self._leader = self._better(planned, self._leader)
 
     def _give_up(self, planned: Planned, reason: str, *, needed: int) -> None:
-        if not planned.given_up:
-            self._losers.append(planned)
         planned.given_up, planned.needed = reason, needed
+        self._never.update(spec.key for spec in planned.never if spec.key not in self.records)
 
     def _ask(self) -> bool:
         """Choose the next configuration if it is due; returns whether the queue may have grown."""
@@ -300,7 +310,7 @@ class Plan:
             p=self.racing.p,
         )
         if verdict.lost:
-            reason = f"after {len(finished)} trials worse than number {rival.number}: {verdict}"
+            reason = f"after {len(finished)} trials worse than {rival.name}: {verdict}"
             self._give_up(planned, reason, needed=planned.released)
             assert rival.worth is not None
             planned.estimate = {name: (rival.worth[reading][0] + d,) for name, d in verdict.differences.items()}
@@ -314,7 +324,7 @@ class Plan:
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
         if planned.default and worth is not None and self._asker is not None:
-            self._asker.tell_default(planned.settings, worth)
+            self._asker.tell_default(planned.settings, worth, planned.name)
         if planned.worth is not None:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
@@ -342,6 +352,7 @@ class Plan:
         earlier = self._by_name.get(name)
         if earlier is not None:
             if suggestion is not None:
+                suggestion.call(earlier.name)
                 if earlier.number < self._told:
                     suggestion.tell(self._told_worth(earlier))
                 else:
@@ -349,6 +360,8 @@ class Plan:
             return False
         asked = [suggestion] if suggestion else []
         planned = Planned(len(self.configurations), default, values, settings, trials, asked)
+        if suggestion is not None:
+            suggestion.call(planned.name)
         if self.racing is not None and self._best_told is not None:
             planned.rival = self._best_told[:2]
             planned.released = self.racing.start
@@ -358,6 +371,7 @@ class Plan:
         self.configurations.append(planned)
         self._by_name[name] = planned
         self._of_trial |= {spec.key: planned for spec in trials}
+        self._known += len(trials)
         self._queue.extend(trials[: planned.released])
         return True
 

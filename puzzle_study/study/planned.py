@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from puzzle_study import config
 from puzzle_study.config import Reading
 from puzzle_study.study import space
-from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec, configuration_name
 from puzzle_study.trials.worth import Worth
 
 
@@ -46,6 +46,11 @@ class Planned:
     @property
     def configuration(self) -> str:
         return self.trials[0].configuration
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return configuration_name(self.number, self.configuration)
 
     @property
     def never(self) -> tuple[TrialSpec, ...]:

@@ -27,16 +27,19 @@ from puzzle_study.config.read import StudyFile
 from puzzle_study.trials.spec import inert_settings
 from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
+NAME = "configuration"
+"""Attribute of Optuna's trials that optuna-dashboard shows: what the configuration is called."""
 Told = Mapping[Reading, Worth] | None
 """Worth of a configuration under every reading, or None if it failed."""
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Values of the axes, and the Optuna trial that receives their worth."""
+    """Values of the axes, and the Optuna trial that receives the configuration's name and worth."""
 
     values: Values
     tell: Callable[[Told], None] = lambda worth: None
+    call: Callable[[str], None] = lambda name: None
 
 
 class Asker(ABC):
@@ -46,8 +49,8 @@ class Asker(ABC):
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next suggestion, drawn at random on request, or None if the space is exhausted."""
 
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:  # noqa: B027
-        """Pass on the worth of a detector's own settings."""
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:  # noqa: B027
+        """Pass on the worth of a detector's own settings, and what the configuration is called."""
 
     def keep(self, journal: Path) -> None:  # noqa: B027
         """Record the search for `optuna-dashboard`, in a new file that is never read."""
@@ -103,6 +106,7 @@ class OptunaAsker(Asker):
         self.sampler = make_sampler(search, startup=search.startup * most)
         self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
+        self.names: dict[int, str] = {}
         self.storage = optuna.storages.InMemoryStorage()
         self.study = optuna.create_study(
             study_name=file.study.name,
@@ -119,7 +123,16 @@ class OptunaAsker(Asker):
         self.study.sampler = self.random if at_random else self.sampler
         trial = self.study.ask()
         values = chosen_values(self.axes, self.file, lambda name, axis: suggest(trial, name, axis))
-        return Suggestion(values, lambda worth: self.tell(trial.number, values, worth))
+        return Suggestion(
+            values,
+            lambda worth: self.tell(trial.number, values, worth),
+            lambda name: self.call(trial, name),
+        )
+
+    def call(self, trial: optuna.trial.Trial, name: str) -> None:
+        """Show what the configuration of a trial is called."""
+        self.names[trial.number] = name
+        trial.set_user_attr(NAME, name)
 
     def tell(self, number: int, values: Values, worth: Told) -> None:
         """Give Optuna the value under the suggested reading, and add the other readings as separate trials."""
@@ -132,11 +145,12 @@ class OptunaAsker(Asker):
             if all(values.get(name, read) == read for name, read in self.read_as(reading).items())
         )
         self.study.tell(number, worth[asked])
-        self.add(values, {reading: value for reading, value in worth.items() if reading != asked})
+        others = {reading: value for reading, value in worth.items() if reading != asked}
+        self.add(values, others, self.names[number])
 
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth]) -> None:
+    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:
         """Give Optuna a detector's default configuration if it is in the space."""
-        self.add(chosen_values(self.axes, self.file, lambda name, _: setting_of(settings, name)), worth)
+        self.add(chosen_values(self.axes, self.file, lambda axis, _: setting_of(settings, axis)), worth, name)
 
     def keep(self, journal: Path) -> None:
         """Copy the search so far into the journal, and continue there."""
@@ -149,14 +163,16 @@ class OptunaAsker(Asker):
         """Return the settings that need no training, with a reading's values."""
         return {name: str(getattr(reading, own.rpartition(".")[2])) for name, own in self.free.items()}
 
-    def add(self, values: Values, worth: Mapping[Reading, Worth]) -> None:
+    def add(self, values: Values, worth: Mapping[Reading, Worth], called: str) -> None:
         """Add finished trials that Optuna did not suggest, if their values are in the space."""
         for reading, value in worth.items():
             params = values | {name: read for name, read in self.read_as(reading).items() if name in values}
             if all(contains(self.distributions[name], params[name]) for name in params):
                 distributions = {name: self.distributions[name] for name in params}
                 self.study.add_trial(
-                    optuna.trial.create_trial(params=params, distributions=distributions, values=value)
+                    optuna.trial.create_trial(
+                        params=params, distributions=distributions, values=value, user_attrs={NAME: called}
+                    )
                 )
 
 

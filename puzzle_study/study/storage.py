@@ -254,8 +254,8 @@ class Place:
     def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
         """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.
 
-        With a store, a checkpoint is uploaded during the next epoch, which waits for it at its end: a dying worker
-        loses at most one finished epoch.
+        With a store, the checkpoints that there are after an epoch are uploaded during the next one, which waits for
+        that at its end.
 
         Raises:
             UserError: this node has another version of the package, or does not see the results folder.
@@ -382,7 +382,12 @@ def _renew(store: Store, names: list[str], folder: str, root: Path) -> None:
     there = store.files(folder)
     for name in names:
         if name not in there:
-            store.put(name, root)
+            try:
+                store.put(name, root)
+            except FileNotFoundError:
+                # A newer checkpoint may have taken its place meanwhile; that one is next.
+                if (root / name).exists():
+                    raise
     store.remove(name for name in there if name not in names)
 
 

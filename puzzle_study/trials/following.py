@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,7 +45,7 @@ class Clock:
 
 @dataclass(eq=False)
 class Following(Run):
-    """Receives the epochs of a detector's training; keeps checkpoints in a folder, and the rows of epochs.parquet.
+    """Receives the epochs of a detector's training; keeps checkpoints, and the rows of epochs.parquet.
 
     The seconds are those of all processes that worked on the trial, in training and in evaluating along it.
     """
@@ -54,7 +53,7 @@ class Following(Run):
     detector: Detector
     evaluate: config.Evaluate
     followed: FollowedImages
-    folder: Path
+    keeper: checkpoint.Keeper
     clock: Clock
     on_epoch: EpochCallback | None
     augmentation: Augmentation
@@ -70,7 +69,7 @@ class Following(Run):
 
     def resumed(self) -> dict[str, Any] | None:
         """Return the state of the newest checkpoint that can be read."""
-        state = checkpoint.load_newest(self.folder)
+        state = checkpoint.load_newest(self.keeper.folder)
         self._started = time.perf_counter()
         if state is None:
             return None
@@ -101,7 +100,7 @@ class Following(Run):
             "seconds": self.clock.seconds,
             "validations": self.validations,
         }
-        checkpoint.save(self.folder, self.epochs, content)
+        self.keeper.keep(self.epochs, content, last=last)
         plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
         log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
         if self.on_epoch is not None:
@@ -146,16 +145,16 @@ class FollowedImages:
         With pseudo-anomalies also the selection criterion: validation images against them, without test labels.
         """
         detector.calibrate(self.validation)
-        validation_NK = detector.validation_NK
-        test_NK = (
-            None if metrics.lacking(len(self.labels), int(self.labels.sum())) else detector.error_matrix(self.test)
-        )
-        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images)
+        # On the CPU, so that a GPU is waited for once a matrix and not once a reading.
+        lacking = metrics.lacking(len(self.labels), int(self.labels.sum()))
+        validation_NK = detector.validation_NK.cpu()
+        test_NK = None if lacking else detector.error_matrix(self.test).cpu()
+        pseudo_NK = None if self.pseudo is None else detector.error_matrix(self.pseudo.images).cpu()
         values = {}
         for reading in scoring.READINGS:
             name = f"{reading.aggregation}_{reading.error}"
             validation_N, test_N, pseudo_N = (
-                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).cpu().numpy()
+                None if error_NK is None else scoring.scores(error_NK, validation_NK, reading).numpy()
                 for error_NK in (validation_NK, test_NK, pseudo_NK)
             )
             values[f"auroc_{name}"] = math.nan

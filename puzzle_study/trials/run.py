@@ -22,7 +22,7 @@ from puzzle_study.criteria.base import Judging, Scored, kind_column
 from puzzle_study.criteria.expecting import kind_weights
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
-from puzzle_study.detectors import files, scoring
+from puzzle_study.detectors import checkpoint, files, scoring
 from puzzle_study.detectors.base import Context, Detector, Shape, TrainingDiverged
 from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
@@ -85,7 +85,8 @@ def run(
                 check_images(images, spec.fingerprint)
             task = _load(spec.settings.data, spec.task, spec.fingerprint)
             pseudo = _bank(spec.settings.data, spec.task, spec.fingerprint)
-            record = _fit_and_score(spec, task, pseudo, results, clock, device=device, on_epoch=on_epoch)
+            with checkpoint.Keeper(results.checkpoints(spec.key)) as keeper:
+                record = _fit_and_score(spec, task, pseudo, results, clock, keeper, device=device, on_epoch=on_epoch)
         except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
             if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
                 raise
@@ -93,6 +94,15 @@ def run(
             log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
             mended = sentence if isinstance(error, UserError) else ""
             record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
+        except SystemExit:
+            # Ray stopped the trial. If it got its record from that, nothing goes on from its checkpoints.
+            if results.record(spec.key) is not None:
+                shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
+            raise
+        finally:
+            if device.type == "cuda":
+                # Another process on this GPU cannot use what PyTorch keeps for this one.
+                torch.cuda.empty_cache()
         results.write_record(spec.key, record.to_json())
         log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
         shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
@@ -132,6 +142,7 @@ def _fit_and_score(
     pseudo: PseudoAnomalies,
     results: Results,
     clock: Clock,
+    keeper: checkpoint.Keeper,
     *,
     device: torch.device,
     on_epoch: EpochCallback | None,
@@ -142,9 +153,7 @@ def _fit_and_score(
     train, validation = task.train.to(device), task.validation.to(device)
     followed = FollowedImages.of(task, settings.evaluate, validation, pseudo)
     augmentation = Augmentation(settings.data.augment, spec.training_seed)
-    following = Following(
-        detector, settings.evaluate, followed, results.checkpoints(spec.key), clock, on_epoch, augmentation
-    )
+    following = Following(detector, settings.evaluate, followed, keeper, clock, on_epoch, augmentation)
     started = time.perf_counter()
     train = train if kind.traits.epochs else augmentation.with_copies(train)
     detector.fit(train, following)
@@ -277,13 +286,10 @@ def _about(task: Task, pseudo: PseudoAnomalies) -> dict[str, np.ndarray]:
 def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) -> dict[str, dict[str, dict[str, Any]]]:
     """Return test metrics and criteria by norm and aggregation."""
     labels = task.labels.numpy()
-    validation, pseudo, test = (torch.from_numpy(arrays[name]) for name in ("validation", "pseudo", "test"))
     by_norm: dict[str, dict[str, dict[str, Any]]] = {}
     weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
     for reading in scoring.READINGS:
-        validation_N, pseudo_N, test_N = (
-            scoring.scores(matrix, validation, reading).numpy() for matrix in (validation, pseudo, test)
-        )
+        validation_N, pseudo_N, test_N = scoring.matrix_scores(arrays, reading).values()
         scored = Scored(validation_N, pseudo_N, kinds, test_N, labels, float(arrays["validation"].mean()))
         values: dict[str, Any] = {
             criterion.column: criterion.value(scored, weights)

@@ -55,7 +55,7 @@ class TrialSpec:
 
     @cached_property
     def configuration(self) -> str:
-        """Name of the configuration: the hash of what determines training."""
+        """The configuration's part of keys and tables: the hash of what determines training."""
         return content_key(trained_settings(self.settings), length=8)
 
     @cached_property
@@ -80,6 +80,11 @@ class TrialSpec:
                 "data": self.fingerprint,
             }
         )
+
+
+def configuration_name(number: int, configuration: str) -> str:
+    """Return what people call a configuration: its number in the order of choosing, and its hash."""
+    return f"{number} ({configuration})"
 
 
 def trained_settings(settings: config.Settings) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,10 @@ def test_every_node_starts_with_the_token(name: str) -> None:
         assert "0.0.0.0" not in command
 
 
-@pytest.mark.parametrize("name", [*CLUSTERS, "compose.yaml"])
+@pytest.mark.parametrize("name", [*CLUSTERS, "compose.yaml", "rayjob.yaml", "slurm.sh"])
 def test_the_files_that_are_named_exist(name: str) -> None:
     text = (DOCKER / name).read_text(encoding="utf-8")
-    named = set(re.findall(r"(?:docker|studies)/[\w./-]+\.(?:yaml|py|txt)", text))
+    named = set(re.findall(r"(?:docker|studies)/[\w./-]+\.(?:yaml|py|txt|sh)", text))
     assert named
     assert [path for path in named if not (REPOSITORY / path).exists()] == []
 
@@ -67,6 +69,40 @@ def test_compose_is_a_head_and_two_workers_and_publishes_on_loopback_alone() -> 
         build = service["build"]
         assert (DOCKER / build["context"] / build["dockerfile"]).is_file()
     assert content["secrets"]["ray_token"]["file"].endswith("/.ray/auth_token")
+
+
+def rayjob() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The claim for results, and the job."""
+    claim, job = yaml.safe_load_all((DOCKER / "rayjob.yaml").read_text(encoding="utf-8"))
+    return claim, job
+
+
+def test_kuberay_takes_the_job() -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((Path(__file__).parent / "rayjob.schema.json").read_text(encoding="utf-8"))
+    _, job = rayjob()
+    jsonschema.validate(job, schema)
+    for wrong in ({"entryPoint": "true"}, {"backoffLimit": "3"}):
+        assert not jsonschema.Draft202012Validator(schema).is_valid(job | {"spec": job["spec"] | wrong})
+
+
+def test_the_pods_of_the_job_have_a_token_the_results_and_no_rights() -> None:
+    claim, job = rayjob()
+    spec = job["spec"]["rayClusterSpec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert f"ray=={spec['rayVersion']}" in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+    (workers,) = spec["workerGroupSpecs"]
+    for template in (spec["headGroupSpec"]["template"]["spec"], workers["template"]["spec"]):
+        (container,) = template["containers"]
+        assert template["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        volumes = {volume["name"]: volume for volume in template["volumes"]}
+        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+        assert mounts["/results"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+        assert mounts["/dev/shm"]["emptyDir"]["medium"] == "Memory"
+    command = shlex.split(job["spec"]["entrypoint"])
+    assert command[:3] == ["python", "-m", "puzzle_study.tune"]
+    assert {"/study/study.yaml", "--resume", "--address", "auto", "storage=/results"} <= set(command)
 
 
 def test_the_image_copies_what_exists_is_pinned_and_does_not_run_as_root() -> None:

@@ -130,9 +130,11 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None, *,
         ("current_device", 0),
         ("get_device_properties", types.SimpleNamespace(major=major)),
         ("device", contextlib.nullcontext()),
+        ("set_per_process_memory_fraction", None),
     ):
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
 
 
 def test_what_holds_no_gpu_computes_on_the_cpu_and_what_holds_one_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

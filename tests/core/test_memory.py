@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,42 @@ def test_a_training_that_does_not_fit_names_the_batch_size_and_the_memory_it_nee
         assert record.status == "failed"
         assert record.error.startswith("fitting puzzle_ae does not fit the memory: it needed " + needed)
         assert re.search(r"GiB \(.*lower train\.batch_size or model\.base_channels", record.error)
+
+
+@pytest.mark.parametrize("values", [{}, {"train.lambda": 0.0}, {"train.adversary.method": "none"}])
+@pytest.mark.parametrize("room", [5, 2])
+def test_a_training_that_runs_out_of_memory_goes_on_in_parts_with_the_same_numbers(
+    values: dict[str, Any], room: int
+) -> None:
+    """The discriminator sees whole batches all the while: its batch norm needs them."""
+    settings, images = tiny.settings({"train.batch_size": 8, "train.averaging": 0.5, **values}), tiny.images(21)
+    whole, short = tiny.trainer(settings), tiny.trainer(settings)
+    sizes: list[int] = []
+
+    def full(network: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        sizes.append(len(arguments[0]))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError(GPU_ERROR)
+
+    short.network.register_forward_pre_hook(full)
+    for _ in range(2):
+        expected, found = whole.epoch(images), short.epoch(images)
+        assert asdict(found) == pytest.approx(asdict(expected), rel=1e-4)
+    assert sum(size > room for size in sizes) == {5: 1, 2: 2}[room], "what did not fit is not tried again"
+    assert torch.equal(short.generator.get_state(), whole.generator.get_state())
+    for one, other in zip(short.solver.parameters(), whole.solver.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_a_training_that_has_no_room_for_one_image_says_what_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Trainer, input_NCHW: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError(GPU_ERROR)
+
+    monkeypatch.setattr(Trainer, "_reconstruct", full)
+    trainer = tiny.trainer(tiny.settings())
+    with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
+        trainer.epoch(tiny.images(4))
+    assert trainer.at_once.count == 1
 
 
 def test_what_was_needed_is_what_was_held_and_what_was_asked_for() -> None:

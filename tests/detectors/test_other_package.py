@@ -78,7 +78,7 @@ def results(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     study, found = folder / "other.yaml", Results(folder / "other")
     study.write_text(STUDY, encoding="utf-8")
     killed = start(study, "--results", folder, **environment)
-    wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-00000[3-9].pt")), killed)
+    wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-0000[0-5][3-9].pt")), killed)
     driver = psutil.Process(killed.pid)
     for process in (driver, *driver.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):

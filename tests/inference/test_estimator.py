@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,10 +20,11 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import puzzle_study
-from puzzle_study import PuzzleAE, score
+from puzzle_study import PuzzleAE, cli, score
 from puzzle_study.config import read
 from puzzle_study.detectors.files import DESCRIPTION, WEIGHTS, load_detector
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import Calibration
@@ -344,3 +345,36 @@ def test_importing_the_package_is_light_and_lists_the_estimator() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_notebook_shows_one_line_that_counts_epochs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where rich finds a notebook: it would otherwise need ipywidgets, or make an output area for each line."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    small({"train.epochs": 2}, verbose=True).fit(IMAGES)
+    assert capsys.readouterr().out == "\rtraining 1/2\rtraining 2/2\n"
+    small().fit(IMAGES)
+    assert capsys.readouterr().out == ""
+    assert not cli.console().is_jupyter
+    cli.console(quiet=True).print("trials 1/2")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_preset_is_where_the_settings_start_from_and_every_detector_has_its_class() -> None:
+    def own(**arguments: Any) -> PuzzleSettings:
+        return cast(PuzzleSettings, puzzle_study.PuzzleAE(**arguments).resolved(channels=1).own)
+
+    paper, fast = own(preset="paper", settings={"train.epochs": 7}), own(preset="fast")
+    assert (paper.preset, paper.train.epochs, fast.preset) == ("paper", 7, "fast")
+    assert paper.model.base_channels > fast.model.base_channels
+    with pytest.raises(ValueError, match=r"preset must be .*'fast', got 'fasst'"):
+        puzzle_study.PuzzleAE(preset="fasst").fit(IMAGES)
+    with pytest.raises(ValueError, match="preset is not a setting of PatchCore"):
+        puzzle_study.PatchCore(preset="fast").fit(IMAGES)
+    for name, kind in DETECTORS.items():
+        if name != DETECTORS.default:
+            assert getattr(puzzle_study, kind.__name__) is puzzle_study.estimator(name)
+            assert kind.__name__ in dir(puzzle_study)
+    with pytest.raises(AttributeError, match="no attribute 'PatchCoer'"):
+        _ = puzzle_study.PatchCoer

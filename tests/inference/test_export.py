@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,8 +152,10 @@ def test_a_task_that_is_none_is_a_sentence_and_nothing_is_written(best: Path, tm
 
 
 @pytest.mark.slow
-def test_the_command_says_one_line_and_does_not_import_torchvision(best: Path, tmp_path: Path) -> None:
-    """A planted torchvision that cannot be imported without a trace."""
+def test_the_command_says_one_line_and_its_file_serves_the_example_of_the_page(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a planted torchvision that cannot be imported without a trace."""
     planted, marker = tmp_path / "planted" / "torchvision", tmp_path / "imported"
     planted.mkdir(parents=True)
     (planted / "__init__.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
@@ -169,3 +172,9 @@ def test_the_command_says_one_line_and_does_not_import_torchvision(best: Path, t
     scores = run(session(tmp_path / "model.onnx"), tiny.float_images(2))
     assert np.isfinite(scores.numpy()).all()
     assert not marker.exists()
+    shutil.move(tmp_path / "model.onnx", tmp_path / "parts.onnx")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    example: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], example)
+    assert example["flagged"].shape == example["scores"].shape == (4,)

@@ -313,6 +313,7 @@ def _summary(
                     "trials": len(done),
                     "expected": expected,
                     "complete": len(done) == expected,
+                    "number": list(settings).index(str(configuration)) if role == "configuration" else None,
                     "auroc_mean": np.mean(values) if values else np.nan,
                     "selection_mean": np.mean(selection) if values else np.nan,
                     "selection": recipe.selection,

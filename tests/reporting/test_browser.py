@@ -32,13 +32,19 @@ def test_opens_without_requests_and_errors(browser: Browser, report: Page) -> No
         assert browser.named(kind) == []
 
 
-def test_all_images_load_and_have_texts(browser: Browser, report: Page) -> None:
+def test_all_figures_are_drawn_and_have_texts(browser: Browser, report: Page) -> None:
     browser.open(report.path)
-    images = browser.evaluate(
-        "Promise.all([...document.images].map((image) => image.decode().then(() => [image.naturalWidth, image.alt])))"
+    figures = browser.evaluate(
+        "[...document.querySelectorAll('figure svg')].map((svg) =>"
+        " [svg.getBoundingClientRect().width, svg.getAttribute('aria-label')])"
     )
-    assert len(images) >= 10
-    assert all(width > 300 and len(alt) > 40 for width, alt in images)
+    assert len(figures) >= 12
+    assert all(width > 250 and len(alt) > 40 for width, alt in figures)
+    assert browser.evaluate(
+        "Promise.all([...document.querySelectorAll('image')].map((image) => {"
+        "  const loaded = new Image(); loaded.src = image.href.baseVal; return loaded.decode();"
+        "})).then((all) => all.length)"
+    ) >= 4  # fmt: skip
 
 
 def test_links_to_files_beside_the_page_are_right(browser: Browser, report: Page) -> None:
@@ -71,7 +77,7 @@ def test_ranking_sorts_on_click(browser: Browser, report: Page) -> None:
         assert sorted_by == direction
         numbers = [sign * float(value) for value in values if value]
         assert numbers == sorted(numbers)
-        assert len(numbers) > 20
+        assert len(numbers) > 10
 
 
 def test_empty_cells_stay_at_the_end(browser: Browser, report: Page) -> None:
@@ -82,7 +88,7 @@ def test_empty_cells_stay_at_the_end(browser: Browser, report: Page) -> None:
         assert set(values[values.index("") :]) == {""}
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (768, False), (1280, False)])
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (768, False), (1280, False), (1400, True)])
 def test_page_does_not_scroll_sideways(browser: Browser, report: Page, width: int, dark: bool) -> None:
     browser.open(report.path, width=width, height=844, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach((element) => { element.open = true; })")
@@ -96,6 +102,90 @@ def test_dark_page_is_dark(browser: Browser, report: Page) -> None:
         browser.open(report.path, dark=dark)
         colours[dark] = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colours == {False: "rgb(255, 255, 255)", True: "rgb(21, 21, 21)"}
+
+
+OVERLAPS = """
+    [...document.querySelectorAll('%s')].flatMap((box) => {
+      const texts = [...box.querySelectorAll('%s')].filter((one) => one.textContent.trim());
+      const boxes = texts.map((one) => one.getBoundingClientRect());
+      const beside = (a, b) => a.right < b.left + 1 || b.right < a.left + 1;
+      const touch = (a, b) => !beside(a, b) && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+      return boxes.flatMap((one, i) => boxes.slice(i + 1).flatMap((other, j) =>
+        touch(one, other) ? [[box.id, texts[i].textContent.trim(), texts[i + 1 + j].textContent.trim()]] : []));
+    })
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_no_text_lies_on_another(browser: Browser, report: Page, width: int) -> None:
+    browser.open(report.path, width=width)
+    browser.evaluate("document.querySelectorAll('details').forEach((element) => { element.open = true; })")
+    assert browser.evaluate(OVERLAPS % ("figure", "svg text, figcaption")) == []
+    assert browser.evaluate(OVERLAPS % ("section", "h2, h3, p, .card dd, .card dt, pre")) == []
+
+
+def test_wide_screens_are_used(browser: Browser, report: Page) -> None:
+    browser.open(report.path, width=1400)
+    places = browser.evaluate(
+        "['verdict', 'roc', 'precision_recall'].map((name) => {"
+        "  const box = document.getElementById(`figure-${name}`).getBoundingClientRect();"
+        "  return [box.top, box.right];"
+        "})"
+    )
+    assert len({top for top, _ in places}) == 1, "the three figures of the first screen stand side by side"
+    assert places[-1][1] > 1200
+
+
+CONTRASTS = """
+    (() => {
+      const light = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map((value) => {
+          const share = value / 255;
+          return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const page = light(getComputedStyle(document.body).backgroundColor);
+      const contrast = (colour) => {
+        const one = light(colour);
+        return (Math.max(one, page) + 0.05) / (Math.min(one, page) + 0.05);
+      };
+      const fills = (selector, name) =>
+        [...document.querySelectorAll(selector)].map((one) => getComputedStyle(one)[name]);
+      const solid = (colours) => [...new Set(colours)].filter((colour) => colour.startsWith('rgb('));
+      const words = solid(fills('.note, figcaption, dd, p, th, td, h2', 'color').concat(
+        fills('figure:not(#figure-corruptions) svg text', 'fill')));
+      const shapes = solid(['verdict', 'roc', 'robustness'].flatMap(
+        (name) => fills(`#figure-${name} [data-tip]`, 'fill')));
+      return [Math.min(...words.map(contrast)), Math.min(...shapes.map(contrast)), shapes.length];
+    })()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_words_and_points_stand_out_from_the_page(browser: Browser, report: Page, dark: bool) -> None:
+    browser.open(report.path, dark=dark)
+    words, shapes, colours = browser.evaluate(CONTRASTS)
+    assert words >= 4.5, "WCAG 2.1, 1.4.3"
+    assert shapes >= 2.2
+    assert colours >= 4
+
+
+def test_a_point_says_what_it_is_under_the_pointer(browser: Browser, report: Page) -> None:
+    browser.open(report.path, width=390)
+    said = browser.evaluate(
+        "(() => {"
+        "  const told = document.querySelector('#figure-roc [data-tip]'), tip = document.getElementById('tip');"
+        "  const before = tip.hidden;"
+        "  told.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));"
+        "  const box = tip.getBoundingClientRect();"
+        "  return [before, tip.hidden, tip.textContent, box.left, box.right];"
+        "})()"
+    )
+    assert said[:2] == [True, False]
+    assert said[2].startswith("0, seed 0: threshold ")
+    assert said[3] >= 0
+    assert said[4] <= 390
 
 
 def test_page_prints(browser: Browser, report: Page) -> None:

@@ -22,6 +22,7 @@ from puzzle_study.detectors.scoring import READINGS
 from puzzle_study.results import Results
 from puzzle_study.study import attacking, corrupting, engine
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.stage import StageUnit
 from puzzle_study.trials import run
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
@@ -113,7 +114,8 @@ def finish_here(study: Path, folder: Path) -> tuple[Results, str]:
     while (spec := plan.take()) is not None:
         plan.done(spec.key, run.run(spec, results, device=cpu))
     attacks = [unit for unit in attacking.attack_units(plan) if results.attack_record(unit.key) is None]
-    for unit in [*attacks, *corrupting.left(plan, results)]:
+    units: list[StageUnit] = [*attacks, *corrupting.left(plan, results)]
+    for unit in units:
         unit.run(results, cpu)
     assert engine.run_study(file, folder, resume=True, console=Console(file=said, width=400)) == 0
     return results, said.getvalue()

@@ -94,7 +94,7 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     environment = json.loads((results / "environment.json").read_text(encoding="utf-8"))
     assert environment["finished"] is not None
     assert environment["versions"]["torch"]
-    assert environment["hardware"]["threads"] == 1
+    assert environment["hardware"]["threads"] == environment["hardware"]["kernels"]["threads"] == 1
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
     assert "training 0" in page
     assert "(0,)" not in page

@@ -366,9 +366,9 @@ def test_no_log_is_named_that_is_not_there(room: Plan) -> None:
 def test_memory_that_runs_out_again_and_again_is_a_sentence(room: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def run_out(*arguments: object) -> bool:
+    def run_out(*arguments: object) -> runner.End:
         tried.append(len(tried))
-        return False
+        return runner.End.OUT_OF_MEMORY
 
     monkeypatch.setattr(runner, "_fit", run_out)
     output = StringIO()
@@ -455,17 +455,27 @@ def test_no_more_attacks_run_at_once_than_the_study_allows(
 
 
 def test_the_follower_prints_whole_new_lines_behind_the_name_of_their_trial(tmp_path: Path) -> None:
-    (tmp_path / "old.log").write_text("before\n", encoding="utf-8")
+    old, new, other = (Results(tmp_path).log_file(name) for name in ("old", "new", "other"))
+    old.parent.mkdir()
+    old.write_text("before\n", encoding="utf-8")
     said: list[str] = []
-    follower = LogFollower(tmp_path, said.append)
-    with (tmp_path / "old.log").open("a", encoding="utf-8") as log:
+    follower = LogFollower(Results(tmp_path), said.append)
+    for name in ("old", "new"):
+        follower.begin(name)
+    with old.open("a", encoding="utf-8") as log:
         log.write("after\nhal")
         log.flush()
-        (tmp_path / "new.log").write_text("first\n", encoding="utf-8")
+        new.write_text("first\n", encoding="utf-8")
+        other.write_text("of a trial that does not run\n", encoding="utf-8")
         follower.print_new()
         assert said == ["new first", "old after"]
         log.write("f\n")
         log.flush()
         follower.print_new()
+        follower.begin("old")
+        log.write("at the end\n")
+    follower.end("old")
+    with old.open("a", encoding="utf-8") as log:
+        log.write("of a later run\n")
     follower.print_new()
-    assert said == ["new first", "old after", "old half"]
+    assert said == ["new first", "old after", "old half", "old at the end"]

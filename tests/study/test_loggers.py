@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from io import StringIO
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_mlflow_and_wandb_follow_the_trials(
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'logged' / 'ray' / 'mlflow.db'}")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.info.status == "FINISHED"
+    assert re.fullmatch(r"0 \(\w{8}\), \d+, seed 0", run.info.run_name)
     assert run.data.params["spec/settings/own/model/base_channels"] == "2"
     assert run.data.metrics["loss_rec"] > 0
     assert list((tmp_path / "logged" / "ray").glob("*/*/wandb/offline-run-*/run-*.wandb"))

@@ -95,6 +95,8 @@ def test_an_interrupted_plan_goes_on_with_the_same_configurations_and_tells_optu
     winner = whole.winner()
     assert winner is not None
     assert max(value for _, value, _ in told(tmp_path / "whole")) == pytest.approx(winner[2][0])
+    names = {planned.name for planned in whole.configurations}
+    assert {name for name, *_ in named(tmp_path / "whole")} == names, "the dashboard calls them as the report does"
     part = make_plan(tmp_path, algorithm=algorithm, journal=tmp_path / "part")
     for _ in range(9):
         spec = part.take()
@@ -266,6 +268,12 @@ search:
 """
 
 
+def named(journal: Path) -> set[tuple[Any, ...]]:
+    """What optuna-dashboard calls the configurations."""
+    study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(journal))))
+    return {tuple(trial.user_attrs.values()) for trial in study.trials}
+
+
 def told(journal: Path) -> list[tuple[Any, ...]]:
     """What Optuna was asked for and told."""
     study = optuna.load_study(study_name="study", storage=JournalStorage(JournalFileBackend(str(journal))))
@@ -357,3 +365,20 @@ def test_the_default_is_run_to_its_end_though_it_was_stopped_as_another_configur
     default = again.configurations[0]
     assert [spec.key for spec in taken(again, 4)] == [spec.key for spec in default.trials]
     assert not default.given_up
+
+
+def test_the_number_of_trials_is_that_of_those_with_a_record_and_those_left(tmp_path: Path) -> None:
+    """Three run at once; of each configuration that may be stopped, the trial that ends first is."""
+    plan, running, ended = plan_of(tmp_path, STOPPING, TASKS), list[TrialSpec](), set[str]()
+    while True:
+        while len(running) < 3 and (spec := plan.take()) is not None:
+            running.append(spec)
+        known, unknown = plan.left()
+        assert plan.total == plan.finished() + len(known) + unknown
+        if not running:
+            break
+        spec = running.pop()
+        stop = plan.stoppable(spec.key) and spec.configuration not in ended
+        ended.add(spec.configuration)
+        finish(plan, stopped(spec, plan) if stop else record_of(spec))
+    assert plan.total == plan.finished() < sum(len(planned.trials) for planned in plan.configurations)

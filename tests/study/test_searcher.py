@@ -8,10 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.tune.search import Searcher
 from rich.console import Console
 
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.ray.losing import PatientScheduler
 from puzzle_study.study.ray.runner import ENDED, EndsTheStudy, ProgressCallback
 from puzzle_study.study.ray.searcher import PlanSearcher
 from puzzle_study.trials.record import Record
@@ -51,6 +54,55 @@ def test_a_trial_that_is_run_again_and_whose_worker_dies_says_so(failed: Plan) -
     searcher.on_trial_complete("a", error=True)
     (record,) = failed.records.values()
     assert record.error.startswith("its worker crashed repeatedly")
+
+
+def test_a_trial_that_ray_gives_up_after_its_node_was_lost_runs_again(failed: Plan) -> None:
+    searcher = PlanSearcher(failed, failed.results, {}, {"a"})
+    for name in ("a", "b"):
+        searcher.suggest(name)
+    for name in ("a", "b"):
+        searcher.on_trial_complete(name, error=True)
+    first, second = failed.configurations[0].trials
+    assert list(failed.records) == [second.key]
+    assert failed.take() == first
+
+
+def test_a_run_of_ray_tune_has_no_more_trials_than_it_may_keep(failed: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("puzzle_study.study.ray.searcher.MOST_TRIALS", 1)
+    monkeypatch.setattr("puzzle_study.study.ray.searcher.MOST_TURNS", 1)
+    searcher = PlanSearcher(failed, failed.results, {})
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert not searcher.is_full(), "interrupted now, it would not have ended"
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.is_full()
+    assert not failed.ended()
+    assert isinstance(PlanSearcher(failed, failed.results, {}).suggest("c"), dict)
+
+
+LOSSES = [
+    (ActorDiedError(), False, 0),
+    (RayActorError(preempted=True), True, 0),
+    (ActorUnavailableError("Socket closed", None), True, 1),
+    (RayActorError(error_msg="The actor died because its node has died. Node Id: 5c4d"), True, 1),
+    (ValueError("its node has died"), False, 0),
+    (None, False, 0),
+]
+
+
+@pytest.mark.parametrize(("error", "is_lost", "more"), LOSSES)
+def test_the_loss_of_a_node_does_not_count_against_a_trial(
+    error: Exception | None, is_lost: bool, more: int, tmp_path: Path
+) -> None:
+    lost = set() if is_lost else {"a"}
+    scheduler = PatientScheduler(lost)
+    file = tmp_path / "error.pkl"
+    if error is not None:
+        file.write_bytes(pickle.dumps(error))
+    trial = SimpleNamespace(trial_id="a", max_failures=3, pickled_error_file=str(file) if error else None)
+    scheduler.on_trial_error(None, trial)
+    assert lost == ({"a"} if is_lost else set())
+    assert trial.max_failures == 3 + more
 
 
 def test_rays_snapshots_hold_nothing_of_a_plan(failed: Plan) -> None:

@@ -101,7 +101,7 @@ def test_without_a_search_each_detector_is_trained_as_it_is_and_a_grid_tries_the
 def test_a_race_is_run_against_another_detector(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, HEAD + STUDY.replace("search:", "search:\n  racing: {}"), DIGITS)
     carry_out(plan, lambda spec: record_of("nearest_neighbour", spec), workers=3)
-    assert all("worse than number 0" in planned.given_up for planned in plan.configurations[7:])
+    assert all("worse than 0 (" in planned.given_up for planned in plan.configurations[7:])
 
 
 def test_an_untrained_reference_has_the_network_of_the_study_wherever_that_stands(tmp_path: Path) -> None:

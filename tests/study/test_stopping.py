@@ -73,7 +73,7 @@ def trial(name: str, normal_class: str, *, stoppable: bool = True) -> Trial:
 def test_trials_are_compared_within_their_task_only(rule: str) -> None:
     stopped: dict[str, Record] = {}
     settings = config.Stopping(rule=rule, grace_epochs=2, reduction=2)  # type: ignore[arg-type]
-    scheduler = TaskwiseScheduler(settings, stopped)
+    scheduler = TaskwiseScheduler(settings, stopped, set())
     controller = SimpleNamespace(get_live_trials=list)
 
     def follow(one: Trial, value: float) -> str:

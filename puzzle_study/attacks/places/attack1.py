@@ -12,6 +12,7 @@ class Attack1(Place):
     """Pushes the image's own score."""
 
     name = "attack1"
+    meaning = "the image is perturbed, before views are made of it"
 
     def objective(self, x_NCHW: Tensor) -> Objective:
         """Return the score of the image."""

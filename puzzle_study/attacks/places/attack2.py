@@ -16,6 +16,7 @@ class Attack2(Place):
     """Pushes the error of each view by itself."""
 
     name = "attack2"
+    meaning = "each view is perturbed by itself and put back, and the results are averaged"
     needs_views = True
     detector: Viewed
 

@@ -16,6 +16,7 @@ class Attack2Averaged(Place):
     """Pushes the mean of the normalised errors against the true image."""
 
     name = "attack2_averaged"
+    meaning = "the image is perturbed along the mean of its views' gradients"
     needs_views = True
     detector: Viewed
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from puzzle_study.attacks.adapter import Centre
 from puzzle_study.attacks.objectives import Objective, ThroughViews, WholeScore
 from puzzle_study.detectors.base import MOST_IMAGES_AT_ONCE, Detector, Viewed
-from puzzle_study.detectors.memory import AtOnce
+from puzzle_study.detectors.memory import AtOnce, room
 from puzzle_study.errors import UserError
 
 # Numbers in one copy of the rows of a batch. Batches do not depend on memory, so that random starts do not either.
@@ -28,6 +28,7 @@ class Place(ABC):
 
     Attributes:
         name: in the registry and in tables.
+        meaning: what is perturbed, as a report says it after the name.
         needs_views: whether the detector must have views that can be made and undone.
         centre: threshold and scale of what is pushed.
 
@@ -36,6 +37,7 @@ class Place(ABC):
     """
 
     name: ClassVar[str]
+    meaning: ClassVar[str] = ""
     needs_views: ClassVar[bool] = False
 
     def __init__(self, detector: nn.Module, validation_scores: Tensor, at_once: AtOnce) -> None:
@@ -98,4 +100,4 @@ def default_at_once(detector: nn.Module) -> int:
     """Return how many views, or images of a module that is no detector, are differentiated together."""
     if isinstance(detector, Detector):
         return detector.differentiable_views_at_once()
-    return MOST_IMAGES_AT_ONCE[device_of(detector).type]
+    return max(1, room(MOST_IMAGES_AT_ONCE, device_of(detector)))

@@ -18,8 +18,9 @@ from puzzle_study.config.types import Reading
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed
 from puzzle_study.detectors.devices import Precision, autocast
+from puzzle_study.detectors.memory import room, share_of_gpu
 from puzzle_study.detectors.puzzle_ae import puzzles
-from puzzle_study.detectors.puzzle_ae.networks import UNet, place
+from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
 from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
@@ -82,6 +83,7 @@ class PuzzleDetector(Viewed):
         while not trainer.finished:
             row = asdict(trainer.epoch(run.images(images_NCHW, trainer.epochs_done + 1)))
             run.epoch(row, trainer.state, last=trainer.finished)
+        self._freeze()
 
     @property
     def puzzler(self) -> puzzles.Puzzler:
@@ -139,14 +141,16 @@ class PuzzleDetector(Viewed):
     def views_at_once(self) -> int:
         """Return how many puzzles are reconstructed at once, so that their maps fit the cache or the GPU."""
         numbers = self.puzzler.height * self.puzzler.width * self.base_channels
-        return max(1, CHUNK_NUMBERS[self.device.type] // numbers)
+        return max(1, room(CHUNK_NUMBERS, self.device) // numbers)
 
     def differentiable_views_at_once(self) -> int:
         """Return how many puzzles are in memory at once with their gradients."""
         sides = self.shape.height * self.shape.width
         puzzle_bytes = ACTIVATIONS * 4 * sides * max(self.base_channels, self.shape.channels)
-        cuda = self.device.type == "cuda"
-        free = torch.cuda.mem_get_info(self.device)[0] if cuda else CPU_BYTES / MEMORY_SHARE
+        free = CPU_BYTES / MEMORY_SHARE
+        if self.device.type == "cuda":
+            there, whole = torch.cuda.mem_get_info(self.device)
+            free = min(there, whole * share_of_gpu(self.device))
         most = self.at_once.count if self.at_once else self.views_at_once()
         return max(1, min(most, int(MEMORY_SHARE * free) // puzzle_bytes))
 
@@ -212,10 +216,16 @@ class PuzzleDetector(Viewed):
         return cls(network, puzzle_set, shape=shape, reading=reading, precision=precision)
 
     def placed(self, device: torch.device) -> Self:
-        """Move to a device, with the network's weights in the fastest layouts there."""
-        side = puzzles.padded_side(max(self.shape.height, self.shape.width), self.grid)
-        place(self.network, device, side=side)
+        """Move to a device, with the network's weights in the fastest layouts there, and the fastest kernels."""
+        height, width = (puzzles.padded_side(side, self.grid) for side in (self.shape.height, self.shape.width))
+        place(self.network, device, side=max(height, width))
+        choose_kernels(self.network, height=height, width=width, precision=self.precision)
+        self._freeze()
         return self.to(device)
+
+    def _freeze(self) -> None:
+        """Ask for no gradients of weights any more: attacks need the image's alone, and matrix products give each."""
+        self.network.requires_grad_(False)
 
 
 def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:

@@ -6,7 +6,9 @@ Shape legend: N images of a batch, C channels, H and W padded pixels, K permutat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,12 +17,14 @@ from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from puzzle_study.detectors.base import Context, Shape, TrainingDiverged, to_float
-from puzzle_study.detectors.devices import autocast, whole_float32
+from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
+from puzzle_study.detectors.memory import AtOnce, halving_or_raise
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
 from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
+    choose_kernels,
     initialise_discriminator,
     initialise_unet,
     place,
@@ -67,9 +71,10 @@ class Trainer:
         self.network, self.discriminator = _networks(settings, padded, context.seed)
         side = max(height, width)
         place(self.network, device, side=side)
+        choose_kernels(self.network, height=height, width=width, precision=context.precision)
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
-            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=self._average)
+            self.averaged = swa_utils.AveragedModel(self.network)
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
@@ -83,6 +88,7 @@ class Trainer:
             self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
         )
         self.generator = torch.Generator(device).manual_seed(context.seed)
+        self.at_once = AtOnce(train.batch_size)
         self.epochs_done = 0
         self.lowest_loss, self.epochs_since_lowest = math.inf, 0
 
@@ -91,11 +97,20 @@ class Trainer:
         """The network that scores: the trained one, or the average of its weights (``train.averaging``)."""
         return self.network if self.averaged is None else cast(UNet, self.averaged.module)
 
-    def _average(self, averaged: Any, current: Any, _: Tensor | int) -> None:
-        # Not the argument, which is the same count on the device: reading it would wait for the device.
-        assert self.averaged is not None
-        decay = averaging_decay(self.settings.averaging, int(self.averaged.n_averaged))
-        swa_utils.get_ema_multi_avg_fn(decay)(averaged, current, 0)
+    @torch.no_grad()
+    def _average(self, averaged: swa_utils.AveragedModel) -> None:
+        """Move the average towards the weights.
+
+        AveragedModel's own update copies its count to the device every time, and so waits for it.
+        """
+        means: list[Tensor] = list(averaged.module.parameters())
+        weights: list[Tensor] = list(self.network.parameters())
+        steps = int(averaged.n_averaged)  # on the CPU
+        if steps == 0:
+            torch._foreach_copy_(means, weights)
+        else:
+            torch._foreach_lerp_(means, weights, 1 - averaging_decay(self.settings.averaging, steps))
+        averaged.n_averaged += 1
 
     @property
     def finished(self) -> bool:
@@ -118,10 +133,10 @@ class Trainer:
                     done / self.settings.epochs, warm_up=self.settings.warm_up
                 )
                 self.optimiser.param_groups[0]["lr"] = learning_rate
-            with whole_float32(self.device):
+            with whole_float32(self.device), keeping_casts(self.device):
                 sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
             if self.averaged is not None:
-                self.averaged.update_parameters(self.network)
+                self._average(self.averaged)
         loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
         self.epochs_done += 1
         losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
@@ -164,25 +179,52 @@ class Trainer:
     def _step(self, x_NCHW: Tensor) -> Tensor:
         """One optimiser step; returns the three losses, still on the device."""
         puzzle_NCHW = self._make_puzzles(x_NCHW)
-        self.network.requires_grad_(False)
-        input_NCHW = perturb(puzzle_NCHW, self._reconstruct, self.settings.adversary, generator=self.generator)
-        self.network.requires_grad_(True)
-        solved_NCHW = self._reconstruct(input_NCHW)
-        loss_rec = F.mse_loss(solved_NCHW, x_NCHW)
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.discriminator is None:
-            loss_rec.backward()
-            self.optimiser.step()
-            return torch.stack((loss_rec.detach(), loss_rec.new_zeros(()), loss_rec.new_zeros(())))
-        loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, solved_NCHW.detach())
-        torch.autograd.backward([loss_rec, solved_NCHW], [None, self.settings.lambda_ * gradient_NCHW])
+        input_NCHW = perturb(
+            puzzle_NCHW,
+            self._reconstruct,
+            self.settings.adversary,
+            generator=self.generator,
+            at_once=self.at_once,
+        )
+        losses = halving_or_raise(self.at_once, partial(self._gradients, x_NCHW, input_NCHW))
         self.optimiser.step()
-        return torch.stack((loss_rec.detach(), loss_adv, loss_d))
+        if self.discriminator_optimiser is not None:
+            self.discriminator_optimiser.step()
+        return losses
+
+    def _gradients(self, x_NCHW: Tensor, input_NCHW: Tensor) -> Tensor:
+        """Set the gradients of both networks; returns the three losses.
+
+        The U-Net, whose images do not depend on each other, takes as many at once as fit. The discriminator always
+        takes the whole batch, since its batch norm does depend on it.
+        """
+        parts = list(zip(x_NCHW.split(self.at_once.count), input_NCHW.split(self.at_once.count), strict=True))
+        self.optimiser.zero_grad(set_to_none=True)
+        solved = self._reconstruct(input_NCHW) if len(parts) == 1 else None
+        loss_adv = loss_d = loss_rec = x_NCHW.new_zeros(())
+        slopes: Sequence[Tensor | None] = [None] * len(parts)
+        if self.discriminator is not None:
+            answer_NCHW = self._solutions(parts) if solved is None else solved.detach()
+            loss_adv, gradient_NCHW, loss_d = self._discriminate(self.discriminator, x_NCHW, answer_NCHW)
+            slopes = (self.settings.lambda_ * gradient_NCHW).split(self.at_once.count)
+        for (x_nCHW, input_nCHW), slope_nCHW in zip(parts, slopes, strict=True):
+            solved_nCHW = self._reconstruct(input_nCHW) if solved is None else solved
+            loss = F.mse_loss(solved_nCHW, x_nCHW)
+            if len(parts) > 1:
+                loss = loss * (len(x_nCHW) / len(x_NCHW))
+            ends = [loss] if slope_nCHW is None else [loss, solved_nCHW]
+            torch.autograd.backward(ends, [None] if slope_nCHW is None else [None, slope_nCHW])
+            loss_rec = loss_rec + loss.detach()
+        return torch.stack((loss_rec, loss_adv, loss_d))
+
+    @torch.no_grad()
+    def _solutions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        return torch.cat([self._reconstruct(input_nCHW) for _, input_nCHW in parts])
 
     def _discriminate(
         self, discriminator: Discriminator, x_NCHW: Tensor, solved_NCHW: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Step the discriminator; return L_adv, its gradient for the reconstruction, and the discriminator's loss.
+        """Set the discriminator's gradients; return L_adv, its gradient for the reconstruction, and its own loss.
 
         Both losses share one forward pass of the real and one of the reconstructed images.
         """
@@ -198,8 +240,6 @@ class Trainer:
         weights = list(discriminator.parameters())
         for weight, gradient in zip(weights, torch.autograd.grad(loss_d, weights), strict=True):
             weight.grad = gradient
-        if self.discriminator_optimiser is not None:
-            self.discriminator_optimiser.step()
         return loss_adv.detach(), gradient_NCHW, loss_d.detach()
 
     def _make_puzzles(self, x_NCHW: Tensor) -> Tensor:

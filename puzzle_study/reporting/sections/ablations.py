@@ -10,7 +10,8 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, estimated, percent, word
-from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
+from puzzle_study.reporting.choice import AGGREGATIONS
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics.intervals import Mean, method_note
 
 
@@ -55,7 +56,7 @@ def level_row(data: StudyData, value: Row, configuration: str, beside: Row | Non
     found = means(data, configuration)
     return {
         **value,
-        words("configuration", "Configuration"): word(configuration),
+        words("configuration", "Configuration"): word(data.called(configuration)),
         **{Column(f"auroc_{way}", f"{way} % [95 %]"): estimated(mean, data.lacking()) for way, mean in found.items()},
         **(beside or {}),
         Column("trials", "Trials (n)"): count(next((mean.n for mean in found.values() if mean), 0)),

@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from puzzle_study.reporting import drawing, importance
 from puzzle_study.reporting.blocks import Block, Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
 from puzzle_study.reporting.cells import Cell, bracketed, count, estimated, percent, share, word
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.choice import Choice
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 
 FEW_LEVELS = 6
+SIDE_BY_SIDE = 4
 
 
 @section("axes", "Searched settings")
@@ -45,15 +47,24 @@ def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
         if mean is not None:
             label = ";".join(filter(None, group["label"]))
             own = data.values_of(str(configuration))
-            rows.append({**own, "_auroc": mean.value, "_low": mean.low, "_high": mean.high, "_label": label})
+            rows.append(
+                {
+                    **own,
+                    "_name": data.called(str(configuration)),
+                    "_auroc": mean.value,
+                    "_low": mean.low,
+                    "_high": mean.high,
+                    "_label": label,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def _slices(data: StudyData, frame: pd.DataFrame, chosen: Choice) -> Figure:
-    with drawing.panels(len(data.axes), most=3, width=3.3, height=3.1, sharey=True) as (figure, places):
+    with drawing.panels(len(data.axes), most=SIDE_BY_SIDE, width=3.3, height=3.1, sharey=True) as (figure, places):
         for place, name in zip(places, data.axes, strict=True):
             _slice(data, frame, name, place)
-        for place in places[::3]:
+        for place in places[::SIDE_BY_SIDE]:
             place.set_ylabel("AUROC, %")
         places[0].legend(fontsize=8, loc="best")
         best = frame.iloc[int(frame["_auroc"].argmax())]
@@ -98,7 +109,14 @@ def _slice(data: StudyData, frame: pd.DataFrame, name: str, place: Axes) -> None
     ):
         mask = known["_label"].str.contains(label).to_numpy() if label else (known["_label"] == "").to_numpy()
         if mask.any():
-            place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
+            points = place.scatter(x[mask], y[mask], s=size, c=colour, marker=marker, zorder=3, label=label or "other")
+            drawing.tell(
+                points,
+                [
+                    f"{one['_name']}: {name} {_level(one[name])}, AUROC {share(one['_auroc'])} %"
+                    for _, one in known[mask].iterrows()
+                ],
+            )
     place.set_xlabel(name)
 
 

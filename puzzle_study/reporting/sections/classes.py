@@ -12,9 +12,10 @@ from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, percent, share, spread, word
+from puzzle_study.reporting.choice import AGGREGATIONS, Choice
 from puzzle_study.reporting.paper_values import PaperValues
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
-from puzzle_study.reporting.study_data import of_class as values_of_class
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import of_class as values_of_class
 from puzzle_study.statistics.intervals import Estimate
 
 IMAGE_INTERVAL = (
@@ -35,8 +36,14 @@ def build(data: StudyData) -> Blocks:
     if chosen is None:
         yield absent("No configuration finished.")
         return
+    name = "winner" if winner else "default"
+    if data.mean(chosen) is None and (lacks := data.lacking(data.of(chosen))):
+        yield absent(f"There is no test AUROC by class: {lacks}.")
+        if any(len(values) for values in _flagged(data, chosen).values()):
+            yield flagged_table(data, chosen, name)
+        return
     for build_table in (auroc_table, fpr_table, flagged_table):
-        yield build_table(data, chosen, "winner" if winner else "default")
+        yield build_table(data, chosen, name)
     if winner and default and default.configuration != winner.configuration and len(data.of(default)):
         yield auroc_table(data, default, "default", collapsed=True)
 
@@ -90,7 +97,7 @@ def _papers(data: StudyData, choice: Choice) -> dict[str, PaperValues]:
 def _auroc_note(data: StudyData, choice: Choice, papers: bool, last: bool) -> str:
     mean = data.mean(choice)
     note = (
-        f"AUROC of {data.label(choice)} (configuration {choice.configuration}, error norm {choice.error}, selection: "
+        f"AUROC of {data.label(choice)} (configuration {data.called(choice)}, error norm {choice.error}, selection: "
         f"{data.selected_by}), mean over seeds. {IMAGE_INTERVAL} Last row: mean over classes and seeds"
         + (f"; interval: {mean.method}." if mean else ".")
     )

@@ -9,9 +9,11 @@ import pandas as pd
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, estimated, number, percent, share, spread, word
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
 from puzzle_study.reporting.sections.ranking import DIFFERENCE, PAIRS, TASKS
-from puzzle_study.reporting.study_data import Choice, StudyData, natural, of_class
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import natural, of_class
 from puzzle_study.statistics import intervals
 
 Titled = tuple[StudyData, str]

@@ -28,8 +28,10 @@ from puzzle_study.reporting.blocks import (
     words,
 )
 from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, share, word
+from puzzle_study.reporting.choice import Choice, title_of
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
-from puzzle_study.reporting.study_data import TASK, Choice, StudyData, title_of
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import TASK
 from puzzle_study.statistics import intervals
 
 MEASURES = {"auroc": "AUROC", "flagged_normal": "False alarms (FPR)", "flagged_anomalous": "Catches (TPR)"}
@@ -257,6 +259,9 @@ def _figure(found: Sequence[Curve]) -> Figure:
                 annot_kws={"fontsize": 7}, xticklabels=[str(i + 1) for i in range(len(titles))],
                 yticklabels=[CLEAN, *(CORRUPTIONS[kind].title for kind in kinds[1:])],
             )  # fmt: skip
+            for number in place.texts:
+                # On a light cell it stays dark, on a dark page too.
+                number.set_color("#ffffff" if number.get_color() == "w" else "#1a1a1a")
             place.set_title(f"{title}, %")
             place.tick_params(axis="y", rotation=0)
         key = "; ".join(f"{number}: {name}" for number, name in enumerate(titles, 1))

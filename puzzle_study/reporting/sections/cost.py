@@ -8,8 +8,9 @@ import pandas as pd
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, section, table, words
-from puzzle_study.reporting.cells import NOTHING, Cell, count, number, significant, word
-from puzzle_study.reporting.study_data import StudyData, title_of
+from puzzle_study.reporting.cells import NOTHING, Cell, count, number, share, significant, word
+from puzzle_study.reporting.choice import title_of
+from puzzle_study.reporting.study_data import StudyData
 
 MEASURES = (
     Column("epochs", "Epochs"),
@@ -21,6 +22,7 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class _Point:
+    name: str
     kind: str
     seconds: float
     auroc: float
@@ -39,7 +41,7 @@ def build(data: StudyData) -> Blocks:
 def _table(data: StudyData) -> Table:
     """Return mean and range of each measure for the winner, the default, each detector and each reference."""
     named = {"winner": data.winner, "default": data.default}
-    groups = [(f"{name} ({one.configuration})", data.of(one)) for name, one in named.items() if one]
+    groups = [(f"{name}, {data.called(one)}", data.of(one)) for name, one in named.items() if one]
     own = data.finished[data.finished["role"] == "configuration"]
     if data.compares_detectors:
         groups += [(f"all of {title_of(str(name))}", trials) for name, trials in own.groupby("detector", sort=False)]
@@ -72,7 +74,12 @@ def _figure(data: StudyData) -> Figure | None:
         choices[data.read_by(configuration, winner.aggregation, winner.error)] = kind
     choices |= {one: one.title for one in data.references}
     points = [
-        _Point(kind, float(_numbers(data.of(choice), "seconds").mean()), float(data.metric(choice).mean()))
+        _Point(
+            data.called(choice),
+            kind,
+            float(_numbers(data.of(choice), "seconds").mean()),
+            float(data.metric(choice).mean()),
+        )
         for choice, kind in choices.items()
     ]
     points = [point for point in points if point.seconds > 0 and not pd.isna(point.auroc)]
@@ -83,14 +90,16 @@ def _figure(data: StudyData) -> Figure | None:
         for kind in sorted(kinds, key=lambda kind: kind != "configuration"):
             own = [point for point in points if point.kind == kind]
             index, won = sorted(kinds).index(kind), kind == "winner"
-            place.scatter(
+            points_drawn = place.scatter(
                 [point.seconds for point in own],
                 [100 * point.auroc for point in own],
                 label=kind,
                 s=130 if won else 40,
                 marker="*" if won else "oDs^vP"[index % 6],
-                color=drawing.PALETTE[3 if won else index if index < 3 else index + 1],
+                color=drawing.PALETTE[(3 if won else index if index < 3 else index + 1) % len(drawing.PALETTE)],
             )
+            told = [f"{one.name}: {significant(one.seconds)} s, AUROC {share(one.auroc)} %" for one in own]
+            drawing.tell(points_drawn, told)
         seconds = [point.seconds for point in points]
         if max(seconds) > 10 * min(seconds):
             place.set_xscale("log")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from puzzle_study.reporting import drawing, paper_values
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Table, absent, section, table
 from puzzle_study.reporting.cells import Cell, share
+from puzzle_study.reporting.choice import AGGREGATIONS
 from puzzle_study.reporting.sections.ablations import level_note, level_row, levels, means
-from puzzle_study.reporting.study_data import AGGREGATIONS, StudyData
+from puzzle_study.reporting.study_data import StudyData
 
 DATA_AXES = ("data.train_fraction", "data.max_train_images")
 

@@ -9,11 +9,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing
-from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, section, table, words
-from puzzle_study.reporting.cells import count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, absent, section, table, words
+from puzzle_study.reporting.cells import bracketed, count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.sections.classes import class_cell
 from puzzle_study.reporting.sections.robustness import NOISE, AttackCell, cells
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 
 USUAL_EPSILON = 8 / 255
@@ -42,6 +43,9 @@ def build(data: StudyData) -> Blocks:
         yield _robustness_figure(compared(data))
         return
     rivals = compared(data)
+    if not rivals:
+        yield absent(f"The detectors cannot be compared by a test AUROC: {data.lacking() or 'none finished'}.")
+        return
     yield _table(data, rivals)
     yield _speed_figure(rivals)
     yield _robustness_figure(rivals)
@@ -110,7 +114,7 @@ def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
     how = f"{cell.method}, ε {significant(cell.epsilon)}, {cell.target}" if cell else None
     return {
         words("detector", "Detector"): word(rival.name, strong=strong),
-        words("configuration", "Configuration"): word("reference" if choice.is_reference else choice.configuration),
+        words("configuration", "Configuration"): word("reference" if choice.is_reference else data.called(choice)),
         Column("auroc", "AUROC % [95 %]"): estimated(rival.auroc, strong=strong),
         Column("last20", "± over the last 20 evaluations"): percent(
             float(data.metric(choice, "last20", "_std").mean())
@@ -170,7 +174,7 @@ def _speed_figure(rivals: list[Rival]) -> Figure | None:
 def _draw(place: Axes, points: list[tuple[str, float, intervals.Mean]]) -> None:
     """Draw each detector, by name, as a point with the interval of its AUROC."""
     for index, (name, x, mean) in enumerate(points):
-        place.errorbar(
+        drawn = place.errorbar(
             x,
             100 * mean.value,
             yerr=drawing.bars([mean]),
@@ -179,6 +183,7 @@ def _draw(place: Axes, points: list[tuple[str, float, intervals.Mean]]) -> None:
             label=name,
             capsize=3,
         )
+        drawing.tell(drawn[0], [f"{name}: {significant(x)}, AUROC {share(mean.value)} %{bracketed(mean)}"])
 
 
 def _robustness_figure(rivals: list[Rival]) -> Figure | None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, percent, word
-from puzzle_study.reporting.study_data import StudyData, natural
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import natural
 
 Gallery = dict[str, NDArray[Any]]
 
@@ -92,7 +93,7 @@ def _located(data: StudyData) -> Table | None:
         rows.append(
             {
                 words("detector", "Detector"): word(choice.title),
-                words("configuration", "Configuration"): word(choice.configuration),
+                words("configuration", "Configuration"): word(data.called(choice)),
                 words("aggregation", "Aggregation"): word(choice.aggregation),
                 Column("pixel_auroc", "Pixel AUROC %"): percent(float(row["pixel_auroc"])),
                 Column("aupro", "AUPRO %"): percent(float(row["aupro"])),
@@ -158,10 +159,12 @@ def _montage(
     height, width = pictures[0][0].shape[:2]
     gap = max(1, height // 14)
     step_y, step_x = height + gap, width + gap
-    canvas = np.full((len(rows) * step_y - gap, len(labels) * step_x - gap, 3), 255, np.uint8)
+    # What lies between the pictures is transparent, so that a dark page stays dark.
+    canvas = np.zeros((len(rows) * step_y - gap, len(labels) * step_x - gap, 4), np.uint8)
     for y, line in enumerate(pictures):
         for x, picture in enumerate(line):
-            canvas[y * step_y : y * step_y + height, x * step_x : x * step_x + width] = picture
+            place_YX = np.s_[y * step_y : y * step_y + height, x * step_x : x * step_x + width]
+            canvas[place_YX] = np.concatenate((picture, np.full_like(picture[..., :1], 255)), axis=2)
     cell = 0.95
     size = (1.25 + cell * max(4, len(labels)), 0.75 + cell * len(rows) * height / width)
     with drawing.drawing(*size) as (figure, (place,)):
@@ -171,7 +174,7 @@ def _montage(
         place.set_yticks([y * step_y + height / 2 for y in range(len(rows))], rows)
         place.set_xticks([x * step_x + width / 2 for x in range(len(labels))], labels, fontsize=7)
         place.tick_params(length=0)
-        return drawing.finished(figure, name=name, alt=alt, caption=caption, photo=True)
+        return drawing.finished(figure, name=name, alt=alt, caption=caption)
 
 
 def _rgb(image_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Figure, absent, section
 from puzzle_study.reporting.cells import share
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.scores import TrialScores, test_scores
-from puzzle_study.reporting.study_data import TASK, TRIAL_KEY, Choice, StudyData
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import TASK, TRIAL_KEY
 
 MOST = 15
 COLOURS = {"normal": drawing.PALETTE[0], "pseudo-anomalous": drawing.PALETTE[2], "anomalous": drawing.PALETTE[3]}

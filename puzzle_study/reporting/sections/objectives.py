@@ -30,14 +30,16 @@ def build(data: StudyData) -> Blocks:
         "their intervals. The winner is the best row in the first objective."
     )
     yield _table(data, front)
-    yield _scatter(names, rows, values)
+    yield _scatter(data, names, rows, values)
 
 
 def _table(data: StudyData, front: pd.DataFrame) -> Table:
     rows = [
         {
             Column("rank", "Rank"): count(row["rank"]),
-            words("configuration", "Configuration"): word(row["configuration"], strong="winner" in row["label"]),
+            words("configuration", "Configuration"): word(
+                data.called(row["configuration"]), strong="winner" in row["label"]
+            ),
             words("aggregation", "Aggregation"): word(row["aggregation"]),
             **{
                 Column(name, _title(name)): _value(name, float(row[data.objective_column(name)]))
@@ -56,7 +58,7 @@ def _table(data: StudyData, front: pd.DataFrame) -> Table:
     )
 
 
-def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -> Figure:
+def _scatter(data: StudyData, names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -> Figure:
     """Draw the first two objectives, the front marked."""
     first, second = names[:2]
     points = pd.DataFrame({name: (100 if name in SHARES else 1) * values[name] for name in (first, second)})
@@ -71,6 +73,12 @@ def _scatter(names: tuple[str, ...], rows: pd.DataFrame, values: pd.DataFrame) -
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         points["front"] = rows["pareto"].map({True: "on the front", False: "dominated"})
         sns.scatterplot(points, x=first, y=second, ax=axes, **by_front)
+        told = [
+            f"{data.called(str(row['configuration']))}, {row['aggregation']}: {first} {shown(first, one[first])}, "
+            f"{second} {shown(second, one[second])}"
+            for (_, row), (_, one) in zip(rows.iterrows(), values.iterrows(), strict=True)
+        ]
+        drawing.tell(axes.collections[0], told)
         axes.legend(title=None)
         axes.set(xlabel=_title(first), ylabel=_title(second))
         return drawing.finished(

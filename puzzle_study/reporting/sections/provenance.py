@@ -70,7 +70,7 @@ def _failed(data: StudyData) -> Block:
         [
             {
                 words("trial", "Trial"): word(row["trial"]),
-                words("configuration", "Configuration"): word(row["configuration"]),
+                words("configuration", "Configuration"): word(data.called(row["configuration"])),
                 words("class", "Normal class"): word(row["normal_class"]),
                 Column("seed", "Seed"): count(float(row["seed"])),
                 words("error", "Why"): word(row["error"] if isinstance(row.get("error"), str) else row["status"]),

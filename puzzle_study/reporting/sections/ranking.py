@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from puzzle_study.reporting.blocks import Blocks, Column, Paragraph, Row, Table,
 from puzzle_study.reporting.cells import (
     NOTHING,
     Cell,
+    bracketed,
     count,
     estimated,
     number,
@@ -22,15 +24,19 @@ from puzzle_study.reporting.cells import (
     spread,
     word,
 )
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import IMAGES_NOTE, compare
 from puzzle_study.reporting.sections import corruptions
-from puzzle_study.reporting.study_data import StudyData, natural, of_class
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import natural, of_class
 from puzzle_study.statistics import intervals
 from puzzle_study.trials.worth import SHARES, criterion, gain, shown
 
 DIFFERENCE = Column("difference", "AUROC difference, points [95 %]")
 CORRUPTED = Column("corrupted", "Corrupted AUROC %")
 CORRUPTED_NOTE = "Corrupted AUROC: mean over corruptions, severities and trials, no interval; – if not measured. "
+MOST_ROWS = 200
+"""Rows of a table of configurations; a longer one is not read, and makes the page slow."""
 PAIRS, TASKS = Column("pairs", "Pairs (n)"), Column("tasks", "Tasks (n)")
 
 
@@ -80,12 +86,13 @@ def _given_up(data: StudyData) -> Paragraph | None:
 
 
 def ranking_table(data: StudyData) -> Table:
-    """Return all rows of the summary: configurations by rank, then references, then incomplete ones."""
-    is_own = data.summary["role"] == "configuration"
-    group = np.where(is_own, np.where(data.summary["complete"], 0, 2), 1)
-    ordered = data.summary.assign(_group=group)
-    ordered = ordered.sort_values(["_group", "rank", "auroc_mean"], ascending=[True, True, False])
-    means = intervals.method_note(data.mean(data.choice(row)) for _, row in ordered.iterrows())
+    """Return a row for each configuration under its best reading: by rank, then references, then incomplete ones."""
+    rows = data.summary.sort_values(["rank", "auroc_mean"], ascending=[True, False])
+    groups = [group for _, group in rows.groupby("configuration", sort=False)]
+    groups.sort(key=lambda group: (_part(group.iloc[0]), *_order(group.iloc[0])))
+    places = _most(groups)
+    more = len(groups) - len(places)
+    means = intervals.method_note(data.mean(data.choice(group.iloc[0])) for _, group in places)
     lacks = data.lacking()
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
@@ -94,34 +101,78 @@ def ranking_table(data: StudyData) -> Table:
     return table(
         "ranking",
         "Configurations and references",
-        [_ranking_row(data, row) for _, row in ordered.iterrows()],
+        [_ranking_row(data, group, place) for place, group in places],
         f"AUROC: mean over classes and seeds. {means} "
+        + (f"{more} more configurations are in summary.csv. " if more > 0 else "")
         + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
         + (CORRUPTED_NOTE if data.corruptions is not None else "")
-        + f"Rank: by {ranked_by}, among complete rows that may be selected. Selection: {selection} Trials: finished of "
-        "planned.",
+        + f"Rank: by {ranked_by}, among complete configurations, each under its best reading; a reading opens into the "
+        f"others, and summary.csv has all of them. Selection: {selection} Trials: finished of planned.",
     )
 
 
-def _ranking_row(data: StudyData, row: pd.Series[Any]) -> Row:
-    choice = data.choice(row)
-    own, strong, lacks = not choice.is_reference, "winner" in row["label"], data.lacking(data.of(choice))
+def _most(groups: list[pd.DataFrame]) -> list[tuple[int, pd.DataFrame]]:
+    """Return configurations with their places: at most ``MOST_ROWS``, with all references and all with a label."""
+    named = [bool((group["role"] == "reference").any() or (group["label"] != "").any()) for group in groups]
+    room, kept = MOST_ROWS - sum(named), list[tuple[int, pd.DataFrame]]()
+    for place, group in enumerate(groups, start=1):
+        if named[place - 1] or (room := room - 1) >= 0:
+            kept.append((place, group))
+    return kept
+
+
+def _part(row: pd.Series[Any]) -> int:
+    """Return the part of the table in which a row stands: complete configurations, references, incomplete ones."""
+    if row["role"] == "reference":
+        return 1
+    return 0 if row["complete"] else 2
+
+
+def _order(row: pd.Series[Any]) -> tuple[float, float]:
+    return tuple(np.nan_to_num([row["rank"], -row["auroc_mean"]], nan=np.inf))
+
+
+def _ranking_row(data: StudyData, group: pd.DataFrame, place: int) -> Row:
+    """Return the row of a configuration, whose readings are the rows of a group, the best first."""
+    row = group.iloc[0]
+    choice, labels = data.choice(row), _joined(group["label"])
+    own, strong, lacks = not choice.is_reference, "winner" in labels, data.lacking(data.of(choice))
     values = data.values_of(choice.configuration) if own else {}
     is_number = {name: pd.api.types.is_numeric_dtype(data.trials[name]) for name in data.axes}
     return {
-        Column("rank", "Rank"): count(row["rank"]),
-        words("configuration", "Configuration"): word(choice.row),
+        Column("rank", "Rank"): count(None if np.isnan(row["rank"]) else place),
+        words("configuration", "Configuration"): word(data.called(choice), strong=strong),
         **({words("detector", "Detector"): word(choice.title if own else "")} if data.compares_detectors else {}),
         Column("auroc", "AUROC % [95 %]"): estimated(data.mean(choice), lacks, strong=strong),
-        words("aggregation", "Aggregation"): word(choice.aggregation if own else ""),
-        **({words("error", "Error norm"): word(choice.error if own else "")} if data.searches_error else {}),
-        words("label", "Label"): word(row["label"].replace(";", ", ") if own else "reference", strong=strong),
+        words("reading", "Reading"): _reading(data, group) if own else word(""),
+        words("label", "Label"): word(labels if own else "reference", strong=strong),
         **_selection_cells(data, row),
-        **({words("wins", "Wins"): word(row["wins"].replace(";", ", "))} if data.per_task else {}),
+        **({words("wins", "Wins"): word(_joined(group["wins"]))} if data.per_task else {}),
         Column("trials", "Trials (n)"): _trials(row["trials"], row["expected"]),
         **({CORRUPTED: percent(corruptions.mean_score(data, choice))} if data.corruptions is not None else {}),
         **{Column(name, name, numeric): setting(values.get(name)) for name, numeric in is_number.items()},
     }
+
+
+def _joined(values: pd.Series[str]) -> str:
+    """Return labels or tasks that several readings have, each once."""
+    return ", ".join(dict.fromkeys(name for value in values for name in value.split(";") if name))
+
+
+def _reading(data: StudyData, group: pd.DataFrame) -> Cell:
+    """Return the reading of a row, and below it what the other readings reach."""
+    first, *others = (data.choice(row) for _, row in group.iterrows())
+    more = []
+    for choice in others:
+        mean, selection = data.mean(choice), data.mean(choice, "selection")
+        parts = [f"AUROC {share(mean.value)} %{bracketed(mean)}"] if mean else []
+        parts += [f"selection {share(selection.value)} %"] if selection and not data.criterion.compares else []
+        more.append(f"{_way(data, choice)}: {', '.join(parts) or NOTHING}")
+    return replace(word(_way(data, first)), more=tuple(more))
+
+
+def _way(data: StudyData, choice: Choice) -> str:
+    return f"{choice.aggregation}, {choice.error}" if data.searches_error else choice.aggregation
 
 
 def _selection_cells(data: StudyData, row: pd.Series[Any]) -> Row:
@@ -154,7 +205,7 @@ def winners_table(data: StudyData) -> Table | None:
         {
             words("task", "Task"): word(task),
             words("detector", "Detector"): word(choice.title),
-            words("configuration", "Configuration"): word(choice.configuration),
+            words("configuration", "Configuration"): word(data.called(choice)),
             words("aggregation", "Aggregation"): word(choice.aggregation),
             Column("auroc", "AUROC %"): spread(of_class(data.metric(choice), task.partition(" repeat ")[0])),
         }
@@ -177,8 +228,9 @@ def differences_table(data: StudyData) -> Table | None:
     winner = data.winner
     if winner is None:
         return None
-    rivals = [data.choice(row) for _, row in data.ranked.drop_duplicates("configuration").iterrows()]
-    rivals = [choice for choice in rivals if choice.configuration != winner.configuration]
+    others = data.ranked[data.ranked["configuration"] != winner.configuration].drop_duplicates("configuration")
+    rivals = [data.choice(row) for _, row in others.head(MOST_ROWS).iterrows()]
+    left_out = f"With the best {MOST_ROWS} of {len(others)} others. " if len(others) > MOST_ROWS else ""
     found = {
         choice: compared
         for choice in (*rivals, *data.references)
@@ -193,7 +245,7 @@ def differences_table(data: StudyData) -> Table | None:
         lost = difference.pairs - difference.wins - difference.ties
         rows.append(
             {
-                words("against", "Against"): word(choice.row),
+                words("against", "Against"): word(data.called(choice)),
                 words("aggregation", "Aggregation"): word("" if choice.is_reference else choice.aggregation),
                 DIFFERENCE: estimated(difference.mean, signed=True, digits=2),
                 PAIRS: count(difference.pairs),
@@ -208,8 +260,8 @@ def differences_table(data: StudyData) -> Table | None:
         "paired_differences",
         "The winner against the others, on the same tasks and seeds",
         rows,
-        f"Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} P(winner better): "
-        "the probability that it wins a trial on the same task. "
+        f"{left_out}Difference: winner minus other. {intervals.method_note(one.mean for one in differences)} "
+        "P(winner better): the probability that it wins a trial on the same task. "
         f"{intervals.method_note(one.chance for one in found.values())} {intervals.p_note(differences)}",
         collapsed=len(rows) > 8,
     )
@@ -245,12 +297,14 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
         return None  # ranks have no standard error
     metric = data.objectives[0]
     candidates = []
-    for _, row in data.configurations.dropna(subset=["rank"]).iterrows():
+    for _, row in data.ranked.iterrows():
         choice = data.choice(row)
         mean = data.mean(choice, metric)
         if mean:
             seconds = pd.to_numeric(data.of(choice)["train_seconds"], errors="coerce").mean()
             candidates.append((choice, mean, float(seconds)))
+            if not _is_close(metric, mean, best=candidates[0][1]):
+                break  # all after it rank lower
     if len(candidates) < 2:
         return None
     index = intervals.one_standard_error(
@@ -263,10 +317,16 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
-        f"One-standard-error choice: configuration {choice.configuration} with {choice.aggregation} trains fastest "
+        f"One-standard-error choice: configuration {data.called(choice)} with {choice.aggregation} trains fastest "
         f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
         f"{shown(metric, mean.value)}{reached}."
     )
+
+
+def _is_close(metric: str, mean: intervals.Mean, best: intervals.Mean) -> bool:
+    """Whether a mean may be within one standard error of the best one, which has rank 1."""
+    margin = float(np.nan_to_num(best.standard_error)) + 1e-9
+    return gain(metric, mean.value) >= gain(metric, best.value) - margin
 
 
 def _capital(text: str) -> str:

@@ -12,6 +12,7 @@ from puzzle_study.reporting.blocks import Section
 from puzzle_study.reporting.study_data import StudyData
 
 NAMES = (
+    "verdict",
     "summary",
     "ranking",
     "detectors",
@@ -38,4 +39,4 @@ NAMES = (
 SECTIONS: tuple[Callable[[StudyData], Section], ...] = tuple(
     import_module(f"puzzle_study.reporting.sections.{name}").build for name in NAMES
 )
-"""Each takes a study; a section without blocks is left out."""
+"""Each takes a study; a section without blocks is left out, and one line tells what a study did not do."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from puzzle_study.attacks.flags import FLAGS
+from puzzle_study.attacks.registry import PLACES
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
     Blocks,
@@ -24,7 +25,9 @@ from puzzle_study.reporting.blocks import (
     words,
 )
 from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, number, percent, share, significant, word
-from puzzle_study.reporting.study_data import StudyData, mean_auroc, title_of
+from puzzle_study.reporting.choice import title_of
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import mean_auroc
 from puzzle_study.statistics import intervals
 
 VICTIM = ["configuration", "aggregation", "error"]
@@ -66,6 +69,7 @@ class AttackCell:
 def build(data: StudyData) -> Blocks:
     found = cells(data)
     if found:
+        yield Paragraph(f"{'; '.join(f'{name}: {meaning}' for name, meaning in meanings(data).items())}.")
         yield from weaker_than_noise(data)
         yield _figure([cell for cell in found if not cell.is_reference] or found)
         yield attack_table(found)
@@ -76,6 +80,12 @@ def build(data: StudyData) -> Blocks:
         yield absent(
             f"The AUROC under attack cannot be measured: {why}. attacks.csv says how far scores moved (strength)."
         )
+
+
+def meanings(data: StudyData) -> dict[str, str]:
+    """Return what is perturbed by each attack of a study, by its name."""
+    used = [] if data.attacks is None else sorted(map(str, data.attacks["attack"].unique()))
+    return {name: PLACES[name].meaning for name in used if name in PLACES and PLACES[name].meaning}
 
 
 def cells(data: StudyData) -> list[AttackCell]:
@@ -151,25 +161,14 @@ Beside = tuple[AttackCell, AttackCell, float]
 
 
 def configuration_title(data: StudyData, label: object, configuration: object) -> str:
-    """Return how an attacked configuration is called, after its detector if the study compares several."""
+    """Return what an attacked configuration is called: by its detector if there are several, its name, its labels."""
     detectors = data.trials.loc[data.trials["configuration"] == configuration, "detector"]
-    title = _title(data, label, configuration)
-    if label == REFERENCE and len(detectors):
-        return f"{title_of(str(detectors.iloc[0]))} ({REFERENCE})"
-    return f"{title_of(str(detectors.iloc[0]))}, {title}" if data.compares_detectors and len(detectors) else title
-
-
-def _title(data: StudyData, label: object, configuration: object) -> str:
-    """Return the labels of a configuration; one that is neither winner nor default is named by its axes."""
-    if isinstance(label, str) and label:
-        return label.replace(";", " and ")
-    values = data.values_of(str(configuration))
-    shown = (
-        f"{name.rsplit('.', 1)[-1]} {value if isinstance(value, str) else significant(value)}"
-        for name, value in values.items()
-        if value == value
-    )
-    return ", ".join(shown) or f"configuration {configuration}"
+    detector = title_of(str(detectors.iloc[0])) if len(detectors) else ""
+    if label == REFERENCE and detector:
+        return f"{detector} ({REFERENCE})"
+    labels = label.replace(";", " and ") if isinstance(label, str) else ""
+    parts = (detector if data.compares_detectors else "", data.called(str(configuration)), labels)
+    return ", ".join(filter(None, parts))
 
 
 def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Paragraph]:
@@ -193,7 +192,7 @@ def weaker_than_noise(data: StudyData, labels: tuple[str, ...] = ()) -> list[Par
         parts = [part for method, triples in methods.items() if (part := _beaten(method, triples))]
         if parts:
             text = (
-                f"{attack} on the {label} ({target} images) is weaker than random sign noise of the same ε: "
+                f"{attack} on {label} ({target} images) is weaker than random sign noise of the same ε: "
                 f"{'; '.join(parts)}. If noise does more harm, the attack is not evidence of robustness."
             )
             sentences.append(finding(text))
@@ -239,7 +238,7 @@ def attack_table(found: list[AttackCell]) -> Table:
             Column("fpr_at_tpr99", "FPR % at TPR 99 %"): percent(cell.fpr_at_tpr99),
             Column("fpr", "FPR % at the threshold"): _from_to(cell.fpr),
             Column("tpr", "TPR % at the threshold"): _from_to(cell.tpr),
-            words("flags", "Flags (trials)"): word(cell.flags),
+            words("flags", "Flags (trials)"): _folded(cell.flags),
             Column("trials", "Trials (n)"): count(cell.auroc.n),
             Column("images", "Attacked images (n)"): count(cell.images),
             Column("max_perturbation", "Largest |δ|"): number(cell.max_perturbation),
@@ -259,7 +258,14 @@ def attack_table(found: list[AttackCell]) -> Table:
         "threshold for 5 % false alarms, without → under the attack. ε bounds every pixel of images in [0, 1]."
         f"{target} Flags are doubts that the attack code itself raised, with the number of trials that carry them; "
         f"noise is random signs of size ε, the control.{meanings}",
+        collapsed=len(rows) > 20,
     )
+
+
+def _folded(flags: str) -> Cell:
+    """Return a cell with a flag, or with the number of several, which it opens into."""
+    told = tuple(flags.split(", "))
+    return word(flags) if len(told) < 2 else Cell(f"{len(told)} flags", flags, more=told)
 
 
 def _from_to(shares: tuple[float, float]) -> Cell:
@@ -293,9 +299,14 @@ def _figure(found: list[AttackCell]) -> Figure:
                     style = grey_dashes.get(pair[0], (0, (3, 1)))
                     place.plot(x, y, color=drawing.GREY, linestyle=style, label=f"{pair[0]}, noise (control)")
                 else:
-                    place.plot(
+                    (drawn_line,) = place.plot(
                         x, y, color=colours[pair], marker=markers[pair], markersize=5, label=f"{pair[0]}, {pair[1]}"
                     )
+                    told = [
+                        f"{', '.join(pair)}, ε = {significant(at)}: AUROC {left:.1f} %"
+                        for at, left in zip(x, y, strict=True)
+                    ]
+                    drawing.tell(drawn_line, told)
                     place.fill_between(x, low, high, color=colours[pair], alpha=0.15, linewidth=0)
             place.axhline(50, color="black", linewidth=0.8, linestyle=":")
             title = textwrap.fill(f"{label}, {target} images attacked", TITLE_WIDTH)

@@ -128,10 +128,12 @@ def _criteria_agreement(data: StudyData) -> Paragraph | None:
     own = rows[rows["selected"].astype(bool)]["agreement"].astype(float)
     mean = float((own if len(own) else rows["agreement"].astype(float)).mean())
     different = rows["chosen"].nunique()
-    text = (
-        f"{len(rows)} criteria that use no labels make {different} different choices; the rank correlation of "
-        f"{data.selection_title} with the others over candidates is {_signed(mean)} on average"
-    )
+    text = f"{len(rows)} criteria that use no labels make {different} different choices"
+    if np.isfinite(mean):
+        text += (
+            f"; the rank correlation of {data.selection_title} with the others over candidates is {_signed(mean)} on "
+            "average"
+        )
     if different == 1 or mean >= AGREE:
         return Paragraph(f"{text}. They agree, which makes the choice more trustworthy, though they may all be wrong.")
     return finding(
@@ -151,7 +153,7 @@ def _choices_table(data: StudyData) -> Table | None:
         [
             {
                 words("criterion", "Criterion"): word(_title(row), strong=bool(row["selected"])),
-                words("chosen", "Choice"): word(str(row["chosen"]).replace(";", ", ")),
+                words("chosen", "Choice"): word(_choices(data, str(row["chosen"]))),
                 Column("agreement", "Rank correlation with the others"): number(row["agreement"], 2),
             }
             for _, row in rows.iterrows()
@@ -159,6 +161,12 @@ def _choices_table(data: StudyData) -> Table | None:
         "Configuration, aggregation and error norm; several if each task has its own. No test AUROC can be measured "
         "here, so none of them can be checked.",
     )
+
+
+def _choices(data: StudyData, chosen: str) -> str:
+    """Return choices with the names that people use for their configurations."""
+    parts = [choice.partition(" ") for choice in chosen.split(";")]
+    return ", ".join(f"{data.called(name)} {reading}".strip() for name, _, reading in parts)
 
 
 def _title(row: pd.Series[Any]) -> str:
@@ -188,7 +196,7 @@ def hindsight(data: StudyData) -> Paragraph | None:
             f"The selection by {data.selected_by} found the row that has the highest test AUROC in hindsight."
         )
     return Paragraph(
-        f"In hindsight (oracle) configuration {best.configuration} with {best.aggregation} has the highest test AUROC, "
+        f"In hindsight (oracle) configuration {data.called(best)} with {best.aggregation} has the highest test AUROC, "
         f"{share(possible.value)} %: the selection by {data.selected_by} gave away "
         f"{share(possible.value - reached.value)} points (n = {reached.n} trials each)."
     )
@@ -218,6 +226,12 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
+        told = [
+            f"{data.called(str(row['configuration']))}, {row['aggregation']}: selection {point['selection']:.3g}"
+            f"{percent_sign}, test AUROC {point['auroc']:.1f} %"
+            for (_, row), (_, point) in zip(rows.iterrows(), shown.iterrows(), strict=True)
+        ]
+        drawing.tell(axes.collections[0], told)
         marked = shown[rows["label"].str.contains("winner")]
         circle: dict[str, Any] = {"s": 160, "facecolors": "none", "edgecolors": "black", "label": "winner"}
         axes.scatter(marked["selection"], marked["auroc"], **circle)

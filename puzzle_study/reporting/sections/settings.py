@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from puzzle_study.reporting.blocks import Blocks, Column, Listing, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import NOTHING, Cell, setting, significant, word
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData
+from puzzle_study.reporting.choice import AGGREGATIONS, Choice
+from puzzle_study.reporting.study_data import StudyData
 
 
 @section("settings", "Settings")

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import count, percent, word
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.scores import test_scores
-from puzzle_study.reporting.study_data import TASK, Choice, StudyData
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import TASK
 from puzzle_study.statistics import intervals
 
 FEWEST = 2

@@ -9,10 +9,11 @@ import pandas as pd
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Paragraph, absent, finding, section
 from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import Comparison, compare
 from puzzle_study.reporting.sections import corruptions, robustness, selection, training
 from puzzle_study.reporting.sections.classes import flagged_sentence
-from puzzle_study.reporting.study_data import Choice, StudyData
+from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics import intervals
 from puzzle_study.statistics.intervals import Mean
 
@@ -43,7 +44,7 @@ def build(data: StudyData) -> Blocks:
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a cheap reference is better than the winner, with numbers."""
     of = f"{winner.title}, " if data.compares_detectors else ""
-    what = f"the winner ({of}configuration {winner.configuration}, {winner.aggregation}; selection: {data.selected_by})"
+    what = f"the winner ({of}configuration {data.called(winner)}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
         lacks = data.lacking(data.of(winner))

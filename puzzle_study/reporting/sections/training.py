@@ -8,7 +8,9 @@ import seaborn as sns
 from puzzle_study.reporting import drawing, paper_values
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Row, Table, absent, section, table, words
 from puzzle_study.reporting.cells import Cell, count, percent, share, word
-from puzzle_study.reporting.study_data import AGGREGATIONS, Choice, StudyData, natural, of_class
+from puzzle_study.reporting.choice import AGGREGATIONS, Choice
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import natural, of_class
 
 LAST = 20
 LOSSES = {"loss_rec": "reconstruction", "loss_adv": "feature matching", "loss_d": "discriminator"}
@@ -25,7 +27,7 @@ def build(data: StudyData) -> Blocks:
         yield absent("This study stored no epochs of this configuration (epochs.parquet).")
     else:
         yield _auroc_figure(data, choice, curves)
-        yield _loss_figure(choice, curves)
+        yield _loss_figure(data, choice, curves)
     yield _second_half(data, choice)
     yield last_table(data, choice) or absent(_no_last(data, choice))
 
@@ -166,13 +168,13 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figu
             alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
             f"with {choice.aggregation} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
             f"{ends.iloc[1]:.1f} % in epoch {ends.index[1]}.",
-            caption=f"Test AUROC during training of {data.label(choice)} (configuration {choice.configuration}); it "
+            caption=f"Test AUROC during training of {data.label(choice)} (configuration {data.called(choice)}); it "
             f"affects neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
             f"of {trials} trials of {len(names)} classes.",
         )
 
 
-def _loss_figure(choice: Choice, curves: pd.DataFrame) -> Figure | None:
+def _loss_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figure | None:
     names = map(str, curves.columns)
     losses = [name for name in names if name.startswith("loss") and curves[name].notna().any()]
     if not losses:
@@ -191,7 +193,7 @@ def _loss_figure(choice: Choice, curves: pd.DataFrame) -> Figure | None:
             alt="Lines of the losses against epoch: "
             + ", ".join(f"{titles[name]} ends at {ends[name].mean():.3g}" for name in losses)
             + ".",
-            caption=f"Losses of configuration {choice.configuration}, mean and standard deviation over "
+            caption=f"Losses of configuration {data.called(choice)}, mean and standard deviation over "
             f"{curves['trial'].nunique()} trials.",
         )
 

@@ -9,7 +9,8 @@ import pandas as pd
 from puzzle_study.reporting.blocks import Blocks, Column, Row, Table, section, table, words
 from puzzle_study.reporting.cells import count, estimated, percent, significant, word
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
-from puzzle_study.reporting.study_data import StudyData, mean_auroc
+from puzzle_study.reporting.study_data import StudyData
+from puzzle_study.reporting.values import mean_auroc
 from puzzle_study.statistics import intervals
 
 AGGREGATIONS = ("attacked_aggregation", "scoring_aggregation")

@@ -36,6 +36,8 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Milliseconds to wait for the reason of a worker's death: whether its node was lost takes longer than Ray's second.
+    "RAY_timeout_ms_task_wait_for_death_info": "20000",
     # Paths outside the study file, such as PUZZLE_STUDY_CACHE, also start from the current folder in trials.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }

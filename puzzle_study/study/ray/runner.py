@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import logging
 import signal
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 from ray import tune
 from ray.exceptions import OutOfMemoryError
+from ray.tune.schedulers import TrialScheduler
 
 from puzzle_study import config
 from puzzle_study.detectors.devices import claim_cpus, granted_device
@@ -23,6 +25,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.study.ray.loggers import make_loggers
+from puzzle_study.study.ray.losing import PatientScheduler
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
@@ -39,24 +42,40 @@ ENDED = "trial"
 """Column of a worker's last report: the key of the finished trial."""
 
 
-class LogFollower:
-    """Prints whole new lines of the logs in a folder, each after the name of its trial."""
+class End(enum.Enum):
+    """Why a run of Ray Tune ended: nothing is left or it was interrupted; it had enough trials; memory ran out."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
-        self._shown = {path: path.stat().st_size for path in folder.glob("*.log")}
+    DONE, FULL, OUT_OF_MEMORY = enum.auto(), enum.auto(), enum.auto()
+
+
+class LogFollower:
+    """Prints whole new lines of running trials' logs, each after the name of its trial."""
+
+    def __init__(self, results: Results, say: Callable[[str], None]) -> None:
+        self._results, self._say = results, say
+        self._shown: dict[str, int] = {}
+
+    def begin(self, trial: str) -> None:
+        """Follow a trial's log, without the lines of earlier runs."""
+        path = self._results.log_file(trial)
+        self._shown.setdefault(trial, path.stat().st_size if path.exists() else 0)
+
+    def end(self, trial: str) -> None:
+        """Print the rest of a trial's log and follow it no longer."""
+        self.print_new()
+        self._shown.pop(trial, None)
 
     def print_new(self) -> None:
-        for path in sorted(self._folder.glob("*.log")):
-            start = self._shown.get(path, 0)
-            if path.stat().st_size <= start:
+        for trial, start in sorted(self._shown.items()):
+            path = self._results.log_file(trial)
+            if not path.exists() or path.stat().st_size <= start:
                 continue
             with path.open("rb") as file:
                 file.seek(start)
                 lines, newline, _ = file.read().rpartition(b"\n")
-            self._shown[path] = start + len(lines) + len(newline)
+            self._shown[trial] = start + len(lines) + len(newline)
             for line in lines.decode(errors="replace").splitlines():
-                self._say(f"{path.stem} {line}")
+                self._say(f"{trial} {line}")
 
 
 class ProgressCallback(OutOfSnapshots, tune.Callback):
@@ -71,7 +90,10 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         self._left.clear()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._left.started(trial.trial_id, TrialSpec.from_json(trial.config["spec"]), time.monotonic())
+        spec = TrialSpec.from_json(trial.config["spec"])
+        self._left.started(trial.trial_id, spec, time.monotonic())
+        if self._follower is not None:
+            self._follower.begin(spec.key)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -83,9 +105,11 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         key = TrialSpec.from_json(trial.config["spec"]).key
         self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
         self._progress.follow(self._left.epochs)
+        if self._follower is not None:
+            self._follower.end(key)
         best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
-        text = f"{worth} (number {best[0].number}, {best[1].aggregation})" if best else ""
+        text = f"{worth} by {best[0].name}, {best[1].aggregation}" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
     on_trial_error = on_trial_complete
@@ -109,7 +133,9 @@ class EndsTheStudy(OutOfSnapshots, tune.Stopper):
         self.sentence: str | None = None
         self._plan = plan
         # --resume first tries failed trials again, when finished ones may not have been chosen yet.
-        self._worked_before = any(record.worked for record in records(results))
+        self._worked_before = any(record.worked for record in plan.records.values()) or any(
+            record.worked for record in records(results)
+        )
         self._training: set[str] = set()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -138,23 +164,38 @@ def run_trials(plan: Plan, results: Results, progress: StageProgress, place: Pla
     logging.getLogger("ray.tune").setLevel(logging.INFO if verbose else logging.CRITICAL)
     # At the end it looks for Ray's own result files, which this package does not use, and complains about each.
     logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR if verbose else logging.CRITICAL)
-    follower = LogFollower(results.logs, progress.say) if verbose else None
+    follower = LogFollower(results, progress.say) if verbose else None
+    stopping, stopped, lost = plan.study.search.stopping if plan.study.search else None, dict[str, Record](), set[str]()
     callbacks = [ProgressCallback(plan, progress, follower), *make_loggers(plan.study, results)]
+    scheduler = TaskwiseScheduler(stopping, stopped, lost) if stopping else PatientScheduler(lost)
     short, finished = 0, plan.finished()
-    while not _fit(plan, results, place, callbacks):
+    while True:
+        searcher = PlanSearcher(plan, place.arriving(results), stopped, lost)
+        end = _fit(plan, results, place, searcher, scheduler, callbacks)
+        if end is End.DONE:
+            break
+        if end is End.FULL:
+            continue
         short, finished = (short + 1 if plan.finished() == finished else 1), plan.finished()
         if short > WORKER_RESTARTS:
             raise UserError(
                 f"memory ran out {short} times before another trial was finished; run fewer at once (max_concurrent, "
                 f"resources) or free memory, then continue with --resume"
             )
-        progress.say("memory ran out, so Ray stopped workers; their trials continue from their last epoch")
+        progress.say("memory ran out, so Ray stopped workers; their trials continue from their last checkpoint")
     if follower is not None:
         follower.print_new()
 
 
-def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callback]) -> bool:
-    """Run the rest of a plan; returns False if Ray stopped workers because memory ran out and trials are left."""
+def _fit(
+    plan: Plan,
+    results: Results,
+    place: Place,
+    searcher: PlanSearcher,
+    scheduler: TrialScheduler,
+    callbacks: list[tune.Callback],
+) -> End:
+    """Run the rest of a plan, or as many trials as one run of Ray Tune may have."""
     study = plan.study
     failure = EndsTheStudy(plan, results)
     trainable = tune.with_resources(
@@ -163,18 +204,17 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
     )
     storage = results.ray.resolve()
     storage.mkdir(parents=True, exist_ok=True)
-    stopped: dict[str, Record] = {}
-    stopping = study.search.stopping if study.search else None
-    searcher = PlanSearcher(plan, place.arriving(results), stopped)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=TaskwiseScheduler(stopping, stopped) if stopping else None,
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=study.max_concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
+            # Loggers show it.
+            trial_name_creator=lambda trial: str(trial.config["name"]),
         ),
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
@@ -197,10 +237,10 @@ def _fit(plan: Plan, results: Results, place: Place, callbacks: list[tune.Callba
         if not isinstance(error.__cause__, OutOfMemoryError):
             raise
         searcher.abandon()
-        return False
+        return End.OUT_OF_MEMORY
     if failure.stop_all():
         raise UserError(failure.sentence)
-    return True
+    return End.FULL if searcher.is_full() and not plan.ended() else End.DONE
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:

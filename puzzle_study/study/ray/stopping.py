@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from puzzle_study import config
-from puzzle_study.study.ray import OutOfSnapshots
+from puzzle_study.study.ray.losing import PatientScheduler
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
 METRIC = "selection"
 
 
-class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
+class TaskwiseScheduler(PatientScheduler):
     """Gives every task its own stopping rule, and remembers what it stopped and why.
 
     ``stopped`` receives the record by Ray's trial id, before the searcher learns that the trial ended.
     """
 
-    def __init__(self, stopping: config.Stopping, stopped: dict[str, Record]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+    def __init__(self, stopping: config.Stopping, stopped: dict[str, Record], lost: set[str]) -> None:
+        super().__init__(lost)
         self._stopping, self._stopped = stopping, stopped
         self._rules: dict[str, TrialScheduler] = {}
         self._last: dict[str, dict[str, Any]] = {}
