@@ -18,8 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHONS ?= 3.10 3.11 3.12 3.13
 OLDEST := 3.10
 
-.PHONY: study test check-fast lint types check check-ray check-slow check-rest quick-numbers quick-rest clean
-.PHONY: test-matrix test-minimum site
+.PHONY: study test check-fast lint types check check-ray check-rest check-slow check-numbers check-newest
+.PHONY: quick-numbers quick-rest clean test-matrix test-minimum site
 
 study: $(VENV)/.installed-study
 	$(BIN)/python -m puzzle_study.tune studies/digits.yaml
@@ -52,21 +52,30 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-# Two at a time, for two cores; Ray's clusters, which take longest, one after the other.
+# Two at a time, for two cores; Ray's clusters, which take longest, one after the other. The longest come first, and the
+# last are short, so that both cores end together.
 check: $(VENV)/.installed-dev $(NEWEST)/.installed $(SERVERS)/.installed $(JOBS)/.installed
-	@$(MAKE) --no-print-directory --jobs=2 check-ray check-rest check-slow
+	@$(MAKE) --no-print-directory --jobs=2 check-ray check-rest check-slow check-numbers check-newest
 
 RAY = tests/cluster tests/study
+NUMBERS = tests/detectors tests/attacks
+ATTACKS = conformance isolation logits against_references
 
 check-ray:
 	$(BIN)/pytest -m slow $(RAY)
 
-check-slow:
-	$(BIN)/pytest -m slow $(RAY:%=--ignore=%)
-	PYTHONPATH=$(NEWEST) $(BIN)/pytest tests/attacks
-
 check-rest:
 	$(BIN)/pytest -m "not slow"
+
+check-slow:
+	$(BIN)/pytest -m slow $(RAY:%=--ignore=%) $(NUMBERS:%=--ignore=%)
+
+check-numbers:
+	$(BIN)/pytest -m slow $(NUMBERS)
+
+# What runs the attacks of torchattacks: all of them, in every place, held to a reference, and what they leave alone.
+check-newest:
+	PYTHONPATH=$(NEWEST) $(BIN)/pytest -k "not chunk_size" $(ATTACKS:%=tests/attacks/test_%.py)
 
 # pytest names the slowest tests; give them the marker `slow`.
 QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2

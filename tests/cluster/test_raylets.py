@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tests.study.conftest import run_tune, start_process, tune_command, tune_environment, wait_until
+from tests.study.conftest import finish_here, start_process, tune_command, tune_environment, wait_until
 from tests.study.test_end_to_end import assert_same_tables
 
 pytestmark = pytest.mark.slow
@@ -120,12 +120,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of the study without a cluster."""
+    """The results of the study without a cluster, and without Ray."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(STUDY, encoding="utf-8")
-    done = run_tune(folder / "tiny.yaml", "--results", folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "tiny"
+    return finish_here(folder / "tiny.yaml", folder)[0].root
 
 
 def wait_for(process: subprocess.Popen[str], folder: Path, pattern: str, count: int) -> None:

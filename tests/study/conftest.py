@@ -8,16 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 
 from puzzle_study.config import Reading, read
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.scoring import READINGS
 from puzzle_study.results import Results
+from puzzle_study.study import attacking, corrupting, engine
 from puzzle_study.study.plan import Plan
+from puzzle_study.study.stage import StageUnit
+from puzzle_study.trials import run
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
@@ -95,6 +101,24 @@ def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, s
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "the study did not get that far in time"
         time.sleep(0.02)
+
+
+def finish_here(study: Path, folder: Path) -> tuple[Results, str]:
+    """Run what is left of a study in this process, and let it end itself, which then needs no Ray.
+
+    Returns the results and what the study said.
+    """
+    file, said, cpu = read.load(study), StringIO(), torch.device("cpu")
+    results = Results(folder / file.study.name)
+    plan = engine.make_plan(file, results)
+    while (spec := plan.take()) is not None:
+        plan.done(spec.key, run.run(spec, results, device=cpu))
+    attacks = [unit for unit in attacking.attack_units(plan) if results.attack_record(unit.key) is None]
+    units: list[StageUnit] = [*attacks, *corrupting.left(plan, results)]
+    for unit in units:
+        unit.run(results, cpu)
+    assert engine.run_study(file, folder, resume=True, console=Console(file=said, width=400)) == 0
+    return results, said.getvalue()
 
 
 DIGITS = tuple(TaskSpec("digits", str(digit)) for digit in range(10))

@@ -71,34 +71,36 @@ def folder(closed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(closed, tmp_path / "results"))
 
 
-@pytest.mark.parametrize(
-    "gone",
-    [
-        "trials.csv",
-        "epochs.parquet",
-        "summary.csv",
-        "selection.csv",
-        "attacks.csv",
-        "gallery.npz",
-        "best",
-        "best/3/weights.safetensors",
-        "best/3/MODEL_CARD.md",
-        "report",
-    ],
+MADE = (
+    "trials.csv",
+    "epochs.parquet",
+    "summary.csv",
+    "selection.csv",
+    "attacks.csv",
+    "gallery.npz",
+    "best/3/weights.safetensors",
+    "best/3/MODEL_CARD.md",
+    "best",
+    "report",
 )
-def test_what_is_made_of_records_and_was_deleted_is_written_again(gone: str, folder: Path) -> None:
+
+
+def test_what_is_made_of_records_and_was_deleted_is_written_again(folder: Path, tmp_path: Path) -> None:
     assert "closing is finished" in run(folder, resume=False)
-    path = folder / "closing" / gone
-    before = path.read_bytes() if path.suffix == ".csv" else b""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    with pytest.raises(UserError, match="continue with --resume"):
-        run(folder, resume=False)
+    for name in MADE:
+        path, away = folder / "closing" / name, tmp_path / "away"
+        path.rename(away)
+        with pytest.raises(UserError, match="continue with --resume"):
+            run(folder, resume=False)
+        away.rename(path)
+    assert "closing is finished" in run(folder, resume=False)
+    paths = [folder / "closing" / name for name in MADE]
+    before = {path: path.read_bytes() for path in paths if path.suffix == ".csv"}
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert "report: " in run(folder, resume=True)
-    assert path.exists()
-    assert before == (path.read_bytes() if before else b"")
+    assert [path for path in paths if not path.exists()] == []
+    assert {path: path.read_bytes() for path in before} == before
     assert "closing is finished" in run(folder, resume=False)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
+import re
 import socket
-import subprocess
-import sys
+import stat
 from pathlib import Path
 
 import psutil
@@ -21,21 +20,7 @@ from puzzle_study.study.nodes import check_gpus, places
 from puzzle_study.study.ray import cluster
 from puzzle_study.study.ray.cluster import check_nodes, check_resources, package_digest
 from puzzle_study.study.storage import Place
-from tests.study.conftest import Tune, start, wait_until
-
-SESSION = """
-import json, os, stat, sys
-from pathlib import Path
-from puzzle_study import config
-from puzzle_study.study.ray.cluster import local_ray
-with local_ray(config.Resources()):
-    import ray
-    ray.get(ray.remote(lambda: 0).remote())
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    root = session.parent.parent
-    print(json.dumps({"mode": stat.S_IMODE(root.stat().st_mode), "root": str(root)}))
-print(json.dumps({"left": root.exists()}))
-"""
+from tests.study.conftest import Tune
 
 
 def is_loopback(address: str) -> bool:
@@ -53,31 +38,20 @@ def listeners(process: psutil.Process) -> list[str]:
     return found
 
 
-@pytest.mark.slow
-def test_every_listener_of_a_running_study_is_on_loopback_and_wants_a_token(tiny: Path, tmp_path: Path) -> None:
-    process = start(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000")
-    try:
-        wait_until(lambda: any((tmp_path / "results" / "tiny").glob("checkpoints/*/epoch-*.pt")), process)
-        driver = psutil.Process(process.pid)
-        found = listeners(driver)
-        assert found, "Ray listens nowhere: this test looks at the wrong processes"
-        assert [address for address in found if not is_loopback(address)] == []
-        server = next(one for one in driver.children(recursive=True) if "gcs_server" in one.name())
-        environment = server.environ()
-        assert environment["RAY_AUTH_MODE"] == "token"
-        assert len(environment["RAY_AUTH_TOKEN"]) == 64
-    finally:
-        process.kill()
-        process.communicate()
-
-
-@pytest.mark.slow
-def test_rays_folder_is_private_and_removed() -> None:
-    done = subprocess.run([sys.executable, "-c", SESSION], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    during, after = (json.loads(line) for line in done.stdout.splitlines()[-2:])
-    assert during["mode"] == 0o700
-    assert after == {"left": False}
+def assert_closed_to_others(driver: psutil.Process) -> Path:
+    """Look at a running study: its Ray is on loopback, wants a token and has a private folder, which it returns."""
+    found = listeners(driver)
+    assert found, "Ray listens nowhere: this looks at the wrong processes"
+    assert [address for address in found if not is_loopback(address)] == []
+    server = next(one for one in driver.children(recursive=True) if "gcs_server" in one.name())
+    environment = server.environ()
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert len(environment["RAY_AUTH_TOKEN"]) == 64
+    named = re.search(r"(/\S*/puzzle_study_\w+)/ray/", " ".join(server.cmdline()))
+    assert named is not None
+    folder = Path(named[1])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    return folder
 
 
 SEVERAL = [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}]

@@ -6,13 +6,18 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+from click.testing import CliRunner
 
+from puzzle_study.tune import main as tune_main
 from tests.study.conftest import TINY, Tune, start, wait_until
+from tests.study.test_cluster import assert_closed_to_others
 
 pytestmark = pytest.mark.slow
 
@@ -97,50 +102,40 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     assert "last 20 evaluations" not in page
 
 
-def test_a_finished_study_says_so_and_changes_nothing(finished: Path, tune: Tune) -> None:
+def test_a_finished_study_says_so_and_changes_nothing(finished: Path) -> None:
     results = finished / "results" / "tiny"
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()}
-    again = tune(finished / "tiny.yaml", "--results", finished / "results")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "tiny is finished" in again.stdout
+    again = CliRunner().invoke(tune_main, [str(finished / "tiny.yaml"), "--results", str(finished / "results")])
+    assert again.exit_code == 0, again.output
+    assert "tiny is finished" in again.output
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*") if path.is_file()} == before
 
 
-def test_the_resolved_study_runs_again_with_the_same_numbers(finished: Path, tune: Tune, tmp_path: Path) -> None:
-    done = tune(finished / "results" / "tiny" / "study.yaml", "--results", tmp_path, "--verbose")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "finished after" in done.stdout
-    assert "Failed to fetch metrics" not in done.stdout + done.stderr
-    assert_same_tables(finished / "results" / "tiny", tmp_path / "tiny")
-
-
-def test_a_killed_driver_resumes_without_ray_state_and_ends_with_the_same_tables(
-    tiny: Path, tune: Tune, finished: Path, tmp_path: Path
+def test_a_killed_driver_of_the_resolved_study_resumes_without_ray_state_and_ends_with_the_same_tables(
+    tune: Tune, finished: Path, tmp_path: Path
 ) -> None:
-    results = tmp_path / "results" / "tiny"
-    process = start(tiny, "--results", tmp_path / "results")
-    wait_until(lambda: len(list(results.glob("records/*.json"))) >= 2, process)
+    arguments = (str(finished / "results" / "tiny" / "study.yaml"), "--results", str(tmp_path))
+    results = tmp_path / "tiny"
+    process = start(*arguments)
+    wait_until(lambda: any(results.glob("records/*.json")), process)
     process.kill()
     process.communicate()
     kept = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
     shutil.rmtree(results / "ray")
-    refused = tune(tiny, "--results", tmp_path / "results")
-    assert refused.returncode == 2
+    refused = CliRunner().invoke(tune_main, arguments)
+    assert refused.exit_code == 2
     assert "--resume" in refused.stderr
-    resumed = tune(tiny, "--results", tmp_path / "results", "--resume")
+    resumed = tune(*arguments, "--resume", "--verbose")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "finished after" in resumed.stdout
+    assert "Failed to fetch metrics" not in resumed.stdout + resumed.stderr
     after = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
     assert {name: after[name] for name in kept} == kept
     assert_same_tables(finished / "results" / "tiny", results)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
-    number: int, code: int, tiny: Path, tmp_path: Path
-) -> None:
-    results = tmp_path / "results" / "tiny"
-    process = start(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000")
-    wait_until(lambda: any(results.glob("checkpoints/*/epoch-*.pt")), process)
+def assert_interrupted(process: subprocess.Popen[str], number: int, code: int, results: Path) -> None:
+    """Send a running study a signal, and look at how it ends."""
     process.send_signal(number)
     out, err = process.communicate(timeout=90)
     assert process.returncode == code, out + err
@@ -149,19 +144,24 @@ def test_an_interrupted_study_says_how_to_go_on_and_keeps_its_checkpoints(
     assert not any(path.name.endswith(".part") for path in results.glob("records/*"))
 
 
-def test_two_drivers_on_one_folder_are_refused(tiny: Path, tune: Tune, tmp_path: Path) -> None:
-    process = start(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000")
+def test_a_running_study_keeps_others_out_and_an_interrupted_one_says_how_to_go_on_and_keeps_its_checkpoints(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """By Ctrl-C, and when it goes on, by SIGTERM; until then nothing of it is open to others."""
+    results = tmp_path / "results" / "tiny"
+    arguments = [str(tiny), "--results", str(tmp_path / "results"), "--set", "train.epochs=5000"]
+    process = start(*arguments)
     try:
-        wait_until(lambda: (tmp_path / "results" / "tiny" / "study.yaml").exists(), process)
-        second = tune(tiny, "--results", tmp_path / "results", "--set", "train.epochs=5000", "--resume", timeout=120)
-        assert second.returncode == 2
+        wait_until(lambda: any(results.glob("checkpoints/*/epoch-*.pt")), process)
+        folder = assert_closed_to_others(psutil.Process(process.pid))
+        second = CliRunner().invoke(tune_main, [*arguments, "--resume"])
+        assert second.exit_code == 2
         assert "in use by another run" in second.stderr
+        assert_interrupted(process, signal.SIGINT, 130, results)
+        assert not folder.exists()
+        process = start(*arguments, "--resume")
+        wait_until(lambda: any("going on after" in path.read_text() for path in results.glob("logs/*.log")), process)
+        assert_interrupted(process, signal.SIGTERM, 143, results)
     finally:
         process.kill()
         process.communicate()
-
-
-def test_resources_that_the_machine_does_not_have_are_refused_at_once(tiny: Path, tune: Tune, tmp_path: Path) -> None:
-    refused = tune(tiny, "--results", tmp_path / "results", "--set", "resources.cpu=4096")
-    assert refused.returncode == 2
-    assert "resources.cpu asks for 4096 CPUs" in refused.stderr

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Iterator
 from io import StringIO
@@ -30,7 +29,7 @@ from puzzle_study.detectors import checkpoint
 from puzzle_study.errors import UserError
 from puzzle_study.io import replace_folder, write_json, write_text
 from puzzle_study.results import RECORD_FORMAT, Results
-from puzzle_study.study import attacking
+from puzzle_study.study import attacking, engine
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.engine import run_study
 from puzzle_study.study.plan import Plan
@@ -42,7 +41,7 @@ from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record, read_record, records
 from puzzle_study.trials.run import run
 from puzzle_study.trials.spec import TrialSpec
-from tests.study.conftest import Tune, plan_of, start, wait_until
+from tests.study.conftest import Tune, finish_here, plan_of, start, wait_until
 
 DIVERGING = """
 name: diverging
@@ -109,9 +108,7 @@ def fill(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(
-    tune: Tune, tmp_path: Path
-) -> None:
+def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(tmp_path: Path) -> None:
     study, results = tmp_path / "diverging.yaml", Results(tmp_path / "results" / "diverging")
     study.write_text(DIVERGING, encoding="utf-8")
     process = start(study, "--results", tmp_path / "results")
@@ -142,9 +139,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_room(
-    tune: Tune, small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second trial's worker finds the disk full; what the first one left is not touched."""
+    """The second trial's worker finds the disk full, and then the driver itself, before anything is trained."""
     study, results = tmp_path / "room.yaml", Results(small_disk / "room")
     study.write_text(ROOM, encoding="utf-8")
     process = start(study, "--results", small_disk)
@@ -162,16 +159,14 @@ def test_a_disk_that_fills_up_is_a_sentence_and_the_study_goes_on_when_there_is_
     assert [record.spec.key for record in records(results)] == [first]
     assert not list(results.root.rglob(".*.part"))
 
-    started = time.monotonic()
-    refused = tune(study, "--results", small_disk, "--resume")
-    assert refused.returncode == 2, refused.stdout + refused.stderr
-    assert "is full" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert time.monotonic() - started < 60, "the driver itself notices, before anything is trained"
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "started_ray", lambda *_, **__: contextlib.nullcontext())
+        patch.delattr(runner, "run_trials")
+        with pytest.raises(UserError, match="is full"):
+            run_study(read.load(study), small_disk, resume=True, console=Console(file=StringIO()))
 
     ballast.unlink()
-    resumed = tune(study, "--results", small_disk, "--resume")
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    finish_here(study, small_disk)
     assert results.record_file(first).stat().st_mtime_ns == written
     assert list(pd.read_csv(results.trials_file).status) == ["finished", "finished"]
     (second,) = (record.spec for record in records(results) if record.spec.key != first)
@@ -282,12 +277,13 @@ def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(
 @pytest.mark.slow
 def test_a_study_whose_every_worker_dies_ends_with_its_report(tmp_path: Path, tune: Tune) -> None:
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
-    done = tune(tmp_path / "room.yaml", "--results", tmp_path, RAY_memory_usage_threshold="0.01")
+    threshold = {"RAY_memory_usage_threshold": "0.01"}
+    done = tune(tmp_path / "room.yaml", "--results", tmp_path, "--set", "seeds=[0]", **threshold)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "2 trials failed, see trials.csv" in done.stdout
+    assert "1 trials failed, see trials.csv" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     page = (tmp_path / "room" / "report" / "index.html").read_text(encoding="utf-8")
-    assert "2 of 2 trials failed" in page
+    assert "1 of 1 trials failed" in page
 
 
 # Ray reads its environment when it is imported, so that this needs a process of its own.
@@ -295,32 +291,47 @@ REFUSING = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
+from puzzle_study import config
+from puzzle_study.attacks.specs import attack_spec
 from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.io import write_text
 from puzzle_study.results import Results
-from puzzle_study.study.ray.cluster import local_ray
+from puzzle_study.study.attack_units import MethodUnit
+from puzzle_study.study.attacking import run_attack_stage
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.progress import StageProgress
+from puzzle_study.study.ray.cluster import local_ray
 from puzzle_study.study.storage import Place
 
-file, results = read.load(Path(sys.argv[1])), Results(Path(sys.argv[2]))
+file, results, refused = read.load(Path(sys.argv[1])), Results(Path(sys.argv[2])), []
+
+def ask(*call):
+    try:
+        call[0](*call[1:])
+    except UserError as error:
+        refused.append(str(error))
+
+ask(local_ray(config.Resources(cpu=4096)).__enter__)
 write_text(results.study_file, read.dump(file.study))
 plan = make_plan(file, results)
 with local_ray(file.study.resources):
     from puzzle_study.study.ray.runner import run_trials
 
-    progress = StageProgress("trials", plan.total, console=Console(stderr=True))
-    try:
-        run_trials(plan, results, progress, Place(str(results.root), version="9.9.9"))
-    except UserError as error:
-        print(error, file=sys.stderr)
-print(json.dumps([[record.status, record.error] for record in plan.records.values()]))
+    console = Console(stderr=True)
+    progress = StageProgress("trials", plan.total, console=console)
+    ask(run_trials, plan, results, progress, Place(str(results.root), version="9.9.9"))
+    trial = plan.configurations[0].trials[0]
+    attack = MethodUnit(trial, trial.settings.own.reading, (attack_spec("attack1", "fgsm", epsilon=0.1),), None)
+    progress = StageProgress("attacks", 1, console=console)
+    ask(run_attack_stage, [attack], file.study, results, Place.of(results, None), progress)
+print(json.dumps([refused, [[record.status, record.error] for record in plan.records.values()]]))
 """
 
 
 @pytest.mark.slow
-def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path: Path) -> None:
+def test_what_a_machine_or_a_worker_refuses_is_one_sentence_and_asked_once(tmp_path: Path) -> None:
+    """More CPUs than there are; trials of another version, which stands in their records; a detector that is gone."""
     (tmp_path / "room.yaml").write_text(ROOM, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", REFUSING, str(tmp_path / "room.yaml"), str(tmp_path / "room")],
@@ -330,12 +341,15 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ended = json.loads(done.stdout)
+    (resources, version, missing), ended = json.loads(done.stdout)
+    assert resources.startswith("resources.cpu asks for 4096 CPUs")
+    assert version.endswith("(the first 2 trials failed like this, so no more were run)")
+    assert "holds no detector" in missing
+    assert "Traceback" not in done.stderr
     assert [status for status, _ in ended] == ["failed"] * 2
     for _, error in ended:
         assert re.fullmatch(r"node .* has puzzle_study .*, the study runs 9\.9\.9; install that .*", error)
     assert "the trial continues" not in done.stderr, "what can only end the same is not tried again"
-    assert done.stderr.rstrip().endswith("(the first 2 trials failed like this, so no more were run)")
 
 
 def test_no_log_is_named_that_is_not_there(room: Plan) -> None:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from click.testing import CliRunner
 from PIL import Image
-from rich.console import Console
 
 from puzzle_study import attack, score, tune
-from puzzle_study.config import read
 from puzzle_study.results import Results
-from puzzle_study.study import attacking, engine
-from puzzle_study.trials.run import run
-from tests.study.conftest import Tune
+from tests.study.conftest import finish_here
 
-CPU = torch.device("cpu")
 STUDY = """
 name: mine
 data: {{name: folder, root: {root}, size: 16}}
@@ -54,34 +47,11 @@ def write_study(folder: Path, kinds: list[str]) -> Path:
     return path
 
 
-def finish(path: Path) -> tuple[Results, str]:
-    """Run trials and attacks in this process, and let the study end itself, which then needs no Ray."""
-    file, results, said = read.load(path), Results(path.parent / "mine"), StringIO()
-    plan = engine.make_plan(file, results)
-    while (spec := plan.take()) is not None:
-        plan.done(spec.key, run(spec, results, device=CPU))
-    for unit in attacking.attack_units(plan):
-        unit.run(results, CPU)
-    assert engine.run_study(file, path.parent, resume=False, console=Console(file=said, width=400)) == 0
-    return results, said.getvalue()
-
-
-@pytest.fixture(scope="module")
-def through_ray(tmp_path_factory: pytest.TempPathFactory, tune: Tune) -> tuple[Results, str]:
-    """A study without test images that ran as a user runs it: its results and what it said."""
-    folder = tmp_path_factory.mktemp("ray")
-    done = tune(write_study(folder, []), "--results", folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Results(folder / "mine"), done.stdout
-
-
 @pytest.fixture(scope="module", params=PARTS)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Results, str]:
     """What the test lacks, the results, and what was said."""
-    lacks: str = request.param
-    if not PARTS[lacks]:
-        return lacks, *request.getfixturevalue("through_ray")
-    return lacks, *finish(write_study(tmp_path_factory.mktemp("plain"), PARTS[lacks]))
+    folder = tmp_path_factory.mktemp("plain")
+    return request.param, *finish_here(write_study(folder, PARTS[request.param]), folder)
 
 
 def test_what_is_lacking_stands_where_a_number_would(finished: tuple[str, Results, str]) -> None:
@@ -131,11 +101,11 @@ def test_the_detector_is_in_best_scores_and_has_a_gallery(finished: tuple[str, R
     assert "nan" not in attacked.output
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("finished", ["no test images"], indirect=True)
 def test_what_is_unusual_about_the_images_is_said_at_the_start_and_in_the_report(
-    through_ray: tuple[Results, str],
+    finished: tuple[str, Results, str],
 ) -> None:
-    results, said = through_ray
+    _, results, said = finished
     notes = json.loads(results.environment_file.read_text(encoding="utf-8"))["notes"]
     assert [f"note: {note}" for note in notes] == said.splitlines()[:2]
     assert notes[0].startswith("no test images (parts)")
