@@ -65,7 +65,7 @@ def test_a_lamp_that_dims_is_told_until_the_detector_is_recalibrated(best: Path,
         (0, [], "0 images cannot hold"),
         (20, ["--output", "table.csv"], "leave out --output, --overlay, --export"),
         (20, ["--export", "model.onnx"], "leave out --output, --overlay, --export"),
-        (20, ["--watch"], "leave out --output, --overlay, --export, --watch"),
+        (20, ["--watch"], "--export-mlflow, --watch"),
     ],
 )
 def test_what_cannot_be_recalibrated_is_one_sentence_and_nothing_is_written(
