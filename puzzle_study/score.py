@@ -116,7 +116,10 @@ def main(
     if not images and (output or overlay):
         raise UserError("--output and --overlay need images to score; add files, folders or glob patterns")
     if renewed and (output or overlay or exporting or watch):
-        raise UserError("--recalibrate scores and exports nothing; leave out --output, --overlay, --export, --export-mlflow, --watch")
+        raise UserError(
+            "--recalibrate scores and exports nothing; leave out --output, --overlay, --export, "
+            "--export-mlflow, --watch"
+        )
     from puzzle_study.inference.arriving import watched_folders
     from puzzle_study.inference.locating import find_detector, find_images
 
