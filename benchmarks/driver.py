@@ -50,7 +50,7 @@ search:
   space: {{train.lambda: {axis}, score.aggregation: {{choice: [min, avg, max]}}}}
 """
 TRIVIAL = """
-name: driver
+name: {name}
 data: {{name: digits, normal_classes: [3], max_train_images: 20, max_test_images: 20}}
 model: {{base_channels: 1}}
 train: {{epochs: 1, batch_size: 32, lambda: 0.0, precision: float32}}
@@ -195,7 +195,7 @@ def report(folder: Path, algorithm: str, count: int) -> None:
 def watched(folder: Path, count: int) -> None:
     """Run trivial trials on Ray; prints the driver's CPU time and memory of a trial, early and late in the study."""
     file, results = folder / "driver.yaml", Results(folder / "driver")
-    file.write_text(TRIVIAL.format(seeds=list(range(count))), encoding="utf-8")
+    file.write_text(TRIVIAL.format(name="driver", seeds=list(range(count))), encoding="utf-8")
     command = [sys.executable, "-m", "puzzle_study.tune", str(file), "--results", str(folder), "--quiet"]
     study = psutil.Popen(command, env=os.environ | {"COLUMNS": "200"}, stdout=subprocess.DEVNULL)
     records, marks = results.root / "records", [count // 10, count // 2, count * 9 // 10]

@@ -17,24 +17,13 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.driver import TRIVIAL
 from puzzle_study.config import read
 from puzzle_study.detectors.devices import claim_cpus
 from puzzle_study.results import Results
 from puzzle_study.study.engine import make_plan
 from puzzle_study.study.plan import Plan
 from puzzle_study.trials import run
-
-TRIVIAL = """
-name: overhead
-data: {{name: digits, normal_classes: [3], max_train_images: 20, max_test_images: 20}}
-model: {{base_channels: 1}}
-train: {{epochs: 1, batch_size: 32, lambda: 0.0, precision: float32}}
-evaluate: {{max_images: 10}}
-score: {{permutations: 2}}
-references: []
-seeds: {seeds}
-max_concurrent: 1
-"""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,7 +38,8 @@ def study(trials: int, loop: bool) -> None:
     """Trivial trials one after the other: on Ray, and in a plain loop of this process."""
     with tempfile.TemporaryDirectory() as folder:
         file, results = Path(folder) / "overhead.yaml", Results(Path(folder) / "study" / "overhead")
-        file.write_text(TRIVIAL.format(seeds=list(range(trials))), encoding="utf-8")
+        content = TRIVIAL.format(name="overhead", seeds=list(range(trials))) + "max_concurrent: 1\n"
+        file.write_text(content, encoding="utf-8")
         plan = make_plan(read.load(file), Results(Path(folder) / "loop"))
         started = time.time()
         command = [sys.executable, "-m", "puzzle_study.tune", str(file), "--results", str(results.root.parent)]

@@ -63,7 +63,7 @@ class ScoreLogits(nn.Module):
         best_RCHW: best iterate of each row so far; its start if there was none.
         best_rank_R: what it reached, times the direction; -inf if there was none.
         without_gradient_R: rows of which some gradient was exactly zero everywhere.
-        all_finite: false once a number or gradient was not; on the device, where no step waits for it.
+        all_finite: false if a number or gradient was not finite; kept on the device, so no step waits for it.
     """
 
     def __init__(self, objective: Objective, start_RCHW: Tensor, *, ball: Ball, centre: Centre, direction: int) -> None:

@@ -149,7 +149,7 @@ def _choice(
     layout: str,
     threads: int,
 ) -> dict[str, Any] | None:
-    """Return a block's choice, measured if this machine has none; None if it cannot be kept.
+    """Return a block's choice, which is measured first if this machine has none; None if it cannot be stored.
 
     If several processes need the same choice, one measures and the others wait for it.
     """

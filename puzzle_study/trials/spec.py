@@ -55,7 +55,7 @@ class TrialSpec:
 
     @cached_property
     def configuration(self) -> str:
-        """The configuration's part of keys and tables: the hash of what determines training."""
+        """The hash of what determines training: it stands for the configuration in keys and tables."""
         return content_key(trained_settings(self.settings), length=8)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The first screen: what won, what it is worth, what it bears, and how to use it."""
+"""The first screen: what won, how good and how robust it is, and how to use it."""
 
 from __future__ import annotations
 
