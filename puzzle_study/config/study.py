@@ -124,6 +124,14 @@ class Evaluate(Section):
         False,
         description="Also compute the label-free selection criterion during training; `search.stopping` needs it.",
     )
+    views: int | None = Field(
+        None,
+        ge=1,
+        json_schema_extra=unit("views"),
+        description="Views, such as permutations, that score images along the training, and pseudo-anomalies at its "
+        "end: the selection is measured by so many of a detector's views, spread evenly over them; null: all. The "
+        "test AUROC, saved detectors and attacks always use all.",
+    )
     robust: Robust | None = Field(
         None, description="Attack at the end of training, for `robust_auroc` and `robust_selection`; left out: none."
     )
@@ -132,6 +140,15 @@ class Evaluate(Section):
         description="Corrupt held-out images at the end of training, for `corrupted_selection` and `corrupted_fpr`; "
         "left out: none.",
     )
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Evaluate:
+        if self.views is not None and self.robust is not None:
+            raise ValueError(
+                "evaluate.views scores pseudo-anomalies by fewer views than evaluate.robust attacks; leave one of the "
+                "two out"
+            )
+        return self
 
 
 class Robust(Section):
@@ -258,6 +275,10 @@ class Study(Section):
         if objectives and (criterion.compares or self.choose == "per_task"):
             what = f"selection: {self.selection}" if criterion.compares else "choose: per_task"
             raise ValueError(f"{what} and search.objectives both choose the winner; leave one of them out")
+        if criterion.blends and self.evaluate.views is not None:
+            raise ValueError(
+                f"selection: {self.selection} needs pseudo-anomalies that are scored by all views; leave evaluate.views out"
+            )
         once = [name for name, own in self.detectors.items() if own.epochs_wanted <= self.evaluate.every]
         if criterion.repeated and len(self.seeds) == 1 and once:
             raise ValueError(

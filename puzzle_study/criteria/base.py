@@ -27,7 +27,7 @@ class Scored:
     """Scores of one fitted detector under one reading, larger for anomalies.
 
     Attributes:
-        validation_N: normal images that were not trained on.
+        validation_N: normal images that were not trained on, scored by the views that scored the pseudo-anomalies.
         pseudo_N: pseudo-anomalies made of validation images.
         pseudo_kinds: the kind of each.
         test_N: test images.

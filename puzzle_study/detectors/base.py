@@ -9,7 +9,7 @@ Shape legend: N images, V validation images, K views, C channels, H and W pixels
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -248,6 +248,28 @@ class Detector(nn.Module, ABC):
         other.__dict__.update(self.__dict__)
         other.reading = reading
         return other
+
+    def of_views(self, count: int | None) -> Self:
+        """Return a detector that shares this one's weights and looks at an image in fewer ways.
+
+        Its errors and validation errors are the columns :func:`scoring.chosen_views` of this one's. It may be
+        calibrated without changing this one.
+
+        Args:
+            count: how many of the K views; None, K or more return this detector.
+        """
+        if count is None or count >= self.views:
+            return self
+        other = self.read_by(self.reading)
+        other._buffers = dict(self._buffers)
+        other.at_once = None
+        other._keep_views(scoring.chosen_views(self.views, count))
+        other.validation_NK = scoring.seen_by(self.validation_NK, count)
+        return other
+
+    def _keep_views(self, kept: Sequence[int]) -> None:
+        """Look at an image in these ways only; ``self`` is a copy with the buffers of the original."""
+        raise NotImplementedError(f"{self.name} looks at an image in one way")
 
     def scores(self, error_NK: Tensor) -> Tensor:
         """Return the scores of images from their error matrix, shape [N]; 1 is a typical normal image."""

@@ -88,10 +88,10 @@ class Canvas(nn.Module):
         index_P1L = self._index(self.move_K23[k_P])[:, None]
         return flat.gather(2, index_P1L.expand(flat.shape)).reshape(canvas_PCMM.shape)
 
-    def move_all(self, canvas_NCMM: Tensor, movements: slice) -> Tensor:
+    def move_all(self, canvas_NCMM: Tensor, k_K: Tensor) -> Tensor:
         """Return some movements of each canvas, [N, K, C, M, M]."""
         images, channels = canvas_NCMM.shape[:2]
-        index_KL = self._index(self.move_K23[movements])
+        index_KL = self._index(self.move_K23[k_K])
         moved = canvas_NCMM.flatten(2).index_select(2, index_KL.flatten())
         return moved.reshape(images, channels, len(index_KL), self.size, self.size).transpose(1, 2)
 
@@ -182,9 +182,9 @@ class Moved(Pretext):
         """Return movement k of each canvas."""
         return self.canvas.move(prepared_PCHW, k_P)
 
-    def views_of(self, prepared_NCHW: Tensor, views: slice) -> Tensor:
+    def views_of(self, prepared_NCHW: Tensor, k_K: Tensor) -> Tensor:
         """Return some movements of each canvas."""
-        return self.canvas.move_all(prepared_NCHW, views)
+        return self.canvas.move_all(prepared_NCHW, k_K)
 
     def undo(self, view_NKCHW: Tensor) -> Tensor:
         """Return all canvases moved back."""

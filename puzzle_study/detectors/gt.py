@@ -110,7 +110,7 @@ class GT(Moved):
 
     def _log_softmax(self, x_NCHW: Tensor, views: slice) -> Tensor:
         """Return log softmax of the answers to some views, [N, K, K]."""
-        view_NKCHW = self.views_of(self.prepare(x_NCHW), views)
+        view_NKCHW = self.views_of(self.prepare(x_NCHW), self.view_K[views])
         logarithm_PK = self.answer(view_NKCHW.flatten(0, 1)).log_softmax(1)
         return logarithm_PK.reshape(*view_NKCHW.shape[:2], -1)
 

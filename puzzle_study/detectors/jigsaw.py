@@ -163,9 +163,9 @@ class Jigsaw(Pretext):
         row_P1 = torch.arange(len(k_P), device=k_P.device)[:, None]
         return self._joined(piece_PTChw[row_P1, self.order_KT[k_P]])
 
-    def views_of(self, prepared_NCHW: Tensor, views: slice) -> Tensor:
+    def views_of(self, prepared_NCHW: Tensor, k_K: Tensor) -> Tensor:
         """Return some puzzles of each padded image."""
-        return self._joined(self._cut(prepared_NCHW)[:, self.order_KT[views]])
+        return self._joined(self._cut(prepared_NCHW)[:, self.order_KT[k_K]])
 
     def undo(self, view_NKCHW: Tensor) -> Tensor:
         """Return all puzzles put back in order."""
@@ -181,7 +181,9 @@ class Jigsaw(Pretext):
         """Return the losses of each image's puzzles, running its pieces through the network once, [N, K]."""
         with autocast(self.device, self.precision):
             feature_NTF = self._piece_features(self.prepare(x_NCHW)).float()
-        return self.losses_of(self.head(feature_NTF[:, self.order_KT[views]].flatten(2).flatten(0, 1)), views)
+        return self.losses_of(
+            self.head(feature_NTF[:, self.order_KT[self.view_K[views]]].flatten(2).flatten(0, 1)), views
+        )
 
     def views_at_once(self) -> int:
         """Return the number of puzzles of the images that go through the network at once."""

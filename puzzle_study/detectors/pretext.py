@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -158,6 +158,7 @@ class Pretext(Viewed):
 
     mean_K: Tensor
     scale: Tensor
+    view_K: Tensor
 
     def __init__(
         self,
@@ -180,6 +181,7 @@ class Pretext(Viewed):
         self.depth, self.widen = depth, widen
         self.register_buffer("mean_K", torch.zeros(transformations))
         self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("view_K", torch.arange(transformations), persistent=False)
         self._training: tuple[Train, int] | None = None
         self._unsettled: Tensor | None = None
 
@@ -196,8 +198,8 @@ class Pretext(Viewed):
         """
 
     @abstractmethod
-    def views_of(self, prepared_NCHW: Tensor, views: slice) -> Tensor:
-        """Return some views of each prepared image, [N, K, C, H, W]."""
+    def views_of(self, prepared_NCHW: Tensor, k_K: Tensor) -> Tensor:
+        """Return some views of each prepared image, by their numbers, [N, K, C, H, W]."""
 
     @abstractmethod
     def features(self, view_PCHW: Tensor) -> Tensor:
@@ -279,7 +281,7 @@ class Pretext(Viewed):
 
     def every_view(self, prepared_NCHW: Tensor) -> Tensor:
         """Return all views of each prepared image, [N, K, C, H, W]."""
-        return self.views_of(prepared_NCHW, slice(None))
+        return self.views_of(prepared_NCHW, self.view_K)
 
     def answer(self, view_PCHW: Tensor) -> Tensor:
         """Return the logits of the transformations, float32 [P, K]."""
@@ -294,16 +296,16 @@ class Pretext(Viewed):
 
     def errors(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
         """Return the differentiable errors of some of the K views of each image in [0, 1], [N, K]."""
-        return self._errors(self.all_losses(x_NCHW, views), torch.arange(self.views, device=self.device)[views])
+        return self._errors(self.all_losses(x_NCHW, views), self.view_K[views])
 
     def all_losses(self, x_NCHW: Tensor, views: slice = slice(None)) -> Tensor:
         """Return the losses of the views of each image, [N, K]."""
-        view_NKCHW = self.views_of(self.prepare(x_NCHW), views)
+        view_NKCHW = self.views_of(self.prepare(x_NCHW), self.view_K[views])
         return self.losses_of(self.answer(view_NKCHW.flatten(0, 1)), views)
 
     def losses_of(self, logit_PK: Tensor, views: slice) -> Tensor:
         """Return the losses of answers to some views of each image, ordered by image, [N, K]."""
-        k_K = torch.arange(self.views, device=self.device)[views]
+        k_K = self.view_K[views]
         images = logit_PK.shape[0] // k_K.shape[0]
         return self.losses(logit_PK, k_K.repeat(images)).reshape(images, k_K.shape[0])
 
@@ -322,10 +324,19 @@ class Pretext(Viewed):
             loss_VK[part] = self.by_views(x_NCHW, self.all_losses)
 
         self.by_chunks(validation_NCHW, work)
-        self.mean_K = loss_VK.mean(0)
+        self.mean_K = self.mean_K.index_copy(0, self.view_K, loss_VK.mean(0))
         # Guessing costs log K. A network that is sure of every validation image would otherwise give a tiny unit.
-        self.scale = (ROOM * (self.mean_K - loss_VK).amax()).clamp_min(math.log(max(2, self.views)))
-        self.validation_NK = self._errors(loss_VK, torch.arange(self.views, device=self.device))
+        sure = ROOM * (self.mean_K[self.view_K] - loss_VK).amax()
+        self.scale = sure.clamp_min(math.log(max(2, len(self.mean_K))))
+        self.validation_NK = self._errors(loss_VK, self.view_K)
+
+    def of_views(self, count: int | None) -> Self:
+        """Return a detector with fewer views, settled by all of them."""
+        self._settle()
+        return super().of_views(count)
+
+    def _keep_views(self, kept: Sequence[int]) -> None:
+        self.view_K = self.view_K[kept]
 
     def chunk_errors(self, x_NCHW: Tensor) -> Tensor:
         """Return the error matrix, with as many views at once as fit into memory."""

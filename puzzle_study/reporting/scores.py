@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Anomaly scores of one trial; 1 is a typical normal image."""
+    """Anomaly scores of one trial; 1 is a typical normal image.
+
+    ``compared`` are the validation images' scores to compare pseudo-anomalies with, which may have been scored by fewer
+    views (``evaluate.views``).
+    """
 
     validation: NDArray[np.float64]
+    compared: NDArray[np.float64]
     pseudo: NDArray[np.float64]
     kinds: NDArray[np.str_]
     test: NDArray[np.float64]
@@ -36,7 +41,7 @@ class TrialScores:
         """What the selection by pseudo-anomalies is, whatever is expected; NaN without pseudo-anomalies."""
         if not len(self.pseudo):
             return float("nan")
-        return selection(self.validation, self.pseudo, self.kinds.tolist())
+        return selection(self.compared, self.pseudo, self.kinds.tolist())
 
 
 def test_scores(data: StudyData, trial: str, choice: Choice) -> TrialScores | None:
@@ -63,7 +68,7 @@ def ensemble_scores(data: StudyData, described: Mapping[str, Any]) -> TrialScore
     runs = [Scored(one.validation, one.pseudo, tuple(one.kinds.tolist()), one.test, one.labels) for one in parts]
     found = blended(runs)
     validation, pseudo, test = (np.asarray(of, np.float64) for of in (found.validation_N, found.pseudo_N, found.test_N))
-    return replace(parts[0], validation=validation, pseudo=pseudo, test=test)
+    return replace(parts[0], validation=validation, compared=validation, pseudo=pseudo, test=test)
 
 
 def _read(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> TrialScores:

@@ -141,7 +141,8 @@ def _scored(arrays: Mapping[str, np.ndarray], readings: Sequence[Reading]) -> li
     """Return the scores of a trial under each reading."""
     found = []
     for reading in readings:
-        scores = {f"{name}_N": score_N for name, score_N in scoring.matrix_scores(arrays, reading).items()}
+        read = scoring.matrix_scores(arrays, reading)
+        scores = {"validation_N": read[scoring.COMPARED], "pseudo_N": read["pseudo"], "test_N": read["test"]}
         earlier = (scoring.scores(one, one, reading).numpy() for one in torch.from_numpy(arrays["earlier"]))
         kinds = tuple(arrays["pseudo_kind"].tolist())
         labels_N, error = arrays["labels"].astype(bool), float(arrays["validation"].mean())

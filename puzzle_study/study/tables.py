@@ -58,6 +58,7 @@ PLAIN = (
     "images_per_second",
     "precision",
     "k",
+    "selection_k",
     "val_error",
     "n_train",
     "n_validation",
@@ -251,6 +252,7 @@ def _summary_row(plan: Plan, role: str, specs: Sequence[TrialSpec], reading: Rea
         values = [value for record in records if (value := record.value(reading, name)) is not None]
         if values:
             row[name] = float(np.mean(values))
+    row |= {name: records[0].column(name) for name in ("k", "selection_k")}
     row["selection_mean"] = configuration_worth(records, reading, [criterion(plan.study.selection)])[0]
     if role == CONFIGURATION:
         worth = configuration_worth(records, reading, plan.objectives)

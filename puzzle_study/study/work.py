@@ -57,6 +57,7 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
     evaluate, epochs = spec.settings.evaluate, spec.settings.own.epochs_wanted
     test, pseudo = sizes.normal + sizes.anomalous, pseudo_anomalies_of(sizes.validation)
     followed = sizes.validation + min(test, evaluate.max_images or test) + pseudo * evaluate.selection
+    share = min(1.0, (evaluate.views or costs.views) / costs.views)  # of the views, along the training and of pseudo
     changed = 0
     if (robust := evaluate.robust) is not None:
         steps = robust.steps if robust.method == "pgd" else 1
@@ -67,8 +68,8 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
         changed += len(corrupted.kinds) * each
     return Work(
         epochs=epochs,
-        epoch=sizes.train * costs.epoch + followed * costs.score / evaluate.every,
-        rest=costs.fit + (scored_images(sizes) + changed) * costs.score,
+        epoch=sizes.train * costs.epoch + followed * share * costs.score / evaluate.every,
+        rest=costs.fit + (scored_images(sizes) - (1 - share) * pseudo + changed) * costs.score,
     )
 
 

@@ -88,8 +88,9 @@ class Following(Run):
         now = time.perf_counter()
         self.train_seconds += now - self._started
         if (self.epochs + 1) % self.evaluate.every == 0 or last:
-            row = row | self.followed.measure(self.detector)
-            self.validations = [*self.validations, self.detector.validation_NK.cpu().clone()][-EARLIER - 1 :]
+            seen = self.detector.of_views(self.evaluate.views)
+            row = row | self.followed.measure(seen)
+            self.validations = [*self.validations, seen.validation_NK.cpu().clone()][-EARLIER - 1 :]
             self.evaluation_seconds += time.perf_counter() - now
         self.history.append(row)
         content = {

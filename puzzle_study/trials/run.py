@@ -160,7 +160,7 @@ def _fit_and_score(
     train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
     started = time.perf_counter()
     detector.calibrate(validation)
-    arrays = _error_matrices(detector, pseudo.images, task)
+    arrays = _error_matrices(detector, pseudo.images, task, settings.evaluate)
     score_seconds = time.perf_counter() - started
     _check(arrays, task, following.epochs)
     _check_reaction(detector, validation)
@@ -181,6 +181,7 @@ def _fit_and_score(
         "precision": detector.precision,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "k": detector.views,
+        "selection_k": arrays["pseudo"].shape[1],
         "described": detector.describe(),
         "val_error": float(arrays["validation"].mean()),
         "n_train": len(task.train),
@@ -206,10 +207,10 @@ def _measured_besides(
     yield from measure_maps(detector, task).items()
 
 
-def _error_matrices(detector: Detector, pseudo: Tensor, task: Task) -> dict[str, np.ndarray]:
+def _error_matrices(detector: Detector, pseudo: Tensor, task: Task, evaluate: config.Evaluate) -> dict[str, np.ndarray]:
     matrices = {
         "validation": detector.validation_NK,
-        "pseudo": detector.error_matrix(pseudo),
+        "pseudo": detector.of_views(evaluate.views).error_matrix(pseudo),
         "test": detector.error_matrix(task.test),
     }
     return {name: error_NK.cpu().numpy() for name, error_NK in matrices.items()}
@@ -289,8 +290,10 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
     by_norm: dict[str, dict[str, dict[str, Any]]] = {}
     weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
     for reading in scoring.READINGS:
-        validation_N, pseudo_N, test_N = scoring.matrix_scores(arrays, reading).values()
-        scored = Scored(validation_N, pseudo_N, kinds, test_N, labels, float(arrays["validation"].mean()))
+        found = scoring.matrix_scores(arrays, reading)
+        test_N = found["test"]
+        error = float(arrays["validation"].mean())
+        scored = Scored(found[scoring.COMPARED], found["pseudo"], kinds, test_N, labels, error)
         values: dict[str, Any] = {
             criterion.column: criterion.value(scored, weights)
             for criterion in CRITERIA.values()
@@ -299,7 +302,7 @@ def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) 
         values |= {kind_column(kind): value for kind, value in scored.by_kind.items()}
         evaluation = metrics.evaluate(test_N, labels, seed=0)
         values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
-        values |= flagged_shares(validation_N, test_N, labels)
+        values |= flagged_shares(found["validation"], test_N, labels)
         by_norm.setdefault(reading.error, {})[reading.aggregation] = values
     return by_norm
 

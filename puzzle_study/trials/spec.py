@@ -100,7 +100,9 @@ def trained_settings(settings: config.Settings) -> dict[str, Any]:
         del content["data"]["augment"]  # trials of before there was this setting keep their keys
     if not settings.own.epochs_wanted:
         # Nothing is followed along a training that has no epochs.
-        content["evaluate"] = {name: content["evaluate"][name] for name in ("robust", "corrupted")}
+        content["evaluate"] = {name: content["evaluate"][name] for name in ("views", "robust", "corrupted")}
+    if settings.evaluate.views is None or not DETECTORS[settings.detector].traits.views:
+        del content["evaluate"]["views"]  # trials of before there was this setting keep their keys
     if settings.evaluate.corrupted is None:
         del content["evaluate"]["corrupted"]  # trials of before there was this setting keep their keys
     for name in (*NAMES, *settings.own.FREE, *settings.own.inert()):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -136,3 +138,15 @@ def test_bfloat16_moves_errors_by_a_few_percent_at_most() -> None:
     exact = detector.error_matrix(images)
     detector.precision = "bfloat16"
     torch.testing.assert_close(detector.error_matrix(images), exact, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("views", [1, 3, 4, 23, 24, 72, 512])
+def test_chosen_views_are_nested_and_spread_over_all(views: int) -> None:
+    choices = [scoring.chosen_views(views, count) for count in range(1, views + 2)]
+    assert [len(chosen) for chosen in choices] == [*range(1, views + 1), views]
+    for fewer, more in itertools.pairwise(choices):
+        assert set(fewer) <= set(more)
+        assert more == sorted(set(more))
+    for count, chosen in enumerate(choices[: views // 2], start=1):
+        gaps = np.diff([chosen[-1] - views, *chosen])
+        assert gaps.max() <= 3 * views / count + 1, "no part of the order is left out"

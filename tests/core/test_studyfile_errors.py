@@ -83,6 +83,13 @@ CASES: dict[str, tuple[str, int, str]] = {
     "seed twice": (DATA + "seeds: [1, 0, 1]\n", 2, "`seeds` … it names 1 twice; leave one out"),
     "reference twice": (DATA + "references: [pca, pca]\n", 2, "`references` … pca twice"),
     "class twice": ("data: {name: digits, normal_classes: [3, 3]}\n", 1, "`data.normal_classes` … 3 twice"),
+    "fewer views and an attack": (
+        DATA + "evaluate: {views: 8, robust: {}}\n", 2, "`evaluate` … fewer views than evaluate.robust … leave one",
+    ),
+    "fewer views and an ensemble": (
+        DATA + "evaluate: {views: 8}\nselection: ensemble\n", 1, "ensemble … by all views; leave evaluate.views out",
+    ),
+    "no view": (DATA + "evaluate: {views: 0}\n", 2, "`evaluate.views` must be greater than or equal to 1, got 0"),
     # axes
     "empty space": (DATA + "search: {space: {}}\n", 2, "`search.space` should have at least 1 … a section"),
     "log from zero": (space("train.lambda: {log_uniform: [0, 1]}"), 4, "search.space.train.lambda` … low > 0, got 0.0"),

@@ -53,7 +53,7 @@ MATTER = [
         "train.adversary.method": "none", "train.adversary.epsilon": 0.2, "train.adversary.alpha": 0.05,
         "train.adversary.noise": "twice", "train.adversary.target": "noisy",
         "score.permutations": 6,
-        "evaluate.every": 1, "evaluate.max_images": 100, "evaluate.selection": True, "evaluate.robust.epsilon": 0.2,
+        "evaluate.views": 5, "evaluate.every": 1, "evaluate.max_images": 100, "evaluate.selection": True, "evaluate.robust.epsilon": 0.2,
         "evaluate.corrupted.severity": 3,
     }),
     *changes(NINE, {"puzzle.count": 5, "puzzle.seed": 1}),
@@ -232,6 +232,11 @@ def test_a_reference_depends_on_the_data_section_alone(reference: str) -> None:
     base = tiny.trial(kind=reference).key
     assert base == tiny.trial({"train.epochs": 9, "puzzle.grid": 3, "model.base_channels": 5}, kind=reference).key
     assert base != tiny.trial({"data.split_seed": 1}, kind=reference).key
+
+
+@pytest.mark.parametrize(("kind", "same"), [("pca", True), ("untrained", False), ("puzzle_ae", False)])
+def test_fewer_views_name_trials_of_detectors_that_have_views(kind: str, same: bool) -> None:
+    assert (tiny.trial(kind=kind).key == tiny.trial({"evaluate.views": 5}, kind=kind).key) == same
 
 
 def test_a_trial_survives_the_way_to_a_worker() -> None:

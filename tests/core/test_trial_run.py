@@ -17,10 +17,12 @@ import torch
 from puzzle_study import config, datasets
 from puzzle_study.config import Reading
 from puzzle_study.criteria.kinds.registry import KINDS
+from puzzle_study.criteria.pseudo_anomalies import selection
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors import checkpoint, files
+from puzzle_study.detectors.files import load_detector
 from puzzle_study.detectors.puzzle_ae.training import Trainer
-from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.detectors.scoring import READINGS, chosen_views
 from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.trials import following, run
 from puzzle_study.trials.record import Record, read_record, records
@@ -206,6 +208,33 @@ def test_recorded_metrics_follow_from_the_error_matrices(reading: Reading, whole
     families = [[by_kind[kind] for kind in by_kind if KINDS[kind].family == family] for family in FAMILIES]
     assert record.value(reading, "selection") == pytest.approx(np.mean(list(map(np.mean, families))), abs=0.02)
     assert all(record.value(reading, f"pseudo_{kind}") == pytest.approx(by_kind[kind], abs=0.03) for kind in by_kind)
+
+
+def test_fewer_views_measure_the_selection_and_all_views_the_rest(whole: Whole, tmp_path: Path) -> None:
+    spec, results = tiny.trial(VALUES | {"evaluate.views": 4}), Results(tmp_path)
+    record, all_views = run.run(spec, results, device=CPU), whole[2]
+    errors, whole_errors = results.errors(spec.key), whole[1].errors(whole[0].key)
+    assert (record.column("k"), record.column("selection_k")) == (6, 4)
+    assert (all_views.column("k"), all_views.column("selection_k")) == (6, 6)
+    for name in ("validation", "test"):
+        assert np.array_equal(errors[name], whole_errors[name])
+    chosen = chosen_views(6, 4)
+    assert errors["pseudo"] == pytest.approx(whole_errors["pseudo"][:, chosen], rel=1e-5)
+    for reading in READINGS:
+        measured, expected = record.read(reading), all_views.read(reading)
+        for name in ("auroc", "auroc_low", "average_precision", "flagged_normal", "flagged_anomalous"):
+            assert measured[name] == expected[name], name
+        norm: Any = np.sqrt if reading.error == "l2" else np.asarray
+        reduce: Any = {"min": np.min, "avg": np.mean, "max": np.max}[reading.aggregation]
+        rows = {name: norm(whole_errors[name][:, chosen]) for name in ("validation", "pseudo")}
+        scores = {name: reduce(values / rows["validation"].mean(0), axis=1) for name, values in rows.items()}
+        assert measured["selection"] == pytest.approx(
+            selection(scores["validation"], scores["pseudo"], tuple(errors["pseudo_kind"])), abs=0.005
+        )
+    saved, whole_saved = (
+        load_detector(folder, device=CPU) for folder in (results.detector(spec.key), whole[1].detector(whole[0].key))
+    )
+    assert tiny.same_state(saved.state_dict(), whole_saved.state_dict())
 
 
 @pytest.mark.parametrize(("factor", "what"), [(math.nan, "is not finite"), (1e9, "diverges")])

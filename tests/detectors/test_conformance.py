@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from puzzle_study import config
 from puzzle_study.config import layers
-from puzzle_study.detectors import files
+from puzzle_study.detectors import files, scoring
 from puzzle_study.detectors.base import Context, Detector, Run, Shape, Viewed
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
@@ -282,6 +282,23 @@ def test_views_can_be_undone(name: str) -> None:
     torch.testing.assert_close(detector.undo(every), prepared[:, None].expand_as(every))
     k_P = torch.tensor([0, detector.views - 1])
     assert torch.equal(detector.view(prepared, k_P), every[torch.arange(2), k_P])
+
+
+def test_fewer_views_have_the_columns_of_all_and_leave_the_detector_as_it_is(name: str) -> None:
+    detector, images = kept(name), anomalous(3)
+    validation_NK, error_NK = detector.validation_NK.clone(), detector.error_matrix(images)
+    count = max(1, detector.views // 2)
+    fewer = detector.of_views(count)
+    chosen = scoring.chosen_views(detector.views, count)
+    torch.testing.assert_close(fewer.error_matrix(images), error_NK[:, chosen])
+    assert torch.equal(fewer.validation_NK, validation_NK[:, chosen])
+    assert detector.of_views(None) is detector.of_views(detector.views) is detector
+    assert (fewer is detector) == (detector.views == 1)
+    if detector.views > 1:
+        fewer.calibrate(normal(4, seed=3))
+        assert fewer.validation_NK.shape == (4, count)
+        assert torch.equal(detector.validation_NK, validation_NK)
+        assert torch.equal(detector.error_matrix(images), error_NK)
 
 
 def test_maps_are_there_or_are_refused_in_a_sentence(name: str) -> None:

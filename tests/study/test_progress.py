@@ -162,6 +162,8 @@ def test_work_grows_with_images_epochs_puzzles_and_width(plan: Plan, tmp_path: P
     assert work(few, train__adversary__method="none") < base
     assert work(few, evaluate__robust="{}") > base
     assert work(few, evaluate__every=5) > base
+    assert work(few, evaluate__views=8) < base
+    assert work(few, evaluate__views=23) == base
     (reference, *_, untrained) = plan.references
     assert after(reference, few) < 0.01 * base
     assert after(untrained, few) == pytest.approx(work(few, train__epochs=0))

@@ -6,7 +6,7 @@ before padding).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -195,6 +195,10 @@ class PuzzleDetector(Viewed):
         assert self.at_once is not None
         for start in range(0, self.views, self.at_once.count):
             yield slice(start, min(start + self.at_once.count, self.views))
+
+    def _keep_views(self, kept: Sequence[int]) -> None:
+        """Score by these puzzles only."""
+        self.puzzle_set, self._puzzler = self.puzzle_set.of(kept), None
 
     def describe(self) -> dict[str, Any]:
         """Return the width of the network and the puzzles."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -46,7 +47,11 @@ class PuzzleSet:
         """Return the first ``count`` permutations in a seeded order that is the same for every count."""
         check_count(count, len(self))
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
-        return PuzzleSet(self.kind, self.grid, tuple(self.permutations[i] for i in sorted(order)))
+        return self.of(sorted(order))
+
+    def of(self, kept: Iterable[int]) -> PuzzleSet:
+        """Return some of the permutations, by their numbers."""
+        return PuzzleSet(self.kind, self.grid, tuple(self.permutations[i] for i in kept))
 
 
 def puzzle_set(puzzle: Puzzle, *, normal_class: str, dataset: str) -> PuzzleSet:
