@@ -1,7 +1,7 @@
 """``python -m benchmarks.permutations RESULTS``: what the AUROC loses when fewer permutations score an image.
 
-Reads the error matrices of a finished study; nothing is trained. ``score.permutations: n`` takes the first n of a
-seeded order, so n drawn at random many times show what any seed may give.
+Reads the error matrices of a finished study; nothing is trained. n drawn at random many times show what any choice may
+give, and the last number is of those that ``evaluate.views: n`` takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.trained import trained
 from puzzle_study.config import Reading
-from puzzle_study.detectors.scoring import AGGREGATIONS, scores
+from puzzle_study.detectors.scoring import AGGREGATIONS, scores, seen_by
 from puzzle_study.results import Results
 from puzzle_study.statistics import metrics
 
@@ -40,7 +40,9 @@ def main(results: Path) -> None:
                     score_N = scores(test[:, chosen], validation[:, chosen], Reading("l2", aggregation))
                     drawn.append(100 * metrics.auroc(score_N.numpy(), arrays["labels"]))
                 spread = f" ± {np.std(drawn, ddof=1):.2f}" if len(drawn) > 1 else ""
-                parts.append(f"{count}: {np.mean(drawn):.2f}{spread}")
+                taken = scores(seen_by(test, count), seen_by(validation, count), Reading("l2", aggregation))
+                fixed = 100 * metrics.auroc(taken.numpy(), arrays["labels"])
+                parts.append(f"{count}: {np.mean(drawn):.2f}{spread}, fixed {fixed:.2f}")
             click.echo(f"class {row['normal_class']} seed {row['seed']} {aggregation}: " + ", ".join(parts))
 
 

@@ -277,7 +277,8 @@ class Study(Section):
             raise ValueError(f"{what} and search.objectives both choose the winner; leave one of them out")
         if criterion.blends and self.evaluate.views is not None:
             raise ValueError(
-                f"selection: {self.selection} needs pseudo-anomalies that are scored by all views; leave evaluate.views out"
+                f"selection: {self.selection} needs pseudo-anomalies that are scored by all views; leave "
+                f"evaluate.views out"
             )
         once = [name for name, own in self.detectors.items() if own.epochs_wanted <= self.evaluate.every]
         if criterion.repeated and len(self.seeds) == 1 and once:

@@ -49,8 +49,9 @@ def chosen_views(views: int, count: int) -> list[int]:
     So the choice walks round their order in steps of the golden ratio, which spread any number of points with gaps of
     at most three lengths (three-distance theorem, Sós 1958). Being the same for all trainings, it compares them alike.
 
-    Measured on 18 trainings on digits and on MNIST (benchmarks/permutations.py): with 8 of 23 views, no other choice
-    stays as near to the selection by all views: not at random, by Hamming distance, or by validation scores.
+    Measured on 22 trainings on digits and MNIST: with 8 of 23 views, configurations rank about as with all (correlation
+    0.92 and 0.86). Permutations far apart in Hamming distance (0.92, 0.92), those that follow the score of all on
+    validation images best (0.90, 0.93) and random ones (0.93, 0.85) are not clearly better, and need more than K.
 
     Args:
         views: K.

@@ -105,10 +105,21 @@ def ranking_table(data: StudyData) -> Table:
         f"AUROC: mean over classes and seeds. {means} "
         + (f"{more} more configurations are in summary.csv. " if more > 0 else "")
         + (f"Some rows have no AUROC: {lacks}. " if lacks else "")
+        + _fewer_views(data)
         + (CORRUPTED_NOTE if data.corruptions is not None else "")
         + f"Rank: by {ranked_by}, among complete configurations, each under its best reading; a reading opens into the "
         f"others, and summary.csv has all of them. Selection: {selection} Trials: finished of planned.",
     )
+
+
+def _fewer_views(data: StudyData) -> str:
+    """Say how many views the selection came from, if the AUROC came from more."""
+    if "selection_k" not in data.summary:
+        return ""
+    rows = data.summary.dropna(subset=["k", "selection_k"])
+    pairs = sorted({(int(seen), int(k)) for seen, k in zip(rows["selection_k"], rows["k"], strict=True) if seen < k})
+    listed = " or ".join(f"{seen} of {k}" for seen, k in pairs)
+    return f"The selection came from {listed} views (evaluate.views), the AUROC from all. " if pairs else ""
 
 
 def _most(groups: list[pd.DataFrame]) -> list[tuple[int, pd.DataFrame]]:
