@@ -200,7 +200,7 @@ def test_a_ray_that_cannot_start_is_one_sentence_and_leaves_no_study(
         done = CliRunner().invoke(main, [str(tiny), "--results", str(tmp_path / "results")])
     assert done.exit_code == 2, done.output
     why = str(error).partition("\n")[0] or "RuntimeError"
-    assert re.search(rf"^error: .*could not start .*\({why}\); free .* again\n\Z", done.stderr, re.MULTILINE)
+    assert re.search(rf"^error: .*could not start .*\({why}\); .*TMPDIR.* again\n\Z", done.stderr, re.MULTILINE)
     assert [path.name for path in (tmp_path / "results").rglob("*") if path.suffix in (".yaml", ".json")] == []
 
 

@@ -94,8 +94,8 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
             )
         except Exception as error:  # Ray raises a plain Exception if a start takes longer than its 30 s
             raise UserError(
-                f"Ray could not start on this machine ({first_line(error)}); free CPU time, memory or space in "
-                f"{temporary.parent}, then run the same command again"
+                f"Ray could not start on this machine ({first_line(error)}); end other programs if it is busy, or set "
+                f"TMPDIR to a short path with free space, then run the same command again"
             ) from error
         logging.getLogger("ray").setLevel(logging.ERROR)
         check_resources(resources, [ray.cluster_resources()])
