@@ -62,7 +62,7 @@ def test_nothing_is_said_of_the_time_left_before_the_speed_is_known() -> None:
 @given(st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(1, 10**6), st.floats(1e-3, 1e3)), min_size=1))
 def test_an_estimate_waits_for_the_speed_of_half_the_work_and_then_stays(kinds: dict[str, tuple[int, float]]) -> None:
     """Each kind has its work and its seconds per work; they are measured one after another, while nothing is done."""
-    time_left, known, shown = TimeLeft(), 0, False
+    time_left, known, shown = TimeLeft(), 0.0, False
     pieces = [Piece(work, kind) for kind, (work, _) in kinds.items()]
     total = sum(piece.work for piece in pieces)
     for work, kind in pieces:
