@@ -265,7 +265,7 @@ def _export(detector: Detector, folder: Path, onnx: Path | None, mlflow: Path | 
     if mlflow is not None:
         from puzzle_study.inference.mlflow_model import write_mlflow
 
-        write_mlflow(folder, mlflow, rate=rate, task=task)
+        write_mlflow(detector, folder, mlflow, rate=rate, task=task)
         click.echo(f"{mlflow}: MLflow model of {folder}; mlflow.pyfunc.load_model({str(mlflow)!r}) loads it", err=True)
 
 

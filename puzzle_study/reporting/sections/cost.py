@@ -77,7 +77,7 @@ def _figure(data: StudyData) -> Figure | None:
         _Point(
             data.called(choice),
             kind,
-            float(_numbers(data.of(choice), "seconds").mean()),
+            float(data.metric(choice, "seconds").mean()),
             float(data.metric(choice).mean()),
         )
         for choice, kind in choices.items()

@@ -88,10 +88,8 @@ def _given_up(data: StudyData) -> Paragraph | None:
 def ranking_table(data: StudyData) -> Table:
     """Return a row for each configuration under its best reading: by rank, then references, then incomplete ones."""
     rows = data.summary.sort_values(["rank", "auroc_mean"], ascending=[True, False])
-    groups = [group for _, group in rows.groupby("configuration", sort=False)]
-    groups.sort(key=lambda group: (_part(group.iloc[0]), *_order(group.iloc[0])))
-    places = _most(groups)
-    more = len(groups) - len(places)
+    places = _most(rows)
+    more = rows["configuration"].nunique() - len(places)
     means = intervals.method_note(data.mean(data.choice(group.iloc[0])) for _, group in places)
     lacks = data.lacking()
     ranked_by = (
@@ -111,25 +109,22 @@ def ranking_table(data: StudyData) -> Table:
     )
 
 
-def _most(groups: list[pd.DataFrame]) -> list[tuple[int, pd.DataFrame]]:
-    """Return configurations with their places: at most ``MOST_ROWS``, with all references and all with a label."""
-    named = [bool((group["role"] == "reference").any() or (group["label"] != "").any()) for group in groups]
-    room, kept = MOST_ROWS - sum(named), list[tuple[int, pd.DataFrame]]()
-    for place, group in enumerate(groups, start=1):
-        if named[place - 1] or (room := room - 1) >= 0:
-            kept.append((place, group))
+def _most(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """Return configurations' rows with their places: at most ``MOST_ROWS``, with all references and all with a label.
+
+    The table has three parts: complete configurations, references, incomplete ones. In each, the order of the rows
+    stays.
+    """
+    first = rows.drop_duplicates("configuration")
+    part = np.where(first["role"] == "reference", 1, np.where(first["complete"], 0, 2))
+    names = first["configuration"].iloc[np.argsort(part, kind="stable")]
+    named = set(rows["configuration"][(rows["role"] == "reference") | (rows["label"] != "")])
+    room, kept = MOST_ROWS - len(named), list[tuple[int, pd.DataFrame]]()
+    where = rows.groupby("configuration").indices
+    for place, name in enumerate(names, start=1):
+        if name in named or (room := room - 1) >= 0:
+            kept.append((place, rows.iloc[where[name]]))
     return kept
-
-
-def _part(row: pd.Series[Any]) -> int:
-    """Return the part of the table in which a row stands: complete configurations, references, incomplete ones."""
-    if row["role"] == "reference":
-        return 1
-    return 0 if row["complete"] else 2
-
-
-def _order(row: pd.Series[Any]) -> tuple[float, float]:
-    return tuple(np.nan_to_num([row["rank"], -row["auroc_mean"]], nan=np.inf))
 
 
 def _ranking_row(data: StudyData, group: pd.DataFrame, place: int) -> Row:

@@ -226,10 +226,10 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
+        points = zip(rows["configuration"], rows["aggregation"], shown["selection"], shown["auroc"], strict=True)
         told = [
-            f"{data.called(str(row['configuration']))}, {row['aggregation']}: selection {point['selection']:.3g}"
-            f"{percent_sign}, test AUROC {point['auroc']:.1f} %"
-            for (_, row), (_, point) in zip(rows.iterrows(), shown.iterrows(), strict=True)
+            f"{data.called(str(name))}, {way}: selection {selection:.3g}{percent_sign}, test AUROC {auroc:.1f} %"
+            for name, way, selection, auroc in points
         ]
         drawing.tell(axes.collections[0], told)
         marked = shown[rows["label"].str.contains("winner")]
