@@ -151,10 +151,11 @@ def _reference(data: StudyData, best: tuple[Choice, float, float] | None) -> Fac
         return Fact("Best cheap reference", "unknown", why)
     reference, ours, theirs = best
     gap = share(theirs - ours, signed=True)
+    among = f", the best of {len(data.references)}" if len(data.references) > 1 else ""
     return Fact(
         "Best cheap reference",
         f"{share(theirs)} %",
-        f"{reference.title}, {gap} points against the winner on the same tasks; {len(data.references)} ran",
+        f"{reference.title}{among}; {gap} points against the winner on the same tasks",
     )
 
 
