@@ -201,6 +201,7 @@ def _score(
         rows = FORMATS[form](table)
         if watched:
             shared = Path(os.path.commonpath([folder.absolute() for folder in watched]))
+            click.echo(f"watching {', '.join(map(str, watched))}; Ctrl-C ends it", err=True)
             with until_interrupted() as stop:
                 outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
         else:

@@ -251,6 +251,11 @@ class StudyData:
         number = self._numbers.get(configuration)
         return configuration if number is None else configuration_name(number, configuration)
 
+    def titled(self, choice: Choice, kind: str = "") -> str:
+        """Return a configuration's name, after its detector's if the study compares several; ``kind`` between."""
+        of = f"{choice.title}, " if self.compares_detectors and not choice.is_reference else ""
+        return f"{of}{kind}{self.called(choice)}"
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         """Each configuration's number in the order of choosing."""

@@ -195,8 +195,8 @@ def p_note(differences: Sequence[Difference]) -> str:
     )
     if smallest_p(strata) * len(differences) > LEVEL:
         note += (
-            f" With {strata} tasks the smallest p-value that this test can give is {smallest_p(strata):.2g}: nothing "
-            "here can be significant at 5 %."
+            f" With {strata} {'task' if strata == 1 else 'tasks'} the smallest p-value that this test can give is "
+            f"{smallest_p(strata):.2g}: nothing here can be significant at 5 %."
         )
     return note
 

@@ -14,13 +14,14 @@ from puzzle_study.reporting.cells import (
     NOTHING,
     Cell,
     bracketed,
+    capital,
     count,
     estimated,
+    in_seconds,
     number,
     percent,
     setting,
     share,
-    significant,
     spread,
     word,
 )
@@ -95,7 +96,7 @@ def ranking_table(data: StudyData) -> Table:
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
     )
-    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{_capital(_measure(data))}."
+    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{capital(_measure(data))}."
     return table(
         "ranking",
         "Configurations and references",
@@ -177,7 +178,7 @@ def _selection_cells(data: StudyData, row: pd.Series[Any]) -> Row:
     else:
         cells = {Column("selection", "Selection"): number(row["selection_mean"])}
     if data.criterion.compares:
-        cells[Column("goodness", _capital(data.selection_title))] = number(row["goodness"])
+        cells[Column("goodness", capital(data.selection_title))] = number(row["goodness"])
     return cells
 
 
@@ -187,7 +188,7 @@ def _measure(data: StudyData) -> str:
         return data.criterion.meaning
     return (
         "what the search was told meanwhile, the mean AUROC against pseudo-anomalies. "
-        f"{_capital(data.selection_title)}: {data.criterion.meaning}"
+        f"{capital(data.selection_title)}: {data.criterion.meaning}"
     )
 
 
@@ -240,7 +241,7 @@ def differences_table(data: StudyData) -> Table | None:
         lost = difference.pairs - difference.wins - difference.ties
         rows.append(
             {
-                words("against", "Against"): word(data.called(choice)),
+                words("against", "Against"): word(data.titled(choice)),
                 words("aggregation", "Aggregation"): word("" if choice.is_reference else choice.aggregation),
                 DIFFERENCE: estimated(difference.mean, signed=True, digits=2),
                 PAIRS: count(difference.pairs),
@@ -312,8 +313,8 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
-        f"One-standard-error choice: configuration {data.called(choice)} with {choice.aggregation} trains fastest "
-        f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
+        f"One-standard-error choice: {data.titled(choice, 'configuration ')} with {choice.aggregation} trains fastest "
+        f"({in_seconds(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
         f"{shown(metric, mean.value)}{reached}."
     )
 
@@ -322,10 +323,6 @@ def _is_close(metric: str, mean: intervals.Mean, best: intervals.Mean) -> bool:
     """Whether a mean may be within one standard error of the best one, which has rank 1."""
     margin = float(np.nan_to_num(best.standard_error)) + 1e-9
     return gain(metric, mean.value) >= gain(metric, best.value) - margin
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _trials(done: float, planned: float) -> Cell:

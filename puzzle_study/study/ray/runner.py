@@ -109,7 +109,7 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
             self._follower.end(key)
         best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
-        text = f"{worth} by {best[0].name}, {best[1].aggregation}" if best else ""
+        text = f"{worth} by {best[0].titled}, {best[1].aggregation}" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
     on_trial_error = on_trial_complete
