@@ -201,6 +201,7 @@ def _score(
         rows = FORMATS[form](table)
         if watched:
             shared = Path(os.path.commonpath([folder.absolute() for folder in watched]))
+            click.echo(f"watching {', '.join(map(str, watched))}; Ctrl-C ends it", err=True)
             with until_interrupted() as stop:
                 outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
         else:
@@ -265,7 +266,7 @@ def _export(detector: Detector, folder: Path, onnx: Path | None, mlflow: Path | 
     if mlflow is not None:
         from puzzle_study.inference.mlflow_model import write_mlflow
 
-        write_mlflow(folder, mlflow, rate=rate, task=task)
+        write_mlflow(detector, folder, mlflow, rate=rate, task=task)
         click.echo(f"{mlflow}: MLflow model of {folder}; mlflow.pyfunc.load_model({str(mlflow)!r}) loads it", err=True)
 
 

@@ -41,20 +41,20 @@ def build(data: StudyData) -> Blocks:
 
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     """Return a row per complete configuration: its axes, AUROC, ends of the interval, and labels."""
-    rows = []
-    for configuration, group in data.complete.groupby("configuration", sort=False):
-        mean = data.mean(replace(chosen, configuration=str(configuration)))
+    rows, labels = [], dict[str, list[str]]()
+    for configuration, label in zip(data.complete["configuration"].astype(str), data.complete["label"], strict=True):
+        labels.setdefault(configuration, []).append(label)
+    for configuration, own in labels.items():
+        mean = data.mean(replace(chosen, configuration=configuration))
         if mean is not None:
-            label = ";".join(filter(None, group["label"]))
-            own = data.values_of(str(configuration))
             rows.append(
                 {
-                    **own,
-                    "_name": data.called(str(configuration)),
+                    **data.values_of(configuration),
+                    "_name": data.called(configuration),
                     "_auroc": mean.value,
                     "_low": mean.low,
                     "_high": mean.high,
-                    "_label": label,
+                    "_label": ";".join(filter(None, own)),
                 }
             )
     return pd.DataFrame(rows)
