@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-RECORD_FORMAT = 3
-"""3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
+RECORD_FORMAT = 4
+"""4: error matrices have a column for each view, whatever number of them scores;
+3: a bank of pseudo-anomalies of many kinds; 2: a training draws from a seed of its own task, not the study's."""
 MODEL_CARD = "MODEL_CARD.md"
 """In each folder of ``best/``, for people."""
 ERROR_ARRAYS = (

@@ -492,7 +492,7 @@ TINY: Mapping[str, Any] = {
     "train.epochs": 1,
     "train.precision": "float32",
     "model.base_channels": 4,
-    "score.permutations": 3,
+    "evaluate.views": 3,
     "data.size": 32,
     "data.max_train_images": 4,
     "data.max_test_images": 6,

@@ -92,11 +92,32 @@ class Reading:
 
     Attributes:
         error: the error norm, ``l2`` or ``mse``.
-        aggregation: name of the aggregation of normalised errors over the views.
+        aggregation: name of the aggregation of normalised errors over the views: ``max``, or ``max of 8`` if 8 of the
+            views stand for all.
     """
 
     error: str = "mse"
     aggregation: str = "avg"
+
+    @staticmethod
+    def of(error: str, aggregation: str, permutations: int | str = "all") -> Reading:
+        """Return the reading of these settings of a score."""
+        return Reading(error, aggregation if permutations == "all" else f"{aggregation} of {permutations}")
+
+    @property
+    def views(self) -> int | None:
+        """How many views stand for all, or None if all are read."""
+        count = self.aggregation.partition(" of ")[2]
+        return int(count) if count else None
+
+    @property
+    def settings(self) -> dict[str, int | str]:
+        """The settings of a score that :meth:`of` takes."""
+        return {
+            "error": self.error,
+            "aggregation": self.aggregation.partition(" of ")[0],
+            "permutations": self.views or "all",
+        }
 
 
 @dataclass(frozen=True)

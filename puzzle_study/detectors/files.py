@@ -18,7 +18,7 @@ from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.checkpoint import UNREADABLE
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import COMPOSED, DETECTORS
-from puzzle_study.detectors.scoring import AGGREGATIONS, NORMS
+from puzzle_study.detectors.scoring import is_known
 from puzzle_study.errors import MissingPackage, UserError
 from puzzle_study.io import replacing, write_text
 
@@ -78,7 +78,7 @@ def _restored(folder: Path) -> Detector:
         reading = Reading(**content["reading"])
         if content["precision"] not in ("float32", "bfloat16"):
             raise ValueError(f"precision {content['precision']} is unknown")
-        if reading.error not in NORMS or reading.aggregation not in AGGREGATIONS:
+        if not is_known(reading):
             raise ValueError(f"reading {reading.error}, {reading.aggregation} is unknown")
         raw = (folder / WEIGHTS).read_bytes()
         if _digest(raw) != content["weights"]:

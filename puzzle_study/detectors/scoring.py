@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,7 @@ COMPARED = "compared"
 """Name of the validation images' scores to compare pseudo-anomalies with: in the views that these were scored by."""
 GOLDEN = (math.sqrt(5) - 1) / 2
 READINGS = tuple(Reading(*pair) for pair in itertools.product(NORMS, AGGREGATIONS))
+"""Those of all views, which every trial measures."""
 
 
 def chosen_views(views: int, count: int) -> list[int]:
@@ -65,9 +66,37 @@ def chosen_views(views: int, count: int) -> list[int]:
     raise AssertionError
 
 
-def seen_by(error_NK: Tensor, count: int) -> Tensor:
-    """Return the columns of the views that stand for all."""
-    return error_NK if count >= error_NK.shape[1] else error_NK[:, chosen_views(error_NK.shape[1], count)].contiguous()
+def readings(views: Iterable[int]) -> tuple[Reading, ...]:
+    """Return the readings of all views, and those of each of these numbers of views."""
+    fewer = itertools.product(sorted(set(views)), NORMS, AGGREGATIONS)
+    return READINGS + tuple(Reading.of(error, aggregation, count) for count, error, aggregation in fewer)
+
+
+def is_known(reading: Reading) -> bool:
+    """Whether the norm and the aggregation of a reading exist; ValueError if its number of views is none."""
+    known = reading.error in NORMS and reading.settings["aggregation"] in AGGREGATIONS
+    return known and (reading.views is None or reading.views >= 1)
+
+
+def aggregated(normalised_NK: Tensor, aggregation: str) -> Tensor:
+    """Return the scores [N] by an aggregation of all views or of some, such as ``max of 8``."""
+    name, _, count = aggregation.partition(" of ")
+    return AGGREGATIONS[name](seen_by(normalised_NK, int(count)) if count else normalised_NK)
+
+
+def seen_by(error_NK: Tensor, count: int, views: int | None = None) -> Tensor:
+    """Return the columns of the views that stand for all.
+
+    Args:
+        error_NK: a matrix with a column for each view, or for those that stand for ``views``.
+        count: how many views.
+        views: K; None: as many as the matrix has columns.
+    """
+    columns = error_NK.shape[1]
+    if count >= columns:
+        return error_NK
+    there = chosen_views(views or columns, columns)
+    return error_NK[:, [there.index(k) for k in chosen_views(views or columns, count)]].contiguous()
 
 
 def normed(error_NK: Tensor, error: str) -> Tensor:
@@ -87,7 +116,7 @@ def normalised(error_NK: Tensor, validation_NK: Tensor, error: str) -> Tensor:
 
 def scores(error_NK: Tensor, validation_NK: Tensor, reading: Reading) -> Tensor:
     """Return the anomaly scores of images from their mean square errors, shape [N]; 1 is a typical normal image."""
-    return AGGREGATIONS[reading.aggregation](normalised(error_NK, validation_NK, reading.error))
+    return aggregated(normalised(error_NK, validation_NK, reading.error), reading.aggregation)
 
 
 def matrix_scores(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> dict[str, NDArray[Any]]:
@@ -98,6 +127,8 @@ def matrix_scores(arrays: Mapping[str, NDArray[Any]], reading: Reading) -> dict[
     """
     errors = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in MATRICES}
     validation_NK, pseudo_NK = errors["validation"], errors["pseudo"]
+    views = validation_NK.shape[1]
+    pseudo_NK = seen_by(pseudo_NK, reading.views or views, views)
     compared_NK = seen_by(validation_NK, pseudo_NK.shape[1])
     found = {name: scores(errors[name], validation_NK, reading) for name in ("validation", "test")}
     found |= {"pseudo": scores(pseudo_NK, compared_NK, reading), COMPARED: scores(compared_NK, compared_NK, reading)}
@@ -108,5 +139,5 @@ def weights(normalised_NK: Tensor, aggregation: str) -> Tensor:
     """Return the weight of each view's normalised error in the score: its derivative, shape [N, K]."""
     with torch.enable_grad():
         leaf_NK = normalised_NK.detach().requires_grad_()
-        (weight_NK,) = torch.autograd.grad(AGGREGATIONS[aggregation](leaf_NK).sum(), leaf_NK)
+        (weight_NK,) = torch.autograd.grad(aggregated(leaf_NK, aggregation).sum(), leaf_NK)
     return weight_NK

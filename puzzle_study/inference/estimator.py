@@ -358,7 +358,7 @@ def load(folder: str | Path, *, device: str = "auto") -> DetectorEstimator:
         ) from error
     values = settings.own.model_dump(mode="json", by_alias=True)
     for free in settings.own.FREE:
-        values = layers.merge(values, layers.nested(free, getattr(detector.reading, free.rpartition(".")[2])))
+        values = layers.merge(values, layers.nested(free, detector.reading.settings[free.rpartition(".")[2]]))
     found = estimator(settings.detector)(
         settings=values,
         validation_fraction=settings.data.validation_fraction,

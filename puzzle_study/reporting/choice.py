@@ -22,6 +22,11 @@ class Choice:
     is_reference: bool = False
 
     @property
+    def along(self) -> str:
+        """The aggregation of all views, under which trainings are followed."""
+        return str(self.reading.settings["aggregation"])
+
+    @property
     def reading(self) -> config.Reading:
         """How its error matrices are read."""
         return config.Reading(self.error, self.aggregation)

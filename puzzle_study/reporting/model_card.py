@@ -123,7 +123,7 @@ def _chosen(data: StudyData, winner: Choice, record: Record) -> dict[str, Any]:
         "ended": str(data.environment.get("finished") or "")[:10],
         "configuration": data.called(winner),
         "aggregation": winner.aggregation,
-        "views": record.measured["k"],
+        "views": winner.reading.views or record.measured["k"],
         "seed": record.spec.seed,
         "configurations": len(data.configurations["configuration"].unique()),
         "selected_by": data.selected_by,

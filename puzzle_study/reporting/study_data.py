@@ -228,7 +228,7 @@ class StudyData:
         return Choice(
             str(row["configuration"]),
             str(row["detector"]),
-            row["aggregation"] if row["aggregation"] in AGGREGATIONS else "avg",
+            row["aggregation"] if str(row["aggregation"]).partition(" of ")[0] in AGGREGATIONS else "avg",
             str(row.get("error", "mse")),
             row["role"] == "reference",
         )
@@ -321,7 +321,7 @@ class StudyData:
         if metric in self._ordered:
             # From the training, independent of the reading, such as val_error.
             return self._column(metric)[place]
-        if choice.error == self.table_error(choice):
+        if choice.error == self.table_error(choice) and choice.aggregation in AGGREGATIONS:
             return self._column(f"{metric}_{choice.aggregation}{suffix}")[place]
         trials = self._ordered["trial"].iloc[place]
         found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in trials]
@@ -432,7 +432,7 @@ class StudyData:
 
     @remembered
     def _evaluated(self, trial: str, choice: Choice) -> dict[str, float | None]:
-        """Evaluate a stored error matrix under an error norm that trials.csv lacks."""
+        """Evaluate a stored error matrix under a reading that trials.csv lacks."""
         scored = scores.test_scores(self, trial, choice)
         if scored is None:
             return {}

@@ -30,6 +30,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import choosing, racing, space
 from puzzle_study.study.planned import Best, Planned
+from puzzle_study.trials.reading import completed
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
 from puzzle_study.trials.worth import Worth, configuration_worth, gain, judged, objectives, readings, trial_value
@@ -50,6 +51,10 @@ class Plan:
         self.fingerprint, self.results = fingerprint, results
         self.objectives, self.weights = objectives(file.study), kind_weights(file.study.expect, file.study.kinds)
         self._readings = {detector: readings(file.study, detector) for detector in file.form.names}
+        self._views = {
+            name: tuple(dict.fromkeys(reading.views for reading in found if reading.views is not None))
+            for name, found in self._readings.items()
+        }
         self.racing = file.study.search.racing if file.study.search else None
         self.stopping = file.study.search.stopping if file.study.search else None
         self.records: dict[str, Record] = {}
@@ -125,6 +130,8 @@ class Plan:
             while self._queue:
                 spec = self._queue[0]
                 record = read_record(self.results, spec.key)
+                if record is not None and self._is_kept(spec, record):
+                    record = completed(record, spec, self.results)
                 if record is not None and self._is_kept(spec, record):
                     self._take_in(spec, record)
                 elif self._is_to_run(spec):
@@ -346,7 +353,9 @@ class Plan:
         """Queue a configuration; one with the same training as an earlier one shares its trials and is not counted."""
         settings = self.file.configuration(values)
         trials = tuple(
-            TrialSpec(settings, task, seed, self.fingerprint) for task in self.tasks for seed in self.study.seeds
+            TrialSpec(settings, task, seed, self.fingerprint, self._views[settings.detector])
+            for task in self.tasks
+            for seed in self.study.seeds
         )
         name = trials[0].configuration
         earlier = self._by_name.get(name)

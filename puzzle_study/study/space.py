@@ -1,7 +1,7 @@
 """The search space: Optuna or an enumeration chooses the next configuration.
 
 Optuna receives one value for a configuration, once all of its trials are done. Axes that need no training
-(error norm, aggregation) add no trials: a trained detector gives a value for each of them.
+(error norm, aggregation, number of permutations) add no trials: a trained detector gives a value for each of them.
 """
 
 from __future__ import annotations
@@ -159,9 +159,9 @@ class OptunaAsker(Asker):
         optuna.copy_study(from_study_name=name, from_storage=self.storage, to_storage=kept)
         self.study = optuna.load_study(study_name=name, storage=kept, sampler=self.sampler)
 
-    def read_as(self, reading: Reading) -> dict[str, str]:
+    def read_as(self, reading: Reading) -> Values:
         """Return the settings that need no training, with a reading's values."""
-        return {name: str(getattr(reading, own.rpartition(".")[2])) for name, own in self.free.items()}
+        return {name: reading.settings[own.rpartition(".")[2]] for name, own in self.free.items()}
 
     def add(self, values: Values, worth: Mapping[Reading, Worth], called: str) -> None:
         """Add finished trials that Optuna did not suggest, if their values are in the space."""

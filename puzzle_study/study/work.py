@@ -14,7 +14,7 @@ from puzzle_study import config, datasets
 from puzzle_study.config.types import Costs, Images
 from puzzle_study.criteria.bank import pseudo_anomalies_of
 from puzzle_study.datasets import DATASETS, SplitSizes, TaskSpec
-from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.detectors.scoring import readings
 from puzzle_study.errors import UserError
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import Piece, TimeLeft
@@ -62,7 +62,7 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
     if (robust := evaluate.robust) is not None:
         steps = robust.steps if robust.method == "pgd" else 1
         each = min(sizes.normal, robust.max_images) + min(sizes.validation, robust.max_images)
-        changed = len(READINGS) * each * (1 + 2 * steps)
+        changed = len(readings(spec.numbers_of_views)) * each * (1 + 2 * steps)
     if (corrupted := evaluate.corrupted) is not None:
         each = min(sizes.validation, corrupted.max_images) + min(pseudo, corrupted.max_images)
         changed += len(corrupted.kinds) * each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +19,11 @@ from puzzle_study.statistics import metrics
 
 
 def measure_corrupted(
-    detector: Detector, task: Task, pseudo_NCHW: Tensor, corrupted: config.Corrupted
+    detector: Detector,
+    task: Task,
+    pseudo_NCHW: Tensor,
+    corrupted: config.Corrupted,
+    readings: Sequence[Reading] = scoring.READINGS,
 ) -> dict[Reading, dict[str, float]]:
     """Corrupt validation images and pseudo-anomalies alike, and score them under every reading.
 
@@ -26,6 +32,7 @@ def measure_corrupted(
         task: its validation images are used.
         pseudo_NCHW: pseudo-anomalies made of validation images, uint8.
         corrupted: which corruptions.
+        readings: of the error matrices.
 
     Returns:
         Two shares in [0, 1], each a mean over the corruptions: ``corrupted_selection``, the AUROC of corrupted
@@ -40,7 +47,7 @@ def measure_corrupted(
         for kind in corrupted.kinds
     ]
     found = {}
-    for reading in scoring.READINGS:
+    for reading in readings:
         read = detector.read_by(reading)
         threshold = Calibration.of(read).threshold(FALSE_POSITIVE_RATE)
         scores = [read.scores(matrix).double().cpu().numpy() for matrix in matrices]

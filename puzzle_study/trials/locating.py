@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from puzzle_study.config.types import Reading
@@ -15,12 +17,15 @@ MOST_PIXELS = 2**26
 """Of all maps that are compared; of more, every second, third, … image is taken."""
 
 
-def measure_maps(detector: Detector, task: Task) -> dict[Reading, dict[str, float | None]]:
+def measure_maps(
+    detector: Detector, task: Task, readings: Sequence[Reading] = READINGS
+) -> dict[Reading, dict[str, float | None]]:
     """Return ``pixel_auroc`` and ``aupro`` under every reading; nothing without maps or masks.
 
     Args:
         detector: calibrated on the validation images.
         task: images and masks; anomalous images without a mask are left out.
+        readings: of the error matrices.
     """
     if task.masks is None or not detector.traits.maps:
         return {}
@@ -28,7 +33,7 @@ def measure_maps(detector: Detector, task: Task) -> dict[Reading, dict[str, floa
     known = known[:: -(-len(known) * task.masks[0].numel() // MOST_PIXELS)]
     images, mask_NHW = task.test[known], (task.masks[known] > 0).numpy()
     found: dict[Reading, dict[str, float | None]] = {}
-    for reading in READINGS:
+    for reading in readings:
         if detector.views == 1 and found:
             # One view: every reading ranks the pixels alike.
             found[reading] = next(iter(found.values()))

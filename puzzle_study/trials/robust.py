@@ -23,7 +23,12 @@ from puzzle_study.statistics import metrics
 
 
 def measure_robustness(
-    detector: Detector, task: Task, errors: dict[str, np.ndarray], kinds: Sequence[str], robust: config.Robust
+    detector: Detector,
+    task: Task,
+    errors: dict[str, np.ndarray],
+    kinds: Sequence[str],
+    robust: config.Robust,
+    readings: Sequence[Reading] = scoring.READINGS,
 ) -> dict[Reading, dict[str, float]]:
     """Attack normal images upwards by attack1, under every reading.
 
@@ -33,6 +38,7 @@ def measure_robustness(
         errors: clean error matrices ``validation``, ``pseudo`` and ``test``.
         kinds: the kind of each pseudo-anomaly.
         robust: the attack.
+        readings: of the error matrices.
 
     Returns:
         Two AUROCs in [0, 1], each on at most ``robust.max_images`` attacked images: ``robust_auroc`` of attacked normal
@@ -46,7 +52,7 @@ def measure_robustness(
     labels = torch.cat((test_labels.bool(), torch.zeros(len(held_out), dtype=torch.bool)))
     validation_NK, pseudo_NK = torch.from_numpy(errors["validation"]), torch.from_numpy(errors["pseudo"])
     found: dict[Reading, dict[str, float]] = {}
-    for reading in scoring.READINGS:
+    for reading in readings:
         clean, pseudo = (scoring.scores(matrix, validation_NK, reading) for matrix in (validation_NK, pseudo_NK))
         (attacked,) = run_attacks(detector.read_by(reading), images, labels, clean, [spec], keep=0, compare=False)
         test, validation = attacked.scores.split([len(tested), len(held_out)])

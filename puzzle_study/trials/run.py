@@ -6,8 +6,8 @@ import logging
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from torch import Tensor
 
 from puzzle_study import config, datasets
 from puzzle_study.criteria.bank import PseudoAnomalies, make_pseudo_anomalies
-from puzzle_study.criteria.base import Judging, Scored, kind_column
-from puzzle_study.criteria.expecting import kind_weights
-from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import Task, TaskSpec
 from puzzle_study.detectors import checkpoint, files, scoring
 from puzzle_study.detectors.base import Context, Detector, Shape, TrainingDiverged
@@ -28,15 +25,14 @@ from puzzle_study.detectors.devices import resolve_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory, needed_gib
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
-from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.inference.drift import Appearance
 from puzzle_study.results import Results
-from puzzle_study.statistics import metrics
 from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.corrupted import measure_corrupted
 from puzzle_study.trials.following import Clock, EpochCallback, FollowedImages, Following
 from puzzle_study.trials.locating import measure_maps
 from puzzle_study.trials.log import trial_log
+from puzzle_study.trials.reading import metrics_of
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 
@@ -165,8 +161,9 @@ def _fit_and_score(
     _check(arrays, task, following.epochs)
     _check_reaction(detector, validation)
     results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
-    by_norm = _metrics(arrays, pseudo.kinds, task)
-    for reading, values in _measured_besides(detector, task, arrays, pseudo, settings.evaluate):
+    readings = scoring.readings(spec.numbers_of_views)
+    by_norm = metrics_of(arrays, pseudo.kinds, task.labels.numpy(), readings)
+    for reading, values in _measured_besides(detector, task, arrays, pseudo, settings.evaluate, readings):
         by_norm[reading.error][reading.aggregation] |= values
     _save(detector, spec, results.detector(spec.key), Appearance.of(validation))
     epochs = following.epochs
@@ -194,17 +191,22 @@ def _fit_and_score(
 
 
 def _measured_besides(
-    detector: Detector, task: Task, arrays: dict[str, np.ndarray], pseudo: PseudoAnomalies, evaluate: config.Evaluate
+    detector: Detector,
+    task: Task,
+    arrays: dict[str, np.ndarray],
+    pseudo: PseudoAnomalies,
+    evaluate: config.Evaluate,
+    readings: Sequence[config.Reading],
 ) -> Iterator[tuple[config.Reading, Mapping[str, Any]]]:
     """Yield what is measured by more than the error matrices: small attacks, corruptions, anomaly maps."""
     if evaluate.robust is not None:
         # torchattacks is imported only if a trial attacks.
         from puzzle_study.trials.robust import measure_robustness
 
-        yield from measure_robustness(detector, task, arrays, pseudo.kinds, evaluate.robust).items()
+        yield from measure_robustness(detector, task, arrays, pseudo.kinds, evaluate.robust, readings).items()
     if evaluate.corrupted is not None:
-        yield from measure_corrupted(detector, task, pseudo.images, evaluate.corrupted).items()
-    yield from measure_maps(detector, task).items()
+        yield from measure_corrupted(detector, task, pseudo.images, evaluate.corrupted, readings).items()
+    yield from measure_maps(detector, task, readings).items()
 
 
 def _error_matrices(detector: Detector, pseudo: Tensor, task: Task, evaluate: config.Evaluate) -> dict[str, np.ndarray]:
@@ -282,29 +284,6 @@ def _about(task: Task, pseudo: PseudoAnomalies) -> dict[str, np.ndarray]:
         "classes": np.array(task.test_classes, dtype=np.str_),
         "names": np.array(task.test_names, dtype=np.str_),
     }
-
-
-def _metrics(arrays: dict[str, np.ndarray], kinds: tuple[str, ...], task: Task) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return test metrics and criteria by norm and aggregation."""
-    labels = task.labels.numpy()
-    by_norm: dict[str, dict[str, dict[str, Any]]] = {}
-    weights = kind_weights()  # a study that expects something weights the kinds when it reads the record
-    for reading in scoring.READINGS:
-        found = scoring.matrix_scores(arrays, reading)
-        test_N = found["test"]
-        error = float(arrays["validation"].mean())
-        scored = Scored(found[scoring.COMPARED], found["pseudo"], kinds, test_N, labels, error)
-        values: dict[str, Any] = {
-            criterion.column: criterion.value(scored, weights)
-            for criterion in CRITERIA.values()
-            if issubclass(criterion, Judging)
-        }
-        values |= {kind_column(kind): value for kind, value in scored.by_kind.items()}
-        evaluation = metrics.evaluate(test_N, labels, seed=0)
-        values |= asdict(evaluation) if evaluation else dict.fromkeys(f.name for f in fields(metrics.Evaluation))
-        values |= flagged_shares(found["validation"], test_N, labels)
-        by_norm.setdefault(reading.error, {})[reading.aggregation] = values
-    return by_norm
 
 
 def failure_sentence(error: BaseException, spec: TrialSpec, device: torch.device) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -26,12 +26,14 @@ class TrialSpec:
         task: which one-class problem.
         seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
         fingerprint: hash of the data set's content.
+        views: numbers of views by which the trained detector is read too; they determine nothing.
     """
 
     settings: config.Settings
     task: TaskSpec
     seed: int
     fingerprint: str
+    views: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def detector(self) -> str:
@@ -45,13 +47,21 @@ class TrialSpec:
             "task": asdict(self.task),
             "seed": self.seed,
             "fingerprint": self.fingerprint,
+            "views": list(self.views),
         }
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> TrialSpec:
         """Return what :meth:`to_json` described."""
         settings = config.Settings.from_json(content["settings"])
-        return TrialSpec(settings, TaskSpec(**content["task"]), content["seed"], content["fingerprint"])
+        task, views = TaskSpec(**content["task"]), tuple(content.get("views", ()))
+        return TrialSpec(settings, task, content["seed"], content["fingerprint"], views)
+
+    @property
+    def numbers_of_views(self) -> tuple[int, ...]:
+        """Numbers of views by which the detector is read besides all: its own settings' among them."""
+        own = self.settings.own.reading.views
+        return tuple(sorted({*self.views, *(() if own is None else (own,))}))
 
     @cached_property
     def configuration(self) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from puzzle_study import config, datasets
 from puzzle_study.config import Reading
@@ -46,10 +47,15 @@ def readings(study: config.Study, detector: str) -> list[Reading]:
     own = study.detectors[detector].reading
     found = []
     free = {name.rpartition(".")[2]: f"{form.prefix(detector)}{name}" for name in study.detectors[detector].FREE}
-    for name in ("error", "aggregation"):
+    for name, value in own.settings.items():
         axis = space.get(free.get(name, ""))
-        found.append(axis.values if axis else (getattr(own, name),))
-    return [Reading(error, aggregation) for error, aggregation in itertools.product(*found)]
+        found.append(_every(axis) if axis else (value,))
+    return [Reading.of(*values) for values in itertools.product(*found)]
+
+
+def _every(axis: config.Axis) -> Sequence[Any]:
+    """Return every value of an axis that needs no training."""
+    return range(axis.values[0], axis.values[1] + 1) if axis.kind == "int_uniform" else axis.values
 
 
 def objectives(study: config.Study) -> tuple[str, ...]:

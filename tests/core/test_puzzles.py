@@ -141,22 +141,6 @@ def test_permutations_that_a_grid_has_not_are_refused(permutations: str, grid: i
         puzzles.puzzle_set(puzzle, normal_class="3", dataset="mnist")
 
 
-@examples(30)
-@given(count=st.integers(1, 23), fewer=st.integers(1, 23), seed=st.integers(0, 100))
-def test_the_first_n_of_a_set_are_part_of_the_first_n_plus_1(count: int, fewer: int, seed: int) -> None:
-    every = PuzzleSet("jigsaw", 2, puzzles.all_permutations())
-    some = every.first(count, seed=seed)
-    assert len(some) == len(set(some.permutations)) == count
-    assert set(every.first(min(count, fewer), seed=seed).permutations) <= set(some.permutations)
-    assert some == every.first(count, seed=seed)
-
-
-def test_more_permutations_than_there_are_is_an_error() -> None:
-    every = PuzzleSet("jigsaw", 2, puzzles.all_permutations())
-    with pytest.raises(UserError, match=r"^score\.permutations must be `all` or at most 23, .*; got 24$"):
-        every.first(24, seed=0)
-
-
 # Shuffling
 
 

@@ -52,7 +52,6 @@ MATTER = [
         "train.feature_loss": "elementwise", "train.convergence_epochs": 1, "train.precision": "bfloat16",
         "train.adversary.method": "none", "train.adversary.epsilon": 0.2, "train.adversary.alpha": 0.05,
         "train.adversary.noise": "twice", "train.adversary.target": "noisy",
-        "score.permutations": 6,
         "evaluate.views": 5,
         "evaluate.every": 1, "evaluate.max_images": 100, "evaluate.selection": True, "evaluate.robust.epsilon": 0.2,
         "evaluate.corrupted.severity": 3,
@@ -71,7 +70,7 @@ MATTER = [
 
 UNTRAINED = changes({}, {
     "preset": "fast", "variant": "CPAE", "data.root": "/elsewhere", "data.normal_classes": [3, 5], "data.repeats": 5,
-    "score.error": "mse", "score.aggregation": "min",
+    "score.error": "mse", "score.aggregation": "min", "score.permutations": 6,
 })  # fmt: skip
 
 OF_NINE = {"puzzle.count": 3, "puzzle.seed": 3}
@@ -152,7 +151,6 @@ DECIDING: dict[str, list[Any]] = {
     "puzzle.kind": ["jigsaw", "rotation"],
     "puzzle.grid": [2, 3],
     "puzzle.permutations": ["auto", "two_swapped"],
-    "score.permutations": ["all", 2],
     "train.lambda": [0.0, 0.02],
     "train.schedule": ["plateau", "one_cycle", "constant"],
     "train.adversary.method": ["none", "fgsm", "pgd"],
@@ -171,22 +169,6 @@ def test_what_is_inert_is_decided_by_few_settings(values: Values) -> None:
         deciding = PuzzleSettings.INERT_BY.get(name.rpartition(".")[0], ())
         few = {other: value for other, value in values.items() if other in deciding}
         assert inert_settings(tiny.settings(few)).get(name) == whole.get(name)
-
-
-SOME = {"score.permutations": 2}
-
-
-@pytest.mark.parametrize(
-    "base", [SOME, SOME | {"puzzle.kind": "rotation"}, SOME | {"puzzle.permutations": "two_swapped"}], ids=str
-)
-def test_the_puzzle_seed_matters_where_it_chooses_the_permutations_of_scoring(base: Values) -> None:
-    scored = [tiny.settings(base | {"puzzle.seed": seed}) for seed in range(8)]
-    sets = [scoring_set(tiny.own(settings), tiny.puzzle_set(settings)) for settings in scored]
-    keys = [tiny.trial(base | {"puzzle.seed": seed}).key for seed in range(8)]
-    assert len(set(sets)) > 1
-    for one in range(8):
-        for other in range(8):
-            assert sets[one] == sets[other] or keys[one] != keys[other]
 
 
 @pytest.mark.parametrize(("alpha", "epsilon"), [(0.19, 0.1), (0.1, 0.1), (0.001, 0.1)])

@@ -25,6 +25,7 @@ from puzzle_study.detectors.puzzle_ae.training import Trainer
 from puzzle_study.detectors.scoring import READINGS, chosen_views
 from puzzle_study.results import RECORD_FORMAT, Results
 from puzzle_study.trials import following, run
+from puzzle_study.trials.reading import completed, metrics_of
 from puzzle_study.trials.record import Record, read_record, records
 from puzzle_study.trials.spec import TrialSpec
 
@@ -237,6 +238,40 @@ def test_fewer_views_measure_the_selection_and_all_views_the_rest(whole: Whole, 
     assert tiny.same_state(saved.state_dict(), whole_saved.state_dict())
 
 
+def test_a_number_of_permutations_reads_the_same_training_to_the_bit(whole: Whole, tmp_path: Path) -> None:
+    """By a trial of its own, by a study that searches the number, and from the matrices of an earlier study."""
+    spec, results, all_views = whole
+    own, searched = tiny.trial(VALUES | {"score.permutations": 4}), replace(spec, views=(2, 4))
+    assert own.key == searched.key == spec.key
+    separate, axis = (run.run(one, Results(tmp_path / str(one.views)), device=CPU) for one in (own, searched))
+    afterwards = completed(all_views, searched, results)
+    assert afterwards is not None
+    for error, aggregation in ((reading.error, reading.aggregation) for reading in READINGS):
+        for count, found in ((4, separate), (4, afterwards), (2, afterwards)):
+            reading = Reading.of(error, aggregation, count)
+            assert dict(found.read(reading)) == dict(axis.read(reading))
+        assert axis.read(Reading(error, aggregation)) == all_views.read(Reading(error, aggregation))
+    errors = results.errors(spec.key)
+    fewer = {name: errors[name][:, chosen_views(6, 4)] for name in ("validation", "pseudo", "test")}
+    by_hand = metrics_of(fewer, tuple(errors["pseudo_kind"]), errors["labels"], READINGS)["mse"]["max"]
+    assert {**by_hand, "val_error": None} == {**separate.read(Reading("mse", "max of 4")), "val_error": None}
+    assert separate.spec.settings.own.reading == Reading("l2", "max of 4")
+    saved = load_detector(Results(tmp_path / "()").detector(own.key), device=CPU)
+    assert saved.reading == Reading("l2", "max of 4")
+    images = tiny.images(3)
+    alone = saved.of_views(4)
+    assert alone.views == 4
+    torch.testing.assert_close(
+        alone.scores(alone.error_matrix(images)), saved.scores(saved.error_matrix(images)), rtol=1e-5, atol=0
+    )
+
+
+def test_without_its_matrices_a_record_of_fewer_readings_is_not_kept(whole: Whole, tmp_path: Path) -> None:
+    spec, _, record = whole
+    assert completed(record, spec, Results(tmp_path)) is record
+    assert completed(record, replace(spec, views=(4,)), Results(tmp_path)) is None
+
+
 @pytest.mark.parametrize(("factor", "what"), [(math.nan, "is not finite"), (1e9, "diverges")])
 def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
     factor: float, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -256,10 +291,10 @@ def test_a_training_that_diverges_leaves_a_failed_record_with_its_epoch(
 
 
 def test_a_setting_that_does_not_fit_the_images_fails_the_trial_with_its_sentence(tmp_path: Path) -> None:
-    spec = tiny.trial(VALUES | {"score.permutations": 7})
+    spec = tiny.trial(VALUES | {"puzzle.permutations": "drawn"})
     record = run.run(spec, Results(tmp_path), device=CPU)
     assert record.status == "failed"
-    sentence = "score.permutations must be `all` or at most 6, the K of this puzzle set; got 7"
+    sentence = "puzzle.permutations `drawn` needs puzzle.grid 3; four pieces have `all` 23 or `two_swapped`"
     assert record.error == f"{sentence} (see logs/{spec.key}.log)"
 
 

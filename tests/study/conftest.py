@@ -18,7 +18,7 @@ from rich.console import Console
 
 from puzzle_study.config import Reading, read
 from puzzle_study.datasets import TaskSpec
-from puzzle_study.detectors.scoring import READINGS
+from puzzle_study.detectors.scoring import readings
 from puzzle_study.results import Results
 from puzzle_study.study import attacking, corrupting, engine
 from puzzle_study.study.plan import Plan
@@ -141,7 +141,7 @@ HALF: Values = {"selection": 0.5, "auroc": 0.5}
 def finished(spec: TrialSpec, values: Values | Callable[[Reading], Values] = HALF, **measured: Any) -> Record:
     """The record of a finished trial that has these values, by reading or under each."""
     metrics: dict[str, dict[str, Values]] = {}
-    for reading in READINGS:
+    for reading in readings(spec.numbers_of_views):
         found = values(reading) if callable(values) else values
         metrics.setdefault(reading.error, {})[reading.aggregation] = found
     counted = {"epochs": spec.settings.own.epochs_wanted, "n_test": 60, "n_anomalies": 30}

@@ -137,6 +137,39 @@ def test_a_grid_tries_every_combination_once_and_aggregation_multiplies_no_trial
     assert plan.wanted == 9
 
 
+def test_numbers_of_permutations_add_no_trial_and_are_told_to_optuna(tmp_path: Path) -> None:
+    """The best number wins, and each training tells Optuna its worth under every one of them."""
+    axis = "    score.permutations: {choice: [4, 8, all]}\n"
+    plan = plan_of(
+        tmp_path,
+        STUDY.format(algorithm="optuna", configurations=3, axis="uniform", values="[0, 1]") + axis,
+        TASKS,
+        journal=tmp_path / "journal",
+    )
+    worth = {4: 0.5, 8: 0.9, None: 0.7}
+    carry_out(plan, lambda spec: finished(spec, lambda reading: {"selection": worth[reading.views], "auroc": 0.5}))
+    assert len(plan.configurations) == 4
+    winner = plan.winner()
+    assert winner is not None
+    assert (winner[1].views, winner[2]) == (8, (0.9,))
+    told_of = [
+        (params["score.permutations"], value)
+        for params, value, state in told(tmp_path / "journal")
+        if state == "COMPLETE"
+    ]
+    assert {(count, value) for count, value in told_of} == {(4, 0.5), (8, 0.9), ("all", 0.7)}
+    assert len(told_of) == 3 * 9
+
+
+def test_a_range_of_permutations_is_read_by_each_number(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path, "data: {name: digits}\nsearch: {space: {score.permutations: {int_uniform: [2, 4]}}}\n", TASKS
+    )
+    found = plan.readings(plan.configurations[0])
+    assert [reading.aggregation for reading in found] == ["max of 2", "max of 3", "max of 4"]
+    assert plan.configurations[0].trials[0].numbers_of_views == (2, 3, 4)
+
+
 def test_configurations_that_train_the_same_are_trained_once(tmp_path: Path) -> None:
     plan = plan_of(
         tmp_path,

@@ -200,7 +200,7 @@ def test_work_grows_with_images_epochs_puzzles_and_width(plan: Plan, tmp_path: P
     base = work(few)
     assert work(SplitSizes(train=2000, validation=100, normal=100, anomalous=900)) > 1.5 * base
     assert work(few, train__epochs=100) > 1.5 * base
-    assert work(few, score__permutations=1) < base
+    assert work(few, evaluate__views=1) < base
     assert work(few, model__base_channels=16) > 2 * base
     assert work(few, train__adversary__method="none") < base
     assert work(few, evaluate__robust="{}") > base

@@ -233,13 +233,10 @@ class PuzzleDetector(Viewed):
 
 
 def scoring_set(settings: PuzzleSettings, training_set: puzzles.PuzzleSet) -> puzzles.PuzzleSet:
-    """Return the scoring puzzle set: the training's, all 23, or the first n of either."""
-    chosen = training_set
+    """Return the scoring puzzle set: the training's, or all 23."""
     if scored_by_all(settings):
-        chosen = puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
-    if settings.score.permutations != "all":
-        chosen = chosen.first(settings.score.permutations, seed=settings.puzzle.seed)
-    return chosen
+        return puzzles.PuzzleSet("jigsaw", 2, puzzles.all_permutations())
+    return training_set
 
 
 def _read_puzzle_set(content: dict[str, Any]) -> puzzles.PuzzleSet:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, check_count, resolved_permutations
+from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, resolved_permutations
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,12 +42,6 @@ class PuzzleSet:
 
     def __len__(self) -> int:
         return len(self.permutations)
-
-    def first(self, count: int, *, seed: int) -> PuzzleSet:
-        """Return the first ``count`` permutations in a seeded order that is the same for every count."""
-        check_count(count, len(self))
-        order = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
-        return self.of(sorted(order))
 
     def of(self, kept: Iterable[int]) -> PuzzleSet:
         """Return some of the permutations, by their numbers."""

@@ -178,7 +178,8 @@ class Score(Section):
     permutations: Literal["all"] | int = Field(
         "all",
         json_schema_extra=unit("permutations"),
-        description="Permutations that score an image: all K, or the first of a seeded order.",
+        description="Permutations that score an image: all K, or so many of them, spread evenly over all. Error "
+        "matrices have all K, so another number needs no training.",
     )
     puzzle_set: Literal["training", "all"] = Field(
         "training", description="Permutations for scoring: those of training, or all 23 (authors' code for textures)."
@@ -290,10 +291,10 @@ class PuzzleSettings(DetectorSettings):
     PRESETS: ClassVar[dict[str, Layer]] = PRESETS
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = PRESETS_BY_DATASET
     VARIANTS: ClassVar[dict[str, Layer]] = VARIANTS
-    FREE: ClassVar[tuple[str, ...]] = ("score.error", "score.aggregation")
+    FREE: ClassVar[tuple[str, ...]] = ("score.error", "score.aggregation", "score.permutations")
     INERT_BY: ClassVar[dict[str, tuple[str, ...]]] = {
         "train.adversary": ("train.adversary.method", "train.adversary.epsilon", "train.adversary.alpha"),
-        "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations", "score.permutations"),
+        "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations"),
         "train": ("variant", "train.lambda", "train.schedule"),
         "model": ("variant", "train.lambda"),
     }
@@ -321,8 +322,8 @@ class PuzzleSettings(DetectorSettings):
 
     @property
     def reading(self) -> Reading:
-        """Norm and aggregation of the score."""
-        return Reading(self.score.error, self.score.aggregation)
+        """Norm, aggregation and number of permutations of the score."""
+        return Reading.of(self.score.error, self.score.aggregation, self.score.permutations)
 
     @property
     def precision_wanted(self) -> WantedPrecision:
@@ -340,9 +341,7 @@ class PuzzleSettings(DetectorSettings):
         solve = float(ADDS_PER_PIXEL * images.pixels * base * (base + NARROW))
         # Forward, and back to weights and inputs; the adversary goes forward and back to the input in each step.
         steps = {"none": 0, "fgsm": 1, "pgd": adversary.steps}[adversary.method]
-        views = self.score.permutations
-        if views == "all":
-            views = scoring_permutations(self, normal_class=images.normal_class, dataset=images.dataset)
+        views = scoring_permutations(self, normal_class=images.normal_class, dataset=images.dataset)
         return Costs(fit=0.0, epoch=(3 + 2 * steps) * solve, score=views * solve, views=views)
 
     def inert(self) -> dict[str, str]:
@@ -367,10 +366,8 @@ class PuzzleSettings(DetectorSettings):
             mark(f"train.schedule is {train.schedule}", "train.plateau_factor", "train.plateau_patience")
         if train.schedule != "one_cycle":
             mark(f"train.schedule is {train.schedule}", "train.warm_up")
-        # The seed draws nine-piece permutations, and the scoring ones if score.permutations is a number.
-        seed = ("puzzle.seed",) if self.score.permutations == "all" else ()
         if self.puzzle.kind == "rotation":
-            mark("images are rotated, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", *seed)
+            mark("images are rotated, not cut", "puzzle.grid", "puzzle.permutations", "puzzle.count", "puzzle.seed")
         elif self.puzzle.grid == 2 or self.puzzle.permutations == "two_swapped":
-            mark("only nine-piece permutations are drawn", "puzzle.count", *seed)
+            mark("only nine-piece permutations are drawn", "puzzle.count", "puzzle.seed")
         return inert

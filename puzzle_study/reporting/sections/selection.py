@@ -224,7 +224,7 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     percent_sign = "" if data.criterion.compares or criterion(data.selection) not in SHARES else " %"
     shown = rows[["score", "auroc_mean"]].astype(float).set_axis(["selection", "auroc"], axis=1)
     shown = shown * [100 if percent_sign else 1, 100]
-    shown = shown.assign(aggregation=rows["aggregation"])
+    shown = shown.assign(aggregation=rows["aggregation"].str.partition(" of ")[0])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
         points = zip(rows["configuration"], rows["aggregation"], shown["selection"], shown["auroc"], strict=True)

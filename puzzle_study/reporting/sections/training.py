@@ -61,7 +61,7 @@ def last_table(data: StudyData, choice: Choice) -> Table | None:
             source, number = data.paper_source(choice, alike.source), paper_values.class_number(data.dataset, name)
             row[Column("paper_mean", f"the paper's % ({source})")] = percent(alike.by_class.get(number), digits=2)
             row[Column("paper_spread", "the paper's ±, points")] = percent(alike.spread.get(number), digits=3)
-        row[Column("seeds", "Seeds (n)")] = count(len(of_class(last[choice.aggregation][0], name)))
+        row[Column("seeds", "Seeds (n)")] = count(len(of_class(last[choice.along][0], name)))
         rows.append(row)
     rarely = " There were so few evaluations that these include the first epochs: use the second half above."
     counted = min(LAST, max(_evaluations(data, choice), default=LAST))
@@ -91,7 +91,7 @@ def _evaluations(data: StudyData, choice: Choice) -> list[int]:
     curves = _curves(data, choice)
     if curves is None:
         return []
-    return list(curves.dropna(subset=[f"auroc_{choice.aggregation}"]).groupby("trial").size())
+    return list(curves.dropna(subset=[f"auroc_{choice.along}"]).groupby("trial").size())
 
 
 def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
@@ -99,7 +99,7 @@ def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
     curves = _curves(data, choice)
     if curves is None:
         return None
-    column = f"auroc_{choice.aggregation}"
+    column = f"auroc_{choice.along}"
     spreads, counts = [], []
     for _, own in curves.dropna(subset=[column]).sort_values("epoch").groupby("trial"):
         half = own[column].iloc[len(own) // 2 :]
@@ -110,7 +110,7 @@ def _second_half(data: StudyData, choice: Choice) -> Paragraph | None:
         return None
     return Paragraph(
         f"Over the second half of its evaluations (at least {min(counts)} of a training) the AUROC of "
-        f"{data.label(choice)} with {choice.aggregation} ({curve_norm(data, choice)}) has a standard deviation of "
+        f"{data.label(choice)} with {choice.along} ({curve_norm(data, choice)}) has a standard deviation of "
         f"{share(sum(spreads) / len(spreads), digits=2)} points, mean of {len(spreads)} trials; highest "
         f"{share(max(spreads), digits=2)}."
     )
@@ -142,7 +142,7 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figu
         return None
     long["aggregation"] = long["aggregation"].str.removeprefix("auroc_")
     long["auroc"] *= 100
-    own = long[long["aggregation"] == choice.aggregation]
+    own = long[long["aggregation"] == choice.along]
     names = sorted(own["normal_class"].unique(), key=natural)
     trials = long["trial"].nunique()
     with drawing.drawing(9.6, 3.8, columns=2, sharey=True) as (figure, (left, right)):
@@ -159,14 +159,14 @@ def _auroc_figure(data: StudyData, choice: Choice, curves: pd.DataFrame) -> Figu
             ax=right,
             palette=sns.color_palette("colorblind", len(names)) if len(names) <= 10 else "viridis",
         )
-        right.set(title=f"{choice.aggregation} by normal class, mean over seeds", xlabel="epoch")
+        right.set(title=f"{choice.along} by normal class, mean over seeds", xlabel="epoch")
         right.legend(title=None, ncols=2 if len(names) <= 10 else 3, fontsize=8)
         ends = own.groupby("epoch")["auroc"].mean().iloc[[0, -1]]
         return drawing.finished(
             figure,
             name="auroc_by_epoch",
             alt=f"Lines of AUROC against epoch for {', '.join(AGGREGATIONS)} (left) and by normal class (right); "
-            f"with {choice.aggregation} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
+            f"with {choice.along} the mean goes from {ends.iloc[0]:.1f} % in epoch {ends.index[0]} to "
             f"{ends.iloc[1]:.1f} % in epoch {ends.index[1]}.",
             caption=f"Test AUROC during training of {data.label(choice)} (configuration {data.called(choice)}); it "
             f"affects neither training nor selection. {curve_norm(data, choice).capitalize()}. Band: lowest to highest "
