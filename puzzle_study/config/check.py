@@ -96,14 +96,16 @@ def _apart(file: StudyFile, search: config.Search, rule: Rule, values: Values, r
 
     own = {name: value for name, value in values.items() if name != forms.ONE}
     met_in = [(name, value) for name, value in own.items() if mends(name)] or list(own.items())
-    (first, value), (last, final) = met_in[0], met_in[-1]
+    # An axis that needs no training can be in no condition.
+    free = next((pair for pair in met_in if pair[0] in file.form.free()), None)
+    (first, value), (last, final) = (free, free) if free else (met_in[0], met_in[-1])
     where = file.where(last)
     met = " and ".join(f"`{name}` {value}" for name, value in met_in)
     axis = search.space[first]
     apart = (search.space[last].when or {}).get(first) or (axis.values if axis.kind in ("choice", "grid") else ())
     rest = [other for other in apart if other != value]
     if first == last or not rest:
-        problem = f"axis {met} is not possible" if first == last else f"axes {met} cannot be combined"
+        problem = f"axis {met} is not possible" if len(met_in) == 1 else f"axes {met} cannot be combined"
         return f"search {problem}: {reason}; leave {final} out of `{last}` ({where})"
     listed = ", ".join(map(str, rest))
     return (

@@ -175,6 +175,10 @@ CASES: dict[str, tuple[str, int, str]] = {
         space("puzzle.grid: {choice: [2]}", "puzzle.permutations: {choice: [drawn], when: {puzzle.grid: [2]}}"), 5,
         "`puzzle.grid` 2 and `puzzle.permutations` drawn … out of `puzzle.permutations`",
     ),
+    "an axis that needs no training and another": (
+        space("puzzle.kind: {choice: [jigsaw, rotation]}", "score.permutations: {choice: [2, 6]}"), 5,
+        "cannot be combined: … leave 6 out of `score.permutations`",
+    ),
     "axis that does not fit the study": (
         space("score.permutations: {int_uniform: [1, 30]}"), 4,
         "`score.permutations` 30 is not possible: … leave 30 out of `score.permutations`",

@@ -43,7 +43,7 @@ def test_caught_anomalies_are_counted_at_every_threshold(rate: float) -> None:
 def _check_caught(test: NDArray[np.float64], rate: float) -> None:
     labels = np.arange(len(test)) % 2 == 0
     validation = np.array([1.0, 2.0, 3.0])
-    scored = TrialScores(validation, np.array([]), EMPTY, test, labels, EMPTY)
+    scored = TrialScores(validation, validation, np.array([]), EMPTY, test, labels, EMPTY)
     curve = curves._curve(("set", "0", 0, 0), scored)
     best = max(
         (test[labels] >= threshold).mean()

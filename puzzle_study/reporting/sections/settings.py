@@ -31,9 +31,14 @@ def _searched(data: StudyData) -> Table | None:
         between = " – " if axis and "uniform" in axis.kind else ", "
         values = f"{axis.kind} {between.join(map(_short, axis.values))}" if axis else ""
         rows.append(_row(name, values, setting(theirs.get(name)), setting(ours.get(name))))
-    rows.append(_row("score.aggregation", ", ".join(AGGREGATIONS), _way(default), _way(winner)))
+    rows.append(_row("score.aggregation", ", ".join(_ways(data)), _way(default), _way(winner)))
     note = f"Winner: chosen by {data.selected_by}. {NOTHING}: without effect under the other settings."
     return table("searched_settings", "Searched settings", rows, note)
+
+
+def _ways(data: StudyData) -> list[str]:
+    """Return the aggregations of all views, and those of fewer that could win."""
+    return list(dict.fromkeys([*AGGREGATIONS, *data.configurations["aggregation"].astype(str)]))
 
 
 def _row(name: str, values: str, default: Cell, winner: Cell) -> Row:
