@@ -206,9 +206,11 @@ def _score(
                 outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
         else:
             outcome = scorer.write([paths], rows, bar)
-    if outcome.scored:
-        rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
-        click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
+    if not outcome.scored:
+        click.echo(f"no image was scored; {outcome.unreadable} cannot be read", err=True)
+        return 0 if watched else 1
+    rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
+    click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
     calibration = scorer.calibration
     click.echo(
         f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
@@ -230,7 +232,7 @@ def _score(
             f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",
             err=True,
         )
-    return 0 if outcome.scored or watched else 1
+    return 0
 
 
 def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:

@@ -285,9 +285,12 @@ class StudyData:
         return pd.MultiIndex.from_frame(self._ordered[TRIAL_KEY])
 
     @cached_property
-    def _strata(self) -> list[Hashable]:
-        """Task of each of the ordered trials."""
-        return [key[:-1] for key in self._tasks]
+    def _keys(self) -> list[tuple[Hashable, ...]]:
+        return list(self._tasks)
+
+    def keys(self, choice: Choice) -> list[tuple[Hashable, ...]]:
+        """Return task and seed of each of a choice's finished trials."""
+        return self._keys[self._places.get(choice.configuration, slice(0))]
 
     @cached_property
     def _places(self) -> dict[str, slice]:
@@ -306,13 +309,13 @@ class StudyData:
         ``metric`` is the first part of a column of trials.csv, such as ``auroc`` or ``last20``, and ``suffix`` its last
         part, such as ``_low``; or ``metric`` is a whole column without a reading, such as ``val_error``.
         """
-        numbers, place = self._numbers_of(choice, metric, suffix), self._places.get(choice.configuration, slice(0))
+        numbers, place = self.numbers(choice, metric, suffix), self._places.get(choice.configuration, slice(0))
         return pd.Series(numbers, index=self._tasks[place]).dropna()
 
-    def _numbers_of(self, choice: Choice, metric: str, suffix: str = "") -> NDArray[np.float64]:
-        """Return a choice's numbers as :meth:`metric` does, without an index and with NaN for those that are missing.
+    def numbers(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> NDArray[np.float64]:
+        """Return the numbers of :meth:`metric` without their index (see :meth:`keys`), NaN for those that are missing.
 
-        Arrays instead of tables, because a section asks for thousands of configurations.
+        A section that asks for thousands of configurations is much faster with arrays.
         """
         place = self._places.get(choice.configuration)
         if place is None:
@@ -347,14 +350,14 @@ class StudyData:
     @remembered
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
         """Return the mean over classes and seeds with its interval, or None if no trial has the number."""
-        number_N = self._numbers_of(choice, metric)
+        number_N = self.numbers(choice, metric)
         (known,) = np.nonzero(~np.isnan(number_N))
         if not len(known):
             return None
-        start = self._places[choice.configuration].start
-        strata = [self._strata[start + index] for index in known]
+        keys = self.keys(choice)
+        strata = [keys[index][:-1] for index in known]
         if metric == "auroc":
-            low_N, high_N = (self._numbers_of(choice, metric, end) for end in ("_low", "_high"))
+            low_N, high_N = (self.numbers(choice, metric, end) for end in ("_low", "_high"))
             return intervals.auroc_interval(number_N[known], low_N[~np.isnan(low_N)], high_N[~np.isnan(high_N)], strata)
         bounds = (0, 1) if metric in SHARES else (-np.inf, np.inf)
         return intervals.mean_interval(number_N[known], strata, bounds=bounds)

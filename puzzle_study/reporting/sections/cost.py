@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from puzzle_study.reporting import drawing
@@ -11,6 +13,9 @@ from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Tab
 from puzzle_study.reporting.cells import NOTHING, Cell, count, in_seconds, number, share, significant, word
 from puzzle_study.reporting.choice import title_of
 from puzzle_study.reporting.study_data import StudyData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MEASURES = (
     Column("epochs", "Epochs"),
@@ -77,8 +82,8 @@ def _figure(data: StudyData) -> Figure | None:
         _Point(
             data.called(choice),
             kind,
-            float(data.metric(choice, "seconds").mean()),
-            float(data.metric(choice).mean()),
+            _mean(data.numbers(choice, "seconds")),
+            _mean(data.numbers(choice)),
         )
         for choice, kind in choices.items()
     ]
@@ -128,6 +133,12 @@ def _range(trials: pd.DataFrame, key: str) -> Cell:
     if low != high:
         text += f" ({low} to {high})"
     return Cell(text, mean)
+
+
+def _mean(number_N: NDArray[np.float64]) -> float:
+    """Return the mean of those that are not missing; NaN if all are."""
+    known_N = number_N[~np.isnan(number_N)]
+    return float(known_N.mean()) if len(known_N) else np.nan
 
 
 def _numbers(trials: pd.DataFrame, key: str) -> pd.Series[float]:
