@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -177,6 +177,10 @@ class DetectorSettings(Section):
     def epochs_wanted(self) -> int:
         """Epochs at most; 0 if fitted at once."""
         return 0
+
+    def alike(self) -> Hashable:
+        """Return what trainings must have in common to be fitted together; None: each is fitted alone."""
+        return None
 
     def costs(self, images: Images) -> Costs:
         """Return a trial's costs; by default distances between all pairs of images."""

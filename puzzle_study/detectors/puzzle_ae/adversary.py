@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +31,25 @@ def perturb(
     """
     if adversary.method == "none" or adversary.epsilon == 0:
         return puzzle_NCHW
-    epsilon = adversary.epsilon
-    delta = torch.empty_like(puzzle_NCHW).uniform_(-epsilon, epsilon, generator=generator)
+    delta = start_noise(puzzle_NCHW, adversary, generator)
+    return ascended(puzzle_NCHW, delta, reconstruct, adversary, epsilon=adversary.epsilon, alpha=adversary.alpha)
+
+
+def start_noise(puzzle_NCHW: Tensor, adversary: Adversary, generator: torch.Generator) -> Tensor:
+    """Return the perturbation from which the adversary starts."""
+    return torch.empty_like(puzzle_NCHW).uniform_(-adversary.epsilon, adversary.epsilon, generator=generator)
+
+
+def ascended(
+    puzzle_NCHW: Tensor,
+    delta: Tensor,
+    reconstruct: Callable[[Tensor], Tensor],
+    adversary: Adversary,
+    *,
+    epsilon: Any,
+    alpha: Any,
+) -> Tensor:
+    """Return the training input after the adversary's steps; ε and α are numbers, or tensors with one for each channel."""
     noisy = puzzle_NCHW + delta
     start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
     # As in the authors' code, the target is the noisy puzzle, which may leave [0, 1].
@@ -41,5 +59,5 @@ def perturb(
         attacked = attacked.detach().requires_grad_()
         loss = (reconstruct(attacked) - target).square().sum()
         (gradient,) = torch.autograd.grad(loss, attacked)
-        delta = (delta + adversary.alpha * gradient.sign()).clamp_(-epsilon, epsilon)
+        delta = (delta + alpha * gradient.sign()).clamp_(-epsilon, epsilon)
     return (start + delta).clamp_(0, 1)
