@@ -134,6 +134,14 @@ class Rule:
     check: Callable[[Any, Any], None]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What trainings that are fitted together have in common: the shapes of their steps, and the images in one."""
+
+    shape: Hashable
+    batch_size: int
+
+
 class DetectorSettings(Section):
     """Base class of a detector's settings, with their defaults, presets, variants and rules."""
 
@@ -178,7 +186,7 @@ class DetectorSettings(Section):
         """Epochs at most; 0 if fitted at once."""
         return 0
 
-    def alike(self) -> Hashable:
+    def alike(self) -> Alike | None:
         """Return what trainings must have in common to be fitted together; None: each is fitted alone."""
         return None
 

@@ -13,7 +13,7 @@ Later ones may have started or not: their records are read, but do not change th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -27,7 +27,7 @@ from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import choosing, racing, space
+from puzzle_study.study import choosing, fusing, racing, space
 from puzzle_study.study.planned import Best, Planned
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
@@ -66,6 +66,11 @@ class Plan:
         self.exhausted = self.study.search is None
         self._asker = space.make_asker(file, self.study.search) if self.study.search else None
         self._queue: deque[TrialSpec] = deque(self.references)
+        trainings = len(self.tasks) * len(self.study.seeds)
+        self.together = fusing.most_together(self.study, trainings)
+        self._block_size = fusing.block_size(self.study, self.together, trainings)
+        self._block: list[Planned] = []
+        self._group_of: dict[str, tuple[TrialSpec, ...]] = {}
         self._running: dict[str, TrialSpec] = {}
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
             raise UserError(
@@ -125,7 +130,7 @@ class Plan:
                 elif self._is_to_run(spec):
                     return spec
                 self._queue.popleft()
-            if not self._race() and not self._ask():
+            if not self._race() and not self._ask() and not (self.exhausted and self._release()):
                 return None
 
     def take(self) -> TrialSpec | None:
@@ -135,6 +140,23 @@ class Plan:
             self._queue.popleft()
             self._running[spec.key] = spec
         return spec
+
+    def take_together(self, alone: Collection[str] = ()) -> list[TrialSpec]:
+        """Return the next trial with those that run together with it, and count them as running; nothing if none.
+
+        The trials with the keys ``alone`` run by themselves.
+        """
+        first = self.take()
+        if first is None or first.key in alone:
+            return [] if first is None else [first]
+        taken = [first]
+        for spec in self._group_of.get(first.key, ()):
+            record = read_record(self.results, spec.key)
+            kept = record is not None and self._is_kept(spec, record)  # :meth:`next` reads it
+            if not kept and spec.key not in alone and self._is_to_run(spec):
+                self._running[spec.key] = spec
+                taken.append(spec)
+        return taken
 
     def done(self, key: str, record: Record) -> None:
         """Read the record of a trial that was running: finished, failed or stopped."""
@@ -358,8 +380,20 @@ class Plan:
         self.configurations.append(planned)
         self._by_name[name] = planned
         self._of_trial |= {spec.key: planned for spec in trials}
-        self._queue.extend(trials[: planned.released])
+        self._block.append(planned)
+        if len(self._block) >= self._block_size:
+            self._release()
         return True
+
+    def _release(self) -> bool:
+        """Queue the trials of the configurations that waited for others to be fused with; returns whether any did."""
+        block, self._block = self._block, []
+        waiting = [spec for planned in block for spec in planned.trials[: planned.released]]
+        self._queue.extend(waiting)
+        if self.together > 1:
+            for group in fusing.groups(waiting, self.together, self.study):
+                self._group_of |= {spec.key: group for spec in group}
+        return bool(block)
 
 
 def grid_size(file: StudyFile, search: config.Search) -> int:

@@ -28,13 +28,12 @@ def run_together(trials: Sequence[Trial]) -> Iterator[Trial]:
             begun.append(trial)
         else:
             yield trial
-    if len(begun) > 1:
-        failures = group.fit(begun)
-    else:
-        failures = None
+    failures = group.fit(begun) if len(begun) > 1 else None
     for number, trial in enumerate(begun):
         with group.turn([trial]), trial.working():
             if failures is None:
+                if len(begun) > 1:  # what was built is used up
+                    trial.begin()
                 trial.fit()
             elif (failure := failures[number]) is not None:
                 raise failure
@@ -84,7 +83,4 @@ class _Group:
                 if not is_out_of_memory(error):
                     raise
                 log.warning("memory does not suffice for all at once; they are fitted one after the other")
-        for trial in trials:
-            with self.turn([trial]), trial.working():
-                trial.begin()
         return None

@@ -40,7 +40,7 @@ from puzzle_study.study.ray.runner import LogFollower
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record, read_record, records
-from puzzle_study.trials.run import run
+from puzzle_study.trials.run import Trial, run
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import Tune, plan_of, start, wait_until
 
@@ -340,7 +340,7 @@ def test_why_a_worker_refuses_its_trial_is_in_the_record_and_asked_once(tmp_path
 
 def test_no_log_is_named_that_is_not_there(room: Plan) -> None:
     searcher = PlanSearcher(room, room.results, {})
-    keys = [TrialSpec.from_json(searcher.suggest(name)["spec"]).key for name in ("one", "other")]
+    keys = [TrialSpec.from_json(searcher.suggest(name)["specs"][0]).key for name in ("one", "other")]
     write_text(room.results.log_file(keys[1]), "going on\n")
     for name in ("one", "other"):
         searcher.on_trial_complete(name, None, error=True)
@@ -374,18 +374,20 @@ def test_a_trial_that_holds_no_gpu_is_trained_on_the_cpu_and_one_whose_gpu_canno
     devices: list[torch.device] = []
     reported: list[dict[str, Any]] = []
 
-    def trained(*_: Any, device: torch.device, **__: Any) -> Record:
-        devices.append(device)
-        return Record(spec, "finished")
+    def trained(trials: list[Trial]) -> Iterator[Trial]:
+        for trial in trials:
+            devices.append(trial.device)
+            trial.record = Record(spec, "finished")
+            yield trial
 
-    monkeypatch.setattr(runner, "run", trained)
+    monkeypatch.setattr(runner, "run_together", trained)
     monkeypatch.setattr(runner, "claim_cpus", lambda cpus: None)
     monkeypatch.setattr("ray.tune.report", reported.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for gpu in (0.0, 0.5):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpu=gpu: 0 if gpu else 1)
         resources = config.Resources(gpu=gpu)
-        runner._trainable({"spec": spec.to_json()}, Place.of(room.results, None), resources, room.study.data)
+        runner._trainable({"specs": [spec.to_json()]}, Place.of(room.results, None), resources, room.study.data)
     assert devices == [torch.device("cpu")]
     assert "sees 0 of 1 GPUs" in reported[-1][REFUSED]
 

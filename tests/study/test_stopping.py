@@ -66,7 +66,7 @@ class Trial:
 
 def trial(name: str, normal_class: str, *, stoppable: bool = True) -> Trial:
     spec = TrialSpec(tiny.settings(), TaskSpec("digits", normal_class), 0, "0" * 16)
-    return Trial(name, {"spec": spec.to_json(), "stoppable": stoppable})
+    return Trial(name, {"specs": [spec.to_json()], "stoppable": stoppable})
 
 
 @pytest.mark.parametrize("rule", ["asha", "median"])

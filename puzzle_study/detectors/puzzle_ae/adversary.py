@@ -49,7 +49,7 @@ def ascended(
     epsilon: Any,
     alpha: Any,
 ) -> Tensor:
-    """Return the training input after the adversary's steps; ε and α are numbers, or tensors with one for each channel."""
+    """Return the training input after the adversary's steps; ε and α are numbers, or tensors [1, C, 1, 1]."""
     noisy = puzzle_NCHW + delta
     start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
     # As in the authors' code, the target is the noisy puzzle, which may leave [0, 1].

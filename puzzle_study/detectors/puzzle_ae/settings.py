@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from puzzle_study.config.types import (
     MOST_EPOCHS,
+    Alike,
     Costs,
     DetectorSettings,
     Images,
@@ -335,7 +336,7 @@ class PuzzleSettings(DetectorSettings):
         """Epochs at most."""
         return self.train.epochs
 
-    def alike(self) -> Hashable:
+    def alike(self) -> Alike:
         """Return the shape of the networks and of a step; λ, ε, α, rates, initialisation and the rest may differ."""
         train, adversary = self.train, self.train.adversary
         attack: Hashable = None
@@ -347,8 +348,8 @@ class PuzzleSettings(DetectorSettings):
             discriminator = (self.model.discriminator_channels or self.model.base_channels, train.feature_loss)
         # Images are padded to multiples of the grid; nine pieces may need other sides than four.
         grid = self.puzzle.grid if self.puzzle.kind == "jigsaw" else 1
-        shape = (self.model.base_channels, grid, train.batch_size, train.epochs, train.precision)
-        return (*shape, attack, discriminator)
+        shape = (self.model.base_channels, grid, train.epochs, train.precision, attack, discriminator)
+        return Alike(shape, train.batch_size)
 
     def costs(self, images: Images) -> Costs:
         """Return a trial's costs, from the U-Net's multiply-adds."""

@@ -13,9 +13,17 @@ from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.spec import TrialSpec
 
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""
+ENDED = "trial"
+"""Column of a worker's last report of a trial: its key."""
+
+
+def specs_of(tune_config: Mapping[str, Any]) -> list[TrialSpec]:
+    """Return the trials that one of Ray Tune's runs together; most often one."""
+    return [TrialSpec.from_json(content) for content in tune_config["specs"]]
 
 
 class PlanSearcher(OutOfSnapshots, Searcher):
@@ -28,45 +36,63 @@ class PlanSearcher(OutOfSnapshots, Searcher):
     def __init__(self, plan: Plan, results: Results, stopped: Mapping[str, Record]) -> None:
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped = plan, results, stopped
-        self._specs: dict[str, Any] = {}
+        self._specs: dict[str, dict[str, TrialSpec]] = {}
+        self._alone: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
-        spec = self._plan.take()
-        if spec is None:
+        """Return the next trials as Ray Tune's configuration, None to wait, or FINISHED."""
+        specs = self._plan.take_together(self._alone)
+        if not specs:
             return Searcher.FINISHED if self._plan.ended() else None
-        # An earlier run's files of a trial that runs again would be taken for this run's result.
-        self._results.remove_record(spec.key)
-        self._specs[trial_id] = spec
-        return {"spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
+        for spec in specs:
+            # An earlier run's files of a trial that runs again would be taken for this run's result.
+            self._results.remove_record(spec.key)
+        self._specs[trial_id] = {spec.key: spec for spec in specs}
+        return {"specs": [spec.to_json() for spec in specs], "stoppable": self._plan.stoppable(specs[0].key)}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Read the trial's record; a worker that refused or died without one leaves a failed record."""
-        spec = self._specs.pop(trial_id, None)
-        if spec is None:
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Read the record of a trial that has ended, while others beside it in one process may go on."""
+        specs = self._specs.get(trial_id, {})
+        if (spec := specs.get(result.get(ENDED, ""))) is None:
             return
         record = read_record(self._results, spec.key)
-        if record is None and trial_id in self._stopped:
-            record = self._stopped[trial_id]
-            self._results.write_record(spec.key, record.to_json())
-            shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
+        if record is not None:
+            del specs[spec.key]
+            self._done(spec, record)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Read the records that are left; a worker that refused or died without one leaves a failed record."""
+        specs = self._specs.pop(trial_id, {})
         reason = (result or {}).get(REFUSED)
-        if record is None and reason is None and not error:
-            self._plan.abandon(spec.key)
-            return
-        if record is None and reason is not None:
-            record = Record(spec, "failed", reason, user_error=reason)
-        elif record is None:
-            log = self._results.log_file(spec.key)
-            died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
-            record = Record(spec, "failed", died)
+        without = [spec for spec in specs.values() if read_record(self._results, spec.key) is None]
+        if error and len(without) > 1:
+            # Each is tried by itself: one of them may have brought the others down.
+            self._alone |= {spec.key for spec in without}
+        for spec in specs.values():
+            record = read_record(self._results, spec.key)
+            if record is None and trial_id in self._stopped:
+                record = self._stopped[trial_id]
+                self._results.write_record(spec.key, record.to_json())
+                shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
+            if record is None and reason is not None:
+                record = Record(spec, "failed", reason, user_error=reason)
+            elif record is None and error and len(without) == 1:
+                log = self._results.log_file(spec.key)
+                died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
+                record = Record(spec, "failed", died)
+            if record is None:
+                self._plan.abandon(spec.key)
+            else:
+                self._done(spec, record)
+
+    def _done(self, spec: TrialSpec, record: Record) -> None:
         self._plan.done(spec.key, record)
         # Reads the next records of earlier runs, so that progress does not count them as remaining.
         self._plan.next()
 
     def abandon(self) -> None:
         """Give every running trial back to the plan, after Ray Tune has stopped."""
-        for spec in self._specs.values():
+        for spec in (spec for specs in self._specs.values() for spec in specs.values()):
             record = read_record(self._results, spec.key)
             if record is None:
                 self._plan.abandon(spec.key)

@@ -42,7 +42,7 @@ class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
         if decision == TrialScheduler.STOP:
             reached = f"after epoch {result['epoch']} at selection {100 * result[METRIC]:.1f} %"
             self._stopped[trial.trial_id] = Record(
-                TrialSpec.from_json(trial.config["spec"]),
+                TrialSpec.from_json(trial.config["specs"][0]),
                 "stopped",
                 f"{self._stopping.rule} stopped it {reached} among the trials of its task",
                 measured={"epochs": result["epoch"]},
@@ -65,7 +65,7 @@ class TaskwiseScheduler(OutOfSnapshots, FIFOScheduler):
         """Return the rule of a trial's task; None if the trial must not be stopped."""
         if not trial.config["stoppable"]:
             return None
-        task = repr(sorted(trial.config["spec"]["task"].items()))
+        task = repr(sorted(trial.config["specs"][0]["task"].items()))
         if task not in self._rules:
             self._rules[task] = make_rule(self._stopping)
         return self._rules[task]
