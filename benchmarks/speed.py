@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed train|score|attack|study|concurrent|fused``: what the machine could do, and what is done.
+"""``python -m benchmarks.speed train|score|attack|study|concurrent|fused``: what a machine can do, and what is done.
 
 The first three measure ours against the reference, in turn, within one run. Each prints the median ratio with its
 spread, images a second, multiply-adds an image, the machine's measured convolution peak, and the fraction of the floor

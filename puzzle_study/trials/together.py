@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 
 from puzzle_study.detectors.memory import is_out_of_memory
 from puzzle_study.trials.log import trial_log
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def run_together(trials: Sequence[Trial]) -> Iterator[Trial]:
-    """Run trials whose detectors can be fitted together (``DetectorSettings.alike``); yield each when it has its record.
+    """Run trials whose settings are alike (``DetectorSettings.alike``); yield each when it has its record.
 
     A trial that fails harms no other. If memory does not suffice for all at once, they run one after the other. Each is
     resumed from its own checkpoint, and counts its share of the common time.
@@ -55,6 +56,9 @@ class _Group:
         for trial in self._trials:
             trial.clock.take(1 / len(trials) if trial in trials else 0.0)
 
+    def _is_turn_of(self, trial: Trial) -> bool:
+        return trial in self._working
+
     @contextlib.contextmanager
     def turn(self, trials: Collection[Trial]) -> Iterator[None]:
         self.take(trials)
@@ -73,9 +77,7 @@ class _Group:
         detectors, images = [trial.detector for trial in trials], [trial.train for trial in trials]
         with contextlib.ExitStack() as logs, self.turn(trials):
             for trial in trials:
-                logs.enter_context(
-                    trial_log(trial.results.log_file(trial.spec.key), lambda mine=trial: mine in self._working)
-                )
+                logs.enter_context(trial_log(trial.results.log_file(trial.spec.key), partial(self._is_turn_of, trial)))
             log.info("fitted together with %d others", len(trials) - 1)
             try:
                 return kind.fit_together(detectors, images, [trial.following for trial in trials], take)

@@ -34,7 +34,7 @@ def train_together(
     A member whose batch is smaller, the last one of its epoch, takes that step alone. One that is finished, or that
     raised an exception, leaves the others.
     """
-    trainings = [trainer.training(*parts) for trainer, *parts in zip(trainers, images, runs, strict=True)]
+    trainings = [one.training(own_NCHW, run) for one, own_NCHW, run in zip(trainers, images, runs, strict=True)]
     errors: list[Exception | None] = [None] * len(trainers)
     batches: dict[int, Tensor] = {}
 
@@ -151,7 +151,7 @@ class Stack:
             real_features, real_NM = discriminator(x_NCHW.contiguous(memory_format=torch.channels_last))
             solved_features, solved_NM = discriminator(solved_NCHW)
         for norm in self.norms:
-            norm.num_batches_tracked += 2
+            cast(Tensor, norm.num_batches_tracked).add_(2)
         logits = torch.cat((real_NM, solved_NM)).float()
         truth = torch.cat((torch.ones_like(real_NM), torch.zeros_like(solved_NM))).float()
         loss_d_M = 2 * F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(0)
@@ -185,7 +185,8 @@ class Stack:
 
     def _means(self, squares_NCHW: Tensor) -> Tensor:
         """Return each member's mean, [M]."""
-        return squares_NCHW.unflatten(1, (len(self.trainers), -1)).mean((0, 2, 3, 4))
+        apart: Tensor = squares_NCHW.unflatten(1, (len(self.trainers), -1))
+        return apart.mean((0, 2, 3, 4))
 
 
 def widened(networks: Sequence[Network]) -> Network:
@@ -208,9 +209,9 @@ def widened(networks: Sequence[Network]) -> Network:
 
 def _grouped(one: nn.Conv2d, parts: Sequence[nn.Conv2d]) -> nn.Conv2d:
     """Return convolutions like ``one`` as a grouped one, whatever kernel each of them would use alone."""
-    sizes: Any = (one.kernel_size, one.stride, one.padding)
-    channels = len(parts) * one.in_channels, len(parts) * one.out_channels
-    grouped = nn.Conv2d(*channels, *sizes, groups=len(parts), bias=one.bias is not None, device="meta")
+    sizes: Any = {"kernel_size": one.kernel_size, "stride": one.stride, "padding": one.padding}  # typed as pairs
+    inputs, outputs = len(parts) * one.in_channels, len(parts) * one.out_channels
+    grouped = nn.Conv2d(inputs, outputs, **sizes, groups=len(parts), bias=one.bias is not None, device="meta")
     grouped.weight = nn.Parameter(_joined([part.weight for part in parts]))
     if one.bias is not None:
         grouped.bias = nn.Parameter(_joined([cast(Tensor, part.bias) for part in parts]))
