@@ -12,8 +12,8 @@ from puzzle_study.attacks.specs import AttackSpec
 TOLERANCE = 1e-3
 
 FLAGS: Mapping[str, str] = {
-    "zero_gradient": "a gradient was exactly zero for some attacked image: gradients may be masked",
-    "non_finite": "a score, a gradient or a pixel was infinite or not a number; such results count as no attack",
+    "zero_gradient": "for some attacked image a gradient was exactly zero: gradients may be masked",
+    "non_finite": "a score, gradient or pixel was infinite or not a number; such a result counts as no change",
     "outside_ball": "the attack itself left the ball of radius ε; it was brought back before scoring",
     "weaker_than_clean": "on average the attack moved scores the wrong way",
     "weaker_than_noise": "random signs of the same ε move scores more",

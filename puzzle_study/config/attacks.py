@@ -10,13 +10,13 @@ from puzzle_study.attacks.methods import METHODS, REFUSED, refusal
 from puzzle_study.attacks.registry import PLACES
 from puzzle_study.config.types import (
     AttackSteps,
-    ConfigurationCount,
     Many,
     MostImages,
     OneOf,
     Perturbation,
     Section,
     Seed,
+    StageSection,
     unit,
 )
 
@@ -51,19 +51,9 @@ class Certify(Section):
     )
 
 
-class Attacks(Section):
+class Attacks(StageSection):
     """The test-time attacks of a study (paper, section 4.3)."""
 
-    configurations: Many[Literal["winner", "default", "all", "references"]] = Field(
-        ("winner", "default", "references"),
-        min_length=1,
-        description="Which configurations are attacked: the winner, with the error norm and aggregation that won; the "
-        "default, or every complete one (`all`), with those of the study file; the `references`, with their own.",
-    )
-    top: ConfigurationCount | None = Field(
-        None,
-        description="Also attack the n best by selection, each with the norm and aggregation of its rank; null: none.",
-    )
     attacks: Many[AttackName] = Field(
         ("attack1", "attack2"),
         min_length=1,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from puzzle_study.config.types import ConfigurationCount, EachOnce, Many, MostImages, OneOf, Section, Seed, unit
+from puzzle_study.config.types import EachOnce, Many, MostImages, OneOf, Section, Seed, StageSection, unit
 from puzzle_study.corruptions.base import SEVERITIES
 from puzzle_study.corruptions.registry import CORRUPTIONS
 
@@ -14,18 +14,9 @@ Kind = Annotated[str, OneOf(lambda: CORRUPTIONS)]
 Severity = Annotated[int, Field(ge=SEVERITIES[0], le=SEVERITIES[-1], json_schema_extra=unit("severity"))]
 
 
-class Corruptions(Section):
+class Corruptions(StageSection):
     """What a study measures under natural changes of its test images: other light, focus, place, camera."""
 
-    configurations: Many[Literal["winner", "default", "references", "all"]] = Field(
-        ("winner", "default", "references"),
-        min_length=1,
-        description="Which detectors: the winner, with the error norm and aggregation that won; the default of each "
-        "detector; the references; or every complete configuration (`all`), with the reading of the study file.",
-    )
-    top: ConfigurationCount | None = Field(
-        None, description="Also the n best by selection, each with the norm and aggregation of its rank; null: none."
-    )
     kinds: Annotated[Many[Kind] | None, EachOnce] = Field(
         None, min_length=1, description="Corruptions; null: all that the images' channels allow."
     )

@@ -72,6 +72,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class StageSection(Section):
+    """What the stages after the trainings, attacks and corruptions, have in common."""
+
+    configurations: Many[Literal["winner", "default", "references", "all"]] = Field(
+        ("winner", "default", "references"),
+        min_length=1,
+        description="Which configurations: the winner, with the error norm and aggregation that won; the default of "
+        "each detector, or every complete one (`all`), with those of the study file; the `references`, with their own.",
+    )
+    top: ConfigurationCount | None = Field(
+        None, description="Also the n best by selection, each with the norm and aggregation of its rank; null: none."
+    )
+
+
 @dataclass(frozen=True)
 class Reading:
     """How an error matrix becomes one score; changing it needs no training.
