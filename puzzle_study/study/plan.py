@@ -142,15 +142,10 @@ class Plan:
         return spec
 
     def take_together(self, alone: Collection[str] = ()) -> list[TrialSpec]:
-        """Return the next trial with those that run together with it, and count them as running; nothing if none.
-
-        The trials with the keys ``alone`` run by themselves.
-        """
+        """Return the next trial with those of its group, unless ``alone`` has its key, and count them as running."""
         first = self.take()
-        if first is None or first.key in alone:
-            return [] if first is None else [first]
-        taken = [first]
-        for spec in self._group_of.get(first.key, ()):
+        taken = [] if first is None else [first]
+        for spec in () if first is None or first.key in alone else self._group_of.get(first.key, ()):
             record = read_record(self.results, spec.key)
             kept = record is not None and self._is_kept(spec, record)  # :meth:`next` reads it
             if not kept and spec.key not in alone and self._is_to_run(spec):
@@ -390,9 +385,8 @@ class Plan:
         block, self._block = self._block, []
         waiting = [spec for planned in block for spec in planned.trials[: planned.released]]
         self._queue.extend(waiting)
-        if self.together > 1:
-            for group in fusing.groups(waiting, self.together, self.study):
-                self._group_of |= {spec.key: group for spec in group}
+        for group in fusing.groups(waiting, self.together, self.study):
+            self._group_of |= {spec.key: group for spec in group}
         return bool(block)
 
 
