@@ -56,8 +56,12 @@ class Keeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(failed=error is not None)
+
+    def close(self, *, failed: bool) -> None:
+        """Wait for the writing; if an exception ended the training, write the newest state first."""
         with self._writer:
-            if error is None:
+            if not failed:
                 self._finish()
             elif self._unwritten is not None:
                 self._write()
