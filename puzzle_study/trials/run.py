@@ -147,8 +147,8 @@ class Trial:
         if self._keeper is not None:
             self._keeper.close(failed=failed)
 
-    def begin(self) -> None:
-        """Load the images and build the detector; a second time if what was built is used up."""
+    def begin(self, *, beside: int = 0) -> None:
+        """Load the images and build the detector, ``beside`` others; a second time if what was built is used up."""
         self._close(failed=True)
         self.clock = Clock()
         spec, device, settings = self.spec, self.device, self.spec.settings
@@ -168,7 +168,7 @@ class Trial:
         train, self.validation = task.train.to(device), task.validation.to(device)
         self.train = train if self.detector.traits.epochs else augmentation.with_copies(train)
         followed = FollowedImages.of(task, settings.evaluate, self.validation, self.pseudo)
-        self._keeper = checkpoint.Keeper(self.results.checkpoints(spec.key))
+        self._keeper = checkpoint.Keeper(self.results.checkpoints(spec.key), trainings=1 + beside)
         self.following = Following(
             *(self.detector, settings.evaluate, followed, self._keeper, self.clock, self._on_epoch, augmentation)
         )

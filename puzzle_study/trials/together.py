@@ -27,7 +27,7 @@ def run_together(trials: Sequence[Trial]) -> Iterator[Trial]:
         begun = []
         for trial in trials:
             with group.turn([trial]), trial.working():
-                trial.begin()
+                trial.begin(beside=len(trials) - 1)
             if trial.record is None:
                 begun.append(trial)
             else:
