@@ -171,7 +171,7 @@ class Resources(Section):
         1,
         json_schema_extra=unit("trials"),
         description="Most trials of equal shape that train together as one network in one process, with the numbers of "
-        "single ones to rounding; `auto`: as many as help on this machine while all its cores are busy.",
+        "single ones to rounding; `auto`: 1 on a CPU, up to 8 on a GPU while all workers are busy.",
     )
 
 

@@ -17,11 +17,10 @@ from puzzle_study.errors import UserError
 from puzzle_study.study.planned import Planned
 from puzzle_study.trials.spec import TrialSpec
 
-# Measured on a CPU with images of 16 to 32 pixels: four together train 1.4 (float32) or 1.7 times (bfloat16) as many
-# images a second as one at 1e9 multiply-adds a step, 1.0 or 1.1 times at 4e9, and fewer beyond. Eight gain little more.
-# A GPU's numbers are estimated from the launches of a step, and not measured.
-MOST_TOGETHER = {"cpu": 4, "gpu": 8}
-LARGEST_STEP = {"cpu": 3.5e9, "gpu": 3e10}
+# Most trials together, and multiply-adds of a step, for `auto` on a GPU; estimated from a step's launches, not
+# measured.
+MOST_TOGETHER = 8
+LARGEST_STEP = 3e10
 
 
 class Fusing:
@@ -71,7 +70,8 @@ def most_together(study: config.Study, trainings: int) -> int:
         UserError: trials are to be fused, and something in the study follows each trial by itself.
     """
     wanted = study.resources.fuse
-    if wanted == 1:
+    # On a CPU rounding grows along a training until other configurations are chosen than without fusing.
+    if wanted == 1 or (wanted == "auto" and not study.resources.gpu):
         return 1
     search = study.search
     parts = {
@@ -89,19 +89,15 @@ def most_together(study: config.Study, trainings: int) -> int:
     if wanted != "auto":
         return wanted
     in_flight = trainings * (search.lookahead if search else 1)
-    return max(1, min(MOST_TOGETHER[_kind(study)], in_flight // _workers(study)))
+    return max(1, min(MOST_TOGETHER, in_flight // _workers(study)))
 
 
-def _kind(study: config.Study) -> str:
-    return "gpu" if study.resources.gpu else "cpu"
-
-
-def _helps(spec: TrialSpec, alike: Alike, study: config.Study) -> bool:
+def _helps(spec: TrialSpec, alike: Alike) -> bool:
     """Whether several such trainings together are faster than one after the other."""
     data = spec.settings.data
     pixels = (data.size or DATASETS[data.name].size) ** 2
     images = Images(alike.batch_size, pixels, data.channels, spec.task.normal_class, spec.task.dataset)
-    return spec.settings.own.costs(images).epoch * alike.batch_size <= LARGEST_STEP[_kind(study)]
+    return spec.settings.own.costs(images).epoch * alike.batch_size <= LARGEST_STEP
 
 
 def _workers(study: config.Study) -> int:
@@ -116,7 +112,7 @@ def groups(trials: Iterable[TrialSpec], most: int, study: config.Study) -> list[
     by_shape: dict[Hashable, list[TrialSpec]] = {}
     for spec in trials:
         alike = spec.settings.own.alike()
-        if alike is not None and (study.resources.fuse != "auto" or _helps(spec, alike, study)):
+        if alike is not None and (study.resources.fuse != "auto" or _helps(spec, alike)):
             images = spec.settings.data.model_dump_json()
             by_shape.setdefault((spec.detector, images, alike), []).append(spec)
     found = []

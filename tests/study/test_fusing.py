@@ -29,6 +29,9 @@ search:
 """
 
 
+ON_A_GPU = "auto, gpu: 0.1"
+
+
 def study(fuse: int | str, more: str = "") -> str:
     return STUDY.replace("FUSE", str(fuse)) + more
 
@@ -112,15 +115,18 @@ def test_what_follows_each_trial_by_itself_refuses_a_number_and_gives_one_for_au
     assert plan_of(tmp_path, study("auto", FOLLOWED[what]), TASKS).fusing.together == 1
 
 
-@pytest.mark.parametrize(("cores", "most"), [(1, 4), (2, 4), (4, 2), (8, 1), (64, 1)])
-def test_auto_keeps_every_core_busy(cores: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cores", "most"), [(1, 8), (2, 4), (4, 2), (8, 1), (64, 1)])
+def test_auto_keeps_cores_busy_and_is_one_on_a_cpu(
+    cores: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
-    assert plan_of(tmp_path, study("auto"), TASKS).fusing.together == most
+    assert plan_of(tmp_path, study(ON_A_GPU), TASKS).fusing.together == most
+    assert plan_of(tmp_path, study("auto"), TASKS).fusing.together == 1
 
 
 def test_auto_leaves_wide_networks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
-    small, wide = study("auto"), study("auto").replace("base_channels: 8", "base_channels: 64")
+    small, wide = study(ON_A_GPU), study(ON_A_GPU).replace("base_channels: 8", "base_channels: 256")
     assert len(plan_of(tmp_path, small, TASKS).take_together()) > 1
     assert len(plan_of(tmp_path, wide, TASKS).take_together()) == 1
 
