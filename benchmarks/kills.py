@@ -166,11 +166,7 @@ def report(undisturbed: Path, killed: Path, costs: Costs, kills: int) -> bool:
         for log in (killed / "logs").glob("*.log")
         for count in Counter(EPOCH.findall(log.read_text(encoding="utf-8"))).values()
     )
-    same = {
-        **{name: _same_table(undisturbed / name, killed / name) for name in ("trials.csv", "summary.csv")},
-        "epochs.parquet": _same_table(undisturbed / "epochs.parquet", killed / "epochs.parquet"),
-        "error matrices": _same_errors(undisturbed, killed),
-    }
+    same = equal_to_the_bit(undisturbed, killed)
     click.echo(f"finished trials that were run again: {len(again)} of {len(costs.records)} that were there at a kill")
     click.echo(f"epochs that were finished and run again: {twice}")
     click.echo(f"epochs cut short: at most {costs.running}, one for each trial that was running at a kill")
@@ -178,6 +174,15 @@ def report(undisturbed: Path, killed: Path, costs: Costs, kills: int) -> bool:
     if costs.kills < kills:
         click.echo(f"the study was over after {costs.kills} of {kills} kills; raise --epochs or lower --pause")
     return not again and twice <= costs.running and all(same.values()) and costs.kills == kills
+
+
+def equal_to_the_bit(one: Path, other: Path) -> dict[str, bool]:
+    """Return for each kind of result of two studies whether it is the same, apart from columns of times."""
+    tables = ("trials.csv", "summary.csv", "epochs.parquet")
+    return {
+        **{name: _same_table(one / name, other / name) for name in tables},
+        "error matrices": _same_errors(one, other),
+    }
 
 
 def _same_table(one: Path, other: Path) -> bool:

@@ -76,7 +76,7 @@ def draw_detectors(figure: Any, rows: pd.DataFrame) -> None:
     place.set(xlim=(0, 100), xticks=range(0, 101, 25))
     place.tick_params(labelsize=10)
     n, anomalies = int(rows["n"].iloc[0]), int(rows["anomalies"].iloc[0])
-    place.set_xlabel(f"AUROC in % [95 %]; {n} test images, {anomalies} defective\ngray: cheap references", fontsize=9)
+    place.set_xlabel(f"AUROC in % [95 %]; gray: references\n{n} test images, {anomalies} defective", fontsize=9)
     place.spines[["top", "right"]].set_visible(False)
 
 

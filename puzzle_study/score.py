@@ -201,13 +201,16 @@ def _score(
         rows = FORMATS[form](table)
         if watched:
             shared = Path(os.path.commonpath([folder.absolute() for folder in watched]))
+            click.echo(f"watching {', '.join(map(str, watched))}; Ctrl-C ends it", err=True)
             with until_interrupted() as stop:
                 outcome = scorer.write(arriving(watched, stop), rows, bar, shared=shared)
         else:
             outcome = scorer.write([paths], rows, bar)
-    if outcome.scored:
-        rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
-        click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
+    if not outcome.scored:
+        click.echo(f"no image was scored; {outcome.unreadable} cannot be read", err=True)
+        return 0 if watched else 1
+    rate = f"{outcome.scored / outcome.seconds:.3g} images a second"
+    click.echo(f"{outcome.scored} images scored in {outcome.seconds:.3g} s, {rate}", err=True)
     calibration = scorer.calibration
     click.echo(
         f"{outcome.flagged} of {outcome.scored} images flagged: their scores are above {scorer.threshold:.4g}, for a "
@@ -229,7 +232,7 @@ def _score(
             f"{100 * calibration.lowest_rate:.2g} %; flagged is what scores above all of them",
             err=True,
         )
-    return 0 if outcome.scored or watched else 1
+    return 0
 
 
 def _warn_of_drift(outcome: Outcome, detector: Detector, folder: Path) -> None:
@@ -265,7 +268,7 @@ def _export(detector: Detector, folder: Path, onnx: Path | None, mlflow: Path | 
     if mlflow is not None:
         from puzzle_study.inference.mlflow_model import write_mlflow
 
-        write_mlflow(folder, mlflow, rate=rate, task=task)
+        write_mlflow(detector, folder, mlflow, rate=rate, task=task)
         click.echo(f"{mlflow}: MLflow model of {folder}; mlflow.pyfunc.load_model({str(mlflow)!r}) loads it", err=True)
 
 

@@ -47,7 +47,8 @@ def hint(path: Path, beside: list[str]) -> str:
     """Return a suggestion for a missing study file with these ``beside`` it, or an empty string."""
     if path.stem in names():
         return f"; the study of that name in the package is {path.stem}, without {path.suffix or 'a folder'}"
-    return suggestion(path.name, beside) or suggestion(path.stem, names())
+    near = suggestion(path.name, beside) or suggestion(path.stem, names())
+    return near or ("" if path.suffix or path.parent.name else "; `puzzle-study list` shows the studies of the package")
 
 
 def title(name: str) -> str:

@@ -90,7 +90,8 @@ class FileScorer:
                 error_NK, map_NHW = self.detector.maps(images_NCHW)
                 self._draw(chunk.readable, map_NHW, pictures)
             score_N = self.detector.scores(error_NK).double().cpu().numpy()
-            watch.add(images_NCHW, score_N)
+            if len(score_N):
+                watch.add(images_NCHW, score_N)
             flagged_N = score_N > self.threshold
             judged = zip(score_N, self.calibration.percentile(score_N), flagged_N, strict=True)
             for path, error in zip(chunk.paths, chunk.errors, strict=True):

@@ -53,21 +53,23 @@ def _load_pyfunc(data_path: str) -> DetectorModel:
     return DetectorModel(load_detector(Path(data_path), device=chosen_device("auto")))
 
 
-def write_mlflow(folder: Path, target: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None) -> None:
+def write_mlflow(
+    detector: Detector, folder: Path, target: Path, *, rate: float = 0.05, task: Mapping[str, Any] | None = None
+) -> None:
     """Write a saved detector as a folder for ``mlflow.pyfunc.load_model`` and ``mlflow models serve``.
 
     Its signature is uint8 [N, C, H, W] to float64 [N], the batch N free; its input example is one gray image. Whoever
     loads it needs this package.
 
     Args:
-        folder: the detector's, such as ``results/NAME/best/CLASS``.
+        detector: the detector as it was loaded from ``folder``, on any device.
+        folder: its files, such as ``results/NAME/best/CLASS``.
         target: the new folder; it must not exist.
         rate: false-positive rate of the threshold in the metadata, see :meth:`Calibration.threshold`.
         task: further metadata, such as data set and normal class.
 
     Raises:
-        UserError: MLflow is missing, the folder has no detector or it is damaged, or the target exists or cannot be
-            written.
+        UserError: MLflow is missing, or the target exists or cannot be written.
     """
     # MLflow reports its use to its makers unless it is told not to before it is imported.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -82,7 +84,6 @@ def write_mlflow(folder: Path, target: Path, *, rate: float = 0.05, task: Mappin
         raise UserError(f"{target} exists; name a new folder for --export-mlflow")
     # It says at each saving that it checks the input example.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    detector = load_detector(folder, device=chosen_device("cpu"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as staged:

@@ -48,6 +48,11 @@ def number(value: float | None, digits: int = 3) -> Cell:
     return Cell(significant(value, digits), float(value))
 
 
+def timed(value: float) -> Cell:
+    """Return a cell with seconds."""
+    return Cell(NOTHING) if math.isnan(value) else Cell(in_seconds(value), value)
+
+
 def percent(value: float | None, *, digits: int = 1) -> Cell:
     """Return a cell with a share in percent."""
     return estimated(None if value is None else Estimate(value, math.nan, math.nan), digits=digits)
@@ -81,6 +86,21 @@ def setting(value: object) -> Cell:
     if isinstance(value, (int, float, np.number)):
         return number(float(value))
     return Cell(NOTHING)
+
+
+def in_seconds(value: float) -> str:
+    """Return seconds with three significant digits, to the millisecond."""
+    return significant(round(value, 3)) if value >= 0.001 or value == 0 else "< 0.001"
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """Return a number with its noun; ``many`` defaults to ``one`` with an s."""
+    return f"{n} {one if n == 1 else many or f'{one}s'}"
+
+
+def capital(text: str) -> str:
+    """Return a text as it begins a sentence; a name such as kNN or t-SNE stays."""
+    return text if text[1:2] == "-" or text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def share(value: float, *, digits: int = 1, signed: bool = False) -> str:

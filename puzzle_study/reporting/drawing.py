@@ -6,7 +6,7 @@ import contextlib
 import io
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import matplotlib as mpl
@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Drawing
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext
 from numpy.typing import NDArray
 
@@ -73,6 +74,8 @@ def drawing(
         figure = Drawing(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, **options)
+        # So that the last label of an axis does not touch the first of the next one.
+        cast(ConstrainedLayoutEngine, figure.get_layout_engine()).set(wspace=0.05, hspace=0.05)
         yield figure, list(axes.ravel())
 
 

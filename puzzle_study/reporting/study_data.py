@@ -18,7 +18,7 @@ from puzzle_study.inference.calibration import flagged_shares
 from puzzle_study.reporting import scores
 from puzzle_study.reporting.choice import AGGREGATIONS, Choice
 from puzzle_study.reporting.paper_values import MAIN, Conditions, fraction_of_budget
-from puzzle_study.reporting.values import TRIAL_KEY, auroc_mean, natural, tasks_of
+from puzzle_study.reporting.values import TRIAL_KEY, natural
 from puzzle_study.statistics import delong, intervals, metrics
 from puzzle_study.statistics.intervals import Mean
 from puzzle_study.trials.spec import configuration_name
@@ -235,8 +235,13 @@ class StudyData:
 
     def read_by(self, configuration: str, aggregation: str, error: str) -> Choice:
         """Return a configuration under a reading."""
-        rows = self.configurations[self.configurations["configuration"] == configuration]
-        return Choice(configuration, str(rows["detector"].iloc[0]), aggregation, error)
+        return Choice(configuration, self._detectors[configuration], aggregation, error)
+
+    @cached_property
+    def _detectors(self) -> dict[str, str]:
+        """Each configuration's detector."""
+        rows = self.configurations.drop_duplicates("configuration")
+        return dict(zip(rows["configuration"].astype(str), rows["detector"].astype(str), strict=True))
 
     def called(self, choice: Choice | str) -> str:
         """Return what people call a configuration; a reference is called after its detector."""
@@ -245,6 +250,11 @@ class StudyData:
         configuration = choice.configuration if isinstance(choice, Choice) else choice
         number = self._numbers.get(configuration)
         return configuration if number is None else configuration_name(number, configuration)
+
+    def titled(self, choice: Choice, kind: str = "") -> str:
+        """Return a configuration's name, after its detector's if the study compares several; ``kind`` between."""
+        of = f"{choice.title}, " if self.compares_detectors and not choice.is_reference else ""
+        return f"{of}{kind}{self.called(choice)}"
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -275,6 +285,14 @@ class StudyData:
         return pd.MultiIndex.from_frame(self._ordered[TRIAL_KEY])
 
     @cached_property
+    def _keys(self) -> list[tuple[Hashable, ...]]:
+        return list(self._tasks)
+
+    def keys(self, choice: Choice) -> list[tuple[Hashable, ...]]:
+        """Return task and seed of each of a choice's finished trials."""
+        return self._keys[self._places.get(choice.configuration, slice(0))]
+
+    @cached_property
     def _places(self) -> dict[str, slice]:
         """Where each configuration's trials are among the ordered ones; thousands of searches would take minutes."""
         indices = self._ordered.groupby("configuration").indices
@@ -291,20 +309,31 @@ class StudyData:
         ``metric`` is the first part of a column of trials.csv, such as ``auroc`` or ``last20``, and ``suffix`` its last
         part, such as ``_low``; or ``metric`` is a whole column without a reading, such as ``val_error``.
         """
-        rows = self.of(choice)
-        if rows.empty:
+        numbers, place = self.numbers(choice, metric, suffix), self._places.get(choice.configuration, slice(0))
+        return pd.Series(numbers, index=self._tasks[place]).dropna()
+
+    def numbers(self, choice: Choice, metric: str = "auroc", suffix: str = "") -> NDArray[np.float64]:
+        """Return the numbers of :meth:`metric` without their index (see :meth:`keys`), NaN for those that are missing.
+
+        A section that asks for thousands of configurations is much faster with arrays.
+        """
+        place = self._places.get(choice.configuration)
+        if place is None:
             # Without finished trials a table has no columns of metrics.
-            values = pd.Series(dtype=float)
-        elif metric in rows:
+            return np.empty(0)
+        if metric in self._ordered:
             # From the training, independent of the reading, such as val_error.
-            values = rows[metric]
-        elif choice.error == self.table_error(choice):
-            values = rows[f"{metric}_{choice.aggregation}{suffix}"]
-        else:
-            found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in rows["trial"]]
-            values = pd.Series(found, dtype=float)
-        numbers = pd.to_numeric(values, errors="coerce").to_numpy()
-        return pd.Series(numbers, index=self._tasks[self._places.get(choice.configuration, slice(0))]).dropna()
+            return self._column(metric)[place]
+        if choice.error == self.table_error(choice):
+            return self._column(f"{metric}_{choice.aggregation}{suffix}")[place]
+        trials = self._ordered["trial"].iloc[place]
+        found = [self._evaluated(str(trial), choice).get(f"{metric}{suffix}") for trial in trials]
+        return np.array(found, dtype=np.float64)
+
+    @remembered
+    def _column(self, name: str) -> NDArray[np.float64]:
+        """Return a column of the ordered trials; NaN for what is not a number."""
+        return pd.to_numeric(self._ordered[name], errors="coerce").to_numpy(dtype=np.float64)
 
     def table_error(self, choice: Choice) -> str:
         """Return the error norm of a choice's rows in trials.csv and epochs.parquet: its detector's own."""
@@ -321,13 +350,17 @@ class StudyData:
     @remembered
     def mean(self, choice: Choice, metric: str = "auroc") -> Mean | None:
         """Return the mean over classes and seeds with its interval, or None if no trial has the number."""
-        values = self.metric(choice, metric)
-        if not len(values):
+        number_N = self.numbers(choice, metric)
+        (known,) = np.nonzero(~np.isnan(number_N))
+        if not len(known):
             return None
+        keys = self.keys(choice)
+        strata = [keys[index][:-1] for index in known]
         if metric == "auroc":
-            return auroc_mean(values, *(self.metric(choice, suffix=end) for end in ("_low", "_high")))
+            low_N, high_N = (self.numbers(choice, metric, end) for end in ("_low", "_high"))
+            return intervals.auroc_interval(number_N[known], low_N[~np.isnan(low_N)], high_N[~np.isnan(high_N)], strata)
         bounds = (0, 1) if metric in SHARES else (-np.inf, np.inf)
-        return intervals.mean_interval(values.to_numpy(), tasks_of(values), bounds=bounds)
+        return intervals.mean_interval(number_N[known], strata, bounds=bounds)
 
     def lacking(self, rows: pd.DataFrame | None = None) -> str:
         """Return what trials' tests (None: all finished) lack for an AUROC, and in how many; empty if nothing."""

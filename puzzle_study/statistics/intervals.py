@@ -114,20 +114,21 @@ def mean_interval(
     value, n = float(means.mean()), len(value_N)
     if n > len(groups) and not any(np.ptp(group) for group in groups):
         return Mean(value, np.nan, np.nan, np.nan, n, len(groups), NO_SPREAD)
-    generator = np.random.default_rng(seed)
     if n > len(groups):
         freedom = n - len(groups)
         pooled = sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom
         variances = [group.var(ddof=1) / len(group) if len(group) > 1 else pooled for group in groups]
         error = float(np.sqrt(np.sum(variances)) / len(groups))
+    else:
+        error, freedom = float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n - 1
+    if freedom < FREEDOM:
+        return Mean(value, np.nan, np.nan, error, n, len(groups), NO_INTERVAL)
+    generator = np.random.default_rng(seed)
+    if n > len(groups):
         drawn_R = np.mean(_drawn_within(groups, resamples, generator), axis=0)
         method = POOLED if any(len(group) == 1 for group in groups) else WITHIN
     else:
-        error, freedom = float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n - 1
-        drawn_R = _drawn_means(means, resamples, generator)
-        method = BETWEEN
-    if freedom < FREEDOM:
-        return Mean(value, np.nan, np.nan, error, n, len(groups), NO_INTERVAL)
+        drawn_R, method = _drawn_means(means, resamples, generator), BETWEEN
     low, high = np.quantile(drawn_R, [TAIL, 1 - TAIL])
     widening = float(t.ppf(1 - TAIL, freedom) / norm.ppf(1 - TAIL))
     ends = np.clip([value - (value - low) * widening, value + (high - value) * widening], *bounds)
@@ -194,8 +195,8 @@ def p_note(differences: Sequence[Difference]) -> str:
     )
     if smallest_p(strata) * len(differences) > LEVEL:
         note += (
-            f" With {strata} tasks the smallest p-value that this test can give is {smallest_p(strata):.2g}: nothing "
-            "here can be significant at 5 %."
+            f" With {strata} {'task' if strata == 1 else 'tasks'} the smallest p-value that this test can give is "
+            f"{smallest_p(strata):.2g}: nothing here can be significant at 5 %."
         )
     return note
 

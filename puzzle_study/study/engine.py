@@ -15,7 +15,6 @@ from puzzle_study import datasets
 from puzzle_study.cli import INTERRUPTED
 from puzzle_study.config import Reading, read
 from puzzle_study.criteria.registry import CRITERIA
-from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.io import write_json, write_text
@@ -287,7 +286,7 @@ def _blended(plan: Plan, used: Sequence[Best], tasks: Sequence[datasets.TaskSpec
 def _label(best: Best) -> str:
     planned, reading, _ = best
     default = ", default" if planned.default else ""
-    return f"{DETECTORS[planned.settings.detector].title}, {planned.name}{default}, {reading.aggregation}"
+    return f"{planned.titled}{default}, {reading.aggregation}"
 
 
 def _reached(records: Sequence[Record], reading: Reading) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from puzzle_study import config
 from puzzle_study.config import Reading
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.study import space
 from puzzle_study.trials.spec import TrialSpec, configuration_name
 from puzzle_study.trials.worth import Worth
@@ -51,6 +52,11 @@ class Planned:
     def name(self) -> str:
         """What people call it."""
         return configuration_name(self.number, self.configuration)
+
+    @property
+    def titled(self) -> str:
+        """Its name after its detector's."""
+        return f"{DETECTORS[self.settings.detector].title}, {self.name}"
 
     @property
     def never(self) -> tuple[TrialSpec, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -12,37 +13,59 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 SILENCE_SECONDS = 30.0
 """Longest time without a line if the output is not a terminal."""
 SHOWN_TRIALS = 4
+ENOUGH = 0.5
+"""Share of the work left whose speed must be known before a time is estimated."""
+
+
+class Piece(NamedTuple):
+    """Some work, and its kind: only pieces of one kind are taken to be equally fast."""
+
+    work: float
+    kind: str = ""
 
 
 class TimeLeft:
     """Estimates the time left from the work done and the work left, in any unit of work.
+
+    Each kind of work has its own speed. The first estimate waits until the speed of half of the work left is known,
+    because a small training takes many times as long per multiply-add as a large one. After that, work of an unknown
+    kind is taken to be as fast as all work so far.
 
     It has no clock: callers pass the time. Between two calls of :meth:`remains` the estimate falls with the time, but
     not below that of the work that has not started.
     """
 
     def __init__(self) -> None:
-        self._worked = self._busy = 0.0
+        self._worked: dict[str, float] = {}
+        self._busy: dict[str, float] = {}
         self._left: float | None = None
         self._waiting = self._told = 0.0
 
-    def worked(self, work: float, seconds: float) -> None:
+    def worked(self, work: float, seconds: float, kind: str = "") -> None:
         """Record that some work took this many seconds of one worker."""
-        self._worked, self._busy = self._worked + work, self._busy + seconds
+        self._worked[kind] = self._worked.get(kind, 0.0) + work
+        self._busy[kind] = self._busy.get(kind, 0.0) + seconds
 
-    def remains(self, *, running: Sequence[float], waiting: Sequence[float], slots: int, now: float) -> None:
+    def remains(self, *, running: Sequence[Piece], waiting: Sequence[Piece], slots: int, now: float) -> None:
         """Set the work left of the ``running`` and ``waiting`` pieces, of which ``slots`` run at once."""
         self._told = now
-        if self._worked > 0:
-            pace = self._busy / self._worked
-            self._left = pace * until_done(running, waiting, slots)
-            self._waiting = pace * until_done((), waiting, slots)
+        paces = {kind: self._busy[kind] / work for kind, work in self._worked.items() if work > 0}
+        if not paces or (self._left is None and not _enough([*running, *waiting], paces)):
+            return
+        mean = sum(self._busy.values()) / sum(self._worked.values())
+        busy, idle = ([paces.get(piece.kind, mean) * piece.work for piece in some] for some in (running, waiting))
+        self._left, self._waiting = until_done(busy, idle, slots), until_done((), idle, slots)
 
     def seconds(self, now: float) -> float | None:
         """Return the time left in seconds; None while the speed is unknown."""
         if self._left is None:
             return None
         return max(self._left - (now - self._told), self._waiting)
+
+
+def _enough(pieces: Sequence[Piece], known: Container[str]) -> bool:
+    """Return whether enough of the work is of a kind whose speed is known."""
+    return sum(piece.work for piece in pieces if piece.kind in known) >= ENOUGH * sum(piece.work for piece in pieces)
 
 
 def until_done(running: Sequence[float], waiting: Sequence[float], slots: int) -> float:
@@ -100,7 +123,7 @@ class StageProgress:
         """Count one more as done, in a stage with equal items."""
         now, left = time.monotonic(), self.total - self._completed - 1
         self.time_left.worked(1.0, now - self._advanced)
-        self.time_left.remains(running=[1.0] * min(left, 1), waiting=[1.0] * (left - 1), slots=1, now=now)
+        self.time_left.remains(running=[Piece(1)] * min(left, 1), waiting=[Piece(1)] * (left - 1), slots=1, now=now)
         self._advanced = now
         self.update(self._completed + 1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from statistics import fmean
+from itertools import cycle, islice
 
 from puzzle_study import config, datasets
 from puzzle_study.config.types import Costs, Images
@@ -17,7 +17,7 @@ from puzzle_study.datasets import DATASETS, SplitSizes, TaskSpec
 from puzzle_study.detectors.scoring import READINGS
 from puzzle_study.errors import UserError
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.progress import TimeLeft
+from puzzle_study.study.progress import Piece, TimeLeft
 from puzzle_study.trials.augmenting import copies_of
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
@@ -110,7 +110,8 @@ class TrialsLeft:
         begun = self._begun[name]
         # A resumed trial's first report counts an earlier run's epochs.
         if begun.epoch is not None:
-            self._time_left.worked((epoch - begun.epoch) * self._of(begun.spec).epoch, now - begun.at)
+            work = (epoch - begun.epoch) * self._of(begun.spec).epoch
+            self._time_left.worked(work, now - begun.at, begun.spec.settings.detector)
         begun.epoch, begun.at = epoch, now
         self._tell(now)
 
@@ -120,7 +121,8 @@ class TrialsLeft:
         # A detector that is fitted at once, with a rough cost, does not show how fast trainings are.
         if begun is not None and record is not None and record.finished and (work := self._of(begun.spec)).epochs:
             epochs = int(record.column("epochs")) - (begun.epoch or 0)
-            self._time_left.worked(epochs * work.epoch + work.rest, now - begun.at)
+            done = epochs * work.epoch + work.rest
+            self._time_left.worked(done, now - begun.at, begun.spec.settings.detector)
         self._tell(now)
 
     def _tell(self, now: float) -> None:
@@ -129,16 +131,19 @@ class TrialsLeft:
         self._not_before = now + PAUSE * self._plan.total
         known, unknown = self._plan.left()
         running = {begun.spec.key: begun.epoch or 0 for begun in self._begun.values()}
-        waiting = [self._of(spec).after(0) for spec in known if spec.key not in running]
-        if unknown:
-            trials = [spec for planned in self._plan.configurations for spec in planned.trials]
-            waiting += [fmean(self._of(spec).after(0) for spec in trials)] * unknown
+        waiting = [self._left_of(spec) for spec in known if spec.key not in running]
+        # Trials that the search has not chosen yet are taken to be like those that it has, in turn.
+        chosen = [self._left_of(spec) for planned in self._plan.configurations for spec in planned.trials]
+        waiting += islice(cycle(chosen), unknown)
         self._time_left.remains(
-            running=[self._of(spec).after(running[spec.key]) for spec in known if spec.key in running],
+            running=[self._left_of(spec, running[spec.key]) for spec in known if spec.key in running],
             waiting=waiting,
             slots=self._slots,
             now=now,
         )
+
+    def _left_of(self, spec: TrialSpec, epochs: int = 0) -> Piece:
+        return Piece(self._of(spec).after(epochs), spec.settings.detector)
 
     def _of(self, spec: TrialSpec) -> Work:
         if spec.key not in self._work:

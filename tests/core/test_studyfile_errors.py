@@ -292,6 +292,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, words in (
         (tmp_path / "cifar100.yaml", r" does not exist; did you mean cifar10\.yaml\?$"),
         (tmp_path / "nowhere" / "x.yaml", " does not exist$"),
+        (Path("qqqqq"), " does not exist; `puzzle-study list` shows the studies"),
         (tmp_path, " cannot be read: Is a directory$"),
     ):
         with pytest.raises(UserError, match=f"^study file {re.escape(str(path))}{words}"):

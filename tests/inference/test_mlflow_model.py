@@ -49,14 +49,15 @@ def test_the_model_is_loaded_by_mlflow_and_gives_the_detectors_scores(best: Path
 def test_a_folder_that_exists_and_a_missing_mlflow_are_one_sentence(
     best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    detector = load_detector(best / "3", device=tiny.CPU)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     monkeypatch.setitem(sys.modules, "mlflow.pyfunc", None)
     with pytest.raises(UserError, match=r"mlflow-skinny or mlflow; .* pip install '\.\[mlflow\]'"):
-        write_mlflow(best / "3", tmp_path / "new")
+        write_mlflow(detector, best / "3", tmp_path / "new")
     monkeypatch.undo()
     pytest.importorskip("mlflow.pyfunc", reason="needs mlflow-skinny")
     with pytest.raises(UserError, match="exists; name a new folder for --export-mlflow"):
-        write_mlflow(best / "3", tmp_path)
+        write_mlflow(detector, best / "3", tmp_path)
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(UserError, match="cannot be written"):
-        write_mlflow(best / "3", tmp_path / "taken" / "new")
+        write_mlflow(detector, best / "3", tmp_path / "taken" / "new")

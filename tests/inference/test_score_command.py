@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,15 @@ def test_on_a_terminal_a_bar_runs_on_standard_error_and_the_table_stays_clean(
     assert "5/5" in result.stderr
     for row in rows(result.stdout)[2:]:
         assert f"not scored: {row['error']}\n" in result.stderr
+
+
+def test_without_a_readable_image_the_summary_is_one_line(best: Path, tmp_path: Path) -> None:
+    bad = write_damaged(tmp_path / "images")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = score(best, tmp_path / "images", code=1)
+    assert len(rows(result.stdout)) == len(bad)
+    assert result.stderr.splitlines()[len(bad) :] == [f"no image was scored; {len(bad)} cannot be read"]
 
 
 @pytest.mark.slow

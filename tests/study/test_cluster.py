@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import socket
 import stat
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
+import ray
+from click.testing import CliRunner
 
 from puzzle_study import __version__, config
+from puzzle_study.config import read
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import nodes
@@ -21,6 +26,7 @@ from puzzle_study.study.nodes import check_gpus, places
 from puzzle_study.study.ray import cluster
 from puzzle_study.study.ray.cluster import check_nodes, check_resources, package_digest
 from puzzle_study.study.storage import Place
+from puzzle_study.tune import main
 from tests.study.conftest import Tune
 
 
@@ -182,6 +188,37 @@ def test_a_study_that_finds_no_cluster_ends_with_that_sentence(tiny: Path, tmp_p
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: no Ray cluster answers at 127.0.0.1:1 (")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error", [Exception("The current node timed out"), TimeoutError("timed out\nafter 30 s"), RuntimeError()]
+)
+def test_a_ray_that_cannot_start_is_one_sentence_and_leaves_no_study(
+    error: Exception, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", mock.Mock(side_effect=error))
+    with mock.patch.dict(os.environ):
+        done = CliRunner().invoke(main, [str(tiny), "--results", str(tmp_path / "results")])
+    assert done.exit_code == 2, done.output
+    why = str(error).partition("\n")[0] or "RuntimeError"
+    assert re.search(rf"^error: .*could not start .*\({why}\); .*TMPDIR.* again\n\Z", done.stderr, re.MULTILINE)
+    assert [path.name for path in (tmp_path / "results").rglob("*") if path.suffix in (".yaml", ".json")] == []
+
+
+def test_a_cluster_that_cannot_be_joined_is_one_sentence(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "init", mock.Mock(side_effect=ConnectionError("Failed to connect")))
+    monkeypatch.setattr(cluster, "_reachable", lambda address: address)
+    monkeypatch.setattr(cluster, "_ask_in", lambda address, token: None)
+    place = Place.of(Results(tmp_path), None)
+    joined = cluster.joined_ray(read.load(tiny).study, place, "f", "head:6379")
+    with (
+        mock.patch.dict(os.environ, RAY_AUTH_MODE="disabled"),
+        pytest.raises(UserError, match=r"could not join .* head:6379 \(Failed to connect\); .*ray status"),
+        joined,
+    ):
+        pass
 
 
 def test_what_listens_but_is_no_ray_cluster_is_told_from_one(monkeypatch: pytest.MonkeyPatch) -> None:

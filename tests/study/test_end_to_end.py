@@ -68,7 +68,7 @@ def tables(results: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def assert_same_tables(one: Path, other: Path, *, bits: bool) -> None:
+def assert_same_tables(one: Path, other: Path, *, bits: bool = True) -> None:
     """Compare to the bit, or to what rounding changes: the order of one normal and one anomalous image in 900 pairs."""
     tolerance = {"check_exact": True} if bits else {"rtol": 1e-3, "atol": 2e-3}
     for name, table in tables(one).items():

@@ -13,7 +13,7 @@ from rich.console import Console
 from puzzle_study.config import read
 from puzzle_study.datasets import SplitSizes
 from puzzle_study.study.plan import Plan
-from puzzle_study.study.progress import StageProgress, TimeLeft, until_done
+from puzzle_study.study.progress import Piece, StageProgress, TimeLeft, until_done
 from puzzle_study.study.work import TrialsLeft, costs_of, planned_work, trial_work
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import DIGITS, finished, plan_of
@@ -34,7 +34,7 @@ def test_the_time_left_does_not_rise_while_nothing_happens_nor_falls_faster_than
     time_left, slots = TimeLeft(), max(1, len(running) + idle)
     time_left.worked(1.0, pace)
     now = 100.0
-    time_left.remains(running=running, waiting=waiting, slots=slots, now=now)
+    time_left.remains(running=list(map(Piece, running)), waiting=list(map(Piece, waiting)), slots=slots, now=now)
     before = left_of(time_left, now)
     assert before == pytest.approx(pace * until_done(running, waiting, slots))
     for pause in pauses:
@@ -55,8 +55,32 @@ def test_side_by_side_work_takes_between_its_share_and_its_share_with_the_longes
 
 def test_nothing_is_said_of_the_time_left_before_the_speed_is_known() -> None:
     time_left = TimeLeft()
-    time_left.remains(running=[1.0], waiting=[], slots=1, now=0.0)
+    time_left.remains(running=[Piece(1.0)], waiting=[], slots=1, now=0.0)
     assert time_left.seconds(0.0) is None
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), st.tuples(st.integers(1, 10**6), st.floats(1e-3, 1e3)), min_size=1))
+def test_an_estimate_waits_for_the_speed_of_half_the_work_and_then_stays(kinds: dict[str, tuple[int, float]]) -> None:
+    """Each kind has its work and its seconds per work; they are measured one after another, while nothing is done."""
+    time_left, known, shown = TimeLeft(), 0.0, False
+    pieces = [Piece(work, kind) for kind, (work, _) in kinds.items()]
+    total = sum(piece.work for piece in pieces)
+    for work, kind in pieces:
+        time_left.worked(1.0, kinds[kind][1], kind)
+        time_left.remains(running=pieces[:1], waiting=pieces[1:], slots=1, now=0.0)
+        known += work
+        shown = shown or known >= total / 2
+        assert (time_left.seconds(0.0) is not None) == shown
+    assert left_of(time_left, 0.0) == pytest.approx(sum(work * pace for work, pace in kinds.values()))
+
+
+def test_work_of_an_unknown_kind_is_taken_to_be_as_fast_as_all_so_far() -> None:
+    time_left = TimeLeft()
+    time_left.worked(30.0, 30.0, "slow")
+    time_left.worked(10.0, 2.0, "fast")
+    pieces = [Piece(10.0, "slow"), Piece(10.0, "fast"), Piece(20.0, "unknown")]
+    time_left.remains(running=[], waiting=pieces, slots=1, now=0.0)
+    assert left_of(time_left, 0.0) == pytest.approx(10.0 + 2.0 + 20.0 * 32 / 40)
 
 
 STUDY = """
@@ -128,6 +152,25 @@ def test_references_that_are_left_add_little(plan: Plan) -> None:
             plan.done(reference.key, finished(reference))
     left.ended("one of an earlier run", None, 2.5)
     assert 0.99 * with_all < left_of(time_left, 2.5) < with_all
+
+
+def test_small_trained_references_say_nothing_of_a_study_of_large_trainings(tmp_path: Path) -> None:
+    """Each epoch takes a second, although that of the reference is a hundredth of the other's work."""
+    plan, time_left = plan_of(tmp_path, STUDY + "references: [ae_l2]\n"), TimeLeft()
+    left, now = TrialsLeft(plan, time_left), 0.0
+    (reference,) = plan.references
+    training = plan.configurations[0].trials[0]
+    for spec in (reference, training):
+        left.started(spec.key, spec, now)
+        for epoch in (1, 11):
+            now += 10.0
+            left.reported(spec.key, epoch, now)
+        if spec == reference:
+            assert time_left.seconds(now) is None
+            finish(plan, left, spec, now)
+            assert time_left.seconds(now) is None
+    work = planned_work(training, plan.study.data)
+    assert left_of(time_left, now) == pytest.approx((work.after(11) + work.after(0)) / work.epoch)
 
 
 def test_a_training_that_goes_on_is_not_taken_for_one_that_was_fast(plan: Plan) -> None:

@@ -41,20 +41,20 @@ def build(data: StudyData) -> Blocks:
 
 def configurations(data: StudyData, chosen: Choice) -> pd.DataFrame:
     """Return a row per complete configuration: its axes, AUROC, ends of the interval, and labels."""
-    rows = []
-    for configuration, group in data.complete.groupby("configuration", sort=False):
-        mean = data.mean(replace(chosen, configuration=str(configuration)))
+    rows, labels = [], dict[str, list[str]]()
+    for configuration, label in zip(data.complete["configuration"].astype(str), data.complete["label"], strict=True):
+        labels.setdefault(configuration, []).append(label)
+    for configuration, own in labels.items():
+        mean = data.mean(replace(chosen, configuration=configuration))
         if mean is not None:
-            label = ";".join(filter(None, group["label"]))
-            own = data.values_of(str(configuration))
             rows.append(
                 {
-                    **own,
-                    "_name": data.called(str(configuration)),
+                    **data.values_of(configuration),
+                    "_name": data.called(configuration),
                     "_auroc": mean.value,
                     "_low": mean.low,
                     "_high": mean.high,
-                    "_label": label,
+                    "_label": ";".join(filter(None, own)),
                 }
             )
     return pd.DataFrame(rows)
@@ -165,21 +165,26 @@ def _importance(data: StudyData, frame: pd.DataFrame) -> Block:
 
 def _variance(data: StudyData, chosen: Choice) -> Table | None:
     """Return the shares of the variance of trials for setting, class and seed."""
-    ids = data.complete["configuration"].astype(str).unique()
-    series = [(one, data.metric(replace(chosen, configuration=one))) for one in ids]
-    values = pd.concat([own for _, own in series]) if series else pd.Series(dtype=float)
+    choices = [replace(chosen, configuration=str(one)) for one in data.complete["configuration"].unique()]
+    trials = [
+        (value, choice.configuration, key)
+        for choice in choices
+        for value, key in zip(data.numbers(choice), data.keys(choice), strict=True)
+        if not np.isnan(value)
+    ]
+    values = [value for value, _, _ in trials]
     factors = {
-        "setting": [one for one, own in series for _ in range(len(own))],
-        "class": [str(key[1:3]) for key in values.index],
+        "setting": [setting for _, setting, _ in trials],
+        "class": [str(key[1:3]) for _, _, key in trials],
         # A seed means another random stream in another class, so it is a separate level there.
-        "seed": [str(key[1:]) for key in values.index],
+        "seed": [str(key[1:]) for _, _, key in trials],
     }
     if len(set(factors["seed"])) == len(set(factors["class"])):
         del factors["seed"]
     varied = {name: levels for name, levels in factors.items() if len(set(levels)) > 1}
     if len(varied) < 2 or len(values) < 8:
         return None
-    shares = intervals.variance_shares(values.to_numpy(), varied)
+    shares = intervals.variance_shares(values, varied)
     titles = {"setting": "searched settings", "class": "normal class", "seed": "seed within class"}
     titles["rest"] = "interactions and noise"
     return table(

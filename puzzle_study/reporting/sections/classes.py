@@ -166,9 +166,9 @@ def flagged_table(data: StudyData, choice: Choice, name: str) -> Table | None:
         f"flagged_{name}",
         f"Test images above the calibrated threshold: the {name}, {choice.aggregation}",
         _rows(data, choice, of_class),
-        f"The threshold is the one that `score` uses for a false-positive rate of {100 * FALSE_POSITIVE_RATE:g} %. It "
-        "comes from the validation images alone; fewer than 19 of them cannot keep that rate. Flagged normal images "
-        f"are false alarms, flagged anomalous ones are found. {SPREAD}",
+        "The threshold is the one that puzzle-study score uses for a false-positive rate of "
+        f"{100 * FALSE_POSITIVE_RATE:g} %. It comes from the validation images alone; fewer than 19 of them cannot "
+        f"keep that rate. Flagged normal images are false alarms, flagged anomalous ones are found. {SPREAD}",
     )
 
 

@@ -27,14 +27,14 @@ from puzzle_study.reporting.blocks import (
     table,
     words,
 )
-from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, share, word
+from puzzle_study.reporting.cells import NOTHING, Cell, capital, count, estimated, share, word
 from puzzle_study.reporting.choice import Choice, title_of
 from puzzle_study.reporting.sections.robustness import VICTIM, configuration_title
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.reporting.values import TASK
 from puzzle_study.statistics import intervals
 
-MEASURES = {"auroc": "AUROC", "flagged_normal": "False alarms (FPR)", "flagged_anomalous": "Catches (TPR)"}
+MEASURES = {"auroc": "AUROC", "flagged_normal": "false alarms (FPR)", "flagged_anomalous": "catches (TPR)"}
 TOLERANCES = {
     "false_alarms_double": (
         "Where false alarms double",
@@ -226,7 +226,7 @@ def _measured_row(curve: Curve, severity: int, means: list[intervals.Mean]) -> R
         values, low, high = (rows[f"{name}{end}"].to_numpy(dtype=float) for end in ("", "_low", "_high"))
         mean = None if np.isnan(values).any() else intervals.auroc_interval(values, low, high, strata)
         means += [] if mean is None else [mean]
-        cells[Column(name, f"{title} % [95 %]")] = estimated(mean)
+        cells[Column(name, f"{capital(title)} % [95 %]")] = estimated(mean)
     return {
         words("detector", "Detector"): word(curve.title),
         words("corruption", "Corruption"): word("none" if clean else CORRUPTIONS[curve.corruption].title),
@@ -262,7 +262,7 @@ def _figure(found: Sequence[Curve]) -> Figure:
             for number in place.texts:
                 # On a light cell it stays dark, on a dark page too.
                 number.set_color("#ffffff" if number.get_color() == "w" else "#1a1a1a")
-            place.set_title(f"{title}, %")
+            place.set_title(f"{capital(title)}, %")
             place.tick_params(axis="y", rotation=0)
         key = "; ".join(f"{number}: {name}" for number, name in enumerate(titles, 1))
         worst = min(

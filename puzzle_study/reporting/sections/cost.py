@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Paragraph, Table, section, table, words
-from puzzle_study.reporting.cells import NOTHING, Cell, count, number, share, significant, word
+from puzzle_study.reporting.cells import NOTHING, Cell, count, in_seconds, number, share, significant, word
 from puzzle_study.reporting.choice import title_of
 from puzzle_study.reporting.study_data import StudyData
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MEASURES = (
     Column("epochs", "Epochs"),
@@ -41,7 +46,7 @@ def build(data: StudyData) -> Blocks:
 def _table(data: StudyData) -> Table:
     """Return mean and range of each measure for the winner, the default, each detector and each reference."""
     named = {"winner": data.winner, "default": data.default}
-    groups = [(f"{name}, {data.called(one)}", data.of(one)) for name, one in named.items() if one]
+    groups = [(f"{name}, {data.titled(one)}", data.of(one)) for name, one in named.items() if one]
     own = data.finished[data.finished["role"] == "configuration"]
     if data.compares_detectors:
         groups += [(f"all of {title_of(str(name))}", trials) for name, trials in own.groupby("detector", sort=False)]
@@ -77,8 +82,8 @@ def _figure(data: StudyData) -> Figure | None:
         _Point(
             data.called(choice),
             kind,
-            float(_numbers(data.of(choice), "seconds").mean()),
-            float(data.metric(choice).mean()),
+            _mean(data.numbers(choice, "seconds")),
+            _mean(data.numbers(choice)),
         )
         for choice, kind in choices.items()
     ]
@@ -123,10 +128,17 @@ def _range(trials: pd.DataFrame, key: str) -> Cell:
     if not len(values):
         return Cell(NOTHING)
     mean = float(values.mean())
-    text = significant(mean)
-    if values.min() != values.max():
-        text += f" ({significant(float(values.min()))} to {significant(float(values.max()))})"
+    written = in_seconds if key.endswith("seconds") else significant
+    text, low, high = (written(float(value)) for value in (mean, values.min(), values.max()))
+    if low != high:
+        text += f" ({low} to {high})"
     return Cell(text, mean)
+
+
+def _mean(number_N: NDArray[np.float64]) -> float:
+    """Return the mean of those that are not missing; NaN if all are."""
+    known_N = number_N[~np.isnan(number_N)]
+    return float(known_N.mean()) if len(known_N) else np.nan
 
 
 def _numbers(trials: pd.DataFrame, key: str) -> pd.Series[float]:

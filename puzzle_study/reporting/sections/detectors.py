@@ -10,7 +10,18 @@ from matplotlib.axes import Axes
 
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Blocks, Column, Figure, Row, Table, absent, section, table, words
-from puzzle_study.reporting.cells import bracketed, count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.cells import (
+    bracketed,
+    count,
+    estimated,
+    number,
+    percent,
+    plural,
+    share,
+    significant,
+    timed,
+    word,
+)
 from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.sections.classes import class_cell
 from puzzle_study.reporting.sections.robustness import NOISE, AttackCell, cells
@@ -120,7 +131,7 @@ def _row(data: StudyData, rival: Rival, *, attacked: bool) -> Row:
             float(data.metric(choice, "last20", "_std").mean())
         ),
         Column("selection", "Selection %"): percent(selection.value if selection else None),
-        Column("train_seconds", "Fitting, s"): number(float(data.metric(choice, "train_seconds").mean())),
+        Column("train_seconds", "Fitting, s"): timed(float(data.metric(choice, "train_seconds").mean())),
         Column("milliseconds", "Scoring, ms per image"): number(rival.milliseconds),
         **({Column("attacked", "Under attack %"): estimated(cell.auroc if cell else None)} if attacked else {}),
         **({words("attack", "Attack"): word(how)} if attacked else {}),
@@ -166,8 +177,8 @@ def _speed_figure(rivals: list[Rival]) -> Figure | None:
             alt=f"Scatter of AUROC against scoring time of {len(shown)} detectors: the fastest is {fastest.name} "
             f"({significant(fastest.milliseconds)} ms per image, {share(fastest.auroc.value)} %), the highest AUROC "
             f"has {best.name} ({significant(best.milliseconds)} ms, {share(best.auroc.value)} %).",
-            caption=f"Mean AUROC against scoring time per image, one point per detector (n = {best.auroc.n} trials "
-            f"each at most). {intervals.method_note(rival.auroc for rival in shown)}",
+            caption=f"Mean AUROC against scoring time per image, one point per detector (n = "
+            f"{plural(best.auroc.n, 'trial')} each at most). {intervals.method_note(rival.auroc for rival in shown)}",
         )
 
 

@@ -123,7 +123,7 @@ def _attacked(gallery: Gallery) -> Figure | None:
     told = ("attack", "method", "epsilon", "score_before", "score_after")
     columns = (gallery[f"attacked_{name}"][shown] for name in told)
     labels = [
-        f"{attack} {method}\nε {float(epsilon):.3g}: {float(score):.2f} → {float(after):.2f}"
+        f"{attack} {method}\nε {float(epsilon):.3g}\n{float(score):.2f} → {float(after):.2f}"
         for attack, method, epsilon, score, after in zip(*columns, strict=True)
     ]
     return _montage(
@@ -132,7 +132,7 @@ def _attacked(gallery: Gallery) -> Figure | None:
         labels,
         name="gallery_attacked",
         alt="Pictures before and after an attack and their difference: "
-        + "; ".join(label.replace("\n", " ").replace("→", "to") for label in labels)
+        + "; ".join(label.replace("\n", ", ").replace("→", "to") for label in labels)
         + ".",
         caption=f"Attacked images: before, after, and the difference magnified {255 / largest / 2:.1f} times around "
         "gray. Below each column: attack, ε, anomaly score before and after.",

@@ -39,7 +39,7 @@ def _environment(data: StudyData) -> Table:
         "threads per trial": hardware.get("threads"),
         "memory, GiB": hardware.get("memory_gib"),
         "GPU": hardware.get("gpu") or "none",
-        "precision": hardware.get("precision"),
+        "precision": _listed(hardware.get("precision")),
         **({"notes on the images": "; ".join(notes)} if isinstance(notes, list) and notes else {}),
     }
     rows = [{words("what", "What"): word(name), words("value", "Value"): word(value)} for name, value in facts.items()]
@@ -82,6 +82,11 @@ def _failed(data: StudyData) -> Block:
     )
 
 
+def _listed(content: object) -> object:
+    """Return names with their values in words, or what is no mapping unchanged."""
+    return ", ".join(f"{name} {value}" for name, value in content.items()) if isinstance(content, dict) else content
+
+
 def _rounded(value: object) -> str:
     return f"{value:.0f}" if isinstance(value, (int, float)) else ""
 
@@ -89,5 +94,5 @@ def _rounded(value: object) -> str:
 def _seeds(content: object) -> str:
     """Return the seeds, which may be listed or named by purpose."""
     if isinstance(content, dict):
-        return "; ".join(f"{name} {_seeds(value)}" for name, value in content.items())
+        return "; ".join(f"{name} {_seeds(value)}" for name, value in content.items() if value is not None)
     return ", ".join(map(str, content)) if isinstance(content, list) else str(content)

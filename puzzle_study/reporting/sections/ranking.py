@@ -14,13 +14,14 @@ from puzzle_study.reporting.cells import (
     NOTHING,
     Cell,
     bracketed,
+    capital,
     count,
     estimated,
+    in_seconds,
     number,
     percent,
     setting,
     share,
-    significant,
     spread,
     word,
 )
@@ -88,16 +89,14 @@ def _given_up(data: StudyData) -> Paragraph | None:
 def ranking_table(data: StudyData) -> Table:
     """Return a row for each configuration under its best reading: by rank, then references, then incomplete ones."""
     rows = data.summary.sort_values(["rank", "auroc_mean"], ascending=[True, False])
-    groups = [group for _, group in rows.groupby("configuration", sort=False)]
-    groups.sort(key=lambda group: (_part(group.iloc[0]), *_order(group.iloc[0])))
-    places = _most(groups)
-    more = len(groups) - len(places)
+    places = _most(rows)
+    more = rows["configuration"].nunique() - len(places)
     means = intervals.method_note(data.mean(data.choice(group.iloc[0])) for _, group in places)
     lacks = data.lacking()
     ranked_by = (
         f"selection ({data.selection_title})" if data.ranks_by_selection else f"the objective {data.objectives[0]}"
     )
-    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{_capital(_measure(data))}."
+    selection = "mean test AUROC (oracle)." if data.criterion.uses_labels else f"{capital(_measure(data))}."
     return table(
         "ranking",
         "Configurations and references",
@@ -111,25 +110,22 @@ def ranking_table(data: StudyData) -> Table:
     )
 
 
-def _most(groups: list[pd.DataFrame]) -> list[tuple[int, pd.DataFrame]]:
-    """Return configurations with their places: at most ``MOST_ROWS``, with all references and all with a label."""
-    named = [bool((group["role"] == "reference").any() or (group["label"] != "").any()) for group in groups]
-    room, kept = MOST_ROWS - sum(named), list[tuple[int, pd.DataFrame]]()
-    for place, group in enumerate(groups, start=1):
-        if named[place - 1] or (room := room - 1) >= 0:
-            kept.append((place, group))
+def _most(rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+    """Return configurations' rows with their places: at most ``MOST_ROWS``, with all references and all with a label.
+
+    The table has three parts: complete configurations, references, incomplete ones. In each, the order of the rows
+    stays.
+    """
+    first = rows.drop_duplicates("configuration")
+    part = np.where(first["role"] == "reference", 1, np.where(first["complete"], 0, 2))
+    names = first["configuration"].iloc[np.argsort(part, kind="stable")]
+    named = set(rows["configuration"][(rows["role"] == "reference") | (rows["label"] != "")])
+    room, kept = MOST_ROWS - len(named), list[tuple[int, pd.DataFrame]]()
+    where = rows.groupby("configuration").indices
+    for place, name in enumerate(names, start=1):
+        if name in named or (room := room - 1) >= 0:
+            kept.append((place, rows.iloc[where[name]]))
     return kept
-
-
-def _part(row: pd.Series[Any]) -> int:
-    """Return the part of the table in which a row stands: complete configurations, references, incomplete ones."""
-    if row["role"] == "reference":
-        return 1
-    return 0 if row["complete"] else 2
-
-
-def _order(row: pd.Series[Any]) -> tuple[float, float]:
-    return tuple(np.nan_to_num([row["rank"], -row["auroc_mean"]], nan=np.inf))
 
 
 def _ranking_row(data: StudyData, group: pd.DataFrame, place: int) -> Row:
@@ -182,7 +178,7 @@ def _selection_cells(data: StudyData, row: pd.Series[Any]) -> Row:
     else:
         cells = {Column("selection", "Selection"): number(row["selection_mean"])}
     if data.criterion.compares:
-        cells[Column("goodness", _capital(data.selection_title))] = number(row["goodness"])
+        cells[Column("goodness", capital(data.selection_title))] = number(row["goodness"])
     return cells
 
 
@@ -192,7 +188,7 @@ def _measure(data: StudyData) -> str:
         return data.criterion.meaning
     return (
         "what the search was told meanwhile, the mean AUROC against pseudo-anomalies. "
-        f"{_capital(data.selection_title)}: {data.criterion.meaning}"
+        f"{capital(data.selection_title)}: {data.criterion.meaning}"
     )
 
 
@@ -245,7 +241,7 @@ def differences_table(data: StudyData) -> Table | None:
         lost = difference.pairs - difference.wins - difference.ties
         rows.append(
             {
-                words("against", "Against"): word(data.called(choice)),
+                words("against", "Against"): word(data.titled(choice)),
                 words("aggregation", "Aggregation"): word("" if choice.is_reference else choice.aggregation),
                 DIFFERENCE: estimated(difference.mean, signed=True, digits=2),
                 PAIRS: count(difference.pairs),
@@ -317,8 +313,8 @@ def _one_standard_error(data: StudyData) -> Paragraph | None:
     measure = f"selection score ({data.selection_title})" if data.ranks_by_selection else data.selected_by
     reached = f"; its test AUROC is {share(auroc.value)} % (n = {auroc.n})" if auroc else ""
     return Paragraph(
-        f"One-standard-error choice: configuration {data.called(choice)} with {choice.aggregation} trains fastest "
-        f"({significant(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
+        f"One-standard-error choice: {data.titled(choice, 'configuration ')} with {choice.aggregation} trains fastest "
+        f"({in_seconds(seconds)} s per trial) among those whose {measure} is within one standard error of the best: "
         f"{shown(metric, mean.value)}{reached}."
     )
 
@@ -327,10 +323,6 @@ def _is_close(metric: str, mean: intervals.Mean, best: intervals.Mean) -> bool:
     """Whether a mean may be within one standard error of the best one, which has rank 1."""
     margin = float(np.nan_to_num(best.standard_error)) + 1e-9
     return gain(metric, mean.value) >= gain(metric, best.value) - margin
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _trials(done: float, planned: float) -> Cell:

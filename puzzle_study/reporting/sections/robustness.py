@@ -24,7 +24,18 @@ from puzzle_study.reporting.blocks import (
     table,
     words,
 )
-from puzzle_study.reporting.cells import NOTHING, Cell, count, estimated, number, percent, share, significant, word
+from puzzle_study.reporting.cells import (
+    NOTHING,
+    Cell,
+    count,
+    estimated,
+    number,
+    percent,
+    plural,
+    share,
+    significant,
+    word,
+)
 from puzzle_study.reporting.choice import title_of
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.reporting.values import mean_auroc
@@ -208,7 +219,7 @@ def _beaten(method: str, triples: list[Beside]) -> str | None:
     return (
         f"{method} at {len(weaker)} of {len(triples)} ε, widest at ε = {significant(cell.epsilon)} with AUROC "
         f"{share(cell.auroc.value)} %, while noise leaves {share(noise.auroc.value)} % (clean {share(cell.clean)} %, "
-        f"n = {cell.auroc.n} trials)"
+        f"n = {plural(cell.auroc.n, 'trial')})"
     )
 
 
@@ -284,7 +295,7 @@ def _figure(found: list[AttackCell]) -> Figure:
     colours = {pair: drawing.PALETTE[i % len(drawing.PALETTE)] for i, pair in enumerate(drawn)}
     markers = {pair: "os^Dv<>Pp*"[i % 10] for i, pair in enumerate(drawn)}
     grey_dashes = {"attack1": (0, (5, 2)), "attack2": (0, (1, 1.5))}
-    with drawing.panels(len(panels), most=2, width=4.8, height=3.7, above=0.5, sharey=True) as (figure, axes):
+    with drawing.panels(len(panels), most=3, width=4.5, height=3.6, above=0.5, sharey=True) as (figure, axes):
         for place, ((victim, target), label) in zip(axes, panels.items(), strict=True):
             for pair in combinations:
                 line = [c for c in found if (c.victim, c.target, c.attack, c.method) == (victim, target, *pair)]

@@ -23,7 +23,7 @@ from puzzle_study.reporting.blocks import (
     table,
     words,
 )
-from puzzle_study.reporting.cells import count, estimated, number, percent, share, word
+from puzzle_study.reporting.cells import count, estimated, number, percent, plural, share, word
 from puzzle_study.reporting.study_data import StudyData
 from puzzle_study.statistics.intervals import TAIL, Estimate
 from puzzle_study.trials.worth import SHARES, criterion, gain
@@ -82,7 +82,8 @@ def closed(data: StudyData) -> Paragraph | None:
     each = "with a winner for each task " if data.per_task else ""
     return Paragraph(
         f"The selection by {data.selection_title} reaches a test AUROC of {share(auroc)} % {each}(default "
-        f"{share(default)} %, best in hindsight {share(oracle)} %): {went} (n = {int(row.iloc[0]['tasks'])} tasks)."
+        f"{share(default)} %, best in hindsight {share(oracle)} %): {went} (n = "
+        f"{plural(int(row.iloc[0]['tasks']), 'task')})."
     )
 
 
@@ -196,9 +197,9 @@ def hindsight(data: StudyData) -> Paragraph | None:
             f"The selection by {data.selected_by} found the row that has the highest test AUROC in hindsight."
         )
     return Paragraph(
-        f"In hindsight (oracle) configuration {data.called(best)} with {best.aggregation} has the highest test AUROC, "
-        f"{share(possible.value)} %: the selection by {data.selected_by} gave away "
-        f"{share(possible.value - reached.value)} points (n = {reached.n} trials each)."
+        f"In hindsight (oracle) {data.titled(best, 'configuration ')} with {best.aggregation} has the highest test "
+        f"AUROC, {share(possible.value)} %: the selection by {data.selected_by} gave away "
+        f"{share(possible.value - reached.value)} points (n = {plural(reached.n, 'trial')} each)."
     )
 
 
@@ -226,10 +227,10 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     shown = shown.assign(aggregation=rows["aggregation"])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
+        points = zip(rows["configuration"], rows["aggregation"], shown["selection"], shown["auroc"], strict=True)
         told = [
-            f"{data.called(str(row['configuration']))}, {row['aggregation']}: selection {point['selection']:.3g}"
-            f"{percent_sign}, test AUROC {point['auroc']:.1f} %"
-            for (_, row), (_, point) in zip(rows.iterrows(), shown.iterrows(), strict=True)
+            f"{data.called(str(name))}, {way}: selection {selection:.3g}{percent_sign}, test AUROC {auroc:.1f} %"
+            for name, way, selection, auroc in points
         ]
         drawing.tell(axes.collections[0], told)
         marked = shown[rows["label"].str.contains("winner")]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from puzzle_study.reporting import paper_values
 from puzzle_study.reporting.blocks import Blocks, Paragraph, absent, finding, section
-from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.cells import bracketed, capital, plural, share, significant
 from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import Comparison, compare
 from puzzle_study.reporting.sections import corruptions, robustness, selection, training
@@ -43,8 +43,8 @@ def build(data: StudyData) -> Blocks:
 
 def against_references(data: StudyData, winner: Choice) -> Paragraph:
     """Return whether a cheap reference is better than the winner, with numbers."""
-    of = f"{winner.title}, " if data.compares_detectors else ""
-    what = f"the winner ({of}configuration {data.called(winner)}, {winner.aggregation}; selection: {data.selected_by})"
+    name = data.titled(winner, "configuration ")
+    what = f"the winner ({name}, {winner.aggregation}; selection: {data.selected_by})"
     reached = data.mean(winner)
     if reached is None:
         lacks = data.lacking(data.of(winner))
@@ -60,14 +60,14 @@ def _held_against_references(data: StudyData, winner: Choice, what: str, reached
         for reference in data.references
         if (comparison := compare((data, reference), (data, winner)))
     ]
-    own = f"{_capital(what)} reaches AUROC {_of(reached)}"
+    own = f"{capital(what)} reaches AUROC {_of(reached)}"
     if not compared:
         return f"{own}. The study ran no reference to compare it with."
     compared.sort(key=lambda entry: -entry[1].difference.mean.value)
     (best, comparison), *others = compared
     per_class = (comparison.first - comparison.second).groupby(level="normal_class").mean()
     gap = f"a difference of {_gap(comparison)}"
-    better = f"is better on {int((per_class > 0).sum())} of {_plural(len(per_class), 'class', 'classes')}"
+    better = f"is better on {int((per_class > 0).sum())} of {plural(len(per_class), 'class', 'classes')}"
     value = share(float(comparison.first.mean()))
     if comparison.difference.mean.value > 0:
         also = [
@@ -76,7 +76,7 @@ def _held_against_references(data: StudyData, winner: Choice, what: str, reached
             if other.difference.mean.value > 0
         ]
         so = f" So {'do' if len(also) > 1 else 'does'} {_listed(also)}." if also else ""
-        return f"{_capital(best.title)} beats {what}: AUROC {value} % against {_of(reached)}, {gap}; it {better}.{so}"
+        return f"{capital(best.title)} beats {what}: AUROC {value} % against {_of(reached)}, {gap}; it {better}.{so}"
     lost = f"; {best.title} {better}" if (per_class > 0).any() else ""
     return f"{own}; the best reference, {best.title}, reaches {value} %, {gap}{lost}."
 
@@ -108,10 +108,11 @@ def _against_default(data: StudyData, winner: Choice) -> Paragraph | None:
     tasks = difference.mean.strata
     least = intervals.smallest_p(tasks)
     bound = f", at least {significant(least, 2)} whatever the trials" if least > intervals.LEVEL else ""
-    p = f" (Wilcoxon over {_plural(tasks, 'task', 'tasks')}: p = {significant(difference.p_value, 2)}{bound})"
+    p = f" (Wilcoxon over {tasks} tasks: p = {significant(difference.p_value, 2)}{bound})" if tasks > 1 else ""
+    name = f"{default.title}, " if data.compares_detectors else ""
     return Paragraph(
-        f"Against the default configuration ({share(float(comparison.second.mean()))} %, {default.aggregation}) the "
-        f"winner differs by {_gap(comparison, p)}."
+        f"Against the default configuration ({name}{share(float(comparison.second.mean()))} %, {default.aggregation}) "
+        f"the winner differs by {_gap(comparison, p)}."
     )
 
 
@@ -142,7 +143,7 @@ def _against_paper(data: StudyData, winner: Choice) -> Paragraph | None:
     known = {name: paper.by_class[number] for name, number in numbers.items() if number in paper.by_class}
     if known:
         theirs, ours = sum(known.values()) / len(known), float(own[list(known)].mean())
-        scope = f"mean of the same {_plural(len(known), 'class', 'classes')}"
+        scope = f"mean of the same {plural(len(known), 'class', 'classes')}"
     else:
         theirs, ours, scope = paper.mean, reached.value, "mean"
     there, here = "", f"{share(ours)} % at its end"
@@ -166,7 +167,7 @@ def _last_epochs(data: StudyData, winner: Choice) -> Paragraph | None:
         return None
     return Paragraph(
         f"Over the last 20 evaluations of a training the winner's AUROC has a standard deviation of "
-        f"{share(float(spread.mean()), digits=2)} points (mean of {_plural(len(spread), 'trial', 'trials')}; highest "
+        f"{share(float(spread.mean()), digits=2)} points (mean of {plural(len(spread), 'trial', 'trials')}; highest "
         f"{share(float(spread.max()), digits=2)})."
     )
 
@@ -185,17 +186,9 @@ def _gap(comparison: Comparison, beside: str = "") -> str:
     if images is not None and not math.isnan(images.low):
         interval = bracketed(images, signed=True)
         said.append(f"over the {images.images} test images{interval}, which covers images, not trainings")
-    trials = _plural(comparison.difference.pairs, "paired trial", "paired trials")
+    trials = plural(comparison.difference.pairs, "paired trial", "paired trials")
     doubt = f" ({'; '.join(said)})" if said else ""
     return f"{share(mean.value, signed=True)} points{bracketed(mean, signed=True)} on {trials}{beside}{doubt}"
-
-
-def _plural(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _listed(names: list[str]) -> str:

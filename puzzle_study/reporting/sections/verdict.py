@@ -10,7 +10,7 @@ from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.inference.locating import detectors_in
 from puzzle_study.reporting.blocks import Blocks, Card, Fact, section
-from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.cells import bracketed, capital, plural, share, significant
 from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.comparing import paired
 from puzzle_study.reporting.curves import Curve, caught_at, curves
@@ -75,7 +75,7 @@ def _headline(
         lacks = data.lacking(winners.rows) or "the study's tables have no AUROC"
         return f"{name} was chosen; how well it finds anomalies is unknown: {lacks}."
     if best is not None and best[2] > best[1]:
-        title = _capital(best[0].title)
+        title = capital(best[0].title)
         return f"{title}, a cheap reference, beats the winner: AUROC {share(best[2])} % against {share(best[1])} %."
     beside = f", the best cheap reference {share(best[2])} %" if best else ""
     return f"{name} wins: AUROC {share(reached.value)} %{beside}."
@@ -88,7 +88,7 @@ def _name(data: StudyData, winners: Won) -> str:
     if len(winners.choices) > 1:
         return "A winner for each task"
     (choice,) = winners.choices
-    return f"{_capital(choice.title)}, configuration {data.called(choice)}"
+    return f"{capital(choice.title)}, configuration {data.called(choice)}"
 
 
 def _chosen(data: StudyData, winners: Won) -> Fact:
@@ -114,14 +114,15 @@ def _chosen(data: StudyData, winners: Won) -> Fact:
     blend = "; first of the ensemble in best/, whose model cards have its numbers" if data.criterion.blends else ""
     reading = f"{choice.aggregation}, {choice.error}"
     parts = [f"configuration {data.called(choice)}", f"reading {reading}", *filter(None, [settings]), f"{how}{among}"]
-    return Fact("Winner", _capital(choice.title), "; ".join(parts) + blend)
+    return Fact("Winner", capital(choice.title), "; ".join(parts) + blend)
 
 
 def _auroc(data: StudyData, winners: Won, reached: intervals.Mean | None) -> Fact:
     if reached is None:
         return Fact("Test AUROC", "no labels", data.lacking(winners.rows) or "not in the study's tables")
     default = data.mean(data.default) if data.default and data.searched else None
-    beside = f"; default {share(default.value)} %" if default else ""
+    name = f", {data.default.title}," if data.default and data.compares_detectors else ""
+    beside = f"; default{name} {share(default.value)} %" if default else ""
     oracle = "; chosen with test labels, so too high" if data.objectives[0] == "auroc" else ""
     return Fact("Test AUROC", f"{share(reached.value)} %", f"{_interval(reached)}{beside}{oracle}")
 
@@ -129,8 +130,8 @@ def _auroc(data: StudyData, winners: Won, reached: intervals.Mean | None) -> Fac
 def _interval(mean: intervals.Mean) -> str:
     """Return a mean's interval and its n."""
     ends = bracketed(mean).strip()
-    tasks = f"{mean.strata} {'task' if mean.strata == 1 else 'tasks'}"
-    return f"{f'95 %: {ends}' if ends else 'no interval'}, n = {mean.n} trials of {tasks}"
+    n = f"{plural(mean.n, 'trial')} of {plural(mean.strata, 'task')}"
+    return f"{f'95 %: {ends}' if ends else 'no interval'}, n = {n}"
 
 
 def _best_reference(data: StudyData, winners: Won) -> tuple[Choice, float, float] | None:
@@ -150,10 +151,11 @@ def _reference(data: StudyData, best: tuple[Choice, float, float] | None) -> Fac
         return Fact("Best cheap reference", "unknown", why)
     reference, ours, theirs = best
     gap = share(theirs - ours, signed=True)
+    among = f", the best of {len(data.references)}" if len(data.references) > 1 else ""
     return Fact(
         "Best cheap reference",
         f"{share(theirs)} %",
-        f"{reference.title}, {gap} points against the winner on the same tasks; {len(data.references)} ran",
+        f"{reference.title}{among}; {gap} points against the winner on the same tasks",
     )
 
 
@@ -169,7 +171,7 @@ def _caught(data: StudyData, winners: Won, found: list[Curve]) -> Fact:
     return Fact(
         name,
         f"{' / '.join(share(value.value) for value in values)} %",
-        f"by the ROC curve, n = {len(found)} trials{rough}{'; ' if flagged else ''}{flagged}",
+        f"by the ROC curve, n = {plural(len(found), 'trial')}{rough}{'; ' if flagged else ''}{flagged}",
     )
 
 
@@ -189,13 +191,13 @@ def _attacked(data: StudyData, of: str) -> Fact:
     name = "The strongest attack leaves"
     cells = [one for one in robustness.cells(data) if "winner" in one.label and one.method != robustness.NOISE]
     if not cells:
-        return Fact(name, "not attacked", "add attacks: to the study file")
+        return Fact(name, "not attacked", "a section attacks in the study file measures it")
     worst = min(cells, key=lambda cell: cell.auroc.value)
     return Fact(
         name,
         f"{share(worst.auroc.value)} %",
         f"of AUROC {share(worst.clean)} %: {worst.attack}, {worst.method}, ε = {significant(worst.epsilon)}, n = "
-        f"{worst.auroc.n} trials{of}",
+        f"{plural(worst.auroc.n, 'trial')}{of}",
     )
 
 
@@ -204,7 +206,7 @@ def _corrupted(data: StudyData, of: str) -> Fact:
     name = "The worst corruption leaves"
     own = [curve for curve in corruptions.curves(data) if "winner" in curve.label]
     if not own:
-        return Fact(name, "not measured", "add corruptions: to the study file")
+        return Fact(name, "not measured", "a section corruptions in the study file measures it")
     by_auroc = not any(math.isnan(value) for curve in own for value in curve.measured["auroc"])
     measure, worst_of = ("auroc", min) if by_auroc else ("flagged_normal", max)
     points = [(value, place, curve) for curve in own for place, value in enumerate(curve.measured[measure]) if place]
@@ -212,7 +214,7 @@ def _corrupted(data: StudyData, of: str) -> Fact:
     title = CORRUPTIONS[curve.corruption].title
     under = f"{title} {curve.written(curve.values[place])}, severity {curve.severities[place]} of 5"
     clean = share(curve.measured[measure][0])
-    under += f", n = {curve.rows['trial'].nunique()} trials{of}"
+    under += f", n = {plural(curve.rows['trial'].nunique(), 'trial')}{of}"
     if by_auroc:
         return Fact(name, f"{share(value)} %", f"of AUROC {clean} %: {under}")
     return Fact("The worst corruption gives", f"{share(value)} % false alarms", f"clean {clean} %: {under}")
@@ -234,7 +236,3 @@ def _shown(folder: Path) -> str:
     """Return a path relative to the current folder if it is below."""
     whole, here = folder.resolve(), Path.cwd()
     return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from puzzle_study.inference.calibration import FALSE_POSITIVE_RATE
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import Figure
-from puzzle_study.reporting.cells import bracketed, share, significant
+from puzzle_study.reporting.cells import bracketed, plural, share, significant
 from puzzle_study.reporting.choice import Choice
 from puzzle_study.reporting.curves import GRID, Curve
 from puzzle_study.reporting.study_data import StudyData
@@ -57,8 +57,8 @@ def bars(data: StudyData, winners: Won) -> Figure | None:
             figure,
             name="verdict",
             alt=f"Bars: {what}: " + ", ".join(f"{name} {share(mean.value)} %" for name, mean, _ in shown) + ".",
-            caption=f"{what}, mean over tasks and seeds (n = {shown[0][1].n} trials of the winner). Bars begin at "
-            f"chance, {CHANCE} %.{real} "
+            caption=f"{what}, mean over tasks and seeds (n = {plural(shown[0][1].n, 'trial')} of the winner). Bars "
+            f"begin at chance, {CHANCE} %.{real} "
             f"{intervals.method_note(mean for _, mean, _ in shown)}",
         )
 
@@ -129,7 +129,7 @@ def _points(place: Axes, winners: Won, found: list[Curve], x: list[float], y: li
     """Draw each trial's operating point."""
     points = place.scatter(
         *(100 * np.array(x), 100 * np.array(y)),
-        s=36, color=drawing.PALETTE[3], edgecolor="white", linewidth=0.6, zorder=4, label=POINT,
+        clip_on=False, s=36, color=drawing.PALETTE[3], edgecolor="white", linewidth=0.6, zorder=4, label=POINT,
     )  # fmt: skip
     told = [
         f"{winners.name(one.key[:-1])}, seed {one.key[-1]}: threshold {significant(one.threshold, 4)}, "

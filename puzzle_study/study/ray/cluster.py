@@ -21,6 +21,7 @@ from rich.console import Console
 
 import puzzle_study
 from puzzle_study import __version__, config
+from puzzle_study.detectors.memory import first_line
 from puzzle_study.errors import UserError
 from puzzle_study.study.nodes import answers, check_gpus, named
 from puzzle_study.study.storage import Place, unseen
@@ -73,7 +74,7 @@ def started_ray(
 
 @contextlib.contextmanager
 def local_ray(resources: config.Resources) -> Iterator[None]:
-    """Start Ray on this machine for a study, with a private temporary folder; UserError if a trial needs too much."""
+    """Start Ray on this machine for a study, with a private temporary folder; UserError if it cannot run the study."""
     _set_environment(QUIET | LOOPBACK)
     # A token for this run alone, inherited by its processes and never written to a file, because other users of the
     # machine can reach the loopback too.
@@ -83,13 +84,19 @@ def local_ray(resources: config.Resources) -> Iterator[None]:
     # Ray makes its own folder readable by everybody, so it is put inside a private folder.
     temporary = Path(tempfile.mkdtemp(prefix="puzzle_study_"))
     try:
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(temporary / "ray"),
-        )
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(temporary / "ray"),
+            )
+        except Exception as error:  # Ray raises a plain Exception if a start takes longer than its 30 s
+            raise UserError(
+                f"Ray could not start on this machine ({first_line(error)}); end other programs if it is busy, or set "
+                f"TMPDIR to a short path with free space, then run the same command again"
+            ) from error
         logging.getLogger("ray").setLevel(logging.ERROR)
         check_resources(resources, [ray.cluster_resources()])
         check_gpus(resources, ray.nodes())
@@ -117,12 +124,15 @@ def joined_ray(study: config.Study, place: Place, fingerprint: str, address: str
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": {name: os.environ[name] for name in OF_WORKERS}},
             )
-        except RuntimeError as error:
-            if "Version mismatch" not in str(error):
-                raise
+        except Exception as error:
+            if "Version mismatch" in str(error):
+                raise UserError(
+                    f"the cluster runs other versions than this machine ({' '.join(str(error).split())}); "
+                    f"install the same Ray and Python on every node"
+                ) from error
             raise UserError(
-                f"the cluster runs other versions than this machine ({' '.join(str(error).split())}); "
-                f"install the same Ray and Python on every node"
+                f"Ray could not join the cluster at {found} ({first_line(error)}); check it with `ray status` on its "
+                f"head, then run the same command again"
             ) from error
         logging.getLogger("ray").setLevel(logging.ERROR)
         nodes = [node for node in ray.nodes() if node["Alive"]]

@@ -119,7 +119,7 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         self._progress.follow(self._left.epochs)
         best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
-        text = f"{worth} by {best[0].name}, {best[1].aggregation}" if best else ""
+        text = f"{worth} by {best[0].titled}, {best[1].aggregation}" if best else ""
         self._progress.update(self._plan.finished(), total=self._plan.total, best=text)
 
     on_trial_error = on_trial_complete
@@ -305,12 +305,15 @@ def sigterm_as_sigint() -> Iterator[list[int]]:
     """Let SIGTERM stop Ray Tune the way Ctrl-C does; yields a list that receives the number of the signal.
 
     Ray Tune handles SIGINT itself while it runs: it stops its trials and returns as if all were well. SIGTERM would
-    abort it. Must be entered after Ray has started, which installs a handler of its own.
+    abort it. Must be entered after Ray has started, which installs a handler of its own. A shell's script starts
+    background commands with SIGINT ignored; SIGTERM still stops them.
     """
     received: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
         received.append(number)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     interrupt, terminate = signal.getsignal(signal.SIGINT), signal.signal(signal.SIGTERM, forward)
