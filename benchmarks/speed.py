@@ -1,4 +1,4 @@
-"""``python -m benchmarks.speed train|score|attack|study|concurrent``: what the machine could do, and what ours does.
+"""``python -m benchmarks.speed train|score|attack|study|concurrent|fused``: what a machine can do, and what is done.
 
 The first three measure ours against the reference, in turn, within one run. Each prints the median ratio with its
 spread, images a second, multiply-adds an image, the machine's measured convolution peak, and the fraction of the floor
@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -27,9 +28,10 @@ from torch import Tensor
 from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
 from benchmarks.reference import Reference, multiply_adds
 from puzzle_study.config import Reading
-from puzzle_study.detectors.base import Context, Shape
+from puzzle_study.detectors.base import Context, Run, Shape
 from puzzle_study.detectors.devices import Precision, claim_cpus, default_device
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
+from puzzle_study.detectors.puzzle_ae.fused import train_together
 from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
@@ -173,6 +175,53 @@ def concurrent(setting: str, precision: Precision, trials: tuple[int, ...], seco
         click.echo(
             f"train {setting} {precision}, {count} at once: {sum(each):.2f} images a second, each {_spread(each)}"
         )
+
+
+@main.command()
+@click.option("--setting", type=click.Choice(list(SETTINGS)), default="digits", show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--trials", multiple=True, type=int, default=(1, 2, 4, 8), show_default=True, help="How many at once.")
+@click.option("--rounds", default=7, show_default=True, help="How often each number is measured, in turn.")
+@click.option("--threads", default=1, show_default=True, help="CPU threads.")
+def fused(setting: str, precision: Precision, trials: tuple[int, ...], rounds: int, threads: int) -> None:
+    """Images a second of several trainings as one network (`resources.fuse`), against one training alone.
+
+    On a CPU seconds are those of the process, so that other programs do not count.
+    """
+    size, device = _prepare(setting, threads)
+    data = _images(size, size.images(device)).to(device)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+
+    def seconds(count: int) -> float:
+        """Return the seconds of an epoch of each of so many trainings, for one of them."""
+        trainers = [_trainer(size, device, precision) for _ in range(count)]
+        synchronise(device)
+        started = clock()
+        train_together(trainers, [data] * count, [_OneEpoch()] * count, lambda _: None)
+        synchronise(device)
+        return (clock() - started) / count
+
+    for count in (1, *trials):
+        seconds(count)
+    found = {count: [(seconds(1), seconds(count)) for _ in range(rounds)] for count in trials}
+    for count, pairs in found.items():
+        rates = [len(data) / together for _, together in pairs]
+        ratios = [alone / together for alone, together in pairs]
+        click.echo(
+            f"train {setting} {precision}, {count} fused as one: {_spread(rates)} images a second, "
+            f"{_spread(ratios)} times as many as one alone"
+        )
+
+
+class _OneEpoch(Run):
+    """Ends a training after its first epoch."""
+
+    def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
+        raise _Measured
+
+
+class _Measured(Exception):
+    """The epoch is over."""
 
 
 @main.command()

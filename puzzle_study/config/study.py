@@ -166,6 +166,9 @@ class Robust(Section):
     )
 
 
+MOST_FUSED = 64
+
+
 class Resources(Section):
     """What one trial uses."""
 
@@ -180,6 +183,12 @@ class Resources(Section):
         ge=0,
         json_schema_extra=unit("GPUs"),
         description="GPUs per trial; with 0.25, four trials share one and its memory; 0 trains on the CPU.",
+    )
+    fuse: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_FUSED)] = Field(
+        1,
+        json_schema_extra=unit("trials"),
+        description="Most trials of equal shape that train together as one network in one process, with the numbers of "
+        "single ones to rounding; `auto`: 1 on a CPU, up to 8 on a GPU while all workers are busy.",
     )
 
 

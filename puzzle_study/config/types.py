@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -169,6 +169,14 @@ class Rule:
     check: Callable[[Any, Any], None]
 
 
+@dataclass(frozen=True)
+class Alike:
+    """What trainings that are fitted together have in common: the shapes of their steps, and the images in one."""
+
+    shape: Hashable
+    batch_size: int
+
+
 class DetectorSettings(Section):
     """Base class of a detector's settings, with their defaults, presets, variants and rules."""
 
@@ -212,6 +220,10 @@ class DetectorSettings(Section):
     def epochs_wanted(self) -> int:
         """Epochs at most; 0 if fitted at once."""
         return 0
+
+    def alike(self) -> Alike | None:
+        """Return what trainings must have in common to be fitted together; None: each is fitted alone."""
+        return None
 
     def costs(self, images: Images) -> Costs:
         """Return a trial's costs; by default distances between all pairs of images."""

@@ -112,6 +112,10 @@ class Run:
         """
 
 
+Turn = Callable[[Sequence[int]], None]
+"""Receives the numbers of the trainings that the following work is for, of several that run together."""
+
+
 def to_float(images_NCHW: Tensor) -> Tensor:
     """Return images in [0, 1]: uint8 divided by 255, floats unchanged."""
     return images_NCHW.float().div_(255) if images_NCHW.dtype == torch.uint8 else images_NCHW
@@ -184,6 +188,25 @@ class Detector(nn.Module, ABC):
         Raises:
             TrainingDiverged: a loss was not finite, or too large.
         """
+
+    @classmethod
+    def fit_together(
+        cls, detectors: Sequence[Detector], images: Sequence[Tensor], runs: Sequence[Run], turn: Turn
+    ) -> list[Exception | None]:
+        """Fit several unfitted detectors whose settings are alike (``DetectorSettings.alike``), each on its own images.
+
+        Each has the numbers of a detector fitted alone, to rounding.
+
+        Args:
+            detectors: of this class, M of them.
+            images: uint8 images of each, as for :meth:`fit`.
+            runs: what each reports to.
+            turn: is told before each piece of work whom it is for, so that everybody's time and log are its own.
+
+        Returns:
+            For each what :meth:`fit` would have raised, or None.
+        """
+        raise NotImplementedError(f"{cls.__name__} is fitted alone")
 
     @abstractmethod
     def errors(self, x_NCHW: Tensor) -> Tensor:

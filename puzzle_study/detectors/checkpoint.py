@@ -41,10 +41,11 @@ class Keeper:
 
     Args:
         folder: where to write.
+        trainings: how many share the process; each then writes that many times more rarely, but every 30 s.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, trainings: int = 1) -> None:
+        self.folder, self._share = folder, SHARE / trainings
         self._unwritten: tuple[int, dict[str, Any]] | None = None
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -56,8 +57,12 @@ class Keeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(failed=error is not None)
+
+    def close(self, *, failed: bool) -> None:
+        """Wait for the writing; if an exception ended the training, write the newest state first."""
         with self._writer:
-            if error is None:
+            if not failed:
                 self._finish()
             elif self._unwritten is not None:
                 self._write()
@@ -71,7 +76,7 @@ class Keeper:
         self._unwritten = epoch, _copied(state)
         if last or self._writing is None or self._writing.done():
             self._finish()
-            if last or time.monotonic() - self._begun >= min(SECONDS, self._took / SHARE):
+            if last or time.monotonic() - self._begun >= min(SECONDS, self._took / self._share):
                 self._write()
 
     def _finish(self) -> None:

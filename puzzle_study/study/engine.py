@@ -150,7 +150,7 @@ class _Run:
 
     def go(self, address: str | None) -> int:
         """Run the rest and return the exit code."""
-        study, account = self.file.study, Account(self.file.study, self.results)
+        study, account = self.file.study, Account(self.file.study, self.results, together=self.plan.fusing.together)
         for name, reason in space.inert_axes(self.file).items():
             self.say(f"search axis {name} has no effect: {reason}")
         notes = [f"note: {note}" for note in account.notes]

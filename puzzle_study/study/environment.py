@@ -33,7 +33,7 @@ def notes(study: config.Study) -> list[str]:
 class Account:
     """The content of environment.json: what a study runs on, its start, and the total time of its runs."""
 
-    def __init__(self, study: config.Study, results: Results) -> None:
+    def __init__(self, study: config.Study, results: Results, *, together: int = 1) -> None:
         self._started = time.monotonic()
         before = results.environment()
         self._before = before.get("wall_seconds", 0.0)
@@ -52,6 +52,8 @@ class Account:
                 name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
             },
             "threads": self._threads,
+            # Trials that run as one network at most; it changes the last bits as well.
+            "fused": together,
         }
         self._described = {
             "versions": {name: metadata.version(name) for name in PACKAGES},

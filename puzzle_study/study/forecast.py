@@ -117,6 +117,7 @@ def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
         f"{_about(each)}"
         + (", assuming that every configuration takes as long as the study's own" if plan.wanted > 1 else "")
         + (f"; {without} not counted" if without else "")
+        + ("; fused trainings counted as if each ran alone" if plan.fusing.together > 1 else "")
     )
 
 

@@ -28,7 +28,7 @@ from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study import choosing, racing, space
+from puzzle_study.study import choosing, fusing, racing, space
 from puzzle_study.study.planned import Best, Planned
 from puzzle_study.trials.reading import completed
 from puzzle_study.trials.record import Record, read_record
@@ -70,12 +70,12 @@ class Plan:
         self._leader: Best | None = None
         self._ranking: tuple[int, choosing.Ranking | None] = 0, None
         self._best_told: Best | None = None
-        self._known, self._never = len(self.references), set[str]()
-        self._told = 0
+        self._known, self._never, self._told = len(self.references), set[str](), 0
         self._unreleased: list[Planned] = []
         self.exhausted = self.study.search is None
         self._asker = space.make_asker(file, self.study.search) if self.study.search else None
         self._queue: deque[TrialSpec] = deque(self.references)
+        self.fusing = fusing.Fusing(self.study, len(self.tasks) * len(self.study.seeds))
         self._running: dict[str, TrialSpec] = {}
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
             raise UserError(
@@ -138,7 +138,9 @@ class Plan:
                     return spec
                 self._queue.popleft()
             if not self._race() and not self._ask():
-                return None
+                self._queue += self.fusing.release() if self.exhausted else []
+                if not self._queue:
+                    return None
 
     def take(self) -> TrialSpec | None:
         """Return the next trial and count it as running, or None if there is none now."""
@@ -147,6 +149,18 @@ class Plan:
             self._queue.popleft()
             self._running[spec.key] = spec
         return spec
+
+    def take_together(self) -> list[TrialSpec]:
+        """Return the next trial with those of its group, and count them as running."""
+        first = self.take()
+        taken = [] if first is None else [first]
+        for spec in self.fusing.beside(first) if first is not None else ():
+            record = read_record(self.results, spec.key)
+            kept = record is not None and self._is_kept(spec, record)  # :meth:`next` reads it
+            if not kept and self._is_to_run(spec):
+                self._running[spec.key] = spec
+                taken.append(spec)
+        return taken
 
     def done(self, key: str, record: Record) -> None:
         """Read the record of a trial that was running: finished, failed or stopped."""
@@ -381,7 +395,7 @@ class Plan:
         self._by_name[name] = planned
         self._of_trial |= {spec.key: planned for spec in trials}
         self._known += len(trials)
-        self._queue.extend(trials[: planned.released])
+        self._queue.extend(self.fusing.released(planned))
         return True
 
 

@@ -250,6 +250,12 @@ class Place:
 
     # For workers.
 
+    def has_record(self, key: str) -> bool:
+        """Whether a trial of this run has ended."""
+        if self.url is None:
+            return Results(Path(self.root)).record(key) is not None
+        return f"records/{key}.json" in self.store().files("records")
+
     @contextlib.contextmanager
     def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
         """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.

@@ -32,15 +32,24 @@ FOLLOWED = ("auroc", "selection")
 
 
 class Clock:
-    """Wall time of a trial over all the processes that worked on it."""
+    """Time spent on a trial, over all the processes that worked on it; of work for several trials it has its share."""
 
     def __init__(self) -> None:
-        self.earlier, self._started = 0.0, time.perf_counter()
+        self.earlier = 0.0
+        self._spent, self._since, self._share = 0.0, time.perf_counter(), 1.0
 
     @property
     def seconds(self) -> float:
         """Seconds of this process, and of earlier ones up to the checkpoint from which it went on."""
-        return self.earlier + time.perf_counter() - self._started
+        return self.earlier + self.now()
+
+    def now(self) -> float:
+        """Return the seconds that this process spent on the trial."""
+        return self._spent + self._share * (time.perf_counter() - self._since)
+
+    def take(self, share: float) -> None:
+        """Count this share of the time from now on: 1 alone, 0 while another trial has its turn."""
+        self._spent, self._since, self._share = self.now(), time.perf_counter(), share
 
 
 @dataclass(eq=False)
@@ -61,7 +70,7 @@ class Following(Run):
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     validations: list[Tensor] = field(default_factory=list)
-    _started: float = field(default_factory=time.perf_counter)
+    _started: float = 0.0
 
     @property
     def epochs(self) -> int:
@@ -70,7 +79,7 @@ class Following(Run):
     def resumed(self) -> dict[str, Any] | None:
         """Return the state of the newest checkpoint that can be read."""
         state = checkpoint.load_newest(self.keeper.folder)
-        self._started = time.perf_counter()
+        self._started = self.clock.now()
         if state is None:
             return None
         self.history = list(state["history"])
@@ -85,13 +94,13 @@ class Following(Run):
 
     def epoch(self, row: dict[str, float], state: Callable[[], dict[str, Any]], *, last: bool) -> None:
         """Follow an epoch and keep its checkpoint."""
-        now = time.perf_counter()
+        now = self.clock.now()
         self.train_seconds += now - self._started
         if (self.epochs + 1) % self.evaluate.every == 0 or last:
             seen = self.detector.of_views(self.evaluate.views)
             row = row | self.followed.measure(seen)
             self.validations = [*self.validations, seen.validation_NK.cpu().clone()][-EARLIER - 1 :]
-            self.evaluation_seconds += time.perf_counter() - now
+            self.evaluation_seconds += self.clock.now() - now
         self.history.append(row)
         content = {
             "trained": state(),
@@ -106,7 +115,7 @@ class Following(Run):
         log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
         if self.on_epoch is not None:
             self.on_epoch(row)
-        self._started = time.perf_counter()
+        self._started = self.clock.now()
 
     def earlier(self) -> np.ndarray:
         """Return the error matrices of the validation images at the evaluations before the last one, [E, V, K]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -18,8 +18,10 @@ class _LogFile(logging.FileHandler):
 
 
 @contextlib.contextmanager
-def trial_log(path: Path) -> Iterator[None]:
-    """Append what the package logs to a file, from `info` upwards, and what ends the trial.
+def trial_log(path: Path, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Append what the package logs inside to a file, from `info` upwards, and what ends the trial.
+
+    Of trials that run together, ``wanted`` says whether it is this one's turn.
 
     Raises:
         OSError: the file cannot be opened.
@@ -29,6 +31,7 @@ def trial_log(path: Path) -> Iterator[None]:
     level = logger.level
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(lambda _: wanted())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import socket
@@ -67,8 +68,86 @@ def run(
         The record. A training that diverged, a setting that does not fit the images, other images or too little memory
         gives a record of a failed trial; other exceptions are not the trial's and are passed on.
     """
-    with trial_log(results.log_file(spec.key)):
-        clock = Clock()
+    trial = Trial(spec, results, device=device, on_epoch=on_epoch, images=images)
+    with trial.working():
+        trial.begin()
+        trial.fit()
+        trial.finish()
+    return trial.ended
+
+
+class Trial:
+    """A trial on its way to its record: begun, fitted, and finished, or failed at any of these.
+
+    Takes the arguments of :func:`run`.
+    """
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        results: Results,
+        *,
+        device: torch.device,
+        on_epoch: EpochCallback | None = None,
+        images: config.Data | None = None,
+    ) -> None:
+        self.spec, self.results, self.device = spec, results, device
+        self.record: Record | None = None
+        self.clock = Clock()
+        self._on_epoch, self._images = on_epoch, images
+        self._keeper: checkpoint.Keeper | None = None
+        self._fit_seconds = 0.0
+
+    @property
+    def ended(self) -> Record:
+        """The record, which a trial has once its work has ended without an exception of another kind."""
+        assert self.record is not None
+        return self.record
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Write the log of the work inside; the trial's own failures become its record, other exceptions pass."""
+        spec = self.spec
+        with trial_log(self.results.log_file(spec.key)):
+            try:
+                with self.saving():
+                    yield
+            except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
+                if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
+                    raise
+                sentence = failure_sentence(error, spec, self.device)
+                log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
+                mended = sentence if isinstance(error, UserError) else ""
+                seen = f"{sentence} (see logs/{spec.key}.log)"
+                self._end(Record(spec, "failed", seen, self.clock.seconds, user_error=mended))
+            except SystemExit:
+                # Ray stopped the trial. If it got its record from that, nothing goes on from its checkpoints.
+                if self.results.record(spec.key) is not None:
+                    shutil.rmtree(self.results.checkpoints(spec.key), ignore_errors=True)
+                raise
+            finally:
+                if self.device.type == "cuda":
+                    # Another process on this GPU cannot use what PyTorch keeps for this one.
+                    torch.cuda.empty_cache()
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Let an exception that ends the work inside leave a checkpoint of the newest state."""
+        try:
+            yield
+        except BaseException:
+            self._close(failed=True)
+            raise
+
+    def _close(self, *, failed: bool) -> None:
+        if self._keeper is not None:
+            self._keeper.close(failed=failed)
+
+    def begin(self, *, beside: int = 0) -> None:
+        """Load the images and build the detector, ``beside`` others; a second time if what was built is used up."""
+        self._close(failed=True)
+        self.clock = Clock()
+        spec, device, settings = self.spec, self.device, self.spec.settings
         log.info(
             "trial %s: %s, configuration %s, %s, normal class %s, repeat %d, seed %d, on %s",
             *(spec.key, spec.detector, spec.configuration, spec.task.dataset, spec.task.normal_class, spec.task.repeat),
@@ -76,33 +155,76 @@ def run(
         )
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        try:
-            if images is not None:
-                check_images(images, spec.fingerprint)
-            task = _load(spec.settings.data, spec.task, spec.fingerprint)
-            pseudo = _bank(spec.settings.data, spec.task, spec.fingerprint)
-            with checkpoint.Keeper(results.checkpoints(spec.key)) as keeper:
-                record = _fit_and_score(spec, task, pseudo, results, clock, keeper, device=device, on_epoch=on_epoch)
-        except (TrainingDiverged, UserError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, (TrainingDiverged, UserError)) and not is_out_of_memory(error):
-                raise
-            sentence = failure_sentence(error, spec, device)
-            log.error("trial %s failed: %s", spec.key, sentence, exc_info=error)
-            mended = sentence if isinstance(error, UserError) else ""
-            record = Record(spec, "failed", f"{sentence} (see logs/{spec.key}.log)", clock.seconds, user_error=mended)
-        except SystemExit:
-            # Ray stopped the trial. If it got its record from that, nothing goes on from its checkpoints.
-            if results.record(spec.key) is not None:
-                shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
-            raise
-        finally:
-            if device.type == "cuda":
-                # Another process on this GPU cannot use what PyTorch keeps for this one.
-                torch.cuda.empty_cache()
-        results.write_record(spec.key, record.to_json())
-        log.info("trial %s %s after %.1f s", spec.key, record.status, record.seconds)
-        shutil.rmtree(results.checkpoints(spec.key), ignore_errors=True)
-        return record
+        if self._images is not None:
+            check_images(self._images, spec.fingerprint)
+        self.task = task = _load(settings.data, spec.task, spec.fingerprint)
+        self.pseudo = _bank(settings.data, spec.task, spec.fingerprint)
+        self.detector = build(spec, task, device)
+        augmentation = Augmentation(settings.data.augment, spec.training_seed)
+        train, self.validation = task.train.to(device), task.validation.to(device)
+        self.train = train if self.detector.traits.epochs else augmentation.with_copies(train)
+        followed = FollowedImages.of(task, settings.evaluate, self.validation, self.pseudo)
+        self._keeper = checkpoint.Keeper(self.results.checkpoints(spec.key), trainings=1 + beside)
+        self.following = Following(
+            *(self.detector, settings.evaluate, followed, self._keeper, self.clock, self._on_epoch, augmentation)
+        )
+
+    def fit(self) -> None:
+        """Fit the detector, from its last checkpoint if there is one."""
+        started = time.perf_counter()
+        self.detector.fit(self.train, self.following)
+        self._fit_seconds = time.perf_counter() - started
+
+    def finish(self) -> None:
+        """Score all images, write error matrices and detector, and then the record."""
+        detector, task, pseudo, spec, following = self.detector, self.task, self.pseudo, self.spec, self.following
+        started = time.perf_counter()
+        detector.calibrate(self.validation)
+        arrays = _error_matrices(detector, pseudo.images, task, spec.settings.evaluate)
+        score_seconds = time.perf_counter() - started
+        _check(arrays, task, following.epochs)
+        _check_reaction(detector, self.validation)
+        self.results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
+        readings = scoring.readings(spec.numbers_of_views)
+        by_norm = metrics_of(arrays, pseudo.kinds, task.labels.numpy(), readings)
+        for reading, values in _measured_besides(detector, task, arrays, pseudo, spec.settings.evaluate, readings):
+            by_norm[reading.error][reading.aggregation] |= values
+        _save(detector, spec, self.results.detector(spec.key), Appearance.of(self.validation))
+        measured = self._measured(arrays) | {"score_seconds": score_seconds}
+        self._close(failed=False)
+        self._end(Record(spec, "finished", "", self.clock.seconds, measured, by_norm, following.columns()))
+
+    def _measured(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Return the plain columns of the record."""
+        detector, task, device, following = self.detector, self.task, self.device, self.following
+        epochs, trained = following.epochs, detector.traits.epochs
+        train_seconds = following.train_seconds if trained else self._fit_seconds
+        return {
+            "epochs": epochs,
+            "images_scored": sum(map(len, arrays.values())),
+            "images_seen": len(self.train) * (epochs if trained else 1),
+            "train_seconds": train_seconds,
+            "evaluation_seconds": following.evaluation_seconds,
+            "images_per_second": epochs * len(self.train) / train_seconds if epochs and train_seconds else None,
+            "precision": detector.precision,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "k": detector.views,
+            "selection_k": arrays["pseudo"].shape[1],
+            "described": detector.describe(),
+            "val_error": float(arrays["validation"].mean()),
+            "n_train": len(task.train),
+            "n_validation": len(task.validation),
+            "n_test": len(task.labels),
+            "n_anomalies": int(task.labels.sum()),
+            "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
+        }
+
+    def _end(self, record: Record) -> None:
+        """Write the record, which makes the trial count as ended."""
+        self.record = record
+        self.results.write_record(self.spec.key, record.to_json())
+        log.info("trial %s %s after %.1f s", self.spec.key, record.status, record.seconds)
+        shutil.rmtree(self.results.checkpoints(self.spec.key), ignore_errors=True)
 
 
 def check_images(images: config.Data, fingerprint: str) -> None:
@@ -130,64 +252,6 @@ def _load(data: config.Data, task: TaskSpec, fingerprint: str) -> Task:
 def _bank(data: config.Data, task: TaskSpec, fingerprint: str) -> PseudoAnomalies:
     """Make a task's pseudo-anomalies once per worker process: every detector is judged by the same."""
     return make_pseudo_anomalies(_load(data, task, fingerprint).validation, seed=data.split_seed)
-
-
-def _fit_and_score(
-    spec: TrialSpec,
-    task: Task,
-    pseudo: PseudoAnomalies,
-    results: Results,
-    clock: Clock,
-    keeper: checkpoint.Keeper,
-    *,
-    device: torch.device,
-    on_epoch: EpochCallback | None,
-) -> Record:
-    settings = spec.settings
-    detector = build(spec, task, device)
-    kind = type(detector)
-    train, validation = task.train.to(device), task.validation.to(device)
-    followed = FollowedImages.of(task, settings.evaluate, validation, pseudo)
-    augmentation = Augmentation(settings.data.augment, spec.training_seed)
-    following = Following(detector, settings.evaluate, followed, keeper, clock, on_epoch, augmentation)
-    started = time.perf_counter()
-    train = train if kind.traits.epochs else augmentation.with_copies(train)
-    detector.fit(train, following)
-    train_seconds = following.train_seconds if kind.traits.epochs else time.perf_counter() - started
-    started = time.perf_counter()
-    detector.calibrate(validation)
-    arrays = _error_matrices(detector, pseudo.images, task, settings.evaluate)
-    score_seconds = time.perf_counter() - started
-    _check(arrays, task, following.epochs)
-    _check_reaction(detector, validation)
-    results.write_errors(spec.key, arrays | {"earlier": following.earlier()} | _about(task, pseudo))
-    readings = scoring.readings(spec.numbers_of_views)
-    by_norm = metrics_of(arrays, pseudo.kinds, task.labels.numpy(), readings)
-    for reading, values in _measured_besides(detector, task, arrays, pseudo, settings.evaluate, readings):
-        by_norm[reading.error][reading.aggregation] |= values
-    _save(detector, spec, results.detector(spec.key), Appearance.of(validation))
-    epochs = following.epochs
-    measured = {
-        "epochs": epochs,
-        "images_scored": sum(map(len, arrays.values())),
-        "images_seen": len(train) * (epochs if kind.traits.epochs else 1),
-        "train_seconds": train_seconds,
-        "evaluation_seconds": following.evaluation_seconds,
-        "score_seconds": score_seconds,
-        "images_per_second": epochs * len(train) / train_seconds if epochs and train_seconds else None,
-        "precision": detector.precision,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "k": detector.views,
-        "selection_k": arrays["pseudo"].shape[1],
-        "described": detector.describe(),
-        "val_error": float(arrays["validation"].mean()),
-        "n_train": len(task.train),
-        "n_validation": len(task.validation),
-        "n_test": len(task.labels),
-        "n_anomalies": int(task.labels.sum()),
-        "n_masks": 0 if task.masks is None else int((task.masks > 0).any(2).any(1).sum()),
-    }
-    return Record(spec, "finished", "", clock.seconds, measured, by_norm, following.columns())
 
 
 def _measured_besides(

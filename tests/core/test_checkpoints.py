@@ -20,8 +20,11 @@ def kept(folder: Path) -> list[int]:
     return [int(path.stem.removeprefix("epoch-")) for path in checkpoint.checkpoints(folder)]
 
 
+@pytest.mark.parametrize(
+    ("trainings", "expected"), [(1, [1, 11, 21, 31, 41, 61, 81, 100]), (2, [1, 21, 41, 61, 81, 100])]
+)
 def test_checkpoints_take_a_twentieth_of_the_time_and_come_every_half_minute_and_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainings: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each epoch takes 1 s, each writing 0.5 s until epoch 40, then 10 s."""
     now, written = [0.0], list[int]()
@@ -45,11 +48,11 @@ def test_checkpoints_take_a_twentieth_of_the_time_and_come_every_half_minute_and
     monkeypatch.setattr(checkpoint, "save", save)
     monkeypatch.setattr(checkpoint, "ThreadPoolExecutor", AtOnce)
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    keeper = checkpoint.Keeper(tmp_path)
+    keeper = checkpoint.Keeper(tmp_path, trainings=trainings)
     for epoch in range(1, 101):
         now[0] += 1
         keeper.keep(epoch, {}, last=epoch == 100)
-    assert written == [1, 11, 21, 31, 41, 61, 81, 100]
+    assert written == expected
 
 
 def test_a_state_is_kept_as_it_was_while_the_training_goes_on(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ model: {base_channels: 2}
 train: {epochs: 2, batch_size: 32, precision: float32}
 evaluate: {every: 1, max_images: 30}
 references: [nearest_neighbour]
+resources: {fuse: 2}
 search:
   configurations: 1
   space:

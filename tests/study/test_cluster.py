@@ -9,6 +9,7 @@ import re
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import psutil
@@ -83,7 +84,7 @@ SEVERAL = [{"CPU": 4.0}, {"CPU": 4.0}, {"CPU": 1.0, "GPU": 1.0}]
     ],
 )
 def test_a_trial_must_fit_a_node_and_not_all_of_them_together(
-    wanted: dict[str, float], nodes: list[dict[str, float]], said: str | None
+    wanted: dict[str, Any], nodes: list[dict[str, float]], said: str | None
 ) -> None:
     with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
         check_resources(config.Resources(**wanted), nodes)

@@ -68,9 +68,19 @@ def tables(results: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def assert_same_tables(one: Path, other: Path) -> None:
+def assert_same_tables(one: Path, other: Path, *, bits: bool = True) -> None:
+    """Compare to the bit, or to what rounding changes: the order of one normal and one anomalous image in 900 pairs."""
+    tolerance = {"check_exact": True} if bits else {"rtol": 1e-3, "atol": 2e-3}
     for name, table in tables(one).items():
-        pd.testing.assert_frame_equal(table, tables(other)[name], check_exact=True, obj=name)
+        pd.testing.assert_frame_equal(table, tables(other)[name], obj=name, **tolerance)
+
+
+def epochs_kept(results: Path) -> set[int]:
+    """The epochs from which the two fused trainings go on."""
+    trained = {path.stem for path in results.glob("records/*.json") if json.loads(path.read_text())["history"]}
+    newest = {path.parent.name: int(path.stem[-1]) for path in sorted(results.glob("checkpoints/*/epoch-*.pt"))}
+    numbers = [2] * len(trained) + [number for key, number in newest.items() if key not in trained]
+    return {*numbers, *([0] if len(numbers) < 2 else [])}
 
 
 def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> None:
@@ -95,6 +105,9 @@ def test_a_study_leaves_every_file_and_a_row_for_every_trial(finished: Path) -> 
     assert environment["finished"] is not None
     assert environment["versions"]["torch"]
     assert environment["hardware"]["threads"] == environment["hardware"]["kernels"]["threads"] == 1
+    assert environment["hardware"]["fused"] == 2
+    logs = [path.read_text(encoding="utf-8") for path in results.glob("logs/*.log")]
+    assert sum("fitted together" in log for log in logs) == 2
     page = (results / "report" / "index.html").read_text(encoding="utf-8")
     assert "training 0" in page
     assert "(0,)" not in page
@@ -120,6 +133,8 @@ def test_a_killed_driver_of_the_resolved_study_resumes_without_ray_state_and_end
     wait_until(lambda: any(results.glob("records/*.json")), process)
     process.kill()
     process.communicate()
+    # Beside a training that is an epoch further, the last steps are not fused as they were: their last bits differ.
+    aligned = len(epochs_kept(results)) == 1
     kept = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
     shutil.rmtree(results / "ray")
     refused = CliRunner().invoke(tune_main, arguments)
@@ -131,7 +146,7 @@ def test_a_killed_driver_of_the_resolved_study_resumes_without_ray_state_and_end
     assert "Failed to fetch metrics" not in resumed.stdout + resumed.stderr
     after = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
     assert {name: after[name] for name in kept} == kept
-    assert_same_tables(finished / "results" / "tiny", results)
+    assert_same_tables(finished / "results" / "tiny", results, bits=aligned)
 
 
 def assert_interrupted(process: subprocess.Popen[str], number: int, code: int, results: Path) -> None:

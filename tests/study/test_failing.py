@@ -39,7 +39,7 @@ from puzzle_study.study.ray.runner import LogFollower
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record, read_record, records
-from puzzle_study.trials.run import run
+from puzzle_study.trials.run import Trial, run
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import Tune, finish_here, plan_of, start, wait_until
 
@@ -388,11 +388,13 @@ def test_a_trial_that_holds_no_gpu_is_trained_on_the_cpu_and_one_whose_gpu_canno
     devices: list[torch.device] = []
     reported: list[dict[str, Any]] = []
 
-    def trained(*_: Any, device: torch.device, **__: Any) -> Record:
-        devices.append(device)
-        return Record(spec, "finished")
+    def trained(trials: list[Trial]) -> Iterator[Trial]:
+        for trial in trials:
+            devices.append(trial.device)
+            trial.record = Record(spec, "finished")
+            yield trial
 
-    monkeypatch.setattr(runner, "run", trained)
+    monkeypatch.setattr(runner, "run_together", trained)
     monkeypatch.setattr(runner, "claim_cpus", lambda cpus: None)
     monkeypatch.setattr("ray.tune.report", reported.append)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -15,8 +15,8 @@ from rich.console import Console
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray.losing import PatientScheduler
-from puzzle_study.study.ray.runner import ENDED, EndsTheStudy, ProgressCallback
-from puzzle_study.study.ray.searcher import PlanSearcher
+from puzzle_study.study.ray.runner import OF, EndsTheStudy, ProgressCallback
+from puzzle_study.study.ray.searcher import ENDED, PlanSearcher
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import finish, finished, plan_of
@@ -162,9 +162,10 @@ def test_epochs_are_followed_and_a_trial_that_never_began_is_only_counted(
     searcher, callback = PlanSearcher(plan, plan.results, {}), ProgressCallback(plan, progress, None)
     trials = [SimpleNamespace(trial_id=name, config=searcher.suggest(name)) for name in ("a", "b")]
     callback.on_trial_start(0, [], trials[0])
+    key = TrialSpec.from_json(trials[0].config["spec"]).key
     for epoch in (1, 2, 3):
         now += 20.0
-        callback.on_trial_result(0, [], trials[0], {"epoch": epoch})
+        callback.on_trial_result(0, [], trials[0], {"epoch": epoch, OF: key})
         callback.on_step_end(0, [])
     # The last report names the trial, and tells nothing of its speed.
     callback.on_trial_result(0, [], trials[0], {"epoch": 40, ENDED: "its key"})

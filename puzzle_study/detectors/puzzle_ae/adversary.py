@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,17 +34,42 @@ def perturb(
     """
     if adversary.method == "none" or adversary.epsilon == 0:
         return puzzle_NCHW
-    epsilon = adversary.epsilon
-    delta = torch.empty_like(puzzle_NCHW).uniform_(-epsilon, epsilon, generator=generator)
+    delta = start_noise(puzzle_NCHW, adversary, generator)
+    return ascended(
+        puzzle_NCHW,
+        delta,
+        reconstruct,
+        adversary,
+        epsilon=adversary.epsilon,
+        alpha=adversary.alpha,
+        at_once=at_once or AtOnce(len(puzzle_NCHW)),
+    )
+
+
+def start_noise(puzzle_NCHW: Tensor, adversary: Adversary, generator: torch.Generator) -> Tensor:
+    """Return the perturbation from which the adversary starts."""
+    return torch.empty_like(puzzle_NCHW).uniform_(-adversary.epsilon, adversary.epsilon, generator=generator)
+
+
+def ascended(
+    puzzle_NCHW: Tensor,
+    delta: Tensor,
+    reconstruct: Callable[[Tensor], Tensor],
+    adversary: Adversary,
+    *,
+    epsilon: Any,
+    alpha: Any,
+    at_once: AtOnce,
+) -> Tensor:
+    """Return the training input after the adversary's steps; ε and α are numbers, or tensors [1, C, 1, 1]."""
     noisy = puzzle_NCHW + delta
     start = noisy.clamp(0, 1) if adversary.noise == "twice" else puzzle_NCHW
     # As in the authors' code, the target is the noisy puzzle, which may leave [0, 1].
     target = noisy if adversary.target == "noisy" else puzzle_NCHW
-    at_once = at_once or AtOnce(len(puzzle_NCHW))
     for step in range(adversary.steps if adversary.method == "pgd" else 1):
         attacked = start if step == 0 and adversary.noise == "twice" else start + delta
         gradient = _gradient(attacked.detach(), target, reconstruct, at_once)
-        delta = (delta + adversary.alpha * gradient.sign()).clamp_(-epsilon, epsilon)
+        delta = (delta + alpha * gradient.sign()).clamp_(-epsilon, epsilon)
     return (start + delta).clamp_(0, 1)
 
 

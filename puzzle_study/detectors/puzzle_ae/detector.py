@@ -7,8 +7,7 @@ before padding).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,10 +15,11 @@ from typing_extensions import Self
 
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors import scoring
-from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed
+from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits, Turn, Viewed
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.memory import room, share_of_gpu
 from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.fused import train_together
 from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
 from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
@@ -75,15 +75,26 @@ class PuzzleDetector(Viewed):
 
     def fit(self, images_NCHW: Tensor, run: Run) -> None:
         """Train the U-Net epoch by epoch; the parts only for training are released afterwards."""
+        (error,) = self.fit_together([self], [images_NCHW], [run], lambda _: None)
+        if error is not None:
+            raise error
+
+    @classmethod
+    def fit_together(
+        cls, detectors: Sequence[Detector], images: Sequence[Tensor], runs: Sequence[Run], turn: Turn
+    ) -> list[Exception | None]:
+        """Train several as one network."""
+        fitted = [cast(PuzzleDetector, one) for one in detectors]
+        errors = train_together([one._released() for one in fitted], images, runs, turn)
+        for one in fitted:
+            one._freeze()
+        return errors
+
+    def _released(self) -> Trainer:
         trainer, self._trainer = self._trainer, None
         if trainer is None:
             raise RuntimeError("a detector is fitted once, after build")
-        if (state := run.resumed()) is not None:
-            trainer.restore(state)
-        while not trainer.finished:
-            row = asdict(trainer.epoch(run.images(images_NCHW, trainer.epochs_done + 1)))
-            run.epoch(row, trainer.state, last=trainer.finished)
-        self._freeze()
+        return trainer
 
     @property
     def puzzler(self) -> puzzles.Puzzler:

@@ -43,7 +43,13 @@ class UNet(nn.Module):
         base_channels: channels of the first level; they double at each of the first three downsamplings.
 
     Input and output have shape [N, C, H, W]; H and W are at least 16.
+
+    Attributes:
+        members: how many networks run side by side as grouped convolutions (:func:`fused.widened`); their channels
+            stand one after the other.
     """
+
+    members = 1
 
     def __init__(self, *, channels: int, base_channels: int = 64) -> None:
         super().__init__()
@@ -78,8 +84,15 @@ class UNet(nn.Module):
             bottom, right = skip.shape[-2] - y.shape[-2], skip.shape[-1] - y.shape[-1]
             if bottom or right:
                 y = F.pad(y, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2))
-            y = block(torch.cat((skip, y), dim=1))
+            y = block(self._joined(skip, y))
         return cast(Tensor, self.head(y))
+
+    def _joined(self, skip: Tensor, y: Tensor) -> Tensor:
+        """Return each member's channels of both maps one after the other."""
+        if self.members == 1:
+            return torch.cat((skip, y), dim=1)
+        apart = [maps.unflatten(1, (self.members, -1)) for maps in (skip, y)]
+        return torch.cat(apart, dim=2).flatten(1, 2)
 
 
 class Discriminator(nn.Module):
@@ -93,7 +106,12 @@ class Discriminator(nn.Module):
         base_channels: channels of the first level.
         height: image height in pixels, including padding.
         width: image width, likewise.
+
+    Attributes:
+        members: how many networks run side by side, as in :class:`UNet`.
     """
+
+    members = 1
 
     def __init__(self, *, channels: int, base_channels: int = 64, height: int, width: int) -> None:
         super().__init__()
@@ -106,9 +124,10 @@ class Discriminator(nn.Module):
         self.classifier = nn.Conv2d(features, 1, left, bias=False)
 
     def forward(self, x_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the feature map f_D, shape [N, F, h, w], and the logit of being real, shape [N]."""
+        """Return the feature map f_D, [N, F, h, w], and the logit of being real, [N]; of M members [N, M]."""
         features = self.features(x_NCHW)
-        return features, self.classifier(features).flatten(1).mean(1)
+        logit_NM = self.classifier(features).flatten(2).mean(2)
+        return features, logit_NM.squeeze(1) if self.members == 1 else logit_NM
 
 
 def _halving(features: int, left: tuple[int, int]) -> nn.Conv2d:

@@ -6,12 +6,14 @@ the classes and data sets have the paper's choice, and the preset ``authors_code
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from puzzle_study.config.types import (
     MOST_EPOCHS,
+    Alike,
     Costs,
     DetectorSettings,
     Images,
@@ -334,6 +336,21 @@ class PuzzleSettings(DetectorSettings):
     def epochs_wanted(self) -> int:
         """Epochs at most."""
         return self.train.epochs
+
+    def alike(self) -> Alike:
+        """Return the shape of the networks and of a step; λ, ε, α, rates, initialisation and the rest may differ."""
+        train, adversary = self.train, self.train.adversary
+        attack: Hashable = None
+        if adversary.method != "none" and adversary.epsilon > 0:
+            steps = adversary.steps if adversary.method == "pgd" else 1
+            attack = (adversary.method, steps, adversary.noise, adversary.target)
+        discriminator: Hashable = None
+        if train.lambda_ > 0:
+            discriminator = (self.model.discriminator_channels or self.model.base_channels, train.feature_loss)
+        # Images are padded to multiples of the grid; nine pieces may need other sides than four.
+        grid = self.puzzle.grid if self.puzzle.kind == "jigsaw" else 1
+        shape = (self.model.base_channels, grid, train.epochs, train.precision, attack, discriminator)
+        return Alike(shape, train.batch_size)
 
     def costs(self, images: Images) -> Costs:
         """Return a trial's costs, from the U-Net's multiply-adds."""

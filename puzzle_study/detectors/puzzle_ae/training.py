@@ -6,7 +6,7 @@ Shape legend: N images of a batch, C channels, H and W padded pixels, K permutat
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, cast
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
-from puzzle_study.detectors.base import Context, Shape, TrainingDiverged, to_float
+from puzzle_study.detectors.base import Context, Run, Shape, TrainingDiverged, to_float
 from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
 from puzzle_study.detectors.memory import AtOnce, halving_or_raise
 from puzzle_study.detectors.puzzle_ae import puzzles
@@ -119,27 +119,46 @@ class Trainer:
         converged = patience is not None and self.epochs_since_lowest >= patience
         return converged or self.epochs_done >= self.settings.epochs
 
+    def training(self, images_NCHW: Tensor, run: Run) -> Generator[Tensor, Tensor, None]:
+        """Yield every batch of the rest of a training, and receive the three mean losses of the step by it."""
+        if (state := run.resumed()) is not None:
+            self.restore(state)
+        while not self.finished:
+            changed_NCHW = run.images(images_NCHW, self.epochs_done + 1)
+            sums = torch.zeros(3, device=self.device)
+            for x_NCHW in self.batches(changed_NCHW):
+                losses = yield x_NCHW
+                sums += losses * len(x_NCHW)
+            row = asdict(self.ended(sums / len(changed_NCHW)))
+            run.epoch(row, self.state, last=self.finished)
+
     def epoch(self, images_NCHW: Tensor) -> EpochLosses:
         """Train one epoch on uint8 images on the device; TrainingDiverged if a loss is not finite or too large."""
+        sums = torch.zeros(3, device=self.device)
+        for x_NCHW in self.batches(images_NCHW):
+            sums += self.step(x_NCHW) * len(x_NCHW)
+        return self.ended(sums / len(images_NCHW))
+
+    def batches(self, images_NCHW: Tensor) -> Iterator[Tensor]:
+        """Yield an epoch's batches, padded and in [0, 1]; each must be stepped by before the next is asked for."""
         self.network.train()
         order = torch.randperm(len(images_NCHW), generator=self.generator, device=self.device)
-        sums = torch.zeros(3, device=self.device)
         batches = order.split(self.settings.batch_size)
-        learning_rate = self.optimiser.param_groups[0]["lr"]
         for number, index in enumerate(batches):
             if self.settings.schedule == "one_cycle":
                 done = self.epochs_done + number / len(batches)
-                learning_rate = self.settings.learning_rate * one_cycle(
+                self.optimiser.param_groups[0]["lr"] = self.settings.learning_rate * one_cycle(
                     done / self.settings.epochs, warm_up=self.settings.warm_up
                 )
-                self.optimiser.param_groups[0]["lr"] = learning_rate
-            with whole_float32(self.device), keeping_casts(self.device):
-                sums += self._step(puzzles.pad(to_float(images_NCHW[index]), self.grid)) * len(index)
+            yield puzzles.pad(to_float(images_NCHW[index]), self.grid)
             if self.averaged is not None:
                 self._average(self.averaged)
-        loss_rec, loss_adv, loss_d = (sums / len(images_NCHW)).tolist()
+
+    def ended(self, losses: Tensor) -> EpochLosses:
+        """Count an epoch with these three mean losses; TrainingDiverged if one is not finite or too large."""
+        loss_rec, loss_adv, loss_d = losses.tolist()
+        learning_rate = self.optimiser.param_groups[0]["lr"]
         self.epochs_done += 1
-        losses = EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
         finite = all(map(math.isfinite, (loss_rec, loss_adv, loss_d)))
         if not finite or loss_rec > DIVERGED:
             raise TrainingDiverged(
@@ -153,7 +172,7 @@ class Trainer:
             self.lowest_loss, self.epochs_since_lowest = loss_rec, 0
         else:
             self.epochs_since_lowest += 1
-        return losses
+        return EpochLosses(self.epochs_done, loss_rec, loss_adv, loss_d, learning_rate)
 
     def state(self) -> dict[str, Any]:
         """Return everything that the next epoch depends on, as tensors and plain values."""
@@ -176,9 +195,13 @@ class Trainer:
         """Parts with a state, by name; None for parts that this training does not use."""
         return [(name, getattr(self, name)) for name in PARTS]
 
+    def step(self, x_NCHW: Tensor) -> Tensor:
+        """Step the optimisers by a batch; returns the three losses, still on the device."""
+        with whole_float32(self.device), keeping_casts(self.device):
+            return self._step(x_NCHW)
+
     def _step(self, x_NCHW: Tensor) -> Tensor:
-        """One optimiser step; returns the three losses, still on the device."""
-        puzzle_NCHW = self._make_puzzles(x_NCHW)
+        puzzle_NCHW = self.make_puzzles(x_NCHW)
         input_NCHW = perturb(
             puzzle_NCHW,
             self._reconstruct,
@@ -242,7 +265,7 @@ class Trainer:
             weight.grad = gradient
         return loss_adv.detach(), gradient_NCHW, loss_d.detach()
 
-    def _make_puzzles(self, x_NCHW: Tensor) -> Tensor:
+    def make_puzzles(self, x_NCHW: Tensor) -> Tensor:
         """Hide a random piece and shuffle by a random permutation, drawn per image or per batch."""
         draws = 1 if self.per_batch else len(x_NCHW)
         k_N = self._draw(len(self.puzzler), draws).expand(len(x_NCHW))

@@ -7,7 +7,7 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,21 @@ from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.study.ray.loggers import make_loggers
 from puzzle_study.study.ray.losing import PatientScheduler
-from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
+from puzzle_study.study.ray.searcher import ENDED, REFUSED, PlanSearcher, specs_of
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
 from puzzle_study.study.work import TrialsLeft
 from puzzle_study.trials.record import Record, records
-from puzzle_study.trials.run import run
+from puzzle_study.trials.run import Trial
 from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.together import run_together
 from puzzle_study.trials.worth import shown
 
 REPORT_SECONDS = 1.0
 WORKER_RESTARTS = 3
 CANNOT_WRITE = "cannot_write"
-ENDED = "trial"
-"""Column of a worker's last report: the key of the finished trial."""
+OF = "of"
+"""Column of a worker's report of an epoch: the key of the trial."""
 
 
 class End(enum.Enum):
@@ -90,23 +91,32 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
         self._left.clear()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        spec = TrialSpec.from_json(trial.config["spec"])
-        self._left.started(trial.trial_id, spec, time.monotonic())
-        if self._follower is not None:
-            self._follower.begin(spec.key)
+        for spec in self._open(trial):
+            self._left.started(spec.key, spec, time.monotonic())
+            if self._follower is not None:
+                self._follower.begin(spec.key)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        if "epoch" in result and ENDED not in result:
-            self._left.reported(trial.trial_id, result["epoch"], time.monotonic())
+        if ENDED in result:
+            self._ended([result[ENDED]])
+        elif "epoch" in result:
+            self._left.reported(result[OF], result["epoch"], time.monotonic())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = TrialSpec.from_json(trial.config["spec"]).key
-        self._left.ended(trial.trial_id, self._plan.records.get(key), time.monotonic())
+        self._ended([spec.key for spec in specs_of(trial.config)])
+
+    def _open(self, trial: Any) -> list[TrialSpec]:
+        """Return the trials of one of Ray Tune's that have no record."""
+        return [spec for spec in specs_of(trial.config) if spec.key not in self._plan.records]
+
+    def _ended(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._left.ended(key, self._plan.records.get(key), time.monotonic())
+            if self._follower is not None:
+                self._follower.end(key)
         self._progress.follow(self._left.epochs)
-        if self._follower is not None:
-            self._follower.end(key)
         best = self._plan.leader()
         worth = shown(self._plan.objectives[0], best[2][0]) if best else ""
         text = f"{worth} by {best[0].titled}, {best[1].aggregation}" if best else ""
@@ -116,8 +126,8 @@ class ProgressCallback(OutOfSnapshots, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a worker is gone but its trial continues."""
-        key = TrialSpec.from_json(trial.config["spec"]).key
-        self._progress.say(f"the worker of trial {key} stopped; the trial continues (see logs/{key}.log)")
+        for key in (spec.key for spec in self._open(trial)):
+            self._progress.say(f"the worker of trial {key} stopped; the trial continues (see logs/{key}.log)")
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._progress.follow(self._left.epochs)
@@ -244,10 +254,36 @@ def _fit(
 
 
 def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Resources, images: config.Data) -> None:
-    """Run one trial in a Ray worker, reporting every evaluation, and otherwise at most once a second."""
+    """Run one trial, or several together, in a Ray worker, reporting the epochs of each and when it has ended."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     claim_cpus(resources.cpu)
-    spec = TrialSpec.from_json(tune_config["spec"])
+    specs = specs_of(tune_config)
+    try:
+        device = granted_device(resources.gpu)
+        with contextlib.ExitStack() as places:
+            places_of: dict[str, contextlib.ExitStack] = {}
+            trials = []
+            for spec in specs:
+                if len(specs) > 1 and place.has_record(spec.key):
+                    continue  # it ended before its group's worker died
+                places_of[spec.key] = own = places.enter_context(contextlib.ExitStack())
+                results, saved = own.enter_context(place.trial(spec.key))
+                on_epoch = _reporting(spec, saved)
+                trials.append(Trial(spec, results, device=device, on_epoch=on_epoch, images=images))
+            for trial in run_together(trials):
+                places_of[trial.spec.key].close()  # with a store, its files arrive there
+                tune.report({"epoch": trial.ended.column("epochs") or 0, ENDED: trial.spec.key})
+    except Exception as error:
+        if (sentence := cannot_write(error, Path(place.root))) is not None:
+            tune.report({CANNOT_WRITE: sentence})
+        elif isinstance(error, UserError):  # of this machine; Ray would try again what can only end the same
+            tune.report({REFUSED: str(error)})
+        else:
+            raise
+
+
+def _reporting(spec: TrialSpec, saved: Callable[[], None]) -> Callable[[dict[str, float]], None]:
+    """Return what reports a trial's epochs: every evaluation, and otherwise at most one a second."""
     last = time.monotonic()
 
     def on_epoch(row: dict[str, float]) -> None:
@@ -259,21 +295,9 @@ def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Reso
             row = row | {METRIC: criterion}
         if criterion is not None or time.monotonic() - last >= REPORT_SECONDS:
             last = time.monotonic()
-            tune.report(row)
+            tune.report({**row, OF: spec.key})
 
-    try:
-        device = granted_device(resources.gpu)
-        with place.trial(spec.key) as (results, saved):
-            record = run(spec, results, device=device, on_epoch=on_epoch, images=images)
-    except Exception as error:
-        if (sentence := cannot_write(error, Path(place.root))) is not None:
-            tune.report({CANNOT_WRITE: sentence})
-        elif isinstance(error, UserError):  # of this machine; Ray would try again what can only end the same
-            tune.report({REFUSED: str(error)})
-        else:
-            raise
-        return
-    tune.report({"epoch": record.column("epochs") or 0, ENDED: spec.key})
+    return on_epoch
 
 
 @contextlib.contextmanager

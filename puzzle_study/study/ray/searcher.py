@@ -13,6 +13,7 @@ from puzzle_study.results import Results
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.ray import OutOfSnapshots
 from puzzle_study.trials.record import Record, read_record
+from puzzle_study.trials.spec import TrialSpec
 
 MOST_TRIALS, MOST_TURNS = 1000, 50
 """Trials of one run of Ray Tune, in all and for each worker; it keeps all of them in memory and in its snapshots.
@@ -21,6 +22,13 @@ At its end each worker waits for the last one, for at most a trial: one part in 
 """
 REFUSED = "refused"
 """Column in which a worker reports why it does not even begin with its trial."""
+ENDED = "trial"
+"""Column of a worker's last report of a trial: its key."""
+
+
+def specs_of(tune_config: Mapping[str, Any]) -> list[TrialSpec]:
+    """Return the trials that one of Ray Tune's runs together; most often one."""
+    return [TrialSpec.from_json(content) for content in (tune_config["spec"], *tune_config.get("beside", ()))]
 
 
 class PlanSearcher(OutOfSnapshots, Searcher):
@@ -36,43 +44,67 @@ class PlanSearcher(OutOfSnapshots, Searcher):
     ) -> None:
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped, self._lost = plan, results, stopped, lost
-        self._specs: dict[str, Any] = {}
+        self._specs: dict[str, dict[str, TrialSpec]] = {}
         self._suggested = self._at_once = 0
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial as Ray Tune's configuration, None to wait, or FINISHED."""
+        """Return the next trial, or group, as Ray Tune's configuration, None to wait, or FINISHED."""
         if self._has_enough():
             return Searcher.FINISHED
-        spec = self._plan.take()
-        if spec is None:
+        specs = self._plan.take_together()
+        if not specs:
             return Searcher.FINISHED if self._plan.ended() else None
         self._suggested += 1
-        # An earlier run's files of a trial that runs again would be taken for this run's result.
-        self._results.remove_record(spec.key)
-        self._specs[trial_id] = spec
+        for spec in specs:
+            # An earlier run's files of a trial that runs again would be taken for this run's result.
+            self._results.remove_record(spec.key)
+        self._specs[trial_id] = {spec.key: spec for spec in specs}
         self._at_once = max(self._at_once, len(self._specs))
-        return {"name": self._plan.called(spec), "spec": spec.to_json(), "stoppable": self._plan.stoppable(spec.key)}
+        first, *beside = specs
+        return {
+            "name": self._plan.called(first),
+            # Loggers show its settings; they have no groups.
+            "spec": first.to_json(),
+            "stoppable": self._plan.stoppable(first.key),
+        } | ({"beside": [spec.to_json() for spec in beside]} if beside else {})
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Read the trial's record; a worker that refused or died without one leaves a failed record."""
-        spec = self._specs.pop(trial_id, None)
-        if spec is None:
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Read the record of a trial that has ended, while others beside it in one process may go on."""
+        specs = self._specs.get(trial_id, {})
+        if (spec := specs.get(result.get(ENDED, ""))) is None:
             return
         record = read_record(self._results, spec.key)
-        if record is None and trial_id in self._stopped:
-            record = self._stopped[trial_id]
-            self._results.write_record(spec.key, record.to_json())
-            shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
+        if record is not None:
+            del specs[spec.key]
+            self._done(spec, record)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Read the records that are left; a worker that refused or died without one leaves a failed record."""
+        specs = self._specs.pop(trial_id, {})
         reason = (result or {}).get(REFUSED)
-        if record is None and reason is None and (not error or trial_id in self._lost):
-            self._plan.abandon(spec.key)
-            return
-        if record is None and reason is not None:
-            record = Record(spec, "failed", reason, user_error=reason)
-        elif record is None:
-            log = self._results.log_file(spec.key)
-            died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
-            record = Record(spec, "failed", died)
+        crashed = error and trial_id not in self._lost
+        without = [spec for spec in specs.values() if read_record(self._results, spec.key) is None]
+        if crashed and len(without) > 1:
+            # One of them may have brought the others down.
+            self._plan.fusing.separate(without)
+        for spec in specs.values():
+            record = read_record(self._results, spec.key)
+            if record is None and trial_id in self._stopped:
+                record = self._stopped[trial_id]
+                self._results.write_record(spec.key, record.to_json())
+                shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
+            elif record is None and reason is not None:
+                record = Record(spec, "failed", reason, user_error=reason)
+            elif record is None and crashed and len(without) == 1:
+                log = self._results.log_file(spec.key)
+                died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
+                record = Record(spec, "failed", died)
+            if record is None:
+                self._plan.abandon(spec.key)
+            else:
+                self._done(spec, record)
+
+    def _done(self, spec: TrialSpec, record: Record) -> None:
         self._plan.done(spec.key, record)
         # Reads the next records of earlier runs, so that progress does not count them as remaining.
         self._plan.next()
@@ -86,7 +118,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
 
     def abandon(self) -> None:
         """Give every running trial back to the plan, after Ray Tune has stopped."""
-        for spec in self._specs.values():
+        for spec in (spec for specs in self._specs.values() for spec in specs.values()):
             record = read_record(self._results, spec.key)
             if record is None:
                 self._plan.abandon(spec.key)

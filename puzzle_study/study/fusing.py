@@ -1,0 +1,125 @@
+"""Which trials of a plan run together in one process (`resources.fuse`): a pure function of what is planned.
+
+So neither the number of workers nor their speed decides which trainings are fused, and a study that is run again fuses
+the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable
+from itertools import islice
+
+from puzzle_study import config
+from puzzle_study.config.types import Alike, Images
+from puzzle_study.datasets import DATASETS
+from puzzle_study.errors import UserError
+from puzzle_study.study.planned import Planned
+from puzzle_study.trials.spec import TrialSpec
+
+# Most trials together, and multiply-adds of a step, for `auto` on a GPU; estimated from a step's launches, not
+# measured.
+MOST_TOGETHER = 8
+LARGEST_STEP = 3e10
+
+
+class Fusing:
+    """The groups of a plan's trials; configurations wait until there are enough for a group.
+
+    Args:
+        study: what is planned.
+        trainings: trials of each configuration.
+    """
+
+    def __init__(self, study: config.Study, trainings: int) -> None:
+        self._study, self.together = study, most_together(study, trainings)
+        # A configuration must not wait for one that is chosen by its own result.
+        self._enough = max(1, min(self.together // trainings, study.search.lookahead if study.search else 1))
+        self._waiting: list[Planned] = []
+        self._group_of: dict[str, tuple[TrialSpec, ...]] = {}
+        self._alone = set[str]()
+
+    def released(self, planned: Planned) -> list[TrialSpec]:
+        """Return the trials that can be queued now that this configuration is chosen."""
+        self._waiting.append(planned)
+        return self.release() if len(self._waiting) >= self._enough else []
+
+    def release(self) -> list[TrialSpec]:
+        """Return the trials of the configurations that wait, after which none does."""
+        planned, self._waiting = self._waiting, []
+        trials = [spec for each in planned for spec in each.trials[: each.released]]
+        for group in groups(trials, self.together, self._study):
+            self._group_of |= {spec.key: group for spec in group}
+        return trials
+
+    def beside(self, spec: TrialSpec) -> list[TrialSpec]:
+        """Return the trials that may run together with this one."""
+        if spec.key in self._alone:
+            return []
+        return [other for other in self._group_of.get(spec.key, ()) if other != spec and other.key not in self._alone]
+
+    def separate(self, trials: Iterable[TrialSpec]) -> None:
+        """Let each of these run alone from now on."""
+        self._alone.update(spec.key for spec in trials)
+
+
+def most_together(study: config.Study, trainings: int) -> int:
+    """Return how many trials run together at most in a study with ``trainings`` in each configuration.
+
+    Raises:
+        UserError: trials are to be fused, and something in the study follows each trial by itself.
+    """
+    wanted = study.resources.fuse
+    # On a CPU rounding grows along a training until other configurations are chosen than without fusing.
+    if wanted == 1 or (wanted == "auto" and not study.resources.gpu):
+        return 1
+    search = study.search
+    parts = {
+        "search.racing": search and search.racing,
+        "search.stopping": search and search.stopping,
+        "loggers": study.loggers,
+    }
+    alone = next((name for name, part in parts.items() if part), None)
+    if alone is not None:
+        if wanted == "auto":
+            return 1
+        raise UserError(
+            f"resources.fuse cannot be {wanted} with {alone}, which follows every trial by itself; set it to 1"
+        )
+    if wanted != "auto":
+        return wanted
+    in_flight = trainings * (search.lookahead if search else 1)
+    return max(1, min(MOST_TOGETHER, in_flight // _workers(study)))
+
+
+def _helps(spec: TrialSpec, alike: Alike) -> bool:
+    """Whether several such trainings together are faster than one after the other."""
+    data = spec.settings.data
+    pixels = (data.size or DATASETS[data.name].size) ** 2
+    images = Images(alike.batch_size, pixels, data.channels, spec.task.normal_class, spec.task.dataset)
+    return spec.settings.own.costs(images).epoch * alike.batch_size <= LARGEST_STEP
+
+
+def _workers(study: config.Study) -> int:
+    """Return how many trials or groups fit on this machine at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fit = max(1, int(cores / study.resources.cpu))
+    return min(fit, study.max_concurrent or fit)
+
+
+def groups(trials: Iterable[TrialSpec], most: int, study: config.Study) -> list[tuple[TrialSpec, ...]]:
+    """Return the groups of at most ``most`` trials of equal shape that run together, those of one task side by side."""
+    by_shape: dict[Hashable, list[TrialSpec]] = {}
+    for spec in trials:
+        alike = spec.settings.own.alike()
+        if alike is not None and (study.resources.fuse != "auto" or _helps(spec, alike)):
+            images = spec.settings.data.model_dump_json()
+            by_shape.setdefault((spec.detector, images, alike), []).append(spec)
+    found = []
+    for specs in by_shape.values():
+        tasks = list(dict.fromkeys(spec.task for spec in specs))
+        # Batches of one task have equal sizes.
+        rest = iter(sorted(specs, key=lambda spec: tasks.index(spec.task)))
+        while group := tuple(islice(rest, most)):
+            found.append(group)
+    return found
