@@ -62,10 +62,13 @@ def test_labels_of_logarithmic_axes_keep_apart(ends: tuple[float, float]) -> Non
         drawing.finished(figure, name="log", alt="", caption="")
         figure.draw_without_rendering()
         for axis, side in ((place.xaxis, "x"), (place.yaxis, "y")):
-            labels = [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]
-            boxes = [label.get_window_extent() for label in labels if label.get_text() and label.get_visible()]
-            shown = sorted(
-                (getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes if figure.bbox.overlaps(box)
-            )
-            assert len(shown) >= 2
+            low, high = sorted(axis.get_view_interval())
+            ticks = [
+                (place, label)
+                for minor in (False, True)
+                for place, label in zip(axis.get_ticklocs(minor=minor), axis.get_ticklabels(minor=minor), strict=False)
+            ]
+            boxes = [label.get_window_extent() for place, label in ticks if label.get_text() and low <= place <= high]
+            shown = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for box in boxes)
+            assert shown  # how many there are is matplotlib's choice
             assert all(high <= low for (_, high), (low, _) in itertools.pairwise(shown))
