@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Machines are shared, and a first call may import much.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 STUDY = {
     "name": "digits",

@@ -17,10 +17,6 @@ from puzzle_study.statistics import metrics
 
 Samples = tuple[list[float], list[bool]]
 
-# The first call imports scikit-learn; a deadline would measure that.
-settings.register_profile("metrics", deadline=None)
-settings.load_profile("metrics")
-
 
 @st.composite
 def samples(draw: st.DrawFn) -> Samples:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from puzzle_study.datasets import TaskSpec
@@ -243,7 +243,6 @@ def test_holm_keeps_the_family_wise_error() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=15),
 )
-@settings(deadline=None)
 def test_probability_counts_all_pairs(trials: list[tuple[int, int, int]]) -> None:
     strata, first, second = (list(column) for column in zip(*trials, strict=True))
     shares = []

@@ -181,7 +181,7 @@ def test_missing_folder_and_permission(tmp_path: Path, refuse: Callable[..., Non
         images.decode(tmp_path / "a.png", COLOUR)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(["a.png", "a.jpg", "a.gif", "a.tif"]), data=st.data())
 def test_any_damage_ends_in_pixels_or_a_sentence(tmp_path: Path, name: str, data: st.DataObject) -> None:
     png(tmp_path / name, size=(24, 24))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import assume, given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from puzzle_study.datasets import TaskSpec, protocols, stratified
@@ -19,7 +18,6 @@ from puzzle_study.errors import UserError
 from .conftest import section
 
 NORMAL = "a"
-STEADY = hypothesis_settings(deadline=None)
 """A busy machine is no failure."""
 
 
@@ -91,7 +89,6 @@ def test_a_given_split_takes_good_for_normal_may_lack_a_side_and_its_limit_holds
     assert set(limited.labels.tolist()) == set(chosen.labels.tolist())
 
 
-@STEADY
 @given(
     protocol=st.sampled_from(["official", "protocol1", "medical"]),
     seed=st.integers(0, 2**32 - 1),
@@ -166,7 +163,6 @@ def test_a_fixed_count_that_does_not_fit_falls_back_to_the_fraction_and_says_so(
     assert f"leaves {validating} for validation" in message
 
 
-@STEADY
 @given(
     protocol=st.sampled_from(["official", "medical"]),
     seed=st.integers(0, 1000),
@@ -234,7 +230,6 @@ def test_too_few_images(case: str) -> None:
 CLASSES = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=200)
 
 
-@STEADY
 @given(classes=CLASSES, share=st.floats(0, 1), seed=st.integers(0, 2**32))
 def test_stratified_draws_in_proportion(classes: list[str], share: float, seed: int) -> None:
     count = round(share * len(classes))
@@ -257,7 +252,6 @@ def test_stratified_follows_the_seed() -> None:
     assert stratified(classes, 20, 0).tolist() != stratified(classes, 20, 1).tolist()
 
 
-@STEADY
 @given(groups=st.lists(st.integers(0, 30), min_size=1, max_size=60), share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_groups_are_drawn_whole(groups: list[int], share: float, seed: int) -> None:
     count = round(share * len(groups))
