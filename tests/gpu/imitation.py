@@ -323,8 +323,9 @@ def _patches(seen: Seen) -> Iterable[tuple[Any, str, Any]]:
         (swa_utils, "_group_tensors_by_device_and_dtype", grouped),
         (torch.cuda, "is_available", answer(True)),
         (torch.cuda, "is_initialized", answer(False)),
-        # A PyTorch built for CUDA would ask its driver whether an optimiser's step is captured.
+        # A PyTorch built for CUDA would ask its driver whether an optimiser's step is captured; 2.11 the second way.
         (torch.accelerator, "current_accelerator", answer(None)),
+        (torch.cuda, "is_current_stream_capturing", answer(False)),
         (torch.cuda, "device_count", answer(1)),
         (torch.cuda, "current_device", answer(0)),
         (torch.cuda, "get_device_name", answer("an imitation")),
