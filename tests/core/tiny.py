@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from torch import Tensor, nn
 
@@ -28,8 +27,8 @@ SIDE = 16
 
 
 def examples(count: int) -> hypothesis_settings:
-    """Settings of a property test: so many examples, however long one takes to draw."""
-    return hypothesis_settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow])
+    """Settings of a property test: so many examples."""
+    return hypothesis_settings(max_examples=count)
 
 
 def images(count: int, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Tensor:
