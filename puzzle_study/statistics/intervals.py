@@ -114,13 +114,7 @@ def mean_interval(
     value, n = float(means.mean()), len(value_N)
     if n > len(groups) and not any(np.ptp(group) for group in groups):
         return Mean(value, np.nan, np.nan, np.nan, n, len(groups), NO_SPREAD)
-    if n > len(groups):
-        freedom = n - len(groups)
-        pooled = sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom
-        variances = [group.var(ddof=1) / len(group) if len(group) > 1 else pooled for group in groups]
-        error = float(np.sqrt(np.sum(variances)) / len(groups))
-    else:
-        error, freedom = float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n - 1
+    error, freedom = _error_of_mean(groups, means)
     if freedom < FREEDOM:
         return Mean(value, np.nan, np.nan, error, n, len(groups), NO_INTERVAL)
     generator = np.random.default_rng(seed)
@@ -133,6 +127,17 @@ def mean_interval(
     widening = float(t.ppf(1 - TAIL, freedom) / norm.ppf(1 - TAIL))
     ends = np.clip([value - (value - low) * widening, value + (high - value) * widening], *bounds)
     return Mean(value, float(ends[0]), float(ends[1]), error, n, len(groups), method)
+
+
+def _error_of_mean(groups: Sequence[NDArray[np.float64]], means: NDArray[np.float64]) -> tuple[float, int]:
+    """Return the standard error of the mean over strata, NaN for a single value, and its degrees of freedom."""
+    n = sum(map(len, groups))
+    if n == len(groups):
+        return float(means.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan, n - 1
+    freedom = n - len(groups)
+    pooled = sum(((group - group.mean()) ** 2).sum() for group in groups) / freedom
+    variances = [group.var(ddof=1) / len(group) if len(group) > 1 else pooled for group in groups]
+    return float(np.sqrt(np.sum(variances)) / len(groups)), freedom
 
 
 def auroc_interval(values: ArrayLike, lows: ArrayLike, highs: ArrayLike, strata: Sequence[Hashable]) -> Mean:
