@@ -58,3 +58,16 @@ def no_nan(context: click.Context, parameter: click.Parameter, value: float) -> 
     if math.isnan(value):
         raise click.BadParameter("nan is not a share between 0 and 1")
     return value
+
+
+fpr_option = click.option(
+    "--fpr",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    callback=no_nan,
+    help="Share of normal images that may be flagged; the validation scores give the threshold.",
+)
+device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
+)

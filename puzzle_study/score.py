@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from puzzle_study.cli import command, no_nan
+from puzzle_study.cli import command, device_option, fpr_option
 from puzzle_study.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,14 +33,7 @@ Examples:
 @command(epilog=EXAMPLE)
 @click.argument("detector", type=click.Path(path_type=Path))
 @click.argument("images", nargs=-1, type=click.Path())
-@click.option(
-    "--fpr",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.05,
-    show_default=True,
-    callback=no_nan,
-    help="Share of normal images that may be flagged; the validation scores give the threshold.",
-)
+@fpr_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -83,9 +76,7 @@ Examples:
     help="Do not score, but set the threshold again from IMAGES, all normal, without training; write the new detector "
     "to this folder, which must not exist.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 def main(
     detector: Path,
     images: tuple[str, ...],

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from puzzle_study.cli import command, no_nan
+from puzzle_study.cli import command, device_option, fpr_option
 from puzzle_study.errors import UserError
 
 EXAMPLE = """\b
@@ -18,14 +18,7 @@ Examples:
 
 @command(epilog=EXAMPLE)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--fpr",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.05,
-    show_default=True,
-    callback=no_nan,
-    help="Share of normal images that may be flagged; the validation scores give the threshold.",
-)
+@fpr_option
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -33,9 +26,7 @@ Examples:
     show_default=True,
     help="Port of the page; 0 takes any that is free.",
 )
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 def main(folder: Path, fpr: float, port: int, device: str) -> int:
     """Serve a page on this machine that scores images with the detectors in FOLDER: results/NAME, or best/CLASS.
 

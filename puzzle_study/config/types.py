@@ -86,6 +86,12 @@ class StageSection(Section):
     )
 
 
+def parted(aggregation: str) -> tuple[str, int | None]:
+    """Return the aggregation's own name and how many views stand for all, None if all are read: ``max of 8``."""
+    name, _, count = aggregation.partition(" of ")
+    return name, int(count) if count else None
+
+
 @dataclass(frozen=True)
 class Reading:
     """How an error matrix becomes one score; changing it needs no training.
@@ -107,17 +113,13 @@ class Reading:
     @property
     def views(self) -> int | None:
         """How many views stand for all, or None if all are read."""
-        count = self.aggregation.partition(" of ")[2]
-        return int(count) if count else None
+        return parted(self.aggregation)[1]
 
     @property
     def settings(self) -> dict[str, int | str]:
         """The settings of a score that :meth:`of` takes."""
-        return {
-            "error": self.error,
-            "aggregation": self.aggregation.partition(" of ")[0],
-            "permutations": self.views or "all",
-        }
+        name, views = parted(self.aggregation)
+        return {"error": self.error, "aggregation": name, "permutations": views or "all"}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -132,6 +133,11 @@ def claim_cpus(cpus: float) -> None:
     """Let PyTorch use this many CPUs of this process, at least one, and keep its memory."""
     torch.set_num_threads(threads(cpus))
     keep_freed_memory()
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads(cpus: float) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from puzzle_study.config.types import Reading
+from puzzle_study.config.types import Reading, parted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,14 +74,14 @@ def readings(views: Iterable[int]) -> tuple[Reading, ...]:
 
 def is_known(reading: Reading) -> bool:
     """Whether the norm and the aggregation of a reading exist; ValueError if its number of views is none."""
-    known = reading.error in NORMS and reading.settings["aggregation"] in AGGREGATIONS
+    known = reading.error in NORMS and parted(reading.aggregation)[0] in AGGREGATIONS
     return known and (reading.views is None or reading.views >= 1)
 
 
 def aggregated(normalised_NK: Tensor, aggregation: str) -> Tensor:
     """Return the scores [N] by an aggregation of all views or of some, such as ``max of 8``."""
-    name, _, count = aggregation.partition(" of ")
-    return AGGREGATIONS[name](seen_by(normalised_NK, int(count)) if count else normalised_NK)
+    name, views = parted(aggregation)
+    return AGGREGATIONS[name](normalised_NK if views is None else seen_by(normalised_NK, views))
 
 
 def seen_by(error_NK: Tensor, count: int, views: int | None = None) -> Tensor:

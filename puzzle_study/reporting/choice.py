@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from puzzle_study import config
+from puzzle_study.config.types import parted
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.registry import DETECTORS
 
@@ -24,7 +25,7 @@ class Choice:
     @property
     def along(self) -> str:
         """The aggregation of all views, under which trainings are followed."""
-        return str(self.reading.settings["aggregation"])
+        return parted(self.aggregation)[0]
 
     @property
     def reading(self) -> config.Reading:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from puzzle_study import config
 from puzzle_study.config.axes import setting_of
+from puzzle_study.config.types import parted
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.inference.calibration import flagged_shares
@@ -228,7 +229,7 @@ class StudyData:
         return Choice(
             str(row["configuration"]),
             str(row["detector"]),
-            row["aggregation"] if str(row["aggregation"]).partition(" of ")[0] in AGGREGATIONS else "avg",
+            row["aggregation"] if parted(str(row["aggregation"]))[0] in AGGREGATIONS else "avg",
             str(row.get("error", "mse")),
             row["role"] == "reference",
         )

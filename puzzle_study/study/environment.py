@@ -18,7 +18,7 @@ import torch
 import puzzle_study
 from puzzle_study import config, datasets
 from puzzle_study.detectors import kernels
-from puzzle_study.detectors.devices import default_device, resolve_precision, threads
+from puzzle_study.detectors.devices import cores, default_device, resolve_precision, threads
 from puzzle_study.results import Results
 
 PACKAGES = ("puzzle-study", "torch", "ray", "optuna", "torchattacks", "numpy", "pandas", "scikit-learn", "seaborn")
@@ -44,7 +44,7 @@ class Account:
             self.notes += _other_numbers(before.get("hardware", {}).get("kernels", {}), self._threads)
         self._hardware: dict[str, Any] = {
             "cpu": kernels.cpu_name(),
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "cores": cores(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
             # A GPU that the study does not use cannot affect its numbers.
             "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from puzzle_study.config.types import Costs
 from puzzle_study.datasets import SplitSizes, Task, TaskSpec
 from puzzle_study.detectors.base import Detector, Run, TrainingDiverged
 from puzzle_study.detectors.checkpoint import KEPT
-from puzzle_study.detectors.devices import claim_cpus, granted_device
+from puzzle_study.detectors.devices import claim_cpus, cores, granted_device
 from puzzle_study.detectors.memory import is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
@@ -214,7 +213,7 @@ def _seconds(detector: Detector, images: Tensor) -> float:
 
 def _slots(study: config.Study) -> int:
     """Return how many trials run at once on this machine."""
-    fit = len(os.sched_getaffinity(0)) / study.resources.cpu
+    fit = cores() / study.resources.cpu
     if study.resources.gpu > 0:
         fit = min(fit, torch.cuda.device_count() / study.resources.gpu)
     return max(1, min(int(fit), study.max_concurrent or int(fit)))

@@ -6,13 +6,13 @@ the same.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable
 from itertools import islice
 
 from puzzle_study import config
 from puzzle_study.config.types import Alike, Images
 from puzzle_study.datasets import DATASETS
+from puzzle_study.detectors.devices import cores
 from puzzle_study.errors import UserError
 from puzzle_study.study.planned import Planned
 from puzzle_study.trials.spec import TrialSpec
@@ -102,8 +102,7 @@ def _helps(spec: TrialSpec, alike: Alike) -> bool:
 
 def _workers(study: config.Study) -> int:
     """Return how many trials or groups fit on this machine at once."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fit = max(1, int(cores / study.resources.cpu))
+    fit = max(1, int(cores() / study.resources.cpu))
     return min(fit, study.max_concurrent or fit)
 
 

@@ -129,10 +129,8 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                record = read_record(self.results, spec.key)
-                if record is not None and self._is_kept(spec, record):
-                    record = completed(record, spec, self.results)
-                if record is not None and self._is_kept(spec, record):
+                record = self._kept(spec)
+                if record is not None and (record := completed(record, spec, self.results)) is not None:
                     self._take_in(spec, record)
                 elif self._is_to_run(spec):
                     return spec
@@ -155,9 +153,7 @@ class Plan:
         first = self.take()
         taken = [] if first is None else [first]
         for spec in self.fusing.beside(first) if first is not None else ():
-            record = read_record(self.results, spec.key)
-            kept = record is not None and self._is_kept(spec, record)  # :meth:`next` reads it
-            if not kept and self._is_to_run(spec):
+            if self._kept(spec) is None and self._is_to_run(spec):  # :meth:`next` reads a kept one
                 self._running[spec.key] = spec
                 taken.append(spec)
         return taken
@@ -241,6 +237,11 @@ class Plan:
     def _finished(self, trials: Sequence[TrialSpec]) -> list[Record]:
         records = [self.records.get(spec.key) for spec in trials]
         return [record for record in records if record is not None and record.finished]
+
+    def _kept(self, spec: TrialSpec) -> Record | None:
+        """Return the record of an earlier run that counts, or None."""
+        record = read_record(self.results, spec.key)
+        return record if record is not None and self._is_kept(spec, record) else None
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
         """Whether a record counts; a stopped trial counts if this study might have stopped it too."""

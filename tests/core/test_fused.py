@@ -164,16 +164,7 @@ def test_a_member_that_diverges_ends_alone_and_harms_no_other(diverging: int) ->
             assert_close(kept.states[-1], expected.states[-1])
 
 
-VALUES: dict[str, Any] = {
-    **SMOOTH,
-    "train.epochs": 2,
-    "train.batch_size": 8,
-    "data.max_train_images": 24,
-    "data.max_test_images": 20,
-    "evaluate.every": 2,
-    "evaluate.max_images": 10,
-    "puzzle.permutations": "two_swapped",
-}
+VALUES: dict[str, Any] = SMOOTH | tiny.SMALL | {"train.epochs": 2}
 
 
 def specs() -> list[TrialSpec]:

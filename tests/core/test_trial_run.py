@@ -36,15 +36,7 @@ pytestmark = pytest.mark.slow
 
 EPOCHS = 3
 FAMILIES = ("patch", "order", "light", "detail", "shape", "blend")
-VALUES: dict[str, Any] = {
-    "train.epochs": EPOCHS,
-    "train.batch_size": 8,
-    "data.max_train_images": 24,
-    "data.max_test_images": 20,
-    "evaluate.every": 2,
-    "evaluate.max_images": 10,
-    "puzzle.permutations": "two_swapped",
-}
+VALUES: dict[str, Any] = tiny.SMALL | {"train.epochs": EPOCHS}
 TIMES = ("train_seconds", "evaluation_seconds", "score_seconds", "images_per_second")
 Whole = tuple[TrialSpec, Results, Record]
 

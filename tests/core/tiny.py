@@ -24,6 +24,15 @@ from puzzle_study.trials.spec import TrialSpec, reference_settings
 
 CPU = torch.device("cpu")
 SIDE = 16
+SMALL: dict[str, Any] = {
+    "train.batch_size": 8,
+    "data.max_train_images": 24,
+    "data.max_test_images": 20,
+    "evaluate.every": 2,
+    "evaluate.max_images": 10,
+    "puzzle.permutations": "two_swapped",
+}
+"""Settings of a trial of seconds."""
 
 
 def examples(count: int) -> hypothesis_settings:

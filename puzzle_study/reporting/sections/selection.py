@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from puzzle_study.config.types import parted
 from puzzle_study.criteria.registry import CRITERIA
 from puzzle_study.reporting import drawing
 from puzzle_study.reporting.blocks import (
@@ -224,7 +225,7 @@ def _scatter(data: StudyData, rows: pd.DataFrame) -> Figure:
     percent_sign = "" if data.criterion.compares or criterion(data.selection) not in SHARES else " %"
     shown = rows[["score", "auroc_mean"]].astype(float).set_axis(["selection", "auroc"], axis=1)
     shown = shown * [100 if percent_sign else 1, 100]
-    shown = shown.assign(aggregation=rows["aggregation"].str.partition(" of ")[0])
+    shown = shown.assign(aggregation=[parted(name)[0] for name in rows["aggregation"]])
     with drawing.drawing(5.6, 4.0) as (figure, (axes,)):
         sns.scatterplot(shown, x="selection", y="auroc", ax=axes, **drawing.BY_AGGREGATION)
         points = zip(rows["configuration"], rows["aggregation"], shown["selection"], shown["auroc"], strict=True)
