@@ -1,8 +1,8 @@
 """Several trainings of equal shape as one network with grouped convolutions, each with the numbers of a single one.
 
-Every member keeps its networks, optimisers, schedule and random generator. Only the weights of all members stand one
-after the other in common tensors, of which each member's weights are views: a step goes through the common tensors, and
-a member's own optimiser, average and checkpoint see its part.
+Every member keeps its networks, optimisers, schedule and random generator. Only the weights stand in common tensors, in
+which each member's weights are a part. A step goes through the common tensors; a member's own optimiser, average and
+checkpoint see its part.
 
 Shape legend: N images of a batch, M members, C channels, H and W padded pixels.
 """
