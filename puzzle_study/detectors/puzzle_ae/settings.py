@@ -294,6 +294,7 @@ class PuzzleSettings(DetectorSettings):
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = PRESETS_BY_DATASET
     VARIANTS: ClassVar[dict[str, Layer]] = VARIANTS
     FREE: ClassVar[tuple[str, ...]] = ("score.error", "score.aggregation", "score.permutations")
+    ALONG: ClassVar[tuple[str, ...]] = ("train.averaging", "train.epochs")
     INERT_BY: ClassVar[dict[str, tuple[str, ...]]] = {
         "train.adversary": ("train.adversary.method", "train.adversary.epsilon", "train.adversary.alpha"),
         "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations"),
@@ -336,6 +337,10 @@ class PuzzleSettings(DetectorSettings):
     def epochs_wanted(self) -> int:
         """Epochs at most."""
         return self.train.epochs
+
+    def along(self) -> tuple[str, ...]:
+        """Return the average's decay, and the epochs unless the learning rate depends on how many follow."""
+        return tuple(name for name in super().along() if name != self.EPOCHS or self.train.schedule != "one_cycle")
 
     def alike(self) -> Alike:
         """Return the shape of the networks and of a step; λ, ε, α, rates, initialisation and the rest may differ."""
