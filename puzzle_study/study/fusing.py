@@ -88,13 +88,15 @@ def most_together(study: config.Study, trainings: int, along: Collection[str]) -
         raise UserError(
             f"resources.fuse cannot be {wanted} with {alone}, which follows every trial by itself; set it to 1"
         )
-    if along and wanted != "auto":
-        raise UserError(
-            f"resources.fuse cannot be {wanted} with the search axis {next(iter(along))}, whose values are all met "
-            f"along one training; set it to 1"
-        )
-    if along or wanted != "auto":
-        return 1 if along else wanted
+    if wanted != "auto":
+        if along:
+            raise UserError(
+                f"resources.fuse cannot be {wanted} with the search axis {next(iter(along))}, whose values are all met "
+                f"along one training; set it to 1"
+            )
+        return wanted
+    if along:
+        return 1
     in_flight = trainings * (search.lookahead if search else 1)
     return max(1, min(MOST_TOGETHER, in_flight // _workers(study)))
 

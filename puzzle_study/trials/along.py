@@ -53,6 +53,11 @@ def _epochs(spec: TrialSpec) -> int:
     return spec.settings.own.epochs_wanted
 
 
+def _raise(error: Exception) -> None:
+    """Raise an exception; a function, because a context that may swallow it is unknown to mypy."""
+    raise error
+
+
 class _Training:
     """One training, and the trials without a record that it answers, in the order of their ends.
 
@@ -145,7 +150,7 @@ class _Training:
             raise error
         for trial in list(self.open):
             with trial.working():
-                raise error
+                _raise(error)
             self.open.remove(trial)
             self._recorded(trial)
 

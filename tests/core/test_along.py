@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from puzzle_study.config import layers
+from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.puzzle_ae.training import Trainer
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.results import Results
 from puzzle_study.trials import run
 from puzzle_study.trials.along import run_along
@@ -182,6 +185,33 @@ def test_trainings_that_converge_before_their_last_epoch_end_together(tmp_path: 
     assert record_of(alone, chosen[2]).measured["epochs"] < 30
     results = Results(tmp_path / "along")
     along(chosen, results)
+    for spec in chosen:
+        assert_same(results, alone, spec)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ae_l2", "dsvdd", "lsa"])
+def test_any_detector_is_read_along_its_training(kind: str, tmp_path: Path) -> None:
+    Settings = DETECTORS[kind].Settings
+    chosen = [
+        TrialSpec(
+            tiny.settings(VALUES).model_copy(
+                update={
+                    "detector": kind,
+                    "own": Settings.model_validate(layers.merge(Settings.SMALL, {"train": {"epochs": epochs}})),
+                }
+            ),
+            TaskSpec("digits", "3"),
+            0,
+            "0" * 16,
+            along=("train.epochs",),
+        )
+        for epochs in (1, 3)
+    ]
+    alone, results = Results(tmp_path / "alone"), Results(tmp_path / "along")
+    for spec in chosen:
+        run.run(spec, alone, device=CPU)
+    assert along(chosen, results) == [spec.key for spec in chosen]
     for spec in chosen:
         assert_same(results, alone, spec)
 
