@@ -118,7 +118,13 @@ class Adversary(Section):
 class Train(Section):
     """Losses, optimisers, learning rate schedule and stopping."""
 
-    epochs: Epochs = Field(600, ge=0, le=MOST_EPOCHS, description="Most epochs; 0 leaves the network untrained.")
+    epochs: Epochs = Field(
+        600,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Most epochs; 0 leaves the network untrained. A search needs one training for several numbers "
+        "(`grid`, `choice`), unless the schedule is one-cycle.",
+    )
     batch_size: int = Field(
         128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images per training step."
     )
@@ -145,7 +151,7 @@ class Train(Section):
         lt=1,
         json_schema_extra=unit("per step"),
         description="Per-step decay of the weight average used for scoring; after n steps it is at most "
-        "(1 + n) / (10 + n); 0: the last weights.",
+        "(1 + n) / (10 + n); 0: the last weights. A search needs one training for several decays (`grid`, `choice`).",
     )
     plateau_factor: Factor = Field(0.8, gt=0, lt=1, description="Factor on the learning rate at a plateau.")
     plateau_patience: Epochs = Field(
