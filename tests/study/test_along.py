@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from puzzle_study.errors import UserError
+from puzzle_study.study.changes import can_use
+from puzzle_study.study.failing import common_failure
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import TimeLeft
 from puzzle_study.study.ray.searcher import ENDED, PlanSearcher, specs_of
 from puzzle_study.study.space import NAME, OptunaAsker
 from puzzle_study.study.work import TrialsLeft, planned_work
+from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import DIGITS, Values, finish, finished, plan_of
 
@@ -180,6 +184,24 @@ def test_fusing_beside_it_is_refused_and_auto_is_one(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, RANDOM + "resources: {fuse: auto, gpu: 0.1}\n", TASKS)
     assert plan.fusing.together == 1
     assert len(plan.take_together()) == 7
+
+
+def test_trials_of_one_training_that_fail_alike_are_one_failure(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, RANDOM.replace("configurations: 5", "configurations: 20"), TASKS)
+    for trainings in range(1, 11):
+        assert common_failure(plan) is None, f"{trainings} trainings"
+        for spec in [*plan.take_together(), *plan.take_together()]:
+            plan.done(spec.key, Record(spec, "failed", "too small", user_error="too small"))
+            plan.next()
+    assert str(common_failure(plan)).startswith("too small")
+
+
+def test_a_changed_study_keeps_what_the_training_of_its_own_configuration_answers(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, GRID.replace("grid: [0, 0.02, 0.5]", "grid: [0, 0.5]"), TASKS)
+    own = next(planned for planned in plan.configurations[1:] if planned.training == 0)
+    assert can_use(own.trials[0], plan.file, TASKS, plan.fingerprint)
+    other = plan.file.configuration(own.values | {"train.epochs": 11})
+    assert not can_use(replace(own.trials[0], settings=other), plan.file, TASKS, plan.fingerprint)
 
 
 def suggested(searcher: PlanSearcher, name: str) -> list[TrialSpec]:
