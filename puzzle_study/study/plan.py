@@ -142,8 +142,7 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                record = self._kept(spec)
-                if record is not None and (record := completed(record, spec, self.results)) is not None:
+                if (record := self._kept(spec)) is not None:
                     self._take_in(spec, record)
                 elif self._is_to_run(spec):
                     return spec
@@ -252,9 +251,9 @@ class Plan:
         return [record for record in records if record is not None and record.finished]
 
     def _kept(self, spec: TrialSpec) -> Record | None:
-        """Return the record of an earlier run that counts, or None."""
+        """Return the record of an earlier run that counts, with all readings, or None."""
         record = read_record(self.results, spec.key)
-        return record if record is not None and self._is_kept(spec, record) else None
+        return completed(record, spec, self.results) if record is not None and self._is_kept(spec, record) else None
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
         """Whether a record counts; a stopped trial counts if this study might have stopped it too."""
