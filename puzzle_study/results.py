@@ -175,7 +175,7 @@ class Results:
         import pandas as pd
 
         names = ["trial", "configuration", "normal_class", "dataset", "detector", "status", "label", "flags", "wins"]
-        names += ["source_trial", "source_configuration", "source_label"]
+        names += ["source_trial", "source_configuration", "source_label", "training"]
         try:
             if path.suffix == ".parquet":
                 return pd.read_parquet(path)

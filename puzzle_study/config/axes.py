@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from puzzle_study import config
@@ -62,6 +62,17 @@ def value_at(values: Values, name: str, study: config.Study) -> Any:
 def applies(axis: config.Axis, values: Values, study: config.Study) -> bool:
     """Return whether an axis's ``when`` holds for these values and the study's settings."""
     return all(value_at(values, name, study) in allowed for name, allowed in (axis.when or {}).items())
+
+
+def chosen_values(
+    axes: Iterable[tuple[str, config.Axis]], file: StudyFile, choose: Callable[[str, config.Axis], config.Scalar]
+) -> Values:
+    """Return the chosen value for each axis whose condition holds for the values before it."""
+    values: Values = {}
+    for name, axis in axes:
+        if applies(axis, values, file.study):
+            values[name] = choose(name, axis)
+    return values
 
 
 def ordered_axes(search: config.Search) -> list[tuple[str, config.Axis]]:

@@ -191,6 +191,10 @@ class DetectorSettings(Section):
     """Named forms of the method, which override the study file; a detector that has some has a field ``variant``."""
     FREE: ClassVar[tuple[str, ...]] = ()
     """Settings that need no training; each fitted detector is read with each of their values."""
+    EPOCHS: ClassVar[str] = "train.epochs"
+    """The setting that says how many epochs there are."""
+    ALONG: ClassVar[tuple[str, ...]] = ()
+    """Settings whose values are met along one training (:meth:`along`)."""
     INERT_BY: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Per section, the settings that decide which of its settings are inert."""
     RULES: ClassVar[tuple[Rule, ...]] = ()
@@ -222,6 +226,14 @@ class DetectorSettings(Section):
     def epochs_wanted(self) -> int:
         """Epochs at most; 0 if fitted at once."""
         return 0
+
+    def along(self) -> tuple[str, ...]:
+        """Return the settings that change neither a step nor a draw, so that one training meets all their values.
+
+        With :attr:`EPOCHS` among them, an epoch must not depend on how many follow. For any other,
+        ``Detector.fit_along`` must fit several detectors that differ in it by one training.
+        """
+        return self.ALONG if self.epochs_wanted else ()
 
     def alike(self) -> Alike | None:
         """Return what trainings must have in common to be fitted together; None: each is fitted alone."""

@@ -98,6 +98,7 @@ class RobustSettings(TrainedSettings):
             "train": {"epochs": 20, "batch_size": 64, "adversary": {"steps": 5}},
         },
     }
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "train.adversary.steps")
     SMALL: ClassVar[Layer] = {
         "model": {"code": 32},

@@ -98,6 +98,7 @@ class AutoencoderSettings(TrainedSettings):
             "brain_mri": FAST_IMAGES,
         }
     }
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     SMALL: ClassVar[Layer] = {
         "model": {"code": 8, "base_channels": 4},

@@ -208,6 +208,25 @@ class Detector(nn.Module, ABC):
         """
         raise NotImplementedError(f"{cls.__name__} is fitted alone")
 
+    @classmethod
+    def fit_along(cls, detectors: Sequence[Detector], images_NCHW: Tensor, runs: Sequence[Run]) -> None:
+        """Fit several unfitted detectors by one training, each with the bits of its own training.
+
+        Their settings differ only in what ``DetectorSettings.along`` names, and the training lasts as long as the
+        longest. After each epoch every run is told, in order, with the state that the detector's own training would
+        have then; its detector is as that training would have left it.
+
+        Args:
+            detectors: of this class. A class whose trainings differ in nothing but the epochs gets one, the longest.
+            images_NCHW: uint8 images, as for :meth:`fit`.
+            runs: what each reports to; they give the same images, and resume after the same epoch.
+
+        Raises:
+            TrainingDiverged: a loss was not finite, or too large.
+        """
+        (detector,), (run,) = detectors, runs
+        detector.fit(images_NCHW, run)
+
     @abstractmethod
     def errors(self, x_NCHW: Tensor) -> Tensor:
         """Return the error matrix of images in [0, 1], float32 [N, K], at least 0, larger for anomalies.

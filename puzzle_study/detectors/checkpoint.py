@@ -73,7 +73,7 @@ class Keeper:
         Raises:
             OSError, RuntimeError: an earlier state could not be written.
         """
-        self._unwritten = epoch, _copied(state)
+        self._unwritten = epoch, _copied(state, {})
         if last or self._writing is None or self._writing.done():
             self._finish()
             if last or time.monotonic() - self._begun >= min(SECONDS, self._took / self._share):
@@ -95,20 +95,22 @@ class Keeper:
         self._took = time.monotonic() - self._begun
 
 
-def _copied(state: Any) -> Any:
-    """Copy a nested state, each tensor on its own device; to the CPU if a GPU has no room."""
+def _copied(state: Any, copies: dict[int, Tensor]) -> Any:
+    """Copy a nested state, each tensor once and on its own device; to the CPU if a GPU has no room."""
     if isinstance(state, dict):
-        return {name: _copied(part) for name, part in state.items()}
+        return {name: _copied(part, copies) for name, part in state.items()}
     if isinstance(state, (list, tuple)):
-        return type(state)(map(_copied, state))
+        return type(state)(_copied(part, copies) for part in state)
     if not isinstance(state, Tensor):
         return state
-    try:
-        return state.detach().clone()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return state.detach().to("cpu", copy=True)
+    if id(state) not in copies:
+        try:
+            copies[id(state)] = state.detach().clone()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            copies[id(state)] = state.detach().to("cpu", copy=True)
+    return copies[id(state)]
 
 
 def save(folder: Path, epoch: int, state: dict[str, Any]) -> None:

@@ -116,6 +116,7 @@ class DeepSVDDSettings(epochs.TrainedSettings):
             **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
         }
     }
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     BUDGET: ClassVar[tuple[str, ...]] = ("pretrain.epochs", "train.epochs")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.network")
     SMALL: ClassVar[Layer] = {

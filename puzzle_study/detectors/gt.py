@@ -47,6 +47,7 @@ class GTSettings(PretextSettings):
     """The network, its training and the score."""
 
     DATASETS: ClassVar[Mapping[str, Layer]] = {"digits": {"preset": "fast"}, "folder": {"preset": "fast"}}
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     PRESETS: ClassVar[Mapping[str, Layer]] = {
         "paper": {},
         "fast": {"model": {"widen": 1}, "train": {"epochs": 12, "views": 4}},

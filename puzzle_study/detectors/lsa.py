@@ -108,6 +108,7 @@ class LSASettings(epochs.TrainedSettings):
             **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
         }
     }
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.width")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.network", "model.width")
     SMALL: ClassVar[Layer] = {

@@ -123,6 +123,7 @@ class OCGANSettings(epochs.TrainedSettings):
             **dict.fromkeys(("coil100", "mvtec", "head_ct", "brain_mri", "folder"), FAST_FOR_FEW),
         }
     }
+    ALONG: ClassVar[tuple[str, ...]] = ("train.epochs",)
     BUDGET: ClassVar[tuple[str, ...]] = ("train.epochs", "model.base_channels")
     LARGE: ClassVar[tuple[str, ...]] = ("train.batch_size", "model.depth", "model.base_channels")
     SMALL: ClassVar[Layer] = {

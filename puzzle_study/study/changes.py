@@ -12,13 +12,14 @@ from typing import Any
 import yaml
 
 from puzzle_study import config
-from puzzle_study.config import layers, read
+from puzzle_study.config import forms, layers, read
 from puzzle_study.config.axes import applies, ordered_axes, setting_of
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.devices import threads
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
+from puzzle_study.study.along import Along
 from puzzle_study.trials.record import records
 from puzzle_study.trials.spec import TrialSpec
 
@@ -113,7 +114,7 @@ def _named(study: config.Study) -> dict[str, Any]:
 
 
 def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fingerprint: str) -> bool:
-    """Whether a study may use this trial: one of its defaults, or a point of its search space."""
+    """Whether a study may use this trial: of one of its defaults, or of a point of its search space."""
     if spec.task not in set(tasks) or spec.seed not in file.study.seeds or spec.detector not in file.form.names:
         return False
     return any(
@@ -123,8 +124,10 @@ def can_use(spec: TrialSpec, file: read.StudyFile, tasks: Iterable[TaskSpec], fi
 
 
 def _reachable(settings: config.Settings, file: read.StudyFile) -> Iterable[config.Settings]:
-    """Yield the detector's default, and the point of the search space with these values."""
-    yield file.study.settings(settings.detector)
+    """Yield the detector's default, what its training answers, and the point of the search space with these values."""
+    own = file.study.settings(settings.detector)
+    yield own
+    yield from map(file.configuration, Along(file).others({forms.ONE: settings.detector}, own))
     search = file.study.search
     if search is None:
         return

@@ -34,11 +34,10 @@ def common_failure(plan: Plan) -> str | None:
     tasks = ENOUGH if len(set(sentences.values())) == 1 else len(plan.tasks)
     configurations = ENOUGH_IN_A_SEARCH if _may_be_searched(plan, failed) else ENOUGH
     references = len({spec.detector for spec in plan.references})
-    there = len(plan.configurations) if plan.exhausted else plan.wanted
     counts = (
         (len(failed), min(ENOUGH, plan.total)),
         (len(sentences), min(tasks, len(plan.tasks))),
-        (len({spec.configuration for spec in failed}), min(configurations, references + there)),
+        (len({plan.training_of(spec) for spec in failed}), min(configurations, references + plan.trainings)),
     )
     if any(found < wanted for found, wanted in counts) or any(record.worked for record in plan.records.values()):
         return None

@@ -29,7 +29,7 @@ from puzzle_study.study import space
 from puzzle_study.study.environment import notes
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
-from puzzle_study.study.work import costs_of, scored_images, trial_work
+from puzzle_study.study.work import Work, by_training, costs_of, scored_images, training_work, trial_work
 from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.run import build, failure_sentence
 from puzzle_study.trials.spec import TrialSpec
@@ -56,11 +56,15 @@ def describe(file: StudyFile, folder: Path) -> Iterator[str]:
     require_labels(study.data, study.selection)
     tasks = datasets.task_specs(study.data)
     plan = Plan(file, tasks, "", Results(folder / study.name))
+    each = len(tasks) * len(study.seeds)
     yield (
-        f"{_count(plan.total - len(plan.references), 'training')}: {_count(plan.wanted, 'configuration')} × "
+        f"{_count(plan.trainings * each, 'training')}: {_count(plan.trainings, 'configuration')} × "
         f"{_count(len(tasks), 'task')} × {_count(len(study.seeds), 'seed')}; and "
         f"{_count(len(plan.references), 'reference')}"
     )
+    if (read := (plan.total - len(plan.references)) // each - plan.trainings) > 0:
+        axes = " and ".join(plan.along.axes)
+        yield f"{_count(read, 'more configuration')} along these trainings, with other values of {axes}"
     yield f"dataset {study.data.name}, normal: {', '.join(dict.fromkeys(task.normal_class for task in tasks))}"
     for name, own in study.detectors.items():
         epochs = f"{own.epochs_wanted} epochs at most" if own.epochs_wanted else "fitted at once"
@@ -84,7 +88,7 @@ def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
     claim_cpus(study.resources.cpu)
     try:
         speeds = {}
-        for planned in plan.configurations:
+        for planned in (planned for planned in plan.configurations if planned.default):
             spec = planned.trials[0]
             task = datasets.load_task(study.data, spec.task)
             speeds[spec.detector] = measured(spec, task, images[spec.task], granted_device(study.resources.gpu))
@@ -97,11 +101,11 @@ def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
 def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
     study, (known, unknown), slots = plan.study, plan.left(), _slots(plan.study)
 
-    def seconds_of(spec: TrialSpec) -> float:
+    def seconds_of(spec: TrialSpec) -> Work:
         costs = costs_of(spec, images[spec.task])
-        return trial_work(spec, images[spec.task], speeds.get(spec.detector, ROUGHLY).seconds(costs)).after(0)
+        return trial_work(spec, images[spec.task], speeds.get(spec.detector, ROUGHLY).seconds(costs))
 
-    works = [seconds_of(trial) for trial in known]
+    works = [training_work([(trial, seconds_of(trial)) for trial in trials]) for trials in by_training(known)]
     each = fmean(works[len(plan.references) :])
     seconds = START_SECONDS + until_done((), works + unknown * [each], slots)
     parts = {
@@ -129,7 +133,7 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
         return TRIAL_BYTES + FLOAT_BYTES * scored_images(images[trial.task]) * views + weights
 
     best = len(default.trials) * max(speed.weights for speed in speeds.values())
-    kept = sum(map(kept_of, known)) + unknown * kept_of(default.trials[0]) + best
+    kept = sum(map(kept_of, known)) + unknown * plan.along.usual() * kept_of(default.trials[0]) + best
     running = min(_slots(plan.study), plan.total) * KEPT * max(speed.checkpoint for speed in speeds.values())
     return f"disk: about {_size(kept + REPORT_BYTES)}, and {_size(running)} for checkpoints while it runs"
 

@@ -1,12 +1,12 @@
-"""Which trials of a plan run together in one process (`resources.fuse`): a pure function of what is planned.
+"""Which trials of a plan run together in one process: fused ones (`resources.fuse`), and those of one training.
 
-So neither the number of workers nor their speed decides which trainings are fused, and a study that is run again fuses
-the same.
+It is a pure function of what is planned. So neither the number of workers nor their speed decides which trainings are
+fused, and a study that is run again fuses the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from itertools import islice
 
 from puzzle_study import config
@@ -29,19 +29,20 @@ class Fusing:
     Args:
         study: what is planned.
         trainings: trials of each configuration.
+        along: axes that are met along trainings.
     """
 
-    def __init__(self, study: config.Study, trainings: int) -> None:
-        self._study, self.together = study, most_together(study, trainings)
+    def __init__(self, study: config.Study, trainings: int, along: Collection[str] = ()) -> None:
+        self._study, self.together = study, most_together(study, trainings, along)
         # A configuration must not wait for one that is chosen by its own result.
         self._enough = max(1, min(self.together // trainings, study.search.lookahead if study.search else 1))
         self._waiting: list[Planned] = []
         self._group_of: dict[str, tuple[TrialSpec, ...]] = {}
         self._alone = set[str]()
 
-    def released(self, planned: Planned) -> list[TrialSpec]:
-        """Return the trials that can be queued now that this configuration is chosen."""
-        self._waiting.append(planned)
+    def released(self, planned: Iterable[Planned]) -> list[TrialSpec]:
+        """Return the trials that can be queued now that these configurations are chosen."""
+        self._waiting += planned
         return self.release() if len(self._waiting) >= self._enough else []
 
     def release(self) -> list[TrialSpec]:
@@ -63,11 +64,12 @@ class Fusing:
         self._alone.update(spec.key for spec in trials)
 
 
-def most_together(study: config.Study, trainings: int) -> int:
+def most_together(study: config.Study, trainings: int, along: Collection[str]) -> int:
     """Return how many trials run together at most in a study with ``trainings`` in each configuration.
 
     Raises:
-        UserError: trials are to be fused, and something in the study follows each trial by itself.
+        UserError: trials are to be fused, and something in the study follows each trial by itself, or several trials
+            have one training.
     """
     wanted = study.resources.fuse
     # On a CPU rounding grows along a training until other configurations are chosen than without fusing.
@@ -87,7 +89,14 @@ def most_together(study: config.Study, trainings: int) -> int:
             f"resources.fuse cannot be {wanted} with {alone}, which follows every trial by itself; set it to 1"
         )
     if wanted != "auto":
+        if along:
+            raise UserError(
+                f"resources.fuse cannot be {wanted} with the search axis {next(iter(along))}, whose values are all met "
+                f"along one training; set it to 1"
+            )
         return wanted
+    if along:
+        return 1
     in_flight = trainings * (search.lookahead if search else 1)
     return max(1, min(MOST_TOGETHER, in_flight // _workers(study)))
 
@@ -107,14 +116,21 @@ def _workers(study: config.Study) -> int:
 
 
 def groups(trials: Iterable[TrialSpec], most: int, study: config.Study) -> list[tuple[TrialSpec, ...]]:
-    """Return the groups of at most ``most`` trials of equal shape that run together, those of one task side by side."""
+    """Return the groups of trials that run together: those of one training, or at most ``most`` of equal shape.
+
+    The trials of one task are side by side.
+    """
     by_shape: dict[Hashable, list[TrialSpec]] = {}
+    by_stem: dict[str, list[TrialSpec]] = {}
     for spec in trials:
+        if spec.along:
+            by_stem.setdefault(spec.stem, []).append(spec)
+            continue
         alike = spec.settings.own.alike()
         if alike is not None and (study.resources.fuse != "auto" or _helps(spec, alike)):
             images = spec.settings.data.model_dump_json()
             by_shape.setdefault((spec.detector, images, alike), []).append(spec)
-    found = []
+    found = [tuple(specs) for specs in by_stem.values()]
     for specs in by_shape.values():
         tasks = list(dict.fromkeys(spec.task for spec in specs))
         # Batches of one task have equal sizes.

@@ -29,7 +29,9 @@ from puzzle_study.datasets import TaskSpec
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import choosing, fusing, racing, space
+from puzzle_study.study.along import Along
 from puzzle_study.study.planned import Best, Planned
+from puzzle_study.trials.along import in_order
 from puzzle_study.trials.reading import completed
 from puzzle_study.trials.record import Record, read_record
 from puzzle_study.trials.spec import TrialSpec, reference_settings
@@ -65,6 +67,7 @@ class Plan:
             for task in self.tasks
         )
         self.configurations: list[Planned] = []
+        self._ends: list[int] = []
         self._by_name: dict[str, Planned] = {}
         self._of_trial: dict[str, Planned] = {}
         self._leader: Best | None = None
@@ -75,7 +78,8 @@ class Plan:
         self.exhausted = self.study.search is None
         self._asker = space.make_asker(file, self.study.search) if self.study.search else None
         self._queue: deque[TrialSpec] = deque(self.references)
-        self.fusing = fusing.Fusing(self.study, len(self.tasks) * len(self.study.seeds))
+        self.along = Along(file)
+        self.fusing = fusing.Fusing(self.study, len(self.tasks) * len(self.study.seeds), self.along.axes)
         self._running: dict[str, TrialSpec] = {}
         if self.racing is not None and len(self.tasks) * len(self.study.seeds) <= self.racing.start:
             raise UserError(
@@ -94,31 +98,40 @@ class Plan:
 
     @cached_property
     def wanted(self) -> int:
-        """Number of trained configurations, including each detector's default."""
+        """Number of trained configurations, including each detector's default, without those read along them."""
         defaults = len(self.file.form.names)
         if self.study.search is None:
             return defaults
         if self.study.search.configurations is not None:
             return defaults + self.study.search.configurations
         if self.study.search.algorithm == "grid":
-            return defaults + grid_size(self.file, self.study.search)
+            return defaults + space.grid_size(self.file, self.study.search)
         return defaults + DEFAULT_CONFIGURATIONS
 
     @property
     def total(self) -> int:
         """Number of trials; an exhausted space or a lost race makes it smaller."""
         never = len(self._never) - sum(key in self._never for key in self._running)
-        return self._known - never + self._unknown()
+        return self._known - never + self._unknown() * self.along.usual()
 
     def left(self) -> tuple[list[TrialSpec], int]:
-        """Return the trials without a record, including running ones, and how many more will be chosen."""
+        """Return the trials without a record, including running ones, and how many more trainings will be chosen."""
         never = self._never.difference(self._running)
         known = chain(self.references, *(planned.trials for planned in self.configurations))
         return [spec for spec in known if spec.key not in self.records and spec.key not in never], self._unknown()
 
     def _unknown(self) -> int:
-        configurations = 0 if self.exhausted else self.wanted - len(self.configurations)
-        return configurations * len(self.tasks) * len(self.study.seeds)
+        return (self.trainings - len(self._ends)) * len(self.tasks) * len(self.study.seeds)
+
+    @property
+    def trainings(self) -> int:
+        """Number of trained configurations, as far as it is known: ``wanted``, unless the space is exhausted."""
+        return len(self._ends) if self.exhausted else self.wanted
+
+    def training_of(self, spec: TrialSpec) -> int | str:
+        """Return which configuration's training a trial's own has: equal for those that are read along one."""
+        planned = self._of_trial.get(spec.key)
+        return spec.configuration if planned is None else planned.training
 
     def ended(self) -> bool:
         """Return whether every trial has a record or needs none; chooses what comes next and reads existing records."""
@@ -129,8 +142,7 @@ class Plan:
         while True:
             while self._queue:
                 spec = self._queue[0]
-                record = self._kept(spec)
-                if record is not None and (record := completed(record, spec, self.results)) is not None:
+                if (record := self._kept(spec)) is not None:
                     self._take_in(spec, record)
                 elif self._is_to_run(spec):
                     return spec
@@ -156,7 +168,7 @@ class Plan:
             if self._kept(spec) is None and self._is_to_run(spec):  # :meth:`next` reads a kept one
                 self._running[spec.key] = spec
                 taken.append(spec)
-        return taken
+        return in_order(taken) if first is not None and first.along else taken
 
     def done(self, key: str, record: Record) -> None:
         """Read the record of a trial that was running: finished, failed or stopped."""
@@ -239,9 +251,9 @@ class Plan:
         return [record for record in records if record is not None and record.finished]
 
     def _kept(self, spec: TrialSpec) -> Record | None:
-        """Return the record of an earlier run that counts, or None."""
+        """Return the record of an earlier run that counts, with all readings, or None."""
         record = read_record(self.results, spec.key)
-        return record if record is not None and self._is_kept(spec, record) else None
+        return completed(record, spec, self.results) if record is not None and self._is_kept(spec, record) else None
 
     def _is_kept(self, spec: TrialSpec, record: Record) -> bool:
         """Whether a record counts; a stopped trial counts if this study might have stopped it too."""
@@ -280,9 +292,9 @@ class Plan:
         if self._asker is None:
             return False
         assert self.study.search is not None
-        self.exhausted |= len(self.configurations) >= self.wanted
-        turn = len(self.configurations) - (1 if self.exhausted else self.study.search.lookahead)
-        while self._told <= turn:
+        self.exhausted |= len(self._ends) >= self.wanted
+        turn = len(self._ends) - (1 if self.exhausted else self.study.search.lookahead)
+        while turn >= 0 and self._told < self._ends[turn]:
             if not self._tell(self.configurations[self._told]):
                 return False
         if self.exhausted:
@@ -345,8 +357,8 @@ class Plan:
         worth = self._told_worth(planned)
         for suggestion in planned.suggestions:
             suggestion.tell(worth)
-        if planned.default and worth is not None and self._asker is not None:
-            self._asker.tell_default(planned.settings, worth, planned.name)
+        if (planned.default or not planned.suggestions) and worth is not None and self._asker is not None:
+            self._asker.tell_unasked(planned.settings, worth, planned.name)
         if planned.worth is not None:
             self._best_told = self._better(planned, self._best_told)
         self._told += 1
@@ -365,15 +377,13 @@ class Plan:
         }
 
     def _append(self, values: space.Values, suggestion: space.Suggestion | None, *, default: bool = False) -> bool:
-        """Queue a configuration; one with the same training as an earlier one shares its trials and is not counted."""
+        """Queue a configuration and those that are read along its training.
+
+        One with the same training as an earlier one shares its trials and is not counted.
+        """
         settings = self.file.configuration(values)
-        trials = tuple(
-            TrialSpec(settings, task, seed, self.fingerprint, self._views[settings.detector])
-            for task in self.tasks
-            for seed in self.study.seeds
-        )
-        name = trials[0].configuration
-        earlier = self._by_name.get(name)
+        trials = self._trials(settings)
+        earlier = self._by_name.get(trials[0].configuration)
         if earlier is not None:
             if suggestion is not None:
                 suggestion.call(earlier.name)
@@ -382,8 +392,37 @@ class Plan:
                 else:
                     earlier.suggestions.append(suggestion)
             return False
+        planned = [self._planned(values, settings, trials, suggestion, default=default)]
+        for other in self.along.others(values, settings):
+            settings = self.file.configuration(other)
+            read = self._trials(settings)
+            if read[0].stem == trials[0].stem and read[0].configuration not in self._by_name:
+                planned.append(self._planned(other, settings, read, None))
+        self._ends.append(len(self.configurations))
+        self._queue.extend(self.fusing.released(planned))
+        return True
+
+    def _trials(self, settings: config.Settings) -> tuple[TrialSpec, ...]:
+        views, along = self._views[settings.detector], tuple(sorted(self.along.of(settings).values()))
+        return tuple(
+            TrialSpec(settings, task, seed, self.fingerprint, views, along)
+            for task in self.tasks
+            for seed in self.study.seeds
+        )
+
+    def _planned(
+        self,
+        values: space.Values,
+        settings: config.Settings,
+        trials: tuple[TrialSpec, ...],
+        suggestion: space.Suggestion | None,
+        *,
+        default: bool = False,
+    ) -> Planned:
+        """Number a configuration, and let it race if there is a race."""
         asked = [suggestion] if suggestion else []
-        planned = Planned(len(self.configurations), default, values, settings, trials, asked)
+        place, training = len(self.configurations), len(self._ends)
+        planned = Planned(place, training, default, values, settings, trials, asked)
         if suggestion is not None:
             suggestion.call(planned.name)
         if self.racing is not None and self._best_told is not None:
@@ -393,18 +432,7 @@ class Plan:
         else:
             planned.released = len(trials)
         self.configurations.append(planned)
-        self._by_name[name] = planned
+        self._by_name[planned.configuration] = planned
         self._of_trial |= {spec.key: planned for spec in trials}
         self._known += len(trials)
-        self._queue.extend(self.fusing.released(planned))
-        return True
-
-
-def grid_size(file: StudyFile, search: config.Search) -> int:
-    """Return how many configurations of a grid train differently from the default and each other."""
-
-    def name(settings: config.Settings) -> str:
-        return TrialSpec(settings, TaskSpec("", ""), 0, "").configuration
-
-    defaults = {name(file.study.settings(detector)) for detector in file.form.names}
-    return len({name(file.configuration(values)) for values in space.grid(file, search)} - defaults)
+        return planned

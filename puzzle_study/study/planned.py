@@ -18,6 +18,7 @@ class Planned:
 
     Attributes:
         number: its place in the order of choosing; the detectors' own, unchanged settings (``default``) come first.
+        training: the place of its trainings in that order; those that are read along one training share it.
         values: of the search axes.
         suggestions: the search's suggestions that receive its worth.
         released: how many of the trials are queued; the others wait for the race.
@@ -29,6 +30,7 @@ class Planned:
     """
 
     number: int
+    training: int
     default: bool
     values: space.Values
     settings: config.Settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,11 @@ from optuna.storages.journal import JournalFileBackend
 from puzzle_study import config
 from puzzle_study.config import Reading
 from puzzle_study.config.axes import Values as Values
-from puzzle_study.config.axes import applies, combinations, ordered_axes, setting_of
+from puzzle_study.config.axes import chosen_values, combinations, ordered_axes, setting_of
 from puzzle_study.config.read import StudyFile
-from puzzle_study.trials.spec import inert_settings
+from puzzle_study.datasets import TaskSpec
+from puzzle_study.study.along import Along
+from puzzle_study.trials.spec import TrialSpec, inert_settings
 from puzzle_study.trials.worth import LOWER_IS_BETTER, Worth, objectives, readings
 
 NAME = "configuration"
@@ -49,8 +51,8 @@ class Asker(ABC):
     def ask(self, *, at_random: bool = False) -> Suggestion | None:
         """Return the next suggestion, drawn at random on request, or None if the space is exhausted."""
 
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:  # noqa: B027
-        """Pass on the worth of a detector's own settings, and what the configuration is called."""
+    def tell_unasked(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:  # noqa: B027
+        """Pass on the worth of settings that were not asked for, and what the configuration is called."""
 
     def keep(self, journal: Path) -> None:  # noqa: B027
         """Record the search for `optuna-dashboard`, in a new file that is never read."""
@@ -103,7 +105,7 @@ class OptunaAsker(Asker):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.file, self.axes, self.free = file, ordered_axes(search), file.form.free()
         most = max(len(readings(file.study, detector)) for detector in file.form.names)
-        self.sampler = make_sampler(search, startup=search.startup * most)
+        self.sampler = make_sampler(search, startup=search.startup * most * Along(file).usual())
         self.random = optuna.samplers.RandomSampler(seed=search.seed)
         self.distributions = {name: distribution(axis) for name, axis in search.space.items()}
         self.names: dict[int, str] = {}
@@ -148,8 +150,8 @@ class OptunaAsker(Asker):
         others = {reading: value for reading, value in worth.items() if reading != asked}
         self.add(values, others, self.names[number])
 
-    def tell_default(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:
-        """Give Optuna a detector's default configuration if it is in the space."""
+    def tell_unasked(self, settings: config.Settings, worth: Mapping[Reading, Worth], name: str) -> None:
+        """Give Optuna a configuration that it did not suggest, if it is in the space."""
         self.add(chosen_values(self.axes, self.file, lambda axis, _: setting_of(settings, axis)), worth, name)
 
     def keep(self, journal: Path) -> None:
@@ -201,27 +203,31 @@ class GridAsker(Asker):
 
 
 def grid(file: StudyFile, search: config.Search) -> Iterator[Values]:
-    """Yield every combination of the values of the axes that need training, each once."""
-    free = file.form.free()
+    """Yield every combination of the values of the axes that need a training of their own, each once.
+
+    Of those that one training answers, the first is yielded.
+    """
+    free, along = file.form.free(), Along(file)
     axes = [(name, axis) for name, axis in ordered_axes(search) if name not in free]
     seen: set[tuple[tuple[str, Any], ...]] = set()
     for combination in itertools.product(*(axis.values for _, axis in axes)):
         whole = dict(zip((name for name, _ in axes), combination, strict=True))
         values = chosen_values(axes, file, lambda name, _, whole=whole: whole[name])  # type: ignore[misc]
-        if (unique := tuple(values.items())) not in seen:
+        if (unique := tuple(along.trained(values).items())) not in seen:
             seen.add(unique)
             yield values
 
 
-def chosen_values(
-    axes: Iterable[tuple[str, config.Axis]], file: StudyFile, choose: Callable[[str, config.Axis], config.Scalar]
-) -> Values:
-    """Return the chosen value for each axis whose condition holds for the values before it."""
-    values: Values = {}
-    for name, axis in axes:
-        if applies(axis, values, file.study):
-            values[name] = choose(name, axis)
-    return values
+def grid_size(file: StudyFile, search: config.Search) -> int:
+    """Return how many configurations of a grid are trained besides the default."""
+    along = Along(file)
+
+    def name(settings: config.Settings) -> str:
+        met = tuple(sorted(along.of(settings).values()))
+        return TrialSpec(settings, TaskSpec("", ""), 0, "", along=met).stem
+
+    defaults = {name(file.study.settings(detector)) for detector in file.form.names}
+    return len({name(file.configuration(values)) for values in grid(file, search)} - defaults)
 
 
 def suggest(trial: optuna.trial.Trial, name: str, axis: config.Axis) -> config.Scalar:

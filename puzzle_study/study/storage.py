@@ -257,11 +257,11 @@ class Place:
         return f"records/{key}.json" in self.store().files("records")
 
     @contextlib.contextmanager
-    def trial(self, key: str) -> Iterator[tuple[Results, Callable[[], None]]]:
+    def trial(self, key: str, *, stem: str | None = None) -> Iterator[tuple[Results, Callable[[], None]]]:
         """Give a worker the results in which it runs a trial, and a function to call after each checkpoint.
 
         With a store, the checkpoints that there are after an epoch are uploaded during the next one, which waits for
-        that at its end.
+        that at its end. ``stem`` is the name of the training if it is not the trial's own.
 
         Raises:
             UserError: this node has another version of the package, or does not see the results folder.
@@ -279,16 +279,19 @@ class Place:
             ThreadPoolExecutor(1) as uploader,
         ):
             results = Results(Path(folder))
-            log = results.name(results.log_file(key))
-            for name in [*store.files(f"checkpoints/{key}"), *(name for name in store.files("logs") if name == log)]:
+            log, training = results.name(results.log_file(key)), stem or key
+            for name in [
+                *store.files(f"checkpoints/{training}"),
+                *(name for name in store.files("logs") if name == log),
+            ]:
                 store.get(name, results.root)
             travelling: list[Future[None]] = []
 
             def saved() -> None:
                 while travelling:
                     travelling.pop().result()
-                names = [results.name(path) for path in sorted(results.checkpoints(key).glob("[!.]*"))]
-                travelling.append(uploader.submit(_renew, store, names, f"checkpoints/{key}", results.root))
+                names = [results.name(path) for path in sorted(results.checkpoints(training).glob("[!.]*"))]
+                travelling.append(uploader.submit(_renew, store, names, f"checkpoints/{training}", results.root))
 
             try:
                 yield results, saved
@@ -298,7 +301,7 @@ class Place:
                 travelling.pop().result()
             for part in ("errors", "detectors", "records"):
                 store.bring(sorted((results.root / part).rglob("[!.]*")), results.root)
-            store.remove(store.files(f"checkpoints/{key}"))
+            store.remove(store.files(f"checkpoints/{training}"))
 
     @contextlib.contextmanager
     def unit(self) -> Iterator[Results]:

@@ -118,6 +118,8 @@ def trial_row(role: str, record: Record, history: History, searched: Mapping[str
         "seed": spec.seed,
         **searched,
     }
+    if spec.along:
+        row["training"] = spec.stem
     row |= {name: record.column(name) for name in PLAIN}
     if (described := record.column("described")) is not None:
         row["described"] = content_key({"described": described}, length=8)

@@ -6,6 +6,7 @@ This module knows neither Ray nor the clock.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice
@@ -28,14 +29,48 @@ PAUSE = 0.001
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one trial: an ``epoch`` includes its share of evaluations; ``rest`` does not depend on epochs."""
+    """The work of one trial.
+
+    Attributes:
+        epochs: at most.
+        train: of an epoch's training.
+        follow: an epoch's share of the evaluations.
+        rest: what does not depend on epochs.
+    """
 
     epochs: int
-    epoch: float
+    train: float
+    follow: float
     rest: float
 
+    @property
+    def epoch(self) -> float:
+        """Work of an epoch with its share of the evaluations."""
+        return self.train + self.follow
+
     def after(self, epochs: int) -> float:
+        """Return what is left after some epochs."""
         return max(self.epochs - epochs, 0) * self.epoch + self.rest
+
+
+def training_work(trials: Iterable[tuple[TrialSpec, Work]], epochs: int = 0) -> float:
+    """Return what is left, after some epochs, of a training that answers these trials."""
+    train, rest = 0.0, 0.0
+    follow: dict[str, float] = {}
+    for spec, work in trials:
+        left = max(work.epochs - epochs, 0)
+        train = max(train, left * work.train)
+        follow[spec.way] = max(follow.get(spec.way, 0.0), left * work.follow)
+        rest += work.rest
+    return train + sum(follow.values()) + rest
+
+
+def by_training(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """Return trials by the training that answers them, in the order of its first trial."""
+    found: dict[str, list[TrialSpec]] = {}
+    for spec in specs:
+        found.setdefault(spec.stem, []).append(spec)
+    return list(found.values())
 
 
 def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:
@@ -68,16 +103,20 @@ def trial_work(spec: TrialSpec, sizes: SplitSizes, costs: Costs) -> Work:
         changed += len(corrupted.kinds) * each
     return Work(
         epochs=epochs,
-        epoch=sizes.train * costs.epoch + followed * share * costs.score / evaluate.every,
+        train=sizes.train * costs.epoch,
+        follow=followed * share * costs.score / evaluate.every,
         rest=costs.fit + (scored_images(sizes) - (1 - share) * pseudo + changed) * costs.score,
     )
 
 
 @dataclass
 class _Begun:
-    """A running trial's last report, with its time and epoch; None before the first one."""
+    """A running training's last report, with its time and epoch; None before the first one.
 
-    spec: TrialSpec
+    ``open`` has the trials that it answers and that have not ended, most often one, by the names that they run under.
+    """
+
+    open: dict[str, TrialSpec]
     at: float
     epoch: int | None = None
 
@@ -93,8 +132,8 @@ class TrialsLeft:
 
     @property
     def epochs(self) -> list[tuple[int, int]]:
-        """Epochs done, and in total, of each running trial that trains."""
-        found = [(begun.epoch or 0, self._of(begun.spec).epochs) for begun in self._begun.values()]
+        """Epochs done, and in total, of each training that runs."""
+        found = [(begun.epoch or 0, max(map(self._epochs_of, begun.open.values()))) for begun in self._begun.values()]
         return [(epoch, epochs) for epoch, epochs in found if epochs > 0]
 
     def clear(self) -> None:
@@ -102,28 +141,38 @@ class TrialsLeft:
 
     def started(self, name: str, spec: TrialSpec, now: float) -> None:
         """Record that a trial runs, or runs again after its worker died."""
-        self._begun[name] = _Begun(spec, now)
+        begun = self._begun.get(spec.stem)
+        if begun is None or name in begun.open:
+            begun = self._begun[spec.stem] = _Begun({}, now)
+        begun.open[name] = spec
         self._slots = max(self._slots, len(self._begun))
         self._tell(now)
 
     def reported(self, name: str, epoch: int, now: float) -> None:
-        """Record a trial's epochs done."""
-        begun = self._begun[name]
+        """Record the epochs done by a trial's training."""
+        begun = next(begun for begun in self._begun.values() if name in begun.open)
         # A resumed trial's first report counts an earlier run's epochs.
         if begun.epoch is not None:
-            work = (epoch - begun.epoch) * self._of(begun.spec).epoch
-            self._time_left.worked(work, now - begun.at, begun.spec.settings.detector)
+            specs = list(begun.open.values())
+            work = self._left_of(specs, begun.epoch).work - self._left_of(specs, epoch).work
+            self._time_left.worked(work, now - begun.at, begun.open[name].settings.detector)
         begun.epoch, begun.at = epoch, now
         self._tell(now)
 
     def ended(self, name: str, record: Record | None, now: float) -> None:
         """Record that a trial has ended, with its record if it has one."""
-        begun = self._begun.pop(name, None)
+        stem, begun = next(
+            ((stem, begun) for stem, begun in self._begun.items() if name in begun.open), ("", _Begun({}, now))
+        )
+        spec = begun.open.pop(name, None)
         # A detector that is fitted at once, with a rough cost, does not show how fast trainings are.
-        if begun is not None and record is not None and record.finished and (work := self._of(begun.spec)).epochs:
-            epochs = int(record.column("epochs")) - (begun.epoch or 0)
-            done = epochs * work.epoch + work.rest
-            self._time_left.worked(done, now - begun.at, begun.spec.settings.detector)
+        if spec is not None and record is not None and record.finished and (work := self._of(spec)).epochs:
+            epochs = int(record.column("epochs"))
+            done = max(0, epochs - (begun.epoch or 0)) * work.epoch + work.rest
+            self._time_left.worked(done, now - begun.at, spec.settings.detector)
+            begun.epoch, begun.at = max(begun.epoch or 0, epochs), now
+        if not begun.open:
+            self._begun.pop(stem, None)
         self._tell(now)
 
     def _tell(self, now: float) -> None:
@@ -131,20 +180,20 @@ class TrialsLeft:
             return
         self._not_before = now + PAUSE * self._plan.total
         known, unknown = self._plan.left()
-        running = {begun.spec.key: begun.epoch or 0 for begun in self._begun.values()}
-        waiting = [self._left_of(spec) for spec in known if spec.key not in running]
-        # Trials that the search has not chosen yet are taken to be like those that it has, in turn.
-        chosen = [self._left_of(spec) for planned in self._plan.configurations for spec in planned.trials]
-        waiting += islice(cycle(chosen), unknown)
-        self._time_left.remains(
-            running=[self._left_of(spec, running[spec.key]) for spec in known if spec.key in running],
-            waiting=waiting,
-            slots=self._slots,
-            now=now,
-        )
+        running, waiting = list[Piece](), list[Piece]()
+        for specs in by_training(known):
+            begun = self._begun.get(specs[0].stem)
+            (waiting if begun is None else running).append(self._left_of(specs, (begun and begun.epoch) or 0))
+        # Trainings that the search has not chosen yet are taken to be like those that it has, in turn.
+        chosen = by_training(spec for planned in self._plan.configurations for spec in planned.trials)
+        waiting += islice(cycle([self._left_of(specs) for specs in chosen] if unknown else []), unknown)
+        self._time_left.remains(running=running, waiting=waiting, slots=self._slots, now=now)
 
-    def _left_of(self, spec: TrialSpec, epochs: int = 0) -> Piece:
-        return Piece(self._of(spec).after(epochs), spec.settings.detector)
+    def _left_of(self, specs: Sequence[TrialSpec], epochs: int = 0) -> Piece:
+        return Piece(training_work([(spec, self._of(spec)) for spec in specs], epochs), specs[0].settings.detector)
+
+    def _epochs_of(self, spec: TrialSpec) -> int:
+        return self._of(spec).epochs
 
     def _of(self, spec: TrialSpec) -> Work:
         if spec.key not in self._work:
@@ -159,7 +208,7 @@ def planned_work(spec: TrialSpec, images: config.Data) -> Work:
         sizes = _sizes(spec.settings.data.model_copy(update=decoded), spec.task)
         return trial_work(spec, sizes, costs_of(spec, sizes))
     except UserError:  # the trial will report it and end
-        return Work(0, 0.0, 0.0)
+        return Work(0, 0.0, 0.0, 0.0)
 
 
 @lru_cache(maxsize=1024)

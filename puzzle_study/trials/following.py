@@ -56,7 +56,8 @@ class Clock:
 class Following(Run):
     """Receives the epochs of a detector's training; keeps checkpoints, and the rows of epochs.parquet.
 
-    The seconds are those of all processes that worked on the trial, in training and in evaluating along it.
+    The seconds are those of all processes that worked on the trial, in training and in evaluating along it. A trial
+    that was trained along with others is ``handed`` the content of its last checkpoint.
     """
 
     detector: Detector
@@ -66,6 +67,7 @@ class Following(Run):
     clock: Clock
     on_epoch: EpochCallback | None
     augmentation: Augmentation
+    handed: dict[str, Any] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     train_seconds: float = 0.0
     evaluation_seconds: float = 0.0
@@ -78,7 +80,7 @@ class Following(Run):
 
     def resumed(self) -> dict[str, Any] | None:
         """Return the state of the newest checkpoint that can be read."""
-        state = checkpoint.load_newest(self.keeper.folder)
+        state = self.handed or checkpoint.load_newest(self.keeper.folder)
         self._started = self.clock.now()
         if state is None:
             return None
@@ -111,8 +113,7 @@ class Following(Run):
             "validations": self.validations,
         }
         self.keeper.keep(self.epochs, content, last=last)
-        plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
-        log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
+        log_epoch(row)
         if self.on_epoch is not None:
             self.on_epoch(row)
         self._started = self.clock.now()
@@ -129,6 +130,12 @@ class Following(Run):
             name: [None if math.isnan(value := row.get(name, math.nan)) else value for row in self.history]
             for name in names
         }
+
+
+def log_epoch(row: dict[str, float]) -> None:
+    """Log what an epoch's row says of the training."""
+    plain = {name: value for name, value in row.items() if name.partition("_")[0] not in FOLLOWED}
+    log.info("%s", ", ".join(f"{name} {value:.6g}" for name, value in plain.items()))
 
 
 @dataclass(frozen=True, eq=False)

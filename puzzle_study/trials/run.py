@@ -94,7 +94,7 @@ class Trial:
         self.spec, self.results, self.device = spec, results, device
         self.record: Record | None = None
         self.clock = Clock()
-        self._on_epoch, self._images = on_epoch, images
+        self.on_epoch, self._images = on_epoch, images
         self._keeper: checkpoint.Keeper | None = None
         self._fit_seconds = 0.0
 
@@ -143,8 +143,11 @@ class Trial:
         if self._keeper is not None:
             self._keeper.close(failed=failed)
 
-    def begin(self, *, beside: int = 0) -> None:
-        """Load the images and build the detector, ``beside`` others; a second time if what was built is used up."""
+    def begin(self, *, beside: int = 0, handed: dict[str, Any] | None = None) -> None:
+        """Load the images and build the detector, ``beside`` others; a second time if what was built is used up.
+
+        ``handed`` is the content of its last checkpoint, if another trial's training made it.
+        """
         self._close(failed=True)
         self.clock = Clock()
         spec, device, settings = self.spec, self.device, self.spec.settings
@@ -166,7 +169,8 @@ class Trial:
         followed = FollowedImages.of(task, settings.evaluate, self.validation, self.pseudo)
         self._keeper = checkpoint.Keeper(self.results.checkpoints(spec.key), trainings=1 + beside)
         self.following = Following(
-            *(self.detector, settings.evaluate, followed, self._keeper, self.clock, self._on_epoch, augmentation)
+            *(self.detector, settings.evaluate, followed, self._keeper, self.clock, self.on_epoch, augmentation),
+            handed=handed,
         )
 
     def fit(self) -> None:

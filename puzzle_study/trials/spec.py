@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,8 @@ class TrialSpec:
         seed: one of the study's seeds; the training itself draws from :attr:`training_seed`.
         fingerprint: hash of the data set's content.
         views: numbers of views by which the trained detector is read too; they determine nothing.
+        along: settings of the detector of which other trials of the study have other values, met along one training
+            with this one; they determine nothing beyond their values.
     """
 
     settings: config.Settings
@@ -34,6 +36,7 @@ class TrialSpec:
     seed: int
     fingerprint: str
     views: tuple[int, ...] = field(default=(), compare=False)
+    along: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def detector(self) -> str:
@@ -48,14 +51,15 @@ class TrialSpec:
             "seed": self.seed,
             "fingerprint": self.fingerprint,
             "views": list(self.views),
-        }
+        } | ({"along": list(self.along)} if self.along else {})
 
     @staticmethod
     def from_json(content: Mapping[str, Any]) -> TrialSpec:
         """Return what :meth:`to_json` described."""
         settings = config.Settings.from_json(content["settings"])
         task, views = TaskSpec(**content["task"]), tuple(content.get("views", ()))
-        return TrialSpec(settings, task, content["seed"], content["fingerprint"], views)
+        along = tuple(content.get("along", ()))
+        return TrialSpec(settings, task, content["seed"], content["fingerprint"], views, along)
 
     @property
     def numbers_of_views(self) -> tuple[int, ...]:
@@ -81,10 +85,26 @@ class TrialSpec:
     @cached_property
     def key(self) -> str:
         """Name of the trial, under which everything it leaves is kept."""
+        return self._key(())
+
+    @cached_property
+    def stem(self) -> str:
+        """Name of its training: equal for trials that one training answers; the key if there are no others."""
+        return self._key(self.along) if self.along else self.key
+
+    @cached_property
+    def way(self) -> str:
+        """Name of what it has in common with the prefixes of its training, for trials with equal stems."""
+        return self._key([name for name in self.along if name == self.settings.own.EPOCHS])
+
+    def _key(self, left_out: Iterable[str]) -> str:
+        settings = trained_settings(self.settings)
+        for name in left_out:
+            _remove(settings["own"], name)
         return content_key(
             {
                 "format": RECORD_FORMAT,
-                "settings": trained_settings(self.settings),
+                "settings": settings,
                 "task": asdict(self.task),
                 "seed": self.seed,
                 "data": self.fingerprint,

@@ -106,6 +106,22 @@ class StoreSuite:
             leave_trial(results, "a")
         assert not any(name.startswith("checkpoints") for name in stored(place))
 
+    def test_the_checkpoints_of_a_training_stay_until_its_last_trial_has_ended(self, place: Place) -> None:
+        """Two trials are read along a training, which is the second one's to keep."""
+        with place.trial("b", stem="s") as (kept, saved):
+            write_text(kept.checkpoints("s") / "epoch-000001.pt", "1")
+            saved()
+            with place.trial("a") as (results, _):
+                leave_trial(results, "a")
+            write_text(kept.checkpoints("s") / "epoch-000002.pt", "2")
+            saved()
+            assert "checkpoints/s/epoch-000001.pt" in stored(place)
+            with place.trial("c", stem="s") as (results, _):
+                assert (results.checkpoints("s") / "epoch-000001.pt").exists(), "it goes on elsewhere"
+                leave_trial(results, "c")
+            leave_trial(kept, "b")
+        assert [name for name in stored(place) if name.startswith("checkpoints")] == []
+
     def test_an_epoch_waits_at_its_end_for_the_checkpoint_of_the_one_before(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:

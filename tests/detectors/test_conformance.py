@@ -48,19 +48,21 @@ def upright(images_NCHW: Tensor) -> Tensor:
     return (images_NCHW * torch.linspace(1, 0, SIDE)[:, None]).byte()
 
 
-def settings(name: str) -> config.DetectorSettings:
+def settings(name: str, changed: config.Layer | None = None) -> config.DetectorSettings:
     kind = DETECTORS[name].Settings
-    return kind.model_validate(layers.merge(layers.resolved(kind, {}, "digits"), kind.SMALL))
+    return kind.model_validate(layers.merge(layers.resolved(kind, {}, "digits"), kind.SMALL, changed or {}))
 
 
-def built(name: str, *, channels: int = 1, seed: int = 0) -> Detector:
+def built(name: str, *, channels: int = 1, seed: int = 0, changed: config.Layer | None = None) -> Detector:
     return DETECTORS[name].build(
-        settings(name), Context(Shape(channels, SIDE, SIDE), seed, CPU, "float32", "digits", "3")
+        settings(name, changed), Context(Shape(channels, SIDE, SIDE), seed, CPU, "float32", "digits", "3")
     )
 
 
-def fitted(name: str, *, channels: int = 1, seed: int = 0, run: Run | None = None) -> Detector:
-    detector = built(name, channels=channels, seed=seed)
+def fitted(
+    name: str, *, channels: int = 1, seed: int = 0, run: Run | None = None, changed: config.Layer | None = None
+) -> Detector:
+    detector = built(name, channels=channels, seed=seed, changed=changed)
     if isinstance(run, StoppedRun):
         run.detector = detector
     detector.fit(normal(24, channels=channels), run or Run())
@@ -189,6 +191,26 @@ def test_what_is_trained_in_epochs_resumes_at_any_epoch_to_the_bit(name: str) ->
         rest = StoppedRun(state=stopped.state)
         assert torch.equal(fitted(name, run=rest).error_matrix(anomalous(4)), expected)
         assert [*stopped.epochs, *rest.epochs] == whole.epochs == [*stopped.asked, *rest.asked]
+
+
+def test_a_prefix_of_a_training_that_it_says_to_meet_has_the_bits_of_the_separate_training(name: str) -> None:
+    """The state after some epochs is handed to a detector that is to have no more."""
+    whole = settings(name)
+    if whole.EPOCHS not in whole.along():
+        return
+    fewer = layers.nested(whole.EPOCHS, 2)
+    epochs = settings(name, fewer).epochs_wanted
+    assert 0 < epochs < whole.epochs_wanted
+    training = StoppedRun(after=epochs)
+    with pytest.raises(Stopped):
+        fitted(name, run=training)
+    handed, separate = StoppedRun(state=training.state), StoppedRun()
+    expected = fitted(name, run=separate, changed=fewer)
+    assert torch.equal(
+        fitted(name, run=handed, changed=fewer).error_matrix(anomalous(4)), expected.error_matrix(anomalous(4))
+    )
+    assert handed.epochs == []
+    assert training.epochs == separate.epochs
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.results import Results
-from puzzle_study.trials.run import run
+from puzzle_study.trials.along import run_along
+from puzzle_study.trials.run import Trial, run
 from puzzle_study.trials.spec import TrialSpec
 
 from ..attacks.planted import attacked
@@ -91,6 +93,24 @@ def test_a_trial_that_was_killed_goes_on_on_a_gpu(kind: str, tmp_path: Path) -> 
         epochs: list[float] = []
         same(expected, trained(kind, tmp_path / "cut", CUDA, lambda row: epochs.append(row["epoch"])))
     assert epochs == [2]
+
+
+def test_averages_along_one_training_have_the_numbers_of_the_cpu_and_no_step_waits_for_them(tmp_path: Path) -> None:
+    waits = []
+    for images in (20, 36):
+        values = PUZZLE | {"data.max_train_images": images}
+        specs = [
+            replace(tiny.trial(values | {"train.averaging": decay}), along=("train.averaging",)) for decay in (0.5, 0.9)
+        ]
+        with imitated() as seen, seen.count() as counted:
+            results = Results(tmp_path / str(images))
+            run_along([Trial(spec, results, device=CUDA) for spec in specs], lambda trial: None)
+        waits.append(counted.waits.total())
+    alone = Results(tmp_path / "cpu")
+    for spec in specs:
+        run(spec, alone, device=CPU)
+        same(alone.errors(spec.key), results.errors(spec.key))
+    assert waits[0] == waits[1], "more steps wait no more often"
 
 
 def detector(aggregation: str) -> PuzzleDetector:

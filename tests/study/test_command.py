@@ -103,6 +103,19 @@ def test_a_dry_run_says_what_would_be_trained_and_about_what_it_costs_and_starts
 
 
 @pytest.mark.usefixtures("short_measurement")
+def test_a_dry_run_says_how_many_configurations_are_met_along_the_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    axes = "train.epochs: {grid: [10, 40]}, train.averaging: {choice: [0, 0.9]}, "
+    Path("one.yaml").write_text(SEARCHED.replace("space: {", "space: {" + axes), encoding="utf-8")
+    result = CliRunner().invoke(main, ["one.yaml", "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "20 trainings: 5 configurations × 2 tasks × 2 seeds; and 8 references" in result.output
+    assert "15 more configurations along these trainings, with other values of train.epochs and" in result.output
+
+
+@pytest.mark.usefixtures("short_measurement")
 def test_a_verbose_dry_run_prints_the_resolved_study_as_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("one.yaml").write_text(SEARCHED, encoding="utf-8")

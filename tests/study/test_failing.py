@@ -38,7 +38,7 @@ from puzzle_study.study.ray import runner
 from puzzle_study.study.ray.runner import LogFollower
 from puzzle_study.study.ray.searcher import REFUSED, PlanSearcher
 from puzzle_study.study.storage import Place
-from puzzle_study.trials.record import Record, read_record, records
+from puzzle_study.trials.record import Record, records
 from puzzle_study.trials.run import Trial, run
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import Tune, finish_here, plan_of, start, wait_until
@@ -52,7 +52,7 @@ references: []
 max_concurrent: 1
 search:
   algorithm: grid
-  space: {train.learning_rate: {choice: [1.0, 0.001]}}
+  space: {train.learning_rate: {choice: [1.0, 0.001]}, train.epochs: {choice: [12, 6]}}
 """
 ROOM = """
 name: room
@@ -108,7 +108,8 @@ def fill(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails_alone(tmp_path: Path) -> None:
+def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_training_fails_alone(tmp_path: Path) -> None:
+    """Each training answers for 6 and for 12 epochs."""
     study, results = tmp_path / "diverging.yaml", Results(tmp_path / "results" / "diverging")
     study.write_text(DIVERGING, encoding="utf-8")
     process = start(study, "--results", tmp_path / "results")
@@ -119,22 +120,30 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_trial_fails
             child.kill()
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1, out + err
-    assert f"the worker of trial {running.name} stopped; the trial continues (see logs/{running.name}.log)" in out
+    six, twelve = sorted(
+        (record.spec for record in records(results) if record.spec.stem == running.name),
+        key=lambda spec: spec.settings.own.epochs_wanted,
+    )
+    said = "the worker of trial {0} stopped; the trial continues (see logs/{0}.log)"
+    assert said.format(twelve.key) in out
     assert "Traceback" not in out
     assert err == "", "nothing is said but our own lines"
-    assert "1 trials failed" in out
-    trials = pd.read_csv(results.trials_file).set_index("train.learning_rate")
-    assert trials.status.to_dict() == {0.002: "finished", 1.0: "failed", 0.001: "finished"}
-    assert re.match(r"the loss (is not finite|diverges) after epoch \d+ \(reconstruction ", trials.error[1.0])
-    assert trials.error[1.0].endswith(f"(see logs/{trials.trial[1.0]}.log)")
-    log = results.log_file(running.name).read_text(encoding="utf-8")
+    trials = pd.read_csv(results.trials_file).set_index(["train.learning_rate", "train.epochs"])
+    diverged = re.match(r"the loss (?:is not finite|diverges) after epoch (\d+) \(recon", trials.error[1.0, 12])
+    assert diverged is not None
+    assert trials.error[1.0, 12].endswith(f"(see logs/{trials.trial[1.0, 12]}.log)")
+    failed = {(1.0, epochs) for epochs in (6, 12) if epochs >= int(diverged[1])}
+    assert set(trials.index[trials.status == "failed"]) == failed
+    assert f"{len(failed)} trials failed" in out
+    assert set(trials.index) == {(rate, epochs) for rate in (0.002, 1.0, 0.001) for epochs in (6, 12)}
+    assert trials.training.nunique() == 3
+    log = results.log_file(twelve.key).read_text(encoding="utf-8")
     went_on = re.search(r"going on after epoch (\d+)", log)
     assert went_on is not None
     assert int(went_on[1]) >= 3
     assert len(re.findall(r"INFO epoch \d+,", log)) == 12, "no epoch is run twice but the one that was cut short"
-    record = read_record(results, running.name)
-    assert record is not None
-    assert_as_undisturbed(record.spec, results, tmp_path / "alone")
+    for spec in (six, twelve):
+        assert_as_undisturbed(spec, results, tmp_path / "alone")
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits, T
 from puzzle_study.detectors.devices import Precision, autocast
 from puzzle_study.detectors.memory import room, share_of_gpu
 from puzzle_study.detectors.puzzle_ae import puzzles
+from puzzle_study.detectors.puzzle_ae.along import longest, train_along
 from puzzle_study.detectors.puzzle_ae.fused import train_together
 from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
@@ -89,6 +90,18 @@ class PuzzleDetector(Viewed):
         for one in fitted:
             one._freeze()
         return errors
+
+    @classmethod
+    def fit_along(cls, detectors: Sequence[Detector], images_NCHW: Tensor, runs: Sequence[Run]) -> None:
+        """Train the one with most epochs; the others score with its weights, or with averages of them."""
+        fitted = [cast(PuzzleDetector, one) for one in detectors]
+        trainers = [one._released() for one in fitted]
+        for one, trainer in zip(fitted, trainers, strict=True):
+            if trainer.averaged is None:
+                one.network = longest(trainers).network
+        train_along(trainers, images_NCHW, runs)
+        for one in fitted:
+            one._freeze()
 
     def _released(self) -> Trainer:
         trainer, self._trainer = self._trainer, None

@@ -118,7 +118,13 @@ class Adversary(Section):
 class Train(Section):
     """Losses, optimisers, learning rate schedule and stopping."""
 
-    epochs: Epochs = Field(600, ge=0, le=MOST_EPOCHS, description="Most epochs; 0 leaves the network untrained.")
+    epochs: Epochs = Field(
+        600,
+        ge=0,
+        le=MOST_EPOCHS,
+        description="Most epochs; 0 leaves the network untrained. A search needs one training for several numbers "
+        "(`grid`, `choice`), unless the schedule is one-cycle.",
+    )
     batch_size: int = Field(
         128, ge=1, le=4096, json_schema_extra=unit("images"), description="Images per training step."
     )
@@ -145,7 +151,7 @@ class Train(Section):
         lt=1,
         json_schema_extra=unit("per step"),
         description="Per-step decay of the weight average used for scoring; after n steps it is at most "
-        "(1 + n) / (10 + n); 0: the last weights.",
+        "(1 + n) / (10 + n); 0: the last weights. A search needs one training for several decays (`grid`, `choice`).",
     )
     plateau_factor: Factor = Field(0.8, gt=0, lt=1, description="Factor on the learning rate at a plateau.")
     plateau_patience: Epochs = Field(
@@ -294,6 +300,7 @@ class PuzzleSettings(DetectorSettings):
     PRESETS_BY_DATASET: ClassVar[dict[str, dict[str, Layer]]] = PRESETS_BY_DATASET
     VARIANTS: ClassVar[dict[str, Layer]] = VARIANTS
     FREE: ClassVar[tuple[str, ...]] = ("score.error", "score.aggregation", "score.permutations")
+    ALONG: ClassVar[tuple[str, ...]] = ("train.averaging", "train.epochs")
     INERT_BY: ClassVar[dict[str, tuple[str, ...]]] = {
         "train.adversary": ("train.adversary.method", "train.adversary.epsilon", "train.adversary.alpha"),
         "puzzle": ("variant", "puzzle.kind", "puzzle.grid", "puzzle.permutations"),
@@ -336,6 +343,10 @@ class PuzzleSettings(DetectorSettings):
     def epochs_wanted(self) -> int:
         """Epochs at most."""
         return self.train.epochs
+
+    def along(self) -> tuple[str, ...]:
+        """Return the average's decay, and the epochs unless the learning rate depends on how many follow."""
+        return tuple(name for name in super().along() if name != self.EPOCHS or self.train.schedule != "one_cycle")
 
     def alike(self) -> Alike:
         """Return the shape of the networks and of a step; λ, ε, α, rates, initialisation and the rest may differ."""

@@ -75,6 +75,7 @@ class Trainer:
         self.averaged: swa_utils.AveragedModel | None = None
         if train.averaging > 0:
             self.averaged = swa_utils.AveragedModel(self.network)
+        self.averages = [] if self.averaged is None else [(self.averaged, train.averaging)]
         self.optimiser = torch.optim.Adam(
             self.network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay, fused=True
         )
@@ -98,8 +99,8 @@ class Trainer:
         return self.network if self.averaged is None else cast(UNet, self.averaged.module)
 
     @torch.no_grad()
-    def _average(self, averaged: swa_utils.AveragedModel) -> None:
-        """Move the average towards the weights.
+    def _average(self, averaged: swa_utils.AveragedModel, limit: float) -> None:
+        """Move an average towards the weights.
 
         AveragedModel's own update copies its count to the device every time, and so waits for it.
         """
@@ -109,7 +110,7 @@ class Trainer:
         if steps == 0:
             torch._foreach_copy_(means, weights)
         else:
-            torch._foreach_lerp_(means, weights, 1 - averaging_decay(self.settings.averaging, steps))
+            torch._foreach_lerp_(means, weights, 1 - averaging_decay(limit, steps))
         averaged.n_averaged += 1
 
     @property
@@ -151,8 +152,8 @@ class Trainer:
                     done / self.settings.epochs, warm_up=self.settings.warm_up
                 )
             yield puzzles.pad(to_float(images_NCHW[index]), self.grid)
-            if self.averaged is not None:
-                self._average(self.averaged)
+            for averaged, limit in self.averages:
+                self._average(averaged, limit)
 
     def ended(self, losses: Tensor) -> EpochLosses:
         """Count an epoch with these three mean losses; TrainingDiverged if one is not finite or too large."""

@@ -38,7 +38,14 @@ def build(data: StudyData) -> Blocks:
     total = _duration(float(_numbers(data.finished, "seconds").sum()))
     wall = data.environment.get("wall_seconds")
     ran = f" in {_duration(float(wall))} of wall time" if isinstance(wall, (int, float)) else ""
-    yield Paragraph(f"{len(data.finished)} finished trials took {total} of computing{ran}.")
+    if "training" in data.finished:
+        trainings = data.finished["training"].fillna(data.finished["trial"]).nunique()
+        yield Paragraph(
+            f"{len(data.finished)} trials of {trainings} trainings have finished{ran}. The seconds of a trial include "
+            f"all of its training up to its own end, though other trials may share it."
+        )
+    else:
+        yield Paragraph(f"{len(data.finished)} finished trials took {total} of computing{ran}.")
     yield _table(data)
     yield _figure(data)
 

@@ -30,6 +30,7 @@ from puzzle_study.study.ray.searcher import ENDED, REFUSED, PlanSearcher, specs_
 from puzzle_study.study.ray.stopping import METRIC, TaskwiseScheduler
 from puzzle_study.study.storage import Place
 from puzzle_study.study.work import TrialsLeft
+from puzzle_study.trials.along import run_along
 from puzzle_study.trials.record import Record, records
 from puzzle_study.trials.run import Trial
 from puzzle_study.trials.spec import TrialSpec
@@ -263,16 +264,24 @@ def _trainable(tune_config: dict[str, Any], place: Place, resources: config.Reso
         with contextlib.ExitStack() as places:
             places_of: dict[str, contextlib.ExitStack] = {}
             trials = []
-            for spec in specs:
-                if len(specs) > 1 and place.has_record(spec.key):
-                    continue  # it ended before its group's worker died
+            # What has a record ended before its group's worker died.
+            left = specs if len(specs) == 1 else [spec for spec in specs if not place.has_record(spec.key)]
+            for spec in left:
                 places_of[spec.key] = own = places.enter_context(contextlib.ExitStack())
-                results, saved = own.enter_context(place.trial(spec.key))
+                trained = spec.along and spec is left[-1]
+                results, saved = own.enter_context(place.trial(spec.key, stem=spec.stem if trained else None))
                 on_epoch = _reporting(spec, saved)
                 trials.append(Trial(spec, results, device=device, on_epoch=on_epoch, images=images))
-            for trial in run_together(trials):
+
+            def ended(trial: Trial) -> None:
                 places_of[trial.spec.key].close()  # with a store, its files arrive there
                 tune.report({"epoch": trial.ended.column("epochs") or 0, ENDED: trial.spec.key})
+
+            if specs[0].along:
+                run_along(trials, ended)
+            else:
+                for trial in run_together(trials):
+                    ended(trial)
     except Exception as error:
         if (sentence := cannot_write(error, Path(place.root))) is not None:
             tune.report({CANNOT_WRITE: sentence})

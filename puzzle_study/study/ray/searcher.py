@@ -45,6 +45,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         super().__init__(metric=None, mode=None)
         self._plan, self._results, self._stopped, self._lost = plan, results, stopped, lost
         self._specs: dict[str, dict[str, TrialSpec]] = {}
+        self._fruitful = set[str]()
         self._suggested = self._at_once = 0
 
     def suggest(self, trial_id: str) -> Any:
@@ -76,6 +77,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         record = read_record(self._results, spec.key)
         if record is not None:
             del specs[spec.key]
+            self._fruitful.add(trial_id)
             self._done(spec, record)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -84,10 +86,15 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         reason = (result or {}).get(REFUSED)
         crashed = error and trial_id not in self._lost
         without = [spec for spec in specs.values() if read_record(self._results, spec.key) is None]
-        if crashed and len(without) > 1:
+        blamed = without[:1] if crashed else []
+        if len(without) > 1 and without[0].along:
+            # The others go on from the checkpoint, where the next one to end is tried again.
+            blamed = [] if trial_id in self._fruitful else blamed
+        elif len(without) > 1 and crashed:
             # One of them may have brought the others down.
             self._plan.fusing.separate(without)
-        for spec in specs.values():
+            blamed = []
+        for spec in reversed(specs.values()):  # what goes back to the plan keeps its order there
             record = read_record(self._results, spec.key)
             if record is None and trial_id in self._stopped:
                 record = self._stopped[trial_id]
@@ -95,7 +102,7 @@ class PlanSearcher(OutOfSnapshots, Searcher):
                 shutil.rmtree(self._results.checkpoints(spec.key), ignore_errors=True)
             elif record is None and reason is not None:
                 record = Record(spec, "failed", reason, user_error=reason)
-            elif record is None and crashed and len(without) == 1:
+            elif record is None and spec in blamed:
                 log = self._results.log_file(spec.key)
                 died = "its worker crashed repeatedly" + (f", see logs/{log.name}" if log.exists() else "")
                 record = Record(spec, "failed", died)
