@@ -34,16 +34,17 @@ def epoch(plant: Plant | None = None, precision: Any = "float32") -> Counted:
     return counted
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
 def test_a_training_waits_once_an_epoch_and_never_in_a_step(precision: str) -> None:
     waits = epoch(precision=precision).waits
     assert waits.total() == 1, waits
 
 
-def test_weights_are_cast_once_a_step() -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_weights_are_cast_once_a_step(precision: str) -> None:
     """The adversary's pass and the training's share them."""
     steps = -(-IMAGES // BATCH)
-    casts = epoch(precision="bfloat16").kernels["_to_copy"] / steps
+    casts = epoch(precision=precision).kernels["_to_copy"] / steps
     assert casts <= 105, "three casts for each of the U-Net's 38 weights otherwise"
 
 
