@@ -127,15 +127,6 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     return convolving(device, precision) if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def keeping_casts(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which weights are cast once for all the :func:`autocast` contexts inside.
-
-    The weights must not change between them, and must require gradients: PyTorch keeps the casts of such only, and
-    forgets them at the end of the outermost context. This one casts nothing itself.
-    """
-    return torch.autocast(device.type, torch.bfloat16, enabled=False)
-
-
 def convolving(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Return a context in which a GPU convolves float32 without rounding it to TF32's 10 bits, unless it is ``tf32``.
 

@@ -117,7 +117,7 @@ def look_at(flags: Any, tensors: Iterable[torch.Tensor]) -> list[str]:
     return seen
 
 
-@pytest.mark.parametrize(("precision", "wanted"), [("float32", "ieee"), ("tf32", "tf32"), ("bfloat16", "ieee")])
+@pytest.mark.parametrize(("precision", "wanted"), [("float32", "ieee"), ("tf32", "tf32")])
 def test_gradients_of_a_training_are_taken_as_its_precision_says(precision: Any, wanted: str, flags: Any) -> None:
     """The flag counts when a gradient is taken, long after the forward pass."""
     flags.fp32_precision = "ieee" if wanted == "tf32" else "tf32"

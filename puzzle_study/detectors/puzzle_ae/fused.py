@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puzzle_study.detectors.base import Run, Turn
-from puzzle_study.detectors.devices import autocast, convolving, keeping_casts
+from puzzle_study.detectors.devices import autocast, convolving, dtype_of
 from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae.adversary import ascended, start_noise
+from puzzle_study.detectors.puzzle_ae.casts import Casts
 from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet, reconstruct
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 
@@ -87,6 +88,13 @@ class Stack:
         discriminators = [trainer.discriminator for trainer in trainers]
         found = [discriminator for discriminator in discriminators if discriminator is not None]
         self.discriminator = widened(found) if found else None
+        self.weights = list(self.network.parameters())
+        self.discriminator_weights = list(self.discriminator.parameters()) if self.discriminator else []
+        dtype = dtype_of(self.precision)
+        self.casts, self.discriminator_casts = (
+            Casts(self.network, dtype),
+            Casts(self.discriminator or nn.Module(), dtype),
+        )
         self.norms = [module for one in found for module in one.modules() if isinstance(module, nn.BatchNorm2d)]
         channels = first.network.head.out_channels
         settings = [trainer.settings for trainer in trainers]
@@ -100,7 +108,7 @@ class Stack:
 
     def step(self, batches: Sequence[Tensor]) -> Tensor:
         """Step every member by its own batch, all of equal size; returns each one's three losses, [M, 3]."""
-        with convolving(self.device, self.precision), keeping_casts(self.device):
+        with convolving(self.device, self.precision), self.casts.in_place(), self.discriminator_casts.in_place():
             return self._step(batches)
 
     def _step(self, batches: Sequence[Tensor]) -> Tensor:
@@ -108,7 +116,8 @@ class Stack:
         input_NCHW = self._inputs(batches)
         solved_NCHW = self._reconstruct(input_NCHW)
         loss_rec_M = self._means((solved_NCHW - x_NCHW).square())
-        self.network.zero_grad(set_to_none=True)
+        for weight in (*self.weights, *self.discriminator_weights):
+            weight.grad = None
         if self.discriminator is None:
             self._summed(loss_rec_M).backward()
             self._step_networks()
@@ -159,16 +168,18 @@ class Stack:
         loss_adv_M = self._means((matched - real_features.detach().float()).square())
         (gradient_NCHW,) = torch.autograd.grad(self._summed(loss_adv_M), solved_NCHW, retain_graph=True)
         weights = list(discriminator.parameters())
-        gradients = torch.autograd.grad(self._summed(loss_d_M), weights)
-        self._share_out(gradients, [trainer.discriminator for trainer in self.trainers])
+        for weight, gradient in zip(weights, torch.autograd.grad(self._summed(loss_d_M), weights), strict=True):
+            weight.grad = gradient
+        self.discriminator_casts.gather()
+        self._share_out(self.discriminator_weights, [trainer.discriminator for trainer in self.trainers])
         for trainer in self.trainers:
             assert trainer.discriminator_optimiser is not None
             trainer.scaler.step(trainer.discriminator_optimiser)
         return loss_adv_M.detach(), gradient_NCHW, loss_d_M.detach()
 
     def _step_networks(self) -> None:
-        gradients = [weight.grad for weight in self.network.parameters()]
-        self._share_out(gradients, [trainer.network for trainer in self.trainers])
+        self.casts.gather()
+        self._share_out(self.weights, [trainer.network for trainer in self.trainers])
         for trainer in self.trainers:
             trainer.scaler.step(trainer.optimiser)
             trainer.scaler.update()
@@ -179,12 +190,12 @@ class Stack:
             return loss_M.sum()
         return torch.stack([one.scaler.scale(loss) for one, loss in zip(self.trainers, loss_M, strict=True)]).sum()
 
-    def _share_out(self, gradients: Sequence[Tensor | None], networks: Sequence[nn.Module | None]) -> None:
-        """Give every member's weights their part of the gradients, in their own memory layout."""
+    def _share_out(self, wholes: Sequence[Tensor], networks: Sequence[nn.Module | None]) -> None:
+        """Give every member's weights their part of the common weights' gradients, in their own memory layout."""
         owners = zip(*(network.parameters() for network in networks if network is not None), strict=True)
-        for gradient, weights in zip(gradients, owners, strict=True):
-            assert gradient is not None
-            for weight, part in zip(weights, gradient.chunk(len(weights)), strict=True):
+        for whole, weights in zip(wholes, owners, strict=True):
+            assert whole.grad is not None
+            for weight, part in zip(weights, whole.grad.chunk(len(weights)), strict=True):
                 # The optimiser's kernel pairs numbers by their place in memory.
                 weight.grad = part if part.stride() == weight.stride() else torch.empty_like(weight).copy_(part)
 

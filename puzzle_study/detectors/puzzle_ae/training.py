@@ -12,15 +12,16 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from puzzle_study.detectors.base import Context, Run, Shape, TrainingDiverged, to_float
-from puzzle_study.detectors.devices import autocast, convolving, keeping_casts
+from puzzle_study.detectors.devices import autocast, convolving, dtype_of
 from puzzle_study.detectors.memory import AtOnce, halving_or_raise
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.casts import Casts
 from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
@@ -88,6 +89,11 @@ class Trainer:
             self.discriminator_optimiser = torch.optim.Adam(
                 self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
             )
+        dtype = dtype_of(context.precision)
+        self.casts, self.discriminator_casts = (
+            Casts(self.network, dtype),
+            Casts(self.discriminator or nn.Module(), dtype),
+        )
         # Scales the losses in float16, which has few small numbers; the losses of other precisions pass unchanged.
         self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=context.precision == "float16")
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -205,7 +211,7 @@ class Trainer:
 
     def step(self, x_NCHW: Tensor) -> Tensor:
         """Step the optimisers by a batch; returns the three losses, still on the device."""
-        with convolving(self.device, self.precision), keeping_casts(self.device):
+        with convolving(self.device, self.precision), self.casts.in_place(), self.discriminator_casts.in_place():
             return self._step(x_NCHW)
 
     def _step(self, x_NCHW: Tensor) -> Tensor:
@@ -231,7 +237,7 @@ class Trainer:
         takes the whole batch, since its batch norm does depend on it.
         """
         parts = list(zip(x_NCHW.split(self.at_once.count), input_NCHW.split(self.at_once.count), strict=True))
-        self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         solved = self._reconstruct(input_NCHW) if len(parts) == 1 else None
         loss_adv = loss_d = loss_rec = x_NCHW.new_zeros(())
         slopes: Sequence[Tensor | None] = [None] * len(parts)
@@ -246,8 +252,15 @@ class Trainer:
                 loss = loss * (len(x_nCHW) / len(x_NCHW))
             ends = [self.scaler.scale(loss)] if slope_nCHW is None else [self.scaler.scale(loss), solved_nCHW]
             torch.autograd.backward(ends, [None] if slope_nCHW is None else [None, slope_nCHW])
+            self.casts.gather()
             loss_rec = loss_rec + loss.detach()
         return torch.stack((loss_rec, loss_adv, loss_d))
+
+    def _forget_gradients(self) -> None:
+        """Forget the gradients of the last step, or of a part of this one if memory ran out: weights' and casts'."""
+        for part in (self.optimiser, self.discriminator_optimiser, self.network, self.discriminator):
+            if part is not None:
+                part.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _solutions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -273,6 +286,7 @@ class Trainer:
         weights = list(discriminator.parameters())
         for weight, gradient in zip(weights, torch.autograd.grad(self.scaler.scale(loss_d), weights), strict=True):
             weight.grad = gradient
+        self.discriminator_casts.gather()
         return loss_adv.detach(), gradient_NCHW, loss_d.detach()
 
     def make_puzzles(self, x_NCHW: Tensor) -> Tensor:
