@@ -131,12 +131,12 @@ class FileScorer:
     def _draw(self, paths: Sequence[Path], maps_NHW: torch.Tensor, pictures: dict[Path, Path]) -> None:
         squares = self.detector.squares and self.detector.reading.error == "mse"
 
-        def draw(path: Path, map_HW: overlay.Map) -> None:
-            overlay.write(path, pictures[path], map_HW, threshold=self.threshold, squares=squares)
+        def draw(path: Path, map_HW: overlay.Map, size: tuple[int, int]) -> None:
+            overlay.write(path, pictures[path], map_HW, size=size, threshold=self.threshold, squares=squares)
 
         # Pillow releases the interpreter's lock while it scales and compresses.
         with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(draw, paths, maps_NHW.cpu().numpy()))
+            list(pool.map(draw, paths, maps_NHW.cpu().numpy(), map(upright_size, paths)))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from puzzle_study.datasets.images import decode
+from puzzle_study.datasets.images import decode, upright_size
 from puzzle_study.detectors.files import load_detector
 from puzzle_study.errors import UserError
 from puzzle_study.inference import overlay, streaming
@@ -83,7 +83,8 @@ class Judge:
         if detector.traits.maps:
             error_1K, map_1HW = detector.maps(image_1CHW)
             squares, target = detector.squares and detector.reading.error == "mse", path.with_name("map.png")
-            overlay.write(path, target, map_1HW[0].cpu().numpy(), threshold=scorer.threshold, squares=squares)
+            map_HW, size = map_1HW[0].cpu().numpy(), upright_size(path)
+            overlay.write(path, target, map_HW, size=size, threshold=scorer.threshold, squares=squares)
             picture = base64.b64encode(target.read_bytes()).decode()
         else:
             error_1K = detector.error_matrix(image_1CHW)

@@ -1,6 +1,6 @@
 """Anomaly maps over images: where a detector finds the anomaly, yellow to red, and how much it matters.
 
-Shape legend: H and W pixels of the detector's images, S pixels of a picture.
+Shape legend: H and W pixels of the detector's images, Y and X pixels of a picture.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def targets(paths: Sequence[Path], folder: Path, *, shared: Path | None = None) 
     }
 
 
-def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: bool) -> None:
-    """Write an image with its error map over it as PNG, a square of 512 pixels or the map's own size if larger.
+def write(path: Path, target: Path, map_HW: Map, *, size: tuple[int, int], threshold: float, squares: bool) -> None:
+    """Write an image with its error map over it as PNG, in the image's proportions.
+
+    The longer side has 512 pixels, or as many as the map's if that is larger.
 
     A pixel is unchanged if its error is at most that of an image at the threshold. Otherwise it turns yellow, and
     red at four times this error. The scale is the same for all images of a detector.
@@ -63,6 +65,7 @@ def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: b
         path: the image file.
         target: the PNG file.
         map_HW: see :meth:`puzzle_study.detectors.base.Detector.maps`.
+        size: the image's own width and height.
         threshold: the score above which an image is flagged.
         squares: whether the map has squared errors (norm ``mse``).
 
@@ -70,14 +73,16 @@ def write(path: Path, target: Path, map_HW: Map, *, threshold: float, squares: b
         UserError: the image cannot be read, or the file cannot be written.
     """
     side = max(SIDE, *map_HW.shape)
-    picture = decode(path, Sizing(size=side, channels=3)).transpose(1, 2, 0).astype(np.float32)
+    shape = tuple(max(1, round(side * pixels / max(size))) for pixels in size)
+    square = Image.fromarray(decode(path, Sizing(size=side, channels=3)).transpose(1, 2, 0))
+    picture_YX3 = np.asarray(square.resize(shape, Image.Resampling.BILINEAR), np.float32)
     relative_HW = map_HW / max(threshold, float(np.finfo(np.float32).tiny))
     heat = Image.fromarray(np.sqrt(relative_HW) if squares else relative_HW)
-    relative_SS = np.asarray(heat.resize((side, side), Image.Resampling.BILINEAR))
-    strength_SS1 = np.clip((relative_SS - 1) / (RED_AT - 1), 0, 1)[..., None]
-    colour = YELLOW + (RED - YELLOW) * strength_SS1
-    opacity = STRONGEST * np.sqrt(strength_SS1)
-    mixed = ((1 - opacity) * picture + opacity * colour).round().astype(np.uint8)
+    relative_YX = np.asarray(heat.resize(shape, Image.Resampling.BILINEAR))
+    strength_YX1 = np.clip((relative_YX - 1) / (RED_AT - 1), 0, 1)[..., None]
+    colour = YELLOW + (RED - YELLOW) * strength_YX1
+    opacity = STRONGEST * np.sqrt(strength_YX1)
+    mixed = ((1 - opacity) * picture_YX3 + opacity * colour).round().astype(np.uint8)
     try:
         with replacing(target) as temporary:
             Image.fromarray(mixed).save(temporary, format="PNG")

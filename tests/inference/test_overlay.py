@@ -55,13 +55,27 @@ def test_a_picture_is_red_where_errors_are_and_untouched_elsewhere(squares: bool
     Image.fromarray(np.full((16, 16), 128, dtype=np.uint8)).save(path)
     errors = np.full((16, 16), 2.0, dtype=np.float32)
     errors[:8, :8] = 8 if not squares else 32
-    overlay.write(path, tmp_path / "deep" / "map.png", errors, threshold=2.0, squares=squares)
+    overlay.write(path, tmp_path / "deep" / "map.png", errors, size=(16, 16), threshold=2.0, squares=squares)
     with Image.open(tmp_path / "deep" / "map.png") as picture:
         assert (picture.mode, picture.size, picture.format) == ("RGB", (512, 512), "PNG")
         shown = np.asarray(picture)
     assert (shown[300:, 300:] == 128).all()
     red, green, blue = shown[100, 100].tolist()
     assert red > 180 > 60 > max(green, blue)
+
+
+def test_a_picture_has_the_proportions_of_the_image(tmp_path: Path) -> None:
+    for width, height, shape in ((60, 30, (512, 256)), (20, 80, (128, 512)), (900, 1, (512, 1))):
+        path = tmp_path / f"{width}.png"
+        Image.fromarray(np.full((height, width), 128, dtype=np.uint8)).save(path)
+        errors = np.full((16, 16), 2.0, dtype=np.float32)
+        errors[:8, :8] = 8  # the upper left quarter
+        overlay.write(path, tmp_path / "map.png", errors, size=(width, height), threshold=2.0, squares=False)
+        with Image.open(tmp_path / "map.png") as picture:
+            assert picture.size == shape
+            shown = np.asarray(picture)
+        assert (shown[shape[1] // 4, shape[0] // 4] != 128).any()
+        assert (shown[-1, -1] == 128).all() or height == 1
 
 
 def test_each_image_has_an_overlay_of_its_own_below_the_folder(tmp_path: Path) -> None:
@@ -93,5 +107,6 @@ def test_overlays_never_go_where_the_images_are(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (path,) = write_many(tmp_path, 1)
     (tmp_path / "taken").write_text("a file")
+    ones = np.ones((16, 16), np.float32)
     with pytest.raises(UserError, match=r"map\.png cannot be written \(.*\); choose another --overlay"):
-        overlay.write(path, tmp_path / "taken" / "map.png", np.ones((16, 16), np.float32), threshold=1, squares=False)
+        overlay.write(path, tmp_path / "taken" / "map.png", ones, size=(16, 16), threshold=1, squares=False)
