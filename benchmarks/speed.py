@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import torch
@@ -29,7 +29,7 @@ from benchmarks.machine import convolution_peak, peak_memory_gib, synchronise
 from benchmarks.reference import Reference, multiply_adds
 from puzzle_study.config import Reading
 from puzzle_study.detectors.base import Context, Run, Shape
-from puzzle_study.detectors.devices import Precision, claim_cpus, default_device
+from puzzle_study.detectors.devices import Precision, claim_cpus, default_device, dtype_of, resolve_precision
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.fused import train_together
 from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
@@ -38,6 +38,7 @@ from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 UNET_PASSES, DISCRIMINATOR_PASSES = 5, 7
 ATTACK_STEPS = 4
+PRECISIONS = click.Choice(get_args(Precision))
 # Within which all of several trainings are warm; one that fails leaves the others waiting for it so long.
 START_SECONDS = 300
 
@@ -88,7 +89,7 @@ def options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that the paired measurements share."""
     for option in (
         click.option("--setting", type=click.Choice(list(SETTINGS)), default="mnist", show_default=True),
-        click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True),
+        click.option("--precision", type=PRECISIONS, default="float32", show_default=True),
         click.option("--pairs", default=5, show_default=True, help="How often both are measured."),
         click.option("--images", type=int, help="Images a measurement; default: a batch or some, for attacks few."),
         click.option("--threads", default=1, show_default=True, help="CPU threads."),
@@ -154,7 +155,7 @@ def attack(setting: str, precision: Precision, pairs: int, images: int | None, t
 
 @main.command()
 @click.option("--setting", type=click.Choice(list(SETTINGS)), default="mnist", show_default=True)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--precision", type=PRECISIONS, default="bfloat16", show_default=True)
 @click.option("--trials", multiple=True, type=int, default=(1, 2, 4, 8), show_default=True, help="How many at once.")
 @click.option("--seconds", default=20.0, show_default=True, help="How long each number of trials is measured.")
 def concurrent(setting: str, precision: Precision, trials: tuple[int, ...], seconds: float) -> None:
@@ -179,7 +180,7 @@ def concurrent(setting: str, precision: Precision, trials: tuple[int, ...], seco
 
 @main.command()
 @click.option("--setting", type=click.Choice(list(SETTINGS)), default="digits", show_default=True)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--precision", type=PRECISIONS, default="float32", show_default=True)
 @click.option("--trials", multiple=True, type=int, default=(1, 2, 4, 8), show_default=True, help="How many at once.")
 @click.option("--rounds", default=7, show_default=True, help="How often each number is measured, in turn.")
 @click.option("--threads", default=1, show_default=True, help="CPU threads.")
@@ -269,7 +270,8 @@ def _images(size: Setting, count: int) -> Tensor:
 def _trainer(size: Setting, device: torch.device, precision: Precision) -> Trainer:
     train = {"batch_size": size.batch, "feature_loss": "elementwise"}
     settings = PuzzleSettings.model_validate({"model": {"base_channels": size.base}, "train": train})
-    return Trainer(settings, Context(Shape(size.channels, size.side, size.side), 0, device, precision))
+    shape = Shape(size.channels, size.side, size.side)
+    return Trainer(settings, Context(shape, 0, device, resolve_precision(precision, device)))
 
 
 def _detector(size: Setting, device: torch.device, precision: Precision) -> PuzzleDetector:
@@ -362,7 +364,7 @@ def _measure(
     precision: Precision,
 ) -> list[Pair]:
     """Warm both up, then measure them in turn."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = dtype_of(precision)
     ours()
     reference()
     return [Pair(_timed(ours, device), reference(), convolution_peak(device, dtype)) for _ in range(pairs)]

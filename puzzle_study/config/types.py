@@ -26,7 +26,7 @@ from puzzle_study.errors import cut
 MOST_EPOCHS = 100_000
 MOST_SEED = 2**32 - 1
 """The limit of NumPy's older generator, which Optuna seeds."""
-WantedPrecision = Literal["auto", "float32", "bfloat16"]
+WantedPrecision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
 Layer = dict[str, Any]
 """Nested settings of a file, before they are validated."""
 Item = TypeVar("Item")
@@ -219,7 +219,7 @@ class DetectorSettings(Section):
 
     @property
     def precision_wanted(self) -> WantedPrecision:
-        """Arithmetic, ``auto``, ``float32`` or ``bfloat16``."""
+        """Arithmetic of the convolutions."""
         return "float32"
 
     @property

@@ -7,7 +7,7 @@ import ctypes
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 
@@ -15,7 +15,9 @@ from puzzle_study.config.types import WantedPrecision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.errors import UserError
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+"""Arithmetic of convolutions. TF32 is float32 of which a GPU multiplies 10 bits of the mantissa; bfloat16 has 7 of them
+and float32's range; float16 has 10, and a range from 6e-8 to 65,504."""
 # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no separate mappings, and no heap returned below 2 GiB.
 MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
 
@@ -80,7 +82,16 @@ def cannot_use_gpu(where: str, fault: str) -> str:
 
 
 def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precision:
-    """Resolve ``auto``: bfloat16 if the hardware multiplies it natively, otherwise float32."""
+    """Resolve ``auto``: bfloat16 if the hardware multiplies it natively, otherwise float32.
+
+    Raises:
+        UserError: the device has no TF32, and it is wanted.
+    """
+    if wanted == "tf32" and not _has_tf32(device):
+        raise UserError(
+            "precision tf32 needs a GPU of NVIDIA's Ampere generation or later (an A100, say), and "
+            f"{'this GPU is older' if device.type == 'cuda' else 'trials train on the CPU here'}; use auto"
+        )
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
@@ -91,38 +102,54 @@ def resolve_precision(wanted: WantedPrecision, device: torch.device) -> Precisio
     return "bfloat16" if native else "float32"
 
 
+def _has_tf32(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return False
+    with torch.cuda.device(device):
+        return bool(torch.cuda.is_tf32_supported())
+
+
+def known_precision(name: Any) -> Precision:
+    """Return a precision that was read from a file; ValueError if there is none of that name."""
+    if name not in get_args(Precision):
+        raise ValueError(f"precision {name} is unknown")
+    return cast(Precision, name)
+
+
+def dtype_of(precision: Precision) -> torch.dtype:
+    """Return the type of the numbers that convolutions multiply."""
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """Return the context in which convolutions run in ``precision``; weights and losses stay float32."""
-    if precision == "float32":
-        return whole_float32(device)
-    return torch.autocast(device.type, torch.bfloat16)
+    dtype = dtype_of(precision)
+    return convolving(device, precision) if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def keeping_casts(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which weights are cast once for all the :func:`autocast` contexts inside.
+def convolving(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which a GPU convolves float32 without rounding it to TF32's 10 bits, unless it is ``tf32``.
 
-    The weights must not change between them, and must require gradients: PyTorch keeps the casts of such only, and
-    forgets them at the end of the outermost context. This one casts nothing itself.
+    PyTorch rounds by default, and checks again in the backward pass, so gradients need the context too.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=False)
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return _multiplying("tf32" if precision == "tf32" else "ieee")
 
 
 def whole_float32(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which a GPU convolves float32 without rounding it to TF32's 10 bits.
-
-    PyTorch allows TF32 by default, and checks again in the backward pass, so gradients need the context too.
-    """
-    return _without_tf32() if device.type == "cuda" else contextlib.nullcontext()
+    """Return the context of :func:`convolving` for whatever is computed in float32."""
+    return convolving(device, "float32")
 
 
 @contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
+def _multiplying(how: str) -> Iterator[None]:
     """Set only this flag of the process; torch.backends.cudnn.flags would set all of cuDNN's."""
     # Not the older allow_tf32, which cannot be read after a program has set this flag.
     cudnn: Any = torch.backends.cudnn  # untyped in part
     flags = cudnn.conv
     before = flags.fp32_precision
-    flags.fp32_precision = "ieee"
+    flags.fp32_precision = how
     try:
         yield
     finally:

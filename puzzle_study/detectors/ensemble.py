@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits
-from puzzle_study.detectors.devices import Precision
+from puzzle_study.detectors.devices import Precision, known_precision
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 
@@ -114,7 +114,8 @@ class Ensemble(Detector):
         members = []
         for content in described["members"]:
             kind = DETECTORS[str(content["detector"])]
-            member = kind.restore(content["described"], shape, Reading(**content["reading"]), content["precision"])
+            read, exact = Reading(**content["reading"]), known_precision(content["precision"])
+            member = kind.restore(content["described"], shape, read, exact)
             member.validation_NK = torch.empty(int(content["validation"]), member.views)
             members.append(member)
         return cls(members, torch.empty(len(members), int(described["knots"])), shape=shape, reading=reading)

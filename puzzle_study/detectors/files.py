@@ -16,6 +16,7 @@ from safetensors.torch import load, save_file
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors.base import Detector, Shape
 from puzzle_study.detectors.checkpoint import UNREADABLE
+from puzzle_study.detectors.devices import known_precision
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.detectors.registry import COMPOSED, DETECTORS
 from puzzle_study.detectors.scoring import is_known
@@ -76,14 +77,13 @@ def _restored(folder: Path) -> Detector:
     try:
         shape = Shape(**{name: int(size) for name, size in content["image"].items()})
         reading = Reading(**content["reading"])
-        if content["precision"] not in ("float32", "bfloat16"):
-            raise ValueError(f"precision {content['precision']} is unknown")
+        precision = known_precision(content["precision"])
         if not is_known(reading):
             raise ValueError(f"reading {reading.error}, {reading.aggregation} is unknown")
         raw = (folder / WEIGHTS).read_bytes()
         if _digest(raw) != content["weights"]:
             raise ValueError(f"{WEIGHTS} has changed since it was written")
-        tensors, described = load(raw), (content["described"], shape, reading, content["precision"])
+        tensors, described = load(raw), (content["described"], shape, reading, precision)
         # A description cannot ask for more memory than the weights fill.
         with torch.device("meta"):
             _check_sizes(kind.restore(*described), tensors)

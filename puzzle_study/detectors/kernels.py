@@ -26,7 +26,7 @@ from torch import Tensor
 
 from puzzle_study.datasets import cache
 from puzzle_study.detectors.convolution import PASSES, Convolution, Pass, direct_passes, product_passes
-from puzzle_study.detectors.devices import Precision
+from puzzle_study.detectors.devices import Precision, dtype_of
 from puzzle_study.io import replacing
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,7 @@ def measured(
     """Return the least seconds of each pass of a convolution, by each way."""
     work = inputs * outputs * kernel**2 * height * width
     images = min(max(WORK // work, FEWEST_IMAGES), MOST_IMAGES)
-    generator, dtype = torch.Generator().manual_seed(0), getattr(torch, precision)
+    generator, dtype = torch.Generator().manual_seed(0), dtype_of(precision)
     # One thread's own time does not count what other processes take from it.
     clock = time.thread_time if threads == 1 else time.perf_counter
     best: dict[str, list[float]] = {}

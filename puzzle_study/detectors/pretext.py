@@ -26,7 +26,7 @@ from typing_extensions import Self
 from puzzle_study.config.types import MOST_EPOCHS, Costs, Images, OneOf, Reading, Section, WantedPrecision, unit
 from puzzle_study.detectors import epochs
 from puzzle_study.detectors.base import Context, Run, Shape, Traits, Viewed, to_float
-from puzzle_study.detectors.devices import Precision, autocast, whole_float32
+from puzzle_study.detectors.devices import Precision, autocast, convolving
 from puzzle_study.detectors.epochs import TrainedSettings, seeded
 from puzzle_study.detectors.memory import room
 from puzzle_study.detectors.scoring import AGGREGATIONS
@@ -69,9 +69,12 @@ class Train(epochs.Train):
     views: Views = 1
     learning_rate: Rate = 1e-3
     weight_decay: Decay = 5e-4
-    precision: WantedPrecision = Field(
+    # Not float16: the first steps of a scaled loss are often left out, and PyTorch's fused SGD then goes on with a
+    # momentum that nothing has written.
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = Field(
         "auto",
-        description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively.",
+        description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively, otherwise "
+        "float32; `tf32`: float32 of which an Ampere GPU or a later one multiplies 10 bits.",
     )
 
 
@@ -245,7 +248,7 @@ class Pretext(Viewed):
             # One from each of several equal parts of the transformations, or all if there are as many parts.
             k_P = (pair_P % per_image * count + drawn_P) // per_image
             x_PCHW = to_float(images_NCHW[pair_P // per_image])
-            with whole_float32(self.device):
+            with convolving(self.device, self.precision):
                 logit_PK = self.answer(self.view(self.prepare(x_PCHW), k_P))
                 loss = F.cross_entropy(logit_PK, k_P)
                 optimiser.zero_grad(set_to_none=True)

@@ -39,6 +39,7 @@ class Account:
         self._before = before.get("wall_seconds", 0.0)
         self._threads = threads(study.resources.cpu)
         device = default_device() if study.resources.gpu else torch.device("cpu")
+        elsewhere = study.resources.gpu > 0 and device.type == "cpu"  # its GPUs are in other machines of a cluster
         self.notes = notes(study)
         if device.type == "cpu":
             self.notes += _other_numbers(before.get("hardware", {}).get("kernels", {}), self._threads)
@@ -49,7 +50,8 @@ class Account:
             # A GPU that the study does not use cannot affect its numbers.
             "gpu": torch.cuda.get_device_name(0) if device.type == "cuda" else None,
             "precision": {
-                name: resolve_precision(own.precision_wanted, device) for name, own in study.detectors.items()
+                name: own.precision_wanted if elsewhere else resolve_precision(own.precision_wanted, device)
+                for name, own in study.detectors.items()
             },
             "threads": self._threads,
             # Trials that run as one network at most; it changes the last bits as well.

@@ -13,20 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from puzzle_study import config, datasets
+from puzzle_study import datasets
 from puzzle_study.config.paths import is_url
 from puzzle_study.config.read import StudyFile
 from puzzle_study.config.types import Costs
 from puzzle_study.datasets import SplitSizes, Task, TaskSpec
 from puzzle_study.detectors.base import Detector, Run, TrainingDiverged
 from puzzle_study.detectors.checkpoint import KEPT
-from puzzle_study.detectors.devices import claim_cpus, cores, granted_device
+from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import is_out_of_memory
 from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study import space
 from puzzle_study.study.environment import notes
+from puzzle_study.study.fusing import at_once
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
 from puzzle_study.study.work import Work, by_training, costs_of, scored_images, training_work, trial_work
@@ -99,7 +100,8 @@ def _costs(plan: Plan, images: Mapping[TaskSpec, SplitSizes]) -> Iterator[str]:
 
 
 def _time(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str, Speed]) -> str:
-    study, (known, unknown), slots = plan.study, plan.left(), _slots(plan.study)
+    study, (known, unknown) = plan.study, plan.left()
+    slots = at_once(study.resources, study.max_concurrent)
 
     def seconds_of(spec: TrialSpec) -> Work:
         costs = costs_of(spec, images[spec.task])
@@ -134,8 +136,9 @@ def _disk(plan: Plan, images: Mapping[TaskSpec, SplitSizes], speeds: Mapping[str
 
     best = len(default.trials) * max(speed.weights for speed in speeds.values())
     kept = sum(map(kept_of, known)) + unknown * plan.along.usual() * kept_of(default.trials[0]) + best
-    running = min(_slots(plan.study), plan.total) * KEPT * max(speed.checkpoint for speed in speeds.values())
-    return f"disk: about {_size(kept + REPORT_BYTES)}, and {_size(running)} for checkpoints while it runs"
+    running = min(at_once(plan.study.resources, plan.study.max_concurrent), plan.total)
+    checkpoints = running * KEPT * max(speed.checkpoint for speed in speeds.values())
+    return f"disk: about {_size(kept + REPORT_BYTES)}, and {_size(checkpoints)} for checkpoints while it runs"
 
 
 @dataclass(frozen=True)
@@ -213,14 +216,6 @@ def _seconds(detector: Detector, images: Tensor) -> float:
         detector.error_matrix(images).cpu()
         found.append(time.perf_counter() - started)
     return found[-1]
-
-
-def _slots(study: config.Study) -> int:
-    """Return how many trials run at once on this machine."""
-    fit = cores() / study.resources.cpu
-    if study.resources.gpu > 0:
-        fit = min(fit, torch.cuda.device_count() / study.resources.gpu)
-    return max(1, min(int(fit), study.max_concurrent or int(fit)))
 
 
 def _bytes(state: Any) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable
 from itertools import islice
 
+import torch
+
 from puzzle_study import config
 from puzzle_study.config.types import Alike, Images
 from puzzle_study.datasets import DATASETS
@@ -98,7 +100,19 @@ def most_together(study: config.Study, trainings: int, along: Collection[str]) -
     if along:
         return 1
     in_flight = trainings * (search.lookahead if search else 1)
-    return max(1, min(MOST_TOGETHER, in_flight // _workers(study)))
+    return max(1, min(MOST_TOGETHER, in_flight // at_once(study.resources, study.max_concurrent)))
+
+
+def at_once(resources: config.Resources, most: int | None) -> int:
+    """Return how many trials, or groups of them, run at once on this machine: at least one, at most ``most``.
+
+    A trial that asks for part of a GPU gets it from one; what is left of each and too small for a trial stays idle.
+    """
+    fit = int(cores() / resources.cpu)
+    if gpu := resources.gpu:
+        gpus = torch.cuda.device_count()
+        fit = min(fit, gpus * int(1 / gpu) if gpu < 1 else int(gpus / gpu))
+    return max(1, min(fit, most or fit))
 
 
 def _helps(spec: TrialSpec, alike: Alike) -> bool:
@@ -107,12 +121,6 @@ def _helps(spec: TrialSpec, alike: Alike) -> bool:
     pixels = (data.size or DATASETS[data.name].size) ** 2
     images = Images(alike.batch_size, pixels, data.channels, spec.task.normal_class, spec.task.dataset)
     return spec.settings.own.costs(images).epoch * alike.batch_size <= LARGEST_STEP
-
-
-def _workers(study: config.Study) -> int:
-    """Return how many trials or groups fit on this machine at once."""
-    fit = max(1, int(cores() / study.resources.cpu))
-    return min(fit, study.max_concurrent or fit)
 
 
 def groups(trials: Iterable[TrialSpec], most: int, study: config.Study) -> list[tuple[TrialSpec, ...]]:

@@ -6,6 +6,7 @@ import contextlib
 import random
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,9 +95,10 @@ def test_floats_and_bytes_are_the_same_images() -> None:
         torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=0)
 
 
-def test_bfloat16_detectors_are_attacked_in_their_own_precision() -> None:
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_detectors_are_attacked_in_their_own_precision(precision: Any) -> None:
     detector = planted.puzzle_detector(count=3)
-    detector.precision = "bfloat16"
+    detector.precision = precision
     for result in attacked(detector, planted.images(3), *map(fgsm, ATTACKS)):
         assert result.scores.dtype == torch.float32
         assert result.spec.attack != "attack1" or result.scores.mean() > result.clean_scores.mean()

@@ -89,11 +89,6 @@ def test_other_puzzles_and_readings_are_loaded_to_the_bit(name: str, tmp_path: P
     assert (loaded.describe(), loaded.reading) == (detector.describe(), detector.reading)
 
 
-def test_bfloat16_is_remembered(saved: Path) -> None:
-    change(saved, lambda content: content.update(precision="bfloat16"))
-    assert load_detector(saved, device=CPU).precision == "bfloat16"
-
-
 def test_a_loaded_detector_saved_again_is_the_same_two_files(saved: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()

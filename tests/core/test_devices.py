@@ -7,16 +7,22 @@ import platform
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from puzzle_study.attacks import objectives
-from puzzle_study.detectors.devices import autocast, granted_device, resolve_precision, whole_float32
+from puzzle_study.config import read
+from puzzle_study.detectors.devices import autocast, convolving, granted_device, resolve_precision, whole_float32
 from puzzle_study.detectors.puzzle_ae import training
+from puzzle_study.detectors.registry import DETECTORS
 from puzzle_study.errors import UserError
+from puzzle_study.results import Results
+from puzzle_study.study.environment import Account
 
 from . import tiny
 
@@ -77,42 +83,59 @@ def test_float32_on_a_gpu_is_not_rounded_to_tf32_and_the_flags_of_the_process_ar
     before = settings_of_cudnn()
     with autocast(CUDA, "float32"):
         assert settings_of_cudnn() == (*before[:3], "ieee")
+        with autocast(CUDA, "tf32"):
+            assert settings_of_cudnn() == (*before[:3], "tf32")
+        assert settings_of_cudnn() == (*before[:3], "ieee")
     assert settings_of_cudnn() == before
     with pytest.raises(KeyError), autocast(CUDA, "float32"):
         raise KeyError
     assert settings_of_cudnn() == before
 
 
-def test_float32_on_a_cpu_leaves_the_flags_alone() -> None:
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_float32_on_a_cpu_leaves_the_flags_alone(precision: Any) -> None:
     before = settings_of_cudnn()
-    with autocast(tiny.CPU, "float32"):
+    with autocast(tiny.CPU, precision):
         assert settings_of_cudnn() == before
 
 
-@pytest.mark.usefixtures("cudnn_precision")
-def test_gradients_of_training_and_attacks_are_taken_in_whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flag counts when a gradient is taken, long after the forward pass."""
+@pytest.fixture
+def flags(cudnn_precision: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """cuDNN's flags for convolutions, as they would be set if the CPU were a GPU, in a program that allows TF32."""
+    monkeypatch.setattr(training, "convolving", lambda device, precision: convolving(CUDA, precision))
+    monkeypatch.setattr(objectives, "whole_float32", lambda device: whole_float32(CUDA))
     cudnn: Any = torch.backends.cudnn
-    flags = cudnn.conv
-    flags.fp32_precision = "tf32"
-    for module in (training, objectives):
-        monkeypatch.setattr(module, "whole_float32", lambda device: whole_float32(CUDA))
+    cudnn.conv.fp32_precision = "tf32"
+    return cudnn.conv
+
+
+def look_at(flags: Any, tensors: Iterable[torch.Tensor]) -> list[str]:
+    """Return a list that receives the flag whenever the gradient of one of the tensors is taken."""
     seen: list[str] = []
+    for tensor in tensors:
+        tensor.register_hook(lambda _: seen.append(flags.fp32_precision))
+    return seen
 
-    def look(slope: torch.Tensor) -> None:
-        seen.append(flags.fp32_precision)
 
-    trainer = tiny.trainer(tiny.settings())
+@pytest.mark.parametrize(("precision", "wanted"), [("float32", "ieee"), ("tf32", "tf32")])
+def test_gradients_of_a_training_are_taken_as_its_precision_says(precision: Any, wanted: str, flags: Any) -> None:
+    """The flag counts when a gradient is taken, long after the forward pass."""
+    flags.fp32_precision = "ieee" if wanted == "tf32" else "tf32"
+    trainer = tiny.trainer(tiny.settings(), precision=precision)
     assert trainer.discriminator is not None
     weights = [*trainer.network.parameters(), *trainer.discriminator.parameters()]
-    for weight in weights:
-        weight.register_hook(look)
+    seen = look_at(flags, weights)
     trainer.epoch(tiny.images(4))
+    assert len(seen) == len(weights)
+    assert set(seen) == {wanted}
+    assert flags.fp32_precision != wanted, "it is given back"
+
+
+def test_gradients_of_attacks_are_taken_in_whole_float32(flags: Any) -> None:
     leaf = torch.rand(3, requires_grad=True)
-    leaf.register_hook(look)
+    seen = look_at(flags, [leaf])
     objectives.gradient(leaf.sum(), leaf)
-    assert len(seen) == len(weights) + 1
-    assert set(seen) == {"ieee"}
+    assert seen == ["ieee"]
     assert flags.fp32_precision == "tf32"
 
 
@@ -175,3 +198,33 @@ def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(
 ) -> None:
     with_gpu(monkeypatch, major=major)
     assert resolve_precision("auto", CUDA) == expected
+
+
+@pytest.mark.parametrize("wanted", ["float32", "tf32", "bfloat16", "float16"])
+def test_a_precision_that_is_asked_for_is_the_one(wanted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch)
+    assert resolve_precision(wanted, CUDA) == wanted
+
+
+@pytest.mark.parametrize(("device", "words"), [(tiny.CPU, "train on the CPU"), (CUDA, "this GPU is older")])
+def test_tf32_needs_a_gpu_that_has_it(device: torch.device, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpu(monkeypatch, major=7)
+    with pytest.raises(UserError, match=rf"^precision tf32 needs a GPU.*{words}.*use auto$"):
+        resolve_precision("tf32", device)
+
+
+def test_a_driver_without_a_gpu_leaves_the_precision_to_the_machines_that_have_one(tmp_path: Path) -> None:
+    def precision(gpu: float) -> Any:
+        values = [f"resources.gpu={gpu}", "train.precision=tf32"]
+        study = read.load(Path("studies/digits.yaml"), assignments=values).study
+        return Account(study, Results(tmp_path)).so_far()["hardware"]["precision"]
+
+    assert precision(0.5)["puzzle_ae"] == "tf32"
+    with pytest.raises(UserError, match="trials train on the CPU"):
+        precision(0)
+
+
+@pytest.mark.parametrize("kind", ["gt", "jigsaw", "rotnet"])
+def test_detectors_that_do_not_scale_their_losses_refuse_float16(kind: str) -> None:
+    with pytest.raises(ValidationError, match=r"'auto', 'float32', 'tf32' or 'bfloat16'"):
+        DETECTORS[kind].Settings.model_validate({"train": {"precision": "float16"}})

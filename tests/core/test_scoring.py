@@ -133,13 +133,6 @@ def test_no_images_have_an_empty_error_matrix() -> None:
     assert tiny.detector(ALL).error_matrix(tiny.images(0)).shape == (0, 23)
 
 
-def test_bfloat16_moves_errors_by_a_few_percent_at_most() -> None:
-    detector, images = tiny.detector(ALL), tiny.images(4)
-    exact = detector.error_matrix(images)
-    detector.precision = "bfloat16"
-    torch.testing.assert_close(detector.error_matrix(images), exact, rtol=0.05, atol=0)
-
-
 @pytest.mark.parametrize("views", [1, 3, 4, 23, 24, 72, 512])
 def test_chosen_views_are_nested_and_spread_over_all(views: int) -> None:
     choices = [scoring.chosen_views(views, count) for count in range(1, views + 2)]

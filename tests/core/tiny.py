@@ -15,6 +15,7 @@ from puzzle_study import config
 from puzzle_study.config import layers
 from puzzle_study.datasets import TaskSpec
 from puzzle_study.detectors.base import Context, Shape
+from puzzle_study.detectors.devices import Precision
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.detector import PuzzleDetector
 from puzzle_study.detectors.puzzle_ae.networks import UNet, initialise_unet
@@ -85,14 +86,18 @@ def puzzle_set(values: config.Settings) -> puzzles.PuzzleSet:
     return puzzles.puzzle_set(own(values).puzzle, normal_class="3", dataset=values.data.name)
 
 
-def trainer(values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0) -> Trainer:
-    """A trainer in float32 on the CPU."""
-    return Trainer(own(values), Context(Shape(channels, side, side), seed, CPU, "float32", values.data.name, "3"))
+def trainer(
+    values: config.Settings, *, channels: int = 1, side: int = SIDE, seed: int = 0, precision: Precision = "float32"
+) -> Trainer:
+    """A trainer on the CPU."""
+    return Trainer(own(values), Context(Shape(channels, side, side), seed, CPU, precision, values.data.name, "3"))
 
 
-def train(values: config.Settings, data: Tensor, *, seed: int = 0) -> tuple[Trainer, list[EpochLosses]]:
+def train(
+    values: config.Settings, data: Tensor, *, seed: int = 0, precision: Precision = "float32"
+) -> tuple[Trainer, list[EpochLosses]]:
     """Train to the end and return the losses of every epoch."""
-    trained = trainer(values, channels=data.shape[1], side=data.shape[2], seed=seed)
+    trained = trainer(values, channels=data.shape[1], side=data.shape[2], seed=seed, precision=precision)
     losses = []
     while not trained.finished:
         losses.append(trained.epoch(data))

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from puzzle_study.config import Resources
 from puzzle_study.errors import UserError
+from puzzle_study.study import fusing
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.ray.searcher import ENDED, PlanSearcher, specs_of
 from puzzle_study.trials.spec import TrialSpec
@@ -115,17 +118,53 @@ def test_what_follows_each_trial_by_itself_refuses_a_number_and_gives_one_for_au
     assert plan_of(tmp_path, study("auto", FOLLOWED[what]), TASKS).fusing.together == 1
 
 
-@pytest.mark.parametrize(("cores", "most"), [(1, 8), (2, 4), (4, 2), (8, 1), (64, 1)])
-def test_auto_keeps_cores_busy_and_is_one_on_a_cpu(
-    cores: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cores", "gpus", "most"),
+    [(1, 1, 8), (2, 1, 4), (4, 1, 2), (8, 1, 1), (64, 4, 1), (64, 0, 8)],
+)
+def test_auto_keeps_the_machine_busy_and_is_one_on_a_cpu(
+    cores: int, gpus: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    machine(monkeypatch, cores, gpus)
     assert plan_of(tmp_path, study(ON_A_GPU), TASKS).fusing.together == most
     assert plan_of(tmp_path, study("auto"), TASKS).fusing.together == 1
 
 
+def machine(monkeypatch: pytest.MonkeyPatch, cores: int, gpus: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "most", "expected"),
+    [
+        (1, 0, None, 16),
+        (2, 0, None, 8),
+        (32, 0, None, 1),
+        (1, 1, None, 2),
+        (1, 0.25, None, 8),
+        (4, 0.25, None, 4),
+        # Two on each GPU; a fifth trial does not fit into what is left of both.
+        (1, 0.4, None, 4),
+        (1, 2, None, 1),
+        (1, 0.25, 3, 3),
+    ],
+)
+def test_as_many_run_at_once_as_cores_and_gpus_allow(
+    cpu: float, gpu: float, most: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(monkeypatch, 16, 2)
+    resources = Resources.model_validate({"cpu": cpu, "gpu": gpu})
+    assert fusing.at_once(resources, most) == expected
+
+
+def test_a_machine_that_is_too_small_runs_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, 1, 0)
+    assert fusing.at_once(Resources.model_validate({"cpu": 4, "gpu": 1}), 2) == 1
+
+
 def test_auto_leaves_wide_networks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    machine(monkeypatch, 1, 1)
     small, wide = study(ON_A_GPU), study(ON_A_GPU).replace("base_channels: 8", "base_channels: 256")
     assert len(plan_of(tmp_path, small, TASKS).take_together()) > 1
     assert len(plan_of(tmp_path, wide, TASKS).take_together()) == 1

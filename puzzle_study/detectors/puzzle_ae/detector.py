@@ -16,12 +16,12 @@ from typing_extensions import Self
 from puzzle_study.config.types import Reading
 from puzzle_study.detectors import scoring
 from puzzle_study.detectors.base import Context, Detector, Run, Shape, Traits, Turn, Viewed
-from puzzle_study.detectors.devices import Precision, autocast
+from puzzle_study.detectors.devices import Precision
 from puzzle_study.detectors.memory import room, share_of_gpu
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.along import longest, train_along
 from puzzle_study.detectors.puzzle_ae.fused import train_together
-from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place
+from puzzle_study.detectors.puzzle_ae.networks import UNet, choose_kernels, place, reconstruct
 from puzzle_study.detectors.puzzle_ae.rules import ROTATIONS, scored_by_all
 from puzzle_study.detectors.puzzle_ae.settings import MOST_BASE_CHANNELS, MOST_PERMUTATIONS, PuzzleSettings
 from puzzle_study.detectors.puzzle_ae.training import Trainer
@@ -139,9 +139,7 @@ class PuzzleDetector(Viewed):
 
     def answer(self, view_PCHW: Tensor) -> Tensor:
         """Return the network's reconstructions of padded puzzles, float32, same shape."""
-        with autocast(self.device, self.precision):
-            reconstruction: Tensor = self.network(view_PCHW.contiguous(memory_format=torch.channels_last))
-        return reconstruction.float()
+        return reconstruct(self.network, view_PCHW, self.precision)
 
     def compare(self, answer: Tensor, true_PCHW: Tensor, k_P: Tensor) -> Tensor:
         """Return the mean square error of reconstructions, [P]."""

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from puzzle_study.detectors.base import Run, Turn
-from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
+from puzzle_study.detectors.devices import autocast, convolving, dtype_of
 from puzzle_study.detectors.memory import AtOnce
 from puzzle_study.detectors.puzzle_ae.adversary import ascended, start_noise
-from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet
+from puzzle_study.detectors.puzzle_ae.casts import Casts
+from puzzle_study.detectors.puzzle_ae.networks import Discriminator, UNet, reconstruct
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 Network = TypeVar("Network", UNet, Discriminator)
@@ -87,6 +88,13 @@ class Stack:
         discriminators = [trainer.discriminator for trainer in trainers]
         found = [discriminator for discriminator in discriminators if discriminator is not None]
         self.discriminator = widened(found) if found else None
+        self.weights = list(self.network.parameters())
+        self.discriminator_weights = list(self.discriminator.parameters()) if self.discriminator else []
+        dtype = dtype_of(self.precision)
+        self.casts, self.discriminator_casts = (
+            Casts(self.network, dtype),
+            Casts(self.discriminator or nn.Module(), dtype),
+        )
         self.norms = [module for one in found for module in one.modules() if isinstance(module, nn.BatchNorm2d)]
         channels = first.network.head.out_channels
         settings = [trainer.settings for trainer in trainers]
@@ -100,7 +108,7 @@ class Stack:
 
     def step(self, batches: Sequence[Tensor]) -> Tensor:
         """Step every member by its own batch, all of equal size; returns each one's three losses, [M, 3]."""
-        with whole_float32(self.device), keeping_casts(self.device):
+        with convolving(self.device, self.precision), self.casts.in_place(), self.discriminator_casts.in_place():
             return self._step(batches)
 
     def _step(self, batches: Sequence[Tensor]) -> Tensor:
@@ -108,13 +116,14 @@ class Stack:
         input_NCHW = self._inputs(batches)
         solved_NCHW = self._reconstruct(input_NCHW)
         loss_rec_M = self._means((solved_NCHW - x_NCHW).square())
-        self.network.zero_grad(set_to_none=True)
+        for weight in (*self.weights, *self.discriminator_weights):
+            weight.grad = None
         if self.discriminator is None:
-            loss_rec_M.sum().backward()
+            self._summed(loss_rec_M).backward()
             self._step_networks()
             return torch.stack((loss_rec_M.detach(), torch.zeros_like(loss_rec_M), torch.zeros_like(loss_rec_M)), 1)
         loss_adv_M, gradient_NCHW, loss_d_M = self._discriminate(self.discriminator, x_NCHW, solved_NCHW.detach())
-        torch.autograd.backward([loss_rec_M.sum(), solved_NCHW], [None, self.lambda_1C11 * gradient_NCHW])
+        torch.autograd.backward([self._summed(loss_rec_M), solved_NCHW], [None, self.lambda_1C11 * gradient_NCHW])
         self._step_networks()
         return torch.stack((loss_rec_M.detach(), loss_adv_M, loss_d_M), 1)
 
@@ -138,9 +147,7 @@ class Stack:
         )
 
     def _reconstruct(self, input_NCHW: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            reconstruction: Tensor = self.network(input_NCHW.contiguous(memory_format=torch.channels_last))
-        return reconstruction.float()
+        return reconstruct(self.network, input_NCHW, self.precision)
 
     def _discriminate(
         self, discriminator: Discriminator, x_NCHW: Tensor, solved_NCHW: Tensor
@@ -159,27 +166,36 @@ class Stack:
         if self.feature_loss == "batch_mean":
             matched = matched.mean(0, keepdim=True)
         loss_adv_M = self._means((matched - real_features.detach().float()).square())
-        (gradient_NCHW,) = torch.autograd.grad(loss_adv_M.sum(), solved_NCHW, retain_graph=True)
+        (gradient_NCHW,) = torch.autograd.grad(self._summed(loss_adv_M), solved_NCHW, retain_graph=True)
         weights = list(discriminator.parameters())
-        gradients = torch.autograd.grad(loss_d_M.sum(), weights)
-        self._share_out(gradients, [trainer.discriminator for trainer in self.trainers])
+        for weight, gradient in zip(weights, torch.autograd.grad(self._summed(loss_d_M), weights), strict=True):
+            weight.grad = gradient
+        self.discriminator_casts.gather()
+        self._share_out(self.discriminator_weights, [trainer.discriminator for trainer in self.trainers])
         for trainer in self.trainers:
             assert trainer.discriminator_optimiser is not None
-            trainer.discriminator_optimiser.step()
+            trainer.scaler.step(trainer.discriminator_optimiser)
         return loss_adv_M.detach(), gradient_NCHW, loss_d_M.detach()
 
     def _step_networks(self) -> None:
-        gradients = [weight.grad for weight in self.network.parameters()]
-        self._share_out(gradients, [trainer.network for trainer in self.trainers])
+        self.casts.gather()
+        self._share_out(self.weights, [trainer.network for trainer in self.trainers])
         for trainer in self.trainers:
-            trainer.optimiser.step()
+            trainer.scaler.step(trainer.optimiser)
+            trainer.scaler.update()
 
-    def _share_out(self, gradients: Sequence[Tensor | None], networks: Sequence[nn.Module | None]) -> None:
-        """Give every member's weights their part of the gradients, in their own memory layout."""
+    def _summed(self, loss_M: Tensor) -> Tensor:
+        """Return the sum of the members' losses, each scaled as its member says."""
+        if self.precision != "float16":
+            return loss_M.sum()
+        return torch.stack([one.scaler.scale(loss) for one, loss in zip(self.trainers, loss_M, strict=True)]).sum()
+
+    def _share_out(self, wholes: Sequence[Tensor], networks: Sequence[nn.Module | None]) -> None:
+        """Give every member's weights their part of the common weights' gradients, in their own memory layout."""
         owners = zip(*(network.parameters() for network in networks if network is not None), strict=True)
-        for gradient, weights in zip(gradients, owners, strict=True):
-            assert gradient is not None
-            for weight, part in zip(weights, gradient.chunk(len(weights)), strict=True):
+        for whole, weights in zip(wholes, owners, strict=True):
+            assert whole.grad is not None
+            for weight, part in zip(weights, whole.grad.chunk(len(weights)), strict=True):
                 # The optimiser's kernel pairs numbers by their place in memory.
                 weight.grad = part if part.stride() == weight.stride() else torch.empty_like(weight).copy_(part)
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from puzzle_study.detectors import kernels
 from puzzle_study.detectors.convolution import Convolution
-from puzzle_study.detectors.devices import Precision
+from puzzle_study.detectors.devices import Precision, autocast
 
 Network = TypeVar("Network", bound=nn.Module)
 LEVELS = 4
 # oneDNN convolves maps with at most this many pixels a side up to 1.7 times faster channel by channel.
 FEW_PIXELS = 4
 HE_OUTPUT_SCALE = 0.1
+# The largest slope of a puzzle whose gradient is 0, or as good as 0.
+LEAST_SLOPE = 1e-30
 
 
 class DoubleConvolution(nn.Sequential):
@@ -168,6 +171,60 @@ def choose_kernels(network: UNet, *, height: int, width: int, precision: Precisi
     for level, block in [*enumerate(levels[0]), *zip(reversed(range(LEVELS)), levels[1], strict=True)]:
         both = [each for each in cast(nn.Sequential, block) if isinstance(each, Convolution)]
         kernels.choose(both, height >> level, width >> level, precision)
+
+
+def reconstruct(network: UNet, puzzle_NCHW: Tensor, precision: Precision) -> Tensor:
+    """Return a U-Net's reconstructions of puzzles, float32, same shape, computed in a precision.
+
+    float16 has no numbers below 6e-8. So a gradient that goes back to the puzzles travels at about the size of 1,
+    puzzle by puzzle, and has its own size again at the end. Gradients of weights have not: ask for them in another
+    pass, in which the puzzles need none, with a scaled loss.
+    """
+    device = puzzle_NCHW.device
+    scaled = precision == "float16" and puzzle_NCHW.requires_grad and torch.is_grad_enabled()
+    scales = _Scales()
+    if scaled:
+        puzzle_NCHW = _Entered.apply(puzzle_NCHW, scales)  # type: ignore[no-untyped-call]
+    with autocast(device, precision):
+        reconstruction: Tensor = network(puzzle_NCHW.contiguous(memory_format=torch.channels_last))
+    reconstruction = reconstruction.float()
+    return _Left.apply(reconstruction, scales) if scaled else reconstruction  # type: ignore[no-untyped-call]
+
+
+class _Scales:
+    """What the gradient of each image has been multiplied by, a power of two, which rounds nothing; [N, 1, 1, 1]."""
+
+    scale_N111: Tensor
+
+
+class _Left(torch.autograd.Function):
+    """Where an image leaves the network, and its gradient enters."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NCHW: Tensor, scales: _Scales) -> Tensor:
+        ctx.scales = scales
+        return x_NCHW.view_as(x_NCHW)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
+        largest_N111 = slope_NCHW.abs().amax((1, 2, 3), keepdim=True).clamp_min(LEAST_SLOPE)
+        ctx.scales.scale_N111 = largest_N111.log2().ceil().neg().exp2()
+        return slope_NCHW * ctx.scales.scale_N111, None
+
+
+class _Entered(torch.autograd.Function):
+    """Where an image enters the network, and its gradient leaves."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NCHW: Tensor, scales: _Scales) -> Tensor:
+        ctx.scales = scales
+        return x_NCHW.view_as(x_NCHW)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
+        return slope_NCHW / ctx.scales.scale_N111, None
 
 
 def _layout(block: nn.Module) -> torch.memory_format:

@@ -171,7 +171,9 @@ class Train(Section):
     )
     precision: WantedPrecision = Field(
         "auto",
-        description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively.",
+        description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively, otherwise "
+        "float32; `float16`: for GPUs that do not, such as T4 and V100; `tf32`: float32 of which an Ampere GPU or a "
+        "later one multiplies 10 bits.",
     )
     adversary: Adversary = Field(Adversary(), description="Perturbation of the puzzles in training.")
 

@@ -12,15 +12,16 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import swa_utils
 
 from puzzle_study.detectors.base import Context, Run, Shape, TrainingDiverged, to_float
-from puzzle_study.detectors.devices import autocast, keeping_casts, whole_float32
+from puzzle_study.detectors.devices import autocast, convolving, dtype_of
 from puzzle_study.detectors.memory import AtOnce, halving_or_raise
 from puzzle_study.detectors.puzzle_ae import puzzles
 from puzzle_study.detectors.puzzle_ae.adversary import perturb
+from puzzle_study.detectors.puzzle_ae.casts import Casts
 from puzzle_study.detectors.puzzle_ae.networks import (
     Discriminator,
     UNet,
@@ -28,12 +29,16 @@ from puzzle_study.detectors.puzzle_ae.networks import (
     initialise_discriminator,
     initialise_unet,
     place,
+    reconstruct,
 )
 from puzzle_study.detectors.puzzle_ae.rules import hidden_style
 from puzzle_study.detectors.puzzle_ae.settings import PuzzleSettings
 
 # Pixels are in [0, 1], so even an image of zeros has a mean square error below 1: a larger loss will not recover.
 DIVERGED = 1e6
+# From PyTorch's 65,536 the first six steps of a training on digits were left out, because the discriminator's gradients
+# overflow. At 1,024 they do not, and only gradients below 1e-9 are lost, which Adam's ε hides.
+FIRST_SCALE = 1024.0
 # The parts of a training's state besides its random generator.
 COUNTS = ("epochs_done", "lowest_loss", "epochs_since_lowest")
 PARTS = ("network", "averaged", "discriminator", "optimiser", "discriminator_optimiser", "plateau")
@@ -85,6 +90,13 @@ class Trainer:
             self.discriminator_optimiser = torch.optim.Adam(
                 self.discriminator.parameters(), lr=train.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
             )
+        dtype = dtype_of(context.precision)
+        self.casts, self.discriminator_casts = (
+            Casts(self.network, dtype),
+            Casts(self.discriminator or nn.Module(), dtype),
+        )
+        # Scales the losses in float16, which has few small numbers; the losses of other precisions pass unchanged.
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=context.precision == "float16")
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             self.optimiser, factor=train.plateau_factor, patience=train.plateau_patience, threshold=0.0
         )
@@ -180,6 +192,7 @@ class Trainer:
         return {
             **{name: getattr(self, name) for name in COUNTS},
             **{name: None if part is None else part.state_dict() for name, part in self._parts()},
+            "scaler": self.scaler.state_dict(),
             "generator": self.generator.get_state(),
         }
 
@@ -190,6 +203,7 @@ class Trainer:
         for name, part in self._parts():
             if part is not None:
                 part.load_state_dict(state[name])
+        self.scaler.load_state_dict(state.get("scaler", {}))  # states written before it was there are not float16
         self.generator.set_state(state["generator"].cpu())
 
     def _parts(self) -> list[tuple[str, Any]]:
@@ -198,7 +212,7 @@ class Trainer:
 
     def step(self, x_NCHW: Tensor) -> Tensor:
         """Step the optimisers by a batch; returns the three losses, still on the device."""
-        with whole_float32(self.device), keeping_casts(self.device):
+        with convolving(self.device, self.precision), self.casts.in_place(), self.discriminator_casts.in_place():
             return self._step(x_NCHW)
 
     def _step(self, x_NCHW: Tensor) -> Tensor:
@@ -211,19 +225,20 @@ class Trainer:
             at_once=self.at_once,
         )
         losses = halving_or_raise(self.at_once, partial(self._gradients, x_NCHW, input_NCHW))
-        self.optimiser.step()
+        self.scaler.step(self.optimiser)
         if self.discriminator_optimiser is not None:
-            self.discriminator_optimiser.step()
+            self.scaler.step(self.discriminator_optimiser)
+        self.scaler.update()
         return losses
 
     def _gradients(self, x_NCHW: Tensor, input_NCHW: Tensor) -> Tensor:
-        """Set the gradients of both networks; returns the three losses.
+        """Set the scaled gradients of both networks; returns the three losses.
 
         The U-Net, whose images do not depend on each other, takes as many at once as fit. The discriminator always
         takes the whole batch, since its batch norm does depend on it.
         """
         parts = list(zip(x_NCHW.split(self.at_once.count), input_NCHW.split(self.at_once.count), strict=True))
-        self.optimiser.zero_grad(set_to_none=True)
+        self._forget_gradients()
         solved = self._reconstruct(input_NCHW) if len(parts) == 1 else None
         loss_adv = loss_d = loss_rec = x_NCHW.new_zeros(())
         slopes: Sequence[Tensor | None] = [None] * len(parts)
@@ -236,10 +251,17 @@ class Trainer:
             loss = F.mse_loss(solved_nCHW, x_nCHW)
             if len(parts) > 1:
                 loss = loss * (len(x_nCHW) / len(x_NCHW))
-            ends = [loss] if slope_nCHW is None else [loss, solved_nCHW]
+            ends = [self.scaler.scale(loss)] if slope_nCHW is None else [self.scaler.scale(loss), solved_nCHW]
             torch.autograd.backward(ends, [None] if slope_nCHW is None else [None, slope_nCHW])
+            self.casts.gather()
             loss_rec = loss_rec + loss.detach()
         return torch.stack((loss_rec, loss_adv, loss_d))
+
+    def _forget_gradients(self) -> None:
+        """Forget the gradients of the last step, or of a part of this one if memory ran out: weights' and casts'."""
+        for part in (self.optimiser, self.discriminator_optimiser, self.network, self.discriminator):
+            if part is not None:
+                part.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _solutions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -250,7 +272,8 @@ class Trainer:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Set the discriminator's gradients; return L_adv, its gradient for the reconstruction, and its own loss.
 
-        Both losses share one forward pass of the real and one of the reconstructed images.
+        Gradients are scaled, losses are not. Both losses share one forward pass of the real and one of the
+        reconstructed images.
         """
         solved_NCHW = solved_NCHW.contiguous(memory_format=torch.channels_last).requires_grad_()
         with autocast(self.device, self.precision):
@@ -260,10 +283,11 @@ class Trainer:
         truth = torch.cat((torch.ones_like(real_N), torch.zeros_like(solved_N))).float()
         loss_d = 2 * F.binary_cross_entropy_with_logits(logits, truth)
         loss_adv = feature_matching(real_features.detach().float(), solved_features.float(), self.settings.feature_loss)
-        (gradient_NCHW,) = torch.autograd.grad(loss_adv, solved_NCHW, retain_graph=True)
+        (gradient_NCHW,) = torch.autograd.grad(self.scaler.scale(loss_adv), solved_NCHW, retain_graph=True)
         weights = list(discriminator.parameters())
-        for weight, gradient in zip(weights, torch.autograd.grad(loss_d, weights), strict=True):
+        for weight, gradient in zip(weights, torch.autograd.grad(self.scaler.scale(loss_d), weights), strict=True):
             weight.grad = gradient
+        self.discriminator_casts.gather()
         return loss_adv.detach(), gradient_NCHW, loss_d.detach()
 
     def make_puzzles(self, x_NCHW: Tensor) -> Tensor:
@@ -279,9 +303,7 @@ class Trainer:
         return torch.randint(below, (count,), generator=self.generator, device=self.device)
 
     def _reconstruct(self, input_NCHW: Tensor) -> Tensor:
-        with autocast(self.device, self.precision):
-            reconstruction: Tensor = self.network(input_NCHW.contiguous(memory_format=torch.channels_last))
-        return reconstruction.float()
+        return reconstruct(self.network, input_NCHW, self.precision)
 
 
 def feature_matching(real: Tensor, solved: Tensor, how: str) -> Tensor:
