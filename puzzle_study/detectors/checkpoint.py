@@ -66,6 +66,7 @@ class Keeper:
                 self._finish()
             elif self._unwritten is not None:
                 self._write()
+        self._unwritten = None  # closed once more, it has nothing to write
 
     def keep(self, epoch: int, state: dict[str, Any], *, last: bool) -> None:
         """Keep an epoch's state, and write it if it is due or the last.

@@ -140,6 +140,7 @@ class _Training:
             trial.begin(handed=way.handed())
             trial.fit()
             trial.finish()
+        trial.release()
         self._trains = True
         self._recorded(trial)
 
@@ -272,5 +273,6 @@ class _Way(Run):
 
 
 def _follows(spec: TrialSpec, content: Mapping[str, Any]) -> bool:
-    """Whether a trial's training goes on from a checkpoint."""
-    return spec.way in content["ways"] and _epochs(spec) >= content["epochs"]
+    """Whether a trial's training goes on from a checkpoint; at its own end it must have been measured."""
+    way, epochs = content["ways"].get(spec.way), content["epochs"]
+    return way is not None and (_epochs(spec) > epochs or (_epochs(spec) == epochs and epochs in way["measured"]))

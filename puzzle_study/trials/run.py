@@ -198,6 +198,11 @@ class Trial:
         self._close(failed=False)
         self._end(Record(spec, "finished", "", self.clock.seconds, measured, by_norm, following.columns()))
 
+    def release(self) -> None:
+        """Forget images and detector after the end, while other trials of the process go on."""
+        for name in ("task", "pseudo", "detector", "train", "validation", "following"):
+            self.__dict__.pop(name, None)
+
     def _measured(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """Return the plain columns of the record."""
         detector, task, device, following = self.detector, self.task, self.device, self.following

@@ -120,6 +120,19 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_bits(after: int, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_new_end_at_an_epoch_of_the_checkpoint_that_was_not_measured_is_trained_anew(
+    tmp_path: Path, separate: Results
+) -> None:
+    results, chosen = Results(tmp_path), specs()
+    added = chosen[1]  # ends at 3
+    with pytest.raises(Interrupted):
+        along([spec for spec in chosen if spec is not added], results, interrupt_after(3))
+    along([spec for spec in chosen if results.record(spec.key) is None], results)
+    for spec in chosen:
+        assert_same(results, separate, spec)
+
+
+@pytest.mark.slow
 def test_a_trial_that_the_checkpoint_has_passed_is_trained_anew_after_the_others(
     tmp_path: Path, separate: Results
 ) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from puzzle_study.detectors import checkpoint, files
 from puzzle_study.detectors.puzzle_ae import fused, puzzles, training
-from puzzle_study.detectors.puzzle_ae.networks import reconstruct
+from puzzle_study.detectors.puzzle_ae.networks import UNet, reconstruct
 from puzzle_study.detectors.puzzle_ae.training import Trainer
 
 from . import tiny
@@ -128,6 +128,26 @@ def test_the_gradient_of_a_puzzle_is_float32s_whatever_its_size(size: float) -> 
     for exact, half in zip(*found, strict=True):
         assert (half - exact).norm() <= 0.15 * exact.norm()
     assert not found[1][2].any()
+
+
+def test_a_member_with_a_small_gradient_loses_nothing_beside_one_with_a_large_one() -> None:
+    networks = [tiny.trainer(tiny.settings(SMOOTH), seed=seed).network for seed in range(2)]
+    x_NCHW = tiny.float_images(3).repeat(1, 2, 1, 1)
+    slope_NCHW = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    slope_NCHW *= torch.tensor([1.0, 1e-7])[:, None, None]
+    slopes = slope_NCHW.split(1, 1)
+    alone = [gradient(*pair) for pair in zip(networks, x_NCHW.split(1, 1), slopes, strict=True)]
+    exact_NCHW = torch.cat(alone, 1)
+    half_NCHW = gradient(fused.widened(networks), x_NCHW, slope_NCHW, "float16")
+    for member in range(2):
+        assert (half_NCHW - exact_NCHW)[:, member].norm() <= 0.15 * exact_NCHW[:, member].norm()
+
+
+def gradient(network: UNet, x_NCHW: Tensor, slope_NCHW: Tensor, precision: Any = "float32") -> Tensor:
+    x_NCHW = x_NCHW.clone().requires_grad_()
+    reconstruct(network, x_NCHW, precision).backward(slope_NCHW)
+    assert x_NCHW.grad is not None
+    return x_NCHW.grad
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16", "tf32"])

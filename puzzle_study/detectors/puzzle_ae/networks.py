@@ -182,7 +182,7 @@ def reconstruct(network: UNet, puzzle_NCHW: Tensor, precision: Precision) -> Ten
     """
     device = puzzle_NCHW.device
     scaled = precision == "float16" and puzzle_NCHW.requires_grad and torch.is_grad_enabled()
-    scales = _Scales()
+    scales = _Scales(network.members)
     if scaled:
         puzzle_NCHW = _Entered.apply(puzzle_NCHW, scales)  # type: ignore[no-untyped-call]
     with autocast(device, precision):
@@ -192,9 +192,12 @@ def reconstruct(network: UNet, puzzle_NCHW: Tensor, precision: Precision) -> Ten
 
 
 class _Scales:
-    """What the gradient of each image has been multiplied by, a power of two, which rounds nothing; [N, 1, 1, 1]."""
+    """What the gradient of each image, of each member, has been multiplied by: a power of two, which rounds nothing."""
 
-    scale_N111: Tensor
+    scale_NM111: Tensor
+
+    def __init__(self, members: int) -> None:
+        self.members = members
 
 
 class _Left(torch.autograd.Function):
@@ -208,9 +211,10 @@ class _Left(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
-        largest_N111 = slope_NCHW.abs().amax((1, 2, 3), keepdim=True).clamp_min(LEAST_SLOPE)
-        ctx.scales.scale_N111 = largest_N111.log2().ceil().neg().exp2()
-        return slope_NCHW * ctx.scales.scale_N111, None
+        slope_NMCHW = slope_NCHW.unflatten(1, (ctx.scales.members, -1))
+        largest_NM111 = slope_NMCHW.abs().amax((2, 3, 4), keepdim=True).clamp_min(LEAST_SLOPE)
+        ctx.scales.scale_NM111 = largest_NM111.log2().ceil().neg().exp2()
+        return (slope_NMCHW * ctx.scales.scale_NM111).flatten(1, 2), None
 
 
 class _Entered(torch.autograd.Function):
@@ -224,7 +228,8 @@ class _Entered(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
-        return slope_NCHW / ctx.scales.scale_N111, None
+        slope_NMCHW = slope_NCHW.unflatten(1, (ctx.scales.members, -1))
+        return (slope_NMCHW / ctx.scales.scale_NM111).flatten(1, 2), None
 
 
 def _layout(block: nn.Module) -> torch.memory_format:

@@ -122,7 +122,7 @@ class Train(Section):
         600,
         ge=0,
         le=MOST_EPOCHS,
-        description="Most epochs; 0 leaves the network untrained. A search needs one training for several numbers "
+        description="Most epochs; 0 leaves the network untrained. A search trains once for several listed numbers "
         "(`grid`, `choice`), unless the schedule is one-cycle.",
     )
     batch_size: int = Field(
@@ -151,7 +151,7 @@ class Train(Section):
         lt=1,
         json_schema_extra=unit("per step"),
         description="Per-step decay of the weight average used for scoring; after n steps it is at most "
-        "(1 + n) / (10 + n); 0: the last weights. A search needs one training for several decays (`grid`, `choice`).",
+        "(1 + n) / (10 + n); 0: the last weights. A search trains once for several listed decays (`grid`, `choice`).",
     )
     plateau_factor: Factor = Field(0.8, gt=0, lt=1, description="Factor on the learning rate at a plateau.")
     plateau_patience: Epochs = Field(
@@ -172,8 +172,8 @@ class Train(Section):
     precision: WantedPrecision = Field(
         "auto",
         description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively, otherwise "
-        "float32; `float16`: for GPUs that do not, such as T4 and V100; `tf32`: float32 of which an Ampere GPU or a "
-        "later one multiplies 10 bits.",
+        "float32; `float16`: for GPUs that do not, such as T4 and V100; `tf32`: float32, of which an Ampere GPU or a "
+        "later one multiplies only 10 bits of the mantissa.",
     )
     adversary: Adversary = Field(Adversary(), description="Perturbation of the puzzles in training.")
 
