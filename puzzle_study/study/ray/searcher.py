@@ -87,8 +87,8 @@ class PlanSearcher(OutOfSnapshots, Searcher):
         crashed = error and trial_id not in self._lost
         without = [spec for spec in specs.values() if read_record(self._results, spec.key) is None]
         blamed = without[:1] if crashed else []
-        if len(without) > 1 and without[0].along:
-            # The others go on from the checkpoint, where the next one to end is tried again.
+        if without and without[0].along:
+            # What is left goes on from the checkpoint: if the worker got further, as it was, else without the next one.
             blamed = [] if trial_id in self._fruitful else blamed
         elif len(without) > 1 and crashed:
             # One of them may have brought the others down.
