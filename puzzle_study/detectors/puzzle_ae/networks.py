@@ -182,13 +182,13 @@ def reconstruct(network: UNet, puzzle_NCHW: Tensor, precision: Precision) -> Ten
     """
     device = puzzle_NCHW.device
     scaled = precision == "float16" and puzzle_NCHW.requires_grad and torch.is_grad_enabled()
-    scales = _Scales(network.members)
-    if scaled:
+    scales = _Scales(network.members) if scaled else None
+    if scales is not None:
         puzzle_NCHW = _Entered.apply(puzzle_NCHW, scales)  # type: ignore[no-untyped-call]
     with autocast(device, precision):
         reconstruction: Tensor = network(puzzle_NCHW.contiguous(memory_format=torch.channels_last))
     reconstruction = reconstruction.float()
-    return _Left.apply(reconstruction, scales) if scaled else reconstruction  # type: ignore[no-untyped-call]
+    return reconstruction if scales is None else _Left.apply(reconstruction, scales)  # type: ignore[no-untyped-call]
 
 
 class _Scales:
