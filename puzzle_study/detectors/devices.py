@@ -16,8 +16,8 @@ from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.errors import UserError
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-"""Arithmetic of convolutions. TF32 is float32 of which a GPU multiplies 10 bits of the mantissa; bfloat16 has 7 of them
-and float32's range; float16 has 10, and a range from 6e-8 to 65,504."""
+"""Arithmetic of convolutions. TF32 is float32, but a GPU multiplies only 10 bits of the mantissa; bfloat16 has 7 of
+them and float32's range; float16 has 10, and a range from 6e-8 to 65,504."""
 # glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: no separate mappings, and no heap returned below 2 GiB.
 MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1}
 

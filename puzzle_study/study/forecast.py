@@ -30,10 +30,10 @@ from puzzle_study.study.environment import notes
 from puzzle_study.study.fusing import at_once
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import until_done
-from puzzle_study.study.work import Work, by_training, costs_of, scored_images, training_work, trial_work
+from puzzle_study.study.work import Work, costs_of, scored_images, training_work, trial_work
 from puzzle_study.trials.augmenting import Augmentation
 from puzzle_study.trials.run import build, failure_sentence
-from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec, by_training
 from puzzle_study.trials.worth import require_labels
 
 FEWEST = 32

@@ -17,7 +17,7 @@ from puzzle_study.datasets import DATASETS
 from puzzle_study.detectors.devices import cores
 from puzzle_study.errors import UserError
 from puzzle_study.study.planned import Planned
-from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec, by_training
 
 # Most trials together, and multiply-adds of a step, for `auto` on a GPU; estimated from a step's launches, not
 # measured.
@@ -129,16 +129,16 @@ def groups(trials: Iterable[TrialSpec], most: int, study: config.Study) -> list[
     The trials of one task are side by side.
     """
     by_shape: dict[Hashable, list[TrialSpec]] = {}
-    by_stem: dict[str, list[TrialSpec]] = {}
+    sharing = list[TrialSpec]()
     for spec in trials:
         if spec.along:
-            by_stem.setdefault(spec.stem, []).append(spec)
+            sharing.append(spec)
             continue
         alike = spec.settings.own.alike()
         if alike is not None and (study.resources.fuse != "auto" or _helps(spec, alike)):
             images = spec.settings.data.model_dump_json()
             by_shape.setdefault((spec.detector, images, alike), []).append(spec)
-    found = [tuple(specs) for specs in by_stem.values()]
+    found = list(map(tuple, by_training(sharing)))
     for specs in by_shape.values():
         tasks = list(dict.fromkeys(spec.task for spec in specs))
         # Batches of one task have equal sizes.

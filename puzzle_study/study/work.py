@@ -21,7 +21,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import Piece, TimeLeft
 from puzzle_study.trials.augmenting import copies_of
 from puzzle_study.trials.record import Record
-from puzzle_study.trials.spec import TrialSpec
+from puzzle_study.trials.spec import TrialSpec, by_training
 
 PAUSE = 0.001
 """Seconds for each trial of a plan in which the work left is not counted again: counting takes a constant share."""
@@ -63,14 +63,6 @@ def training_work(trials: Iterable[tuple[TrialSpec, Work]], epochs: int = 0) -> 
         follow[spec.way] = max(follow.get(spec.way, 0.0), left * work.follow)
         rest += work.rest
     return train + sum(follow.values()) + rest
-
-
-def by_training(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
-    """Return trials by the training that answers them, in the order of its first trial."""
-    found: dict[str, list[TrialSpec]] = {}
-    for spec in specs:
-        found.setdefault(spec.stem, []).append(spec)
-    return list(found.values())
 
 
 def costs_of(spec: TrialSpec, sizes: SplitSizes) -> Costs:

@@ -112,6 +112,14 @@ class TrialSpec:
         )
 
 
+def by_training(specs: Iterable[TrialSpec]) -> list[list[TrialSpec]]:
+    """Return trials by the training that answers them, in the order of its first trial."""
+    found: dict[str, list[TrialSpec]] = {}
+    for spec in specs:
+        found.setdefault(spec.stem, []).append(spec)
+    return list(found.values())
+
+
 def configuration_name(number: int, configuration: str) -> str:
     """Return what people call a configuration: its number in the order of choosing, and its hash."""
     return f"{number} ({configuration})"

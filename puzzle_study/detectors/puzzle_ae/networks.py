@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from puzzle_study.detectors import kernels
@@ -180,56 +179,33 @@ def reconstruct(network: UNet, puzzle_NCHW: Tensor, precision: Precision) -> Ten
     puzzle by puzzle, and has its own size again at the end. Gradients of weights have not: ask for them in another
     pass, in which the puzzles need none, with a scaled loss.
     """
-    device = puzzle_NCHW.device
     scaled = precision == "float16" and puzzle_NCHW.requires_grad and torch.is_grad_enabled()
-    scales = _Scales(network.members) if scaled else None
-    if scales is not None:
-        puzzle_NCHW = _Entered.apply(puzzle_NCHW, scales)  # type: ignore[no-untyped-call]
-    with autocast(device, precision):
-        reconstruction: Tensor = network(puzzle_NCHW.contiguous(memory_format=torch.channels_last))
+    entered_NCHW = puzzle_NCHW.view_as(puzzle_NCHW) if scaled else puzzle_NCHW
+    with autocast(puzzle_NCHW.device, precision):
+        reconstruction: Tensor = network(entered_NCHW.contiguous(memory_format=torch.channels_last))
     reconstruction = reconstruction.float()
-    return reconstruction if scales is None else _Left.apply(reconstruction, scales)  # type: ignore[no-untyped-call]
+    if scaled:
+        _scale_between(entered_NCHW, reconstruction, network.members)
+    return reconstruction
 
 
-class _Scales:
-    """What the gradient of each image, of each member, has been multiplied by: a power of two, which rounds nothing."""
+def _scale_between(entered_NCHW: Tensor, left_NCHW: Tensor, members: int) -> None:
+    """Let the gradient of each image, of each member, have a largest size near 1 on its way through the network."""
+    scale_NM111 = torch.empty(0)
 
-    scale_NM111: Tensor
-
-    def __init__(self, members: int) -> None:
-        self.members = members
-
-
-class _Left(torch.autograd.Function):
-    """Where an image leaves the network, and its gradient enters."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, scales: _Scales) -> Tensor:
-        ctx.scales = scales
-        return x_NCHW.view_as(x_NCHW)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
-        slope_NMCHW = slope_NCHW.unflatten(1, (ctx.scales.members, -1))
+    def enlarge(slope_NCHW: Tensor) -> Tensor:
+        nonlocal scale_NM111
+        slope_NMCHW: Tensor = slope_NCHW.unflatten(1, (members, -1))
         largest_NM111 = slope_NMCHW.abs().amax((2, 3, 4), keepdim=True).clamp_min(LEAST_SLOPE)
-        ctx.scales.scale_NM111 = largest_NM111.log2().ceil().neg().exp2()
-        return (slope_NMCHW * ctx.scales.scale_NM111).flatten(1, 2), None
+        scale_NM111 = largest_NM111.log2().ceil().neg().exp2()  # a power of two rounds nothing
+        return (slope_NMCHW * scale_NM111).flatten(1, 2)
 
+    def restore(slope_NCHW: Tensor) -> Tensor:
+        slope_NMCHW: Tensor = slope_NCHW.unflatten(1, (members, -1))
+        return (slope_NMCHW / scale_NM111).flatten(1, 2)
 
-class _Entered(torch.autograd.Function):
-    """Where an image enters the network, and its gradient leaves."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, scales: _Scales) -> Tensor:
-        ctx.scales = scales
-        return x_NCHW.view_as(x_NCHW)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope_NCHW: Tensor) -> tuple[Tensor, None]:
-        slope_NMCHW = slope_NCHW.unflatten(1, (ctx.scales.members, -1))
-        return (slope_NMCHW / ctx.scales.scale_NM111).flatten(1, 2), None
+    left_NCHW.register_hook(enlarge)
+    entered_NCHW.register_hook(restore)
 
 
 def _layout(block: nn.Module) -> torch.memory_format:
