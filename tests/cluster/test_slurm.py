@@ -14,10 +14,10 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "docker" / "slurm.sh"
 NODES = 3
+# The trap comes first: a node that was left behind would hold the job's output open.
 SRUN = f"""
-pids=
-for i in $(seq 0 {NODES - 1}); do SLURM_PROCID=$i "${{@:2}}" & pids="$pids $!"; done
-trap 'kill $pids' TERM
+trap 'kill $(jobs -p); exit' TERM
+for i in $(seq 0 {NODES - 1}); do SLURM_PROCID=$i "${{@:2}}" & done
 wait
 """
 RAY = """

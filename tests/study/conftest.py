@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from rich.console import Console
@@ -102,6 +104,19 @@ def wait_until(there: Callable[[], object], process: subprocess.Popen[str], *, s
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "the study did not get that far in time"
         time.sleep(0.02)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a started run with signal 9, and its trials, which would write until they notice, for up to four seconds."""
+    of_ray = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in of_ray:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.communicate()
+    # Where nobody reaps orphans, they stay as zombies.
+    _, left = psutil.wait_procs(of_ray, timeout=10)
+    assert {child.status() for child in left} <= {psutil.STATUS_ZOMBIE}
 
 
 def finish_here(study: Path, folder: Path) -> tuple[Results, str]:

@@ -37,7 +37,7 @@ from puzzle_study.study.plan import Plan
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.run import run as run_trial
-from tests.study.conftest import start_process, wait_until
+from tests.study.conftest import kill, start_process, wait_until
 
 CPU = torch.device("cpu")
 ATTACKS = ("attack1", "attack2")
@@ -561,8 +561,7 @@ def test_a_killed_stage_on_ray_goes_on_where_it_stopped(attacked: Plan, tmp_path
     command = [sys.executable, "-c", STAGE, str(tmp_path / "robust.yaml"), str(results.root)]
     process = start_process(command, os.environ)
     wait_until(lambda: any(results.root.glob("attacks/*.json")), process)
-    process.kill()
-    process.communicate()
+    kill(process)
     kept = {path: path.stat().st_mtime_ns for path in results.root.glob("attacks/*.json")}
     units = attacking.attack_units(again)
     assert 0 < len(kept) < len(units)

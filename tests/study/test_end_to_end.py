@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from puzzle_study.tune import main as tune_main
-from tests.study.conftest import TINY, Tune, start, wait_until
+from tests.study.conftest import TINY, Tune, kill, start, wait_until
 from tests.study.test_cluster import assert_closed_to_others
 
 pytestmark = pytest.mark.slow
@@ -131,8 +131,7 @@ def test_a_killed_driver_of_the_resolved_study_resumes_without_ray_state_and_end
     results = tmp_path / "tiny"
     process = start(*arguments)
     wait_until(lambda: any(results.glob("records/*.json")), process)
-    process.kill()
-    process.communicate()
+    kill(process)
     # Beside a training that is an epoch further, the last steps are not fused as they were: their last bits differ.
     aligned = len(epochs_kept(results)) == 1
     kept = {path.name: path.stat().st_mtime_ns for path in results.glob("records/*.json")}
