@@ -69,8 +69,8 @@ trap 'stopped=yes; kill -TERM $study 2>/dev/null || true' TERM
 # --resume also starts a new study.
 "$python" -m puzzle_study.tune "$@" --resume --address "$PUZZLE_HEAD:$PUZZLE_PORT" &
 study=$!
-# The signal may have come before the study had a number.
-[ -z "$stopped" ] || kill -TERM "$study"
+# The signal may have come before the study had a number; if not, the study may have ended by it.
+[ -z "$stopped" ] || kill -TERM "$study" 2>/dev/null || true
 code=0
 wait "$study" || code=$?
 if [ -n "$stopped" ]; then

@@ -81,10 +81,11 @@ def _ray_here() -> tuple[dict[int, str], Path]:
     found = {}
     for entry in PROCESSES.glob("[0-9]*"):
         if of_raylet in _command(entry.name):
-            found[int(entry.name)] = "raylet"
+            # Agents first: of what is gone the first is named, and a raylet follows an agent within milliseconds.
             for child in _children(entry.name):
                 if AGENT.match(b"".join(_command(child)[:1])):
                     found[int(child)] = "agent"
+            found[int(entry.name)] = "raylet"
     for child in _children(str(os.getpid())):
         if b"".join(_command(child)[:1]).endswith(b"/gcs_server"):
             found[int(child)] = "gcs_server"
