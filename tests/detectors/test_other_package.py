@@ -5,7 +5,6 @@ It runs beside the project's own, in a study that is killed and gone on with, an
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 import torch
 from click.testing import CliRunner
@@ -27,7 +25,7 @@ from puzzle_study.datasets import load_task
 from puzzle_study.detectors.files import load_detector
 from puzzle_study.results import Results
 from puzzle_study.trials.record import records
-from tests.study.conftest import start, wait_until
+from tests.study.conftest import kill, start, wait_until
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 60
@@ -80,11 +78,7 @@ def results(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     study.write_text(STUDY, encoding="utf-8")
     killed = start(study, "--results", folder, **environment)
     wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-0000[0-5][3-9].pt")), killed)
-    driver = psutil.Process(killed.pid)
-    for process in (driver, *driver.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    killed.communicate()
+    kill(killed)
     kept = {path: path.stat().st_mtime_ns for path in found.root.glob("records/*.json")}
     assert len(kept) == 3, "those before it in the study file"
     done = call(environment, "puzzle_study.tune", study, "--results", folder, "--resume")

@@ -153,11 +153,21 @@ def test_too_many_uploads_at_once_are_asked_to_wait(server: Server) -> None:
 
 
 def test_a_client_that_falls_silent_is_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module._Handler, "timeout", 0.05)
-    with socket.create_connection((LOOPBACK, server.server_port), timeout=60) as client:
+    sent, setup = threading.Event(), module._Handler.setup
+
+    def set_up_once_sent(handler: module._Handler) -> None:
+        assert sent.wait(60)
+        setup(handler)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Handler, "timeout", 0.05)
+        patch.setattr(module._Handler, "setup", set_up_once_sent)
+        client = socket.create_connection((LOOPBACK, server.server_port), timeout=60)
         head = f"POST /score/1 HTTP/1.0\r\nHost: {LOOPBACK}:{server.server_port}\r\nContent-Type: {UPLOAD}\r\n"
         client.sendall(f"{head}Content-Length: 100\r\n\r\nhalf".encode())
+        sent.set()
         assert client.recv(1) == b""
+        client.close()
     assert ask(server, "POST", "/score/1")[0] == 422
 
 

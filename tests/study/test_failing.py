@@ -113,8 +113,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_training_fa
     study, results = tmp_path / "diverging.yaml", Results(tmp_path / "results" / "diverging")
     study.write_text(DIVERGING, encoding="utf-8")
     process = start(study, "--results", tmp_path / "results")
-    wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-00000[3-9].pt")), process, seconds=180)
+    wait_until(lambda: any(results.root.glob("checkpoints/*/epoch-*.pt")), process, seconds=180)
     (running,) = results.root.glob("checkpoints/*")
+    saved = max(int(path.stem.removeprefix("epoch-")) for path in running.glob("epoch-*.pt"))
     for child in psutil.Process(process.pid).children(recursive=True):
         if " ".join(child.cmdline()).startswith("ray::ImplicitFunc"):
             child.kill()
@@ -140,8 +141,9 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_training_fa
     log = results.log_file(twelve.key).read_text(encoding="utf-8")
     went_on = re.search(r"going on after epoch (\d+)", log)
     assert went_on is not None
-    assert int(went_on[1]) >= 3
-    assert len(re.findall(r"INFO epoch \d+,", log)) == 12, "no epoch is run twice but the one that was cut short"
+    assert saved <= int(went_on[1]) < 12
+    again = [int(epoch) for epoch in re.findall(r"INFO epoch (\d+),", log[went_on.end() :])]
+    assert again == list(range(int(went_on[1]) + 1, 13)), "no epoch is run twice but those after the checkpoint"
     for spec in (six, twelve):
         assert_as_undisturbed(spec, results, tmp_path / "alone")
 
@@ -262,7 +264,7 @@ HOG = "import sys, time; held = b'x' * int(sys.argv[1]); print('held', flush=Tru
 @pytest.mark.slow
 def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(tmp_path: Path) -> None:
     used, total = get_used_memory(), get_system_memory()
-    limit, hog = used + 3 * 2**30, 3 * 2**30
+    limit = used + 3 * 2**30
     if limit + 2 * 2**30 > total:
         pytest.skip("needs 5 GiB of free memory")
     (tmp_path / "room.yaml").write_text(ROOM.replace("epochs: 30", "epochs: 60"), encoding="utf-8")
@@ -270,6 +272,8 @@ def test_workers_that_ray_kills_as_memory_runs_out_go_on_from_their_checkpoints(
     study = start(tmp_path / "room.yaml", "--results", tmp_path, RAY_memory_usage_threshold=threshold)
     results = Results(tmp_path / "room")
     wait_until(lambda: list(results.root.glob("checkpoints/*/*")), study)
+    # Other tests, which run beside this one, have taken or returned memory since.
+    hog = max(0, limit - get_used_memory()) + 2**30
     with subprocess.Popen([sys.executable, "-c", HOG, str(hog)], stdout=subprocess.PIPE) as holder:
         try:
             assert study.stdout is not None
