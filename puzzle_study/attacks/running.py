@@ -65,6 +65,7 @@ def run_attacks(
     at_once: int | None = None,
     keep: int | None = None,
     compare: bool = True,
+    clean_scores: Tensor | None = None,
 ) -> list[AttackResult]:
     """Attack a detector's scores, each attack on its own, and compare them.
 
@@ -84,6 +85,7 @@ def run_attacks(
         keep: how many perturbed images each result keeps; None: all.
         compare: whether flags say how attacks compare with each other and with random signs, which are run for
             it; False if the caller compares strengths itself.
+        clean_scores: scores of these images [N] that an earlier call with this detector returned; None: to be computed.
 
     Raises:
         UserError: the detector has no views for attack2 or no gradient, the installed torchattacks lacks a method, or
@@ -100,7 +102,7 @@ def run_attacks(
     found, controls = [], []
     # The caller may work under no_grad or inference_mode.
     with torch.inference_mode(False), torch.enable_grad(), evaluating(detector):
-        runner.prepare()
+        runner.clean_N = runner.clean_scores() if clean_scores is None else clean_scores
         for spec in specs:
             if compare:
                 controls.append(runner.noise(flagging.control(spec)).strength)
@@ -130,15 +132,16 @@ class _Runner:
         self.noises: dict[AttackSpec, AttackResult] = {}
         self.clean_N = torch.empty(0)
 
-    def prepare(self) -> None:
+    def clean_scores(self) -> Tensor:
         """Score the clean images, in batches of the size that attacks have."""
-        if len(self.images_NCHW):
-            size = self._place("attack1").batch_size(self.images_NCHW[0])
-            scores = [
-                score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once)
-                for part in torch.split(self.images_NCHW, size)
-            ]
-            self.clean_N = torch.cat(scores).cpu()
+        if not len(self.images_NCHW):
+            return torch.empty(0)
+        size = self._place("attack1").batch_size(self.images_NCHW[0])
+        scores = [
+            score_images(self.detector, to_float(part.to(self.device)), at_once=self.at_once)
+            for part in torch.split(self.images_NCHW, size)
+        ]
+        return torch.cat(scores).cpu()
 
     def noise(self, spec: AttackSpec) -> AttackResult:
         """Return what random signs do; equal specs are computed once."""

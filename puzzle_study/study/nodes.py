@@ -18,6 +18,13 @@ def places(wanted: config.Resources, nodes: Sequence[Mapping[str, float]]) -> in
     return sum(min(int(node.get(name, 0) / amount) for name, amount in asked) for node in nodes)
 
 
+def places_now(wanted: config.Resources) -> int:
+    """Return how many trials fit at once on the nodes that Ray has now; at least one, since more may join."""
+    import ray
+
+    return max(1, places(wanted, [node["Resources"] for node in ray.nodes() if node["Alive"]]))
+
+
 def check_gpus(wanted: config.Resources, nodes: Sequence[Mapping[str, Any]]) -> None:
     """Raise UserError if the study asks for GPUs and PyTorch cannot use those of a node that could run its trials."""
     import ray

@@ -11,7 +11,7 @@ from puzzle_study.detectors.devices import claim_cpus, granted_device
 from puzzle_study.detectors.memory import first_line, is_out_of_memory
 from puzzle_study.errors import UserError
 from puzzle_study.results import Results
-from puzzle_study.study.nodes import places
+from puzzle_study.study.nodes import places_now
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.storage import Place
 from puzzle_study.trials.run import check_images
@@ -60,8 +60,7 @@ def run_units(
     running: dict[Any, Any] = {}
     free: list[Any] = []
     while running or waiting:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        at_once = min(study.max_concurrent or len(units), max(1, places(resources, nodes)))
+        at_once = min(study.max_concurrent or len(units), places_now(resources))
         while waiting and len(running) < at_once:
             actor = free.pop() if free else worker.remote(place, resources, study.data)
             running[actor.run.remote(waiting.popleft())] = actor

@@ -19,6 +19,8 @@ import torch
 from rich.console import Console
 
 from puzzle_study import config, datasets
+from puzzle_study.attacks import running
+from puzzle_study.attacks.places.base import score_images
 from puzzle_study.attacks.running import run_attacks
 from puzzle_study.attacks.specs import attack_spec, attack_specs, fitting
 from puzzle_study.config import Reading, read
@@ -255,6 +257,31 @@ def test_all_configurations_are_attacked_on_the_same_images_and_compared_with_th
     assert len(kept) > 10
     normal = images[~labels][: attack_units.EXAMPLES].numpy()
     assert all(np.array_equal(originals, normal) for originals in kept)
+
+
+def test_units_of_one_detector_score_its_clean_images_once(
+    attacked: Plan, copied: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+
+    def count(detector: Any, images: torch.Tensor, **options: Any) -> torch.Tensor:
+        scored.append(len(images))
+        return score_images(detector, images, **options)
+
+    monkeypatch.setattr(running, "score_images", count)
+    monkeypatch.setattr(attack_units, "LAST_CLEAN", {})
+    units = [unit for unit in attacking.attack_units(attacked) if isinstance(unit, MethodUnit)]
+    trials = sorted({unit.trial.key for unit in units})
+    assert len(trials) > 1
+    for key in (*trials, trials[0]):
+        scored.clear()
+        for unit in (unit for unit in units if unit.trial.key == key):
+            kept = attacked.results.attack_record(unit.key)
+            assert kept is not None
+            for row, before in zip(rows_of(unit, copied), kept["rows"], strict=True):
+                assert row | {"seconds": 0} == before | {"seconds": 0}
+        readings = {unit.reading for unit in units if unit.trial.key == key}
+        assert scored == [20] * len(readings)
 
 
 def test_flags_of_a_table_are_those_of_one_run_with_every_method(attacked: Plan) -> None:

@@ -9,14 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
-from ray.tune.search import Searcher
+from ray.tune import TuneConfig
+from ray.tune.execution.tune_controller import _get_max_pending_trials
+from ray.tune.search import Searcher, SearchGenerator
 from rich.console import Console
 
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray.losing import PatientScheduler
-from puzzle_study.study.ray.runner import OF, EndsTheStudy, ProgressCallback
+from puzzle_study.study.ray.runner import OF, EndsTheStudy, ProgressCallback, run_trials
 from puzzle_study.study.ray.searcher import ENDED, PlanSearcher
+from puzzle_study.study.storage import Place
 from puzzle_study.trials.record import Record
 from puzzle_study.trials.spec import TrialSpec
 from tests.study.conftest import finish, finished, plan_of
@@ -29,6 +32,26 @@ def failed(tmp_path: Path) -> Plan:
     for spec in plan.configurations[0].trials:
         plan.results.write_record(spec.key, Record(spec, "failed", "diverged in an earlier run").to_json())
     return plan
+
+
+def test_workers_start_together_because_as_many_trials_wait_as_fit(
+    failed: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If one waits, one worker starts at a time, and Ray Tune gives it up whenever another is free."""
+    nodes = [{"Alive": alive, "Resources": {"CPU": cpus}} for alive, cpus in ((True, 3.0), (False, 8.0), (True, 1.5))]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setenv("TUNE_MAX_PENDING_TRIALS_PG", "auto")
+    waiting: list[int] = []
+
+    def begin(trainable: object, *, tune_config: TuneConfig, run_config: object) -> SimpleNamespace:
+        assert isinstance(tune_config.search_alg, Searcher)
+        search = SearchGenerator(tune_config.search_alg)
+        return SimpleNamespace(fit=lambda: waiting.append(_get_max_pending_trials(search)))
+
+    monkeypatch.setattr("ray.tune.Tuner", begin)
+    progress = StageProgress("trials", failed.total, console=Console(file=StringIO()))
+    run_trials(failed, failed.results, progress, Place.of(failed.results, None))
+    assert waiting == [4]
 
 
 def test_trials_that_are_run_again_are_not_done_by_their_old_records_when_ray_breaks_off(failed: Plan) -> None:

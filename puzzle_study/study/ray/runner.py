@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from puzzle_study.errors import UserError
 from puzzle_study.results import Results
 from puzzle_study.study.disk import cannot_write
 from puzzle_study.study.failing import common_failure
+from puzzle_study.study.nodes import places_now
 from puzzle_study.study.plan import Plan
 from puzzle_study.study.progress import StageProgress
 from puzzle_study.study.ray import OutOfSnapshots
@@ -213,6 +215,9 @@ def _fit(
         tune.with_parameters(_trainable, place=place, resources=study.resources, images=study.data),
         {"cpu": study.resources.cpu, "gpu": study.resources.gpu},
     )
+    # With one trial waiting, Ray Tune's choice, workers start one after the other, and one that is starting is given
+    # up whenever a trial ends: short trials would all run on the first.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places_now(study.resources))
     storage = results.ray.resolve()
     storage.mkdir(parents=True, exist_ok=True)
     tuner = tune.Tuner(
