@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +27,11 @@ from puzzle_study.trials.record import records
 from tests.study.conftest import kill, start, wait_until
 
 ROOT = Path(__file__).parents[2]
-EPOCHS = 60
+EPOCHS, HELD = 60, 30
+# A training that is to be killed waits for that, or it might have ended before.
+HOLD = f"""if epoch == {HELD} and "HOLD" in __import__("os").environ:
+                __import__("threading").Event().wait()
+            run.epoch("""
 STUDY = f"""
 name: other
 detectors:
@@ -52,7 +55,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     site = tmp_path_factory.mktemp("site")
     (site / "elsewhere").mkdir()
     (site / "elsewhere" / "__init__.py").write_text("")
-    shutil.copy(Path(__file__).with_name("mean_image.py"), site / "elsewhere")
+    source = Path(__file__).with_name("mean_image.py").read_text(encoding="utf-8")
+    (site / "elsewhere" / "mean_image.py").write_text(source.replace("run.epoch(", HOLD), encoding="utf-8")
     info = site / "elsewhere-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -76,8 +80,10 @@ def results(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("study")
     study, found = folder / "other.yaml", Results(folder / "other")
     study.write_text(STUDY, encoding="utf-8")
-    killed = start(study, "--results", folder, **environment)
-    wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-0000[0-5][3-9].pt")), killed)
+    killed = start(study, "--results", folder, **environment, HOLD="1")
+    last = f"INFO epoch {HELD - 1},"
+    wait_until(lambda: any(last in path.read_text() for path in found.root.glob("logs/*.log")), killed)
+    wait_until(lambda: any(found.root.glob("checkpoints/*/epoch-*.pt")), killed)
     kill(killed)
     kept = {path: path.stat().st_mtime_ns for path in found.root.glob("records/*.json")}
     assert len(kept) == 3, "those before it in the study file"

@@ -110,13 +110,18 @@ def kill(process: subprocess.Popen[str]) -> None:
     """Kill a started run with signal 9, and its trials, which would write until they notice, for up to four seconds."""
     of_ray = psutil.Process(process.pid).children(recursive=True)
     process.kill()
-    for child in of_ray:
-        with suppress(psutil.NoSuchProcess):
-            child.kill()
+    end(of_ray)
     process.communicate()
+
+
+def end(processes: Sequence[psutil.Process]) -> None:
+    """Kill processes with signal 9, and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     # Where nobody reaps orphans, they stay as zombies.
-    _, left = psutil.wait_procs(of_ray, timeout=10)
-    assert {child.status() for child in left} <= {psutil.STATUS_ZOMBIE}
+    _, left = psutil.wait_procs(processes, timeout=10)
+    assert {process.status() for process in left} <= {psutil.STATUS_ZOMBIE}
 
 
 def finish_here(study: Path, folder: Path) -> tuple[Results, str]:

