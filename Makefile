@@ -1,4 +1,4 @@
-# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than 90 seconds.
+# `make study` runs the main job, `make test` checks everything, `make check-fast` most of it, in less than two minutes.
 # `make site` builds the documentation. Each sets up .venv first. `make test-matrix` and `make test-minimum` run the
 # tests that are not slow with other versions of Python and packages, each in its own environment.
 PYTHON ?= python3
@@ -81,10 +81,10 @@ check-newest:
 QUICK = $(BIN)/pytest -q -m "not slow" --durations=5 --durations-min=2
 
 quick-numbers: $(VENV)/.installed-dev
-	$(QUICK) tests/attacks tests/core
+	$(QUICK) tests/attacks tests/core tests/inference
 
 quick-rest: $(VENV)/.installed-dev
-	$(QUICK) --ignore=tests/attacks --ignore=tests/core
+	$(QUICK) --ignore=tests/attacks --ignore=tests/core --ignore=tests/inference
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "puzzle_study needs Python 3.10 or newer; set PYTHON=python3.x")'
