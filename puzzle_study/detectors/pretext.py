@@ -74,7 +74,7 @@ class Train(epochs.Train):
     precision: Literal["auto", "float32", "tf32", "bfloat16"] = Field(
         "auto",
         description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively, otherwise "
-        "float32; `tf32`: float32, of which an Ampere GPU or a later one multiplies only 10 bits of the mantissa.",
+        "float32; `tf32`: float32, but GPUs since Ampere multiply only 10 bits of the mantissa.",
     )
 
 

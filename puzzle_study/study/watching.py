@@ -81,7 +81,7 @@ def _ray_here() -> tuple[dict[int, str], Path]:
     found = {}
     for entry in PROCESSES.glob("[0-9]*"):
         if of_raylet in _command(entry.name):
-            # Agents first: of what is gone the first is named, and a raylet follows an agent within milliseconds.
+            # Agents first: only the first process that is gone is named, and a raylet ends just after its agent.
             for child in _children(entry.name):
                 if AGENT.match(b"".join(_command(child)[:1])):
                     found[int(child)] = "agent"

@@ -172,8 +172,8 @@ class Train(Section):
     precision: WantedPrecision = Field(
         "auto",
         description="Arithmetic of the convolutions; `auto`: bfloat16 if the hardware supports it natively, otherwise "
-        "float32; `float16`: for GPUs that do not, such as T4 and V100; `tf32`: float32, of which an Ampere GPU or a "
-        "later one multiplies only 10 bits of the mantissa.",
+        "float32; `float16`: for GPUs without native bfloat16, such as T4 and V100; `tf32`: float32, but GPUs since "
+        "Ampere multiply only 10 bits of the mantissa.",
     )
     adversary: Adversary = Field(Adversary(), description="Perturbation of the puzzles in training.")
 
